@@ -8,7 +8,9 @@ import importlib
 
 __version__ = "0.1.0"
 
-_SUBMODULES = frozenset({"backbones", "bench", "cli", "data", "engine", "kernels", "methods", "metrics", "nn", "report"})
+_SUBMODULES = frozenset(
+    {"backbones", "bench", "cli", "data", "engine", "kernels", "methods", "metrics", "nn", "report"}
+)
 
 
 def __getattr__(name):

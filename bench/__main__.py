@@ -1,0 +1,26 @@
+"""``python -m vitlite.bench NAME [OPTION...]``: run one benchmark."""
+
+import importlib
+import sys
+
+BENCHMARKS = {
+    "ops": "the fused operators against eager torch, torch.compile and the usual libraries",
+    "metrics": "the metrics against plain numpy and scikit-learn",
+    "sivt": "training and scoring speed of SIVT against a plain eager one",
+}
+
+
+def run(name, args):
+    """Call ``main(args)`` of a benchmark; returns its exit code."""
+    return importlib.import_module(f"vitlite.bench.{name}").main(args) or 0
+
+
+def main():
+    if len(sys.argv) < 2 or sys.argv[1] not in BENCHMARKS:
+        lines = (f"  {name:9} {about}" for name, about in BENCHMARKS.items())
+        sys.exit("usage: python -m vitlite.bench NAME [OPTION...]\n" + "\n".join(lines))
+    sys.exit(run(sys.argv[1], sys.argv[2:]))
+
+
+if __name__ == "__main__":
+    main()

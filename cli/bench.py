@@ -1,0 +1,28 @@
+"""vitlite bench."""
+
+import click
+
+
+@click.command(
+    name="bench",
+    epilog="Example: vitlite bench sivt",
+    context_settings={"ignore_unknown_options": True, "help_option_names": ["-h", "--help"]},
+)
+@click.argument("name", metavar="[NAME]", required=False)
+@click.argument("options", nargs=-1, type=click.UNPROCESSED)
+def command(name, options):
+    """Measure operators, metrics and whole methods.
+
+    Without NAME, lists the benchmarks; `all` runs every one. OPTIONS after NAME are the benchmark's own.
+    """
+    from vitlite.bench.__main__ import BENCHMARKS, run
+    from vitlite.errors import UserError
+
+    if name is None:
+        for known, about in BENCHMARKS.items():
+            click.echo(f"{known:9} {about}")
+        return
+    if name != "all" and name not in BENCHMARKS:
+        raise UserError(f"bench {name}: no such benchmark; there are {', '.join(BENCHMARKS)} and all")
+    codes = [run(one, list(options)) for one in (BENCHMARKS if name == "all" else [name])]
+    raise SystemExit(max(codes))

@@ -1,0 +1,52 @@
+"""vitlite doctor."""
+
+import importlib.metadata
+import os
+import platform
+
+import click
+
+
+@click.command(name="doctor", epilog="Example: vitlite doctor")
+def command():
+    """Say what is installed, what is active, and why not."""
+    click.echo(f"python {platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} CPUs")
+    for package in ("vitlite", "torch", "triton", "numpy", "numba", "scipy", "pillow", "click"):
+        click.echo(f"  {package:8} {version(package)}")
+    report_torch()
+    report_kernels()
+    report_weights()
+
+
+def version(package):
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def report_torch():
+    import torch
+
+    from vitlite.engine.device import has_fast_bfloat16, pick_device
+
+    device = pick_device()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+    precision = "bfloat16" if has_fast_bfloat16(device) else "float32"
+    click.echo(f"device: {device} ({name}); precision=auto trains in {precision}")
+
+
+def report_kernels():
+    from vitlite.kernels import backends
+
+    click.echo("operators:")
+    for op, found in backends().items():
+        click.echo(f"  {op}: {found}")
+
+
+def report_weights():
+    from vitlite import backbones
+
+    click.echo("backbone weights:")
+    for line in backbones.describe_weights():
+        click.echo(f"  {line}")

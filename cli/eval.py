@@ -1,0 +1,52 @@
+"""vitlite eval."""
+
+from pathlib import Path
+
+import click
+
+
+@click.command(name="eval", epilog="Example: vitlite eval runs/bottle --data mvtec --category bottle")
+@click.argument("run", metavar="RUN")
+@click.option("--data", metavar="DIR", help="Labelled images in MVTec layout.  [default: the data of training]")
+@click.option("--category", metavar="NAME|all", help="Category, a comma list of them, or all.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--quiet", is_flag=True, help="Print the table alone.")
+def command(run, data, category, device, quiet):
+    """Score a trained detector on labelled test images.
+
+    Prints image and pixel AUROC, average precision and best F1, and AUPRO to 0.3 and 0.05, at the original
+    resolution; writes results.json and results.csv into the run's folder. Needs test/ and ground_truth/ only.
+    """
+    from vitlite.engine.detector import Detector
+    from vitlite.engine.evaluate import evaluate, results_csv
+    from vitlite.files import write_json, write_text
+
+    say = (lambda line: None) if quiet else (lambda line: click.echo(line, err=True))
+    results = evaluate(Detector(run, device), data=data, category=category, quiet=quiet, say=say)
+    write_json(Path(run) / "results.json", results)
+    write_text(Path(run) / "results.csv", results_csv(results))
+    click.echo(table(results))
+    if not quiet:
+        click.echo(f"written: {Path(run) / 'results.json'}, {Path(run) / 'results.csv'}")
+
+
+def table(results):
+    """The results as aligned text: a line per category, its kinds of defects below it, the mean last."""
+    from vitlite.engine.evaluate import KEYS
+
+    rows = [("", "images", *(k.replace("_", " ") for k in KEYS))]
+
+    def add(name, images, values):
+        rows.append((name, str(images), *("-" if values[k] is None else f"{values[k]:.4f}" for k in KEYS)))
+
+    for name, result in results["categories"].items():
+        add(name, result["good"] + result["defective"], result)
+        for kind, values in result["defects"].items():
+            add(f"  {kind}", values["images"], values)
+    if len(results["categories"]) > 1:
+        add("mean", sum(r["good"] + r["defective"] for r in results["categories"].values()), results["mean"])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        lines.append("  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:]))]))
+    return "\n".join(lines)

@@ -1,0 +1,36 @@
+"""vitlite predict."""
+
+import sys
+
+import click
+
+
+@click.command(name="predict", epilog="Example: vitlite predict runs/bottle photos/ --out checked --fail-on-defect")
+@click.argument("run", metavar="RUN")
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
+@click.option("--out", metavar="DIR", required=True, help="Folder for predictions.csv and the overlays.")
+@click.option("--category", metavar="NAME", help="Use the threshold of this category of the run.")
+@click.option("--no-overlays", is_flag=True, help="Write the CSV alone.")
+@click.option("--fail-on-defect", is_flag=True, help="Exit with 1 if any image is defective.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+def command(run, images, out, category, no_overlays, fail_on_defect, device, quiet):
+    """Score images and draw where they are defective.
+
+    IMAGE is a file, a folder or a pattern. Heat maps are drawn at the original size, on the scale that the run's
+    calibration fixes, so that pictures compare. A file that cannot be read is a row of the CSV with its reason.
+    """
+    from vitlite.engine.detector import Detector
+    from vitlite.engine.predict import CSV_FILE, predict
+    from vitlite.errors import UserError
+
+    rows = predict(Detector(run, device), images, out, overlays=not no_overlays, category=category, quiet=quiet)
+    failed = [row for row in rows if "error" in row]
+    defects = sum(row.get("verdict") == "defect" for row in rows)
+    if not quiet:
+        for row in failed:
+            click.echo(f"not read: {row['error']}", err=True)
+        click.echo(f"{defects} of {len(rows) - len(failed)} images defective, {len(failed)} not read; {out}/{CSV_FILE}")
+    if len(failed) == len(rows):
+        raise UserError(f"none of the {len(rows)} images could be read; the first: {failed[0]['error']}")
+    sys.exit(1 if fail_on_defect and defects else 0)

@@ -1,0 +1,53 @@
+"""Fixtures that several rooms share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """The folder with real images, from VITLITE_TEST_DATA."""
+    folder = os.environ.get("VITLITE_TEST_DATA")
+    if not folder:
+        pytest.skip("VITLITE_TEST_DATA is not set: no real images to test on")
+    return Path(folder)
+
+
+# A SIVT that trains in a second: random backbone, 64x64 pictures, 16 tokens.
+TINY = {
+    "backbone": "efficientnet_lite0",
+    "weights": "none",
+    "image_size": 64,
+    "feature_size": 8,
+    "dim": 16,
+    "heads": 2,
+    "encoder_depth": 2,
+    "decoder_depth": 1,
+    "epochs": 2,
+    "sigma": 1,
+    "lr": 0.001,
+}
+TINY_OPTIONS = [part for key, value in TINY.items() for part in ("--set", f"{key}={value}")]
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory):
+    """A small synthetic data set of one category, with its root."""
+    from vitlite.data import synthesize
+
+    folder = tmp_path_factory.mktemp("data") / "set"
+    return synthesize(folder, seed=1, size=64, categories=("weave",), train=10, good=4, defects=2)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory, tiny_data):
+    """A finished run of the tiny SIVT; tests read it and write elsewhere."""
+    from vitlite.engine.settings import RunSettings, apply_overrides, preset_config
+    from vitlite.engine.train import train
+
+    config = apply_overrides(preset_config("sivt", "quick"), [f"{k}={v}" for k, v in TINY.items()])
+    run = tmp_path_factory.mktemp("runs") / "tiny"
+    train(RunSettings("sivt", str(tiny_data), "weave", "quick", 0, config), run, device="cpu", quiet=True)
+    return run

@@ -1,0 +1,175 @@
+"""The run directory, resuming, and what stays out of training."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+
+from vitlite.data import open_dataset
+from vitlite.engine import train as training
+from vitlite.engine.cache import FeatureCache
+from vitlite.engine.checkpoint import load_checkpoint
+from vitlite.engine.settings import load_settings
+from vitlite.engine.split import hold_out
+from vitlite.errors import UserError
+
+
+def weights(run):
+    return load_checkpoint(run, "sivt")["model"]
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_run_directory(tiny_run):
+    names = {p.name for p in tiny_run.iterdir()}
+    assert {"config.toml", "checkpoint.pt", "log.jsonl", "calibration.json"} <= names
+    assert not [n for n in names if n.endswith(".tmp")]
+    log = [json.loads(line) for line in (tiny_run / "log.jsonl").read_text().splitlines()]
+    assert [entry["epoch"] for entry in log] == [1, 2]
+    assert all(entry["loss"] > 0 for entry in log)
+
+
+def test_same_seed_same_weights(tiny_run, tmp_path):
+    settings = load_settings(tiny_run)
+    training.train(settings, tmp_path / "again", device="cpu", quiet=True)
+    assert same(weights(tiny_run), weights(tmp_path / "again"))
+    training.train(replace(settings, seed=1), tmp_path / "other", device="cpu", quiet=True)
+    assert not same(weights(tiny_run), weights(tmp_path / "other"))
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 2])
+def test_resume_reaches_the_same_weights(tiny_run, tmp_path, monkeypatch, epoch):
+    """Stopped in the middle of an epoch after 0, 1 or 2 checkpoints; bit for bit as if it had not been."""
+    settings = load_settings(tiny_run)
+    settings = replace(settings, config=replace(settings.config, epochs=4))
+    monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", 0)
+    training.train(settings, tmp_path / "whole", device="cpu", quiet=True)
+
+    step = training.Loop.train_step
+
+    def stop(self, *args):
+        if self.epoch == epoch and torch.rand(1, generator=coin) < 0.7:
+            raise Interrupted
+        return step(self, *args)
+
+    coin = torch.Generator().manual_seed(epoch)
+    monkeypatch.setattr(training.Loop, "train_step", stop)
+    with pytest.raises(Interrupted):
+        training.train(settings, tmp_path / "cut", device="cpu", quiet=True)
+    monkeypatch.setattr(training.Loop, "train_step", step)
+    training.train(load_settings(tmp_path / "cut"), tmp_path / "cut", device="cpu", quiet=True, resume=True)
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
+
+    def losses(run):
+        return [json.loads(line)["loss"] for line in (run / "log.jsonl").read_text().splitlines()]
+
+    assert losses(tmp_path / "whole") == losses(tmp_path / "cut")
+
+
+def test_resume_refuses_other_images(tiny_run, tiny_data, tmp_path):
+    run, data = tmp_path / "run", tmp_path / "data"
+    shutil.copytree(tiny_run, run)
+    shutil.copytree(tiny_data, data)
+    next((data / "weave/train/good").glob("*.png")).unlink()
+    settings = replace(load_settings(run), data=str(data))
+    with pytest.raises(UserError, match="not the training images"):
+        training.train(settings, run, device="cpu", quiet=True, resume=True)
+
+
+def test_an_existing_run_is_not_overwritten(tiny_run):
+    with pytest.raises(UserError, match="--resume"):
+        training.train(load_settings(tiny_run), tiny_run, device="cpu", quiet=True)
+
+
+def test_unreadable_training_images_are_named_and_passed_over(tiny_run, tiny_data, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(tiny_data, data)
+    settings = replace(load_settings(tiny_run), data=str(data))
+    samples, _ = hold_out(open_dataset(data).train, settings.config.holdout, settings.seed)
+    samples[0].path.write_bytes(b"")
+    samples[1].path.write_bytes(samples[1].path.read_bytes()[:300])
+    lines = []
+    training.train(settings, tmp_path / "run", device="cpu", quiet=True, say=lines.append)
+    skipped = [line for line in lines if line.startswith("skipped")]
+    assert len(skipped) == 2
+    assert samples[0].path.name in skipped[0]
+
+
+def test_plain_folder_of_good_images(tiny_run, tiny_data, tmp_path):
+    settings = replace(load_settings(tiny_run), data=str(tiny_data / "weave/train/good"), category="")
+    calibration = training.train(settings, tmp_path / "run", device="cpu", quiet=True)
+    assert calibration["images"] == 1
+    assert calibration["held_out"]
+
+
+def test_hold_out_keeps_both_sides(tiny_data):
+    samples = open_dataset(tiny_data).train
+    for share in (0.001, 0.1, 0.5, 0.99):
+        train, held = hold_out(samples, share, 0)
+        assert train
+        assert held
+        assert sorted(map(str, samples)) == sorted(map(str, train + held))
+        assert (train, held) == hold_out(samples, share, 0)
+    assert hold_out(samples, 0, 0) == (list(samples), [])
+    assert hold_out(samples[:1], 0.5, 0) == (list(samples[:1]), [])
+
+
+def test_learning_rate():
+    class Config:
+        lr, warmup_epochs, schedule = 1.0, 2, "cosine"
+
+    rates = [training.learning_rate(Config, step, 10, 100) for step in range(100)]
+    assert rates[:20] == sorted(rates[:20])
+    assert rates[20] == 1.0
+    assert rates[20:] == sorted(rates[20:], reverse=True)
+    assert 0 < rates[-1] < 1e-2
+    Config.schedule = "constant"
+    assert training.learning_rate(Config, 99, 10, 100) == 1.0
+
+
+def test_weight_decay_on_matrices_only(tiny_run):
+    from vitlite.engine.settings import build_method
+
+    settings = load_settings(tiny_run)
+    method = build_method(settings)
+    optimizer = training.make_optimizer(method, method.stages()[0], settings.config)
+    decayed, others = (group["params"] for group in optimizer.param_groups)
+    trained = {id(p) for p in method.parameters() if p.requires_grad}
+    assert {id(p) for p in decayed + others} == trained
+    assert method.transformer.positions in set(others)
+    assert method.transformer.induction in set(others)
+    assert method.transformer.embed.weight in set(decayed)
+
+
+def test_a_loss_that_is_not_finite_stops_with_a_line(tiny_run, tmp_path, monkeypatch):
+    from vitlite.methods.sivt import SIVT
+
+    monkeypatch.setattr(SIVT, "fit", lambda self, batches: self.feature_std.fill_(float("nan")))
+    with pytest.raises(UserError, match="--set lr"):
+        training.train(load_settings(tiny_run), tmp_path / "run", device="cpu", quiet=True)
+
+
+def test_features_that_do_not_fit_memory_go_to_a_file(tmp_path):
+    memory, file = FeatureCache(5, (3, 2), tmp_path), FeatureCache(5, (3, 2), tmp_path, limit=10)
+    values = torch.randn(5, 3, 2)
+    for cache in (memory, file):
+        cache.values[:] = values
+        assert torch.equal(cache[torch.tensor([4, 0])], values[[4, 0]])
+    assert not list(tmp_path.iterdir())
+
+
+def test_file_cache_trains_to_the_same_weights(tiny_run, tmp_path, monkeypatch):
+    from vitlite.engine import cache
+
+    monkeypatch.setattr(cache.FeatureCache.__init__, "__defaults__", (0,))
+    monkeypatch.setattr(cache.cache_features, "__kwdefaults__", {"progress": None, "limit": 0, "batch_size": 8})
+    training.train(load_settings(tiny_run), tmp_path / "run", device="cpu", quiet=True)
+    assert same(weights(tiny_run), weights(tmp_path / "run"))

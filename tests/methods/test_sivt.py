@@ -1,0 +1,184 @@
+"""SIVT against the paper: parameters, Algorithm 1, losses, map and score, ablations."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from vitlite.bench.sivt import plain_forward
+from vitlite.methods.sivt import PAPER, QUICK, SIVT, SelfInduction, residuals
+
+TINY = replace(
+    QUICK, backbone="image", image_size=64, feature_size=8, dim=16, heads=2, encoder_depth=3, decoder_depth=1, sigma=1.0
+)
+
+
+def make(features=12, **changes):
+    torch.manual_seed(0)
+    return SelfInduction(replace(TINY, **changes), features).double()
+
+
+def test_paper_parameters():
+    """14.59 M: embedding, head, two position tables, induction tokens, 20 blocks, two norms; the CNN is not counted."""
+    counted = sum(p.numel() for p in SelfInduction(PAPER, 272 * PAPER.patch**2).parameters())
+    assert counted == 14_595_248
+    assert f"{counted / 1e6:.2f}" == "14.60" or f"{int(counted / 1e4) / 100:.2f}" == "14.59"
+
+
+def test_paper_config():
+    assert (PAPER.dim, PAPER.encoder_depth, PAPER.decoder_depth, PAPER.heads, PAPER.subsets) == (240, 12, 8, 8, 4)
+    assert (PAPER.lr, PAPER.batch_size, PAPER.epochs, PAPER.precision) == (1e-4, 8, 400, "float32")
+    assert PAPER.backbone == "efficientnet_b4"
+
+
+def test_efficientnet_b4_gives_272_channels():
+    method = SIVT(replace(PAPER, encoder_depth=1, decoder_depth=1), weights="none")
+    assert sum(method.backbone.channels) == 272
+    features = method.frozen(torch.rand(1, 3, 256, 256))
+    assert features.shape == (1, 272, 32, 32)
+    trained = {name.split(".")[0] for name, p in method.named_parameters() if p.requires_grad}
+    assert trained == {"transformer"}
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4])
+@pytest.mark.parametrize("subsets", [2, 3, 4, 5, 7, 8, 16])
+def test_equals_algorithm_1(subsets, depth):
+    """The savings change nothing: the same output and gradients as every sequence through every block in full."""
+    net = make(subsets=subsets, encoder_depth=depth)
+    patches = torch.randn(2, 16, 12, dtype=torch.double)
+    order = torch.randperm(16)
+    # The plain form splits unequal subsets with its own rule, so hand it ours.
+    runs = [order[net.induced[i, :, 0]] for i in range(subsets)]
+
+    class Order:
+        def tensor_split(self, n):
+            assert n == subsets
+            return runs
+
+    plain, ours = plain_forward(net, patches, Order()), net(patches, order)
+    torch.testing.assert_close(ours, plain, rtol=1e-10, atol=1e-12)
+    names, parameters = zip(*net.named_parameters())
+    for name, a, b in zip(
+        names,
+        torch.autograd.grad(ours.square().sum(), parameters),
+        torch.autograd.grad(plain.square().sum(), parameters),
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10, msg=name)
+
+
+def test_subsets_are_disjoint_and_complete():
+    for subsets in range(2, 9):
+        net = make(subsets=subsets)
+        sizes = net.induced[:, :, 0].sum(1)
+        assert net.induced.sum(0).eq(1).all()
+        assert sizes.max() - sizes.min() <= 1
+        assert sorted(net.slot_of.unique().tolist()) == sorted(net.slot_of.tolist())
+
+
+def encoder_sees_itself(net, order):
+    """(L,) whether a token's latent depends on the token's own value."""
+    x = torch.randn(1, 16, 16, dtype=torch.double)
+    encode = (lambda t: net.encode_induced(t, order)) if net.self_induction else net.encode_plain
+    jacobian = torch.autograd.functional.jacobian(lambda t: encode(t)[0].sum(-1), x)[:, 0].abs().sum(-1)
+    return jacobian.diagonal() > 1e-12
+
+
+def test_no_token_is_reconstructed_from_its_own_subset():
+    order = torch.randperm(16)
+    assert not encoder_sees_itself(make(), order).any()
+    assert encoder_sees_itself(make(induction=False), order).all()
+
+
+def test_residuals_are_equation_2():
+    a, b = torch.randn(2, 5, 3, 3), torch.randn(2, 5, 3, 3)
+    l2, cosine = residuals(a, b)
+    assert torch.allclose(l2, (a - b).norm(dim=1) ** 2)
+    expected = 1 - (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1))
+    assert torch.allclose(cosine, expected, atol=1e-6)
+
+
+def test_loss_is_the_weighted_sum():
+    method = SIVT(replace(TINY, cosine_weight=3.0))
+    terms = method.loss(method.frozen(torch.rand(2, 3, 64, 64)))
+    torch.testing.assert_close(terms["loss"], terms["l2"] + 3.0 * terms["cosine"])
+
+
+def test_map_and_score_are_equation_3():
+    method = SIVT(replace(TINY, normalize="none")).eval()
+    images = torch.rand(2, 3, 64, 64)
+    maps, scores = method.anomaly(images)
+    features = method.frozen(images)
+    with torch.no_grad():
+        l2, cosine = residuals(features, method.reconstruct(features, method.split))
+    plain = F.interpolate((l2 * cosine)[:, None], size=(64, 64), mode="bilinear", align_corners=False)[:, 0]
+    from scipy.ndimage import gaussian_filter
+
+    smooth = torch.stack([torch.from_numpy(gaussian_filter(m.double().numpy(), 1.0)) for m in plain])
+    torch.testing.assert_close(maps.double(), smooth, rtol=1e-4, atol=1e-4 * float(smooth.max()))
+    torch.testing.assert_close(scores.double(), smooth.flatten(1).std(1, correction=0), rtol=1e-4, atol=1e-6)
+
+
+def test_scoring_is_reproducible_and_training_splits_are_not():
+    method = SIVT(TINY).eval()
+    images = torch.rand(1, 3, 64, 64)
+    assert torch.equal(method.anomaly(images)[0], method.anomaly(images)[0])
+    features = method.frozen(images)
+    assert method.loss(features)["loss"] != method.loss(features)["loss"]
+
+
+def test_channel_statistics():
+    method = SIVT(TINY)
+    features = [torch.randn(3, 192, 8, 8) * 5 + 2 for _ in range(2)]
+    features[0][:, 7], features[1][:, 7] = 3.0, 3.0
+    method.fit(iter(features))
+    normal = method.normalized(torch.cat(features))
+    assert normal[:, 7].abs().max() < 1e-5
+    rest = torch.cat([normal[:, :7], normal[:, 8:]], 1)
+    assert rest.mean((0, 2, 3)).abs().max() < 1e-4
+    torch.testing.assert_close(rest.std((0, 2, 3), correction=0), torch.ones(191), rtol=1e-3, atol=1e-3)
+
+
+ABLATIONS = {
+    "pixels instead of features": {"backbone": "image"},
+    "MobileNet": {"backbone": "mobilenet_v2"},
+    "VGG19": {"backbone": "vgg19"},
+    "ResNet34": {"backbone": "resnet34"},
+    "EfficientNet-B4": {"backbone": "efficientnet_b4"},
+    "vanilla transformer": {"induction": False},
+    **{f"N={n}": {"subsets": n} for n in range(2, 9)},
+    **{f"P={p}": {"patch": p} for p in (1, 2, 4)},
+    "P=8": {"patch": 8, "image_size": 128, "feature_size": 16, "subsets": 2},
+}
+
+
+@pytest.mark.parametrize("changes", ABLATIONS.values(), ids=ABLATIONS.keys())
+def test_ablations_train_and_score(changes):
+    method = SIVT(replace(TINY, **changes), weights="none")
+    images = torch.rand(2, 3, method.config.image_size, method.config.image_size)
+    terms = method.loss(method.frozen(images))
+    terms["loss"].backward()
+    unused = [n for n, p in method.named_parameters() if p.requires_grad and p.grad is None]
+    assert not unused
+    maps, scores = method.eval().anomaly(images)
+    assert maps.shape == (2, method.config.image_size, method.config.image_size)
+    assert scores.shape == (2,)
+    assert torch.isfinite(maps).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"patch": 3}, "patch=3"),
+        ({"heads": 5}, "heads=5"),
+        ({"subsets": 1}, "subsets=1"),
+        ({"subsets": 99}, "subsets=99"),
+        ({"score": "median"}, "score=median"),
+        ({"normalize": "batch"}, "normalize=batch"),
+        ({"image_size": 100}, "image_size=100"),
+        ({"encoder_depth": 0}, "encoder_depth=0"),
+    ],
+)
+def test_impossible_settings_are_named(changes, key):
+    with pytest.raises(ValueError, match=key):
+        SIVT(replace(TINY, **changes))

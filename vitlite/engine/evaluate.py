@@ -1,0 +1,174 @@
+"""Scoring a trained detector on labelled test images, at their original resolution."""
+
+import platform
+from pathlib import Path
+
+import numpy as np
+
+import vitlite
+from vitlite.data import ImageError, open_dataset, read_mask
+from vitlite.engine.detector import map_at
+from vitlite.engine.progress import Progress
+from vitlite.engine.train import data_folder
+from vitlite.errors import UserError
+from vitlite.metrics import auroc, average_precision, evaluate_maps, f1_max
+
+KEYS = (
+    "image_auroc",
+    "image_ap",
+    "image_f1_max",
+    "pixel_auroc",
+    "pixel_ap",
+    "pixel_f1_max",
+    "aupro_30",
+    "aupro_05",
+)
+IMAGE_KEYS = KEYS[:3]
+MASK_RULE = "a pixel is defective where the mask, brought to 8 bits, is above 127"
+
+
+def evaluate(detector, *, data=None, category=None, quiet=False, say=lambda line: None):
+    """Score the test split of ``data`` (default: the data of training); returns the contents of results.json."""
+    settings = detector.settings
+    root = Path(data) if data else data_folder(settings, detector.run)
+    if category is None and all((root / name).is_dir() for name in settings.category.split(",")):
+        category = settings.category
+    dataset = open_dataset(root, category, need_train=False, need_test=True)
+    categories = {}
+    for name in dataset.categories:
+        samples = [s for s in dataset.test if s.category == name]
+        categories[name] = evaluate_category(detector, name, samples, quiet, say)
+    return {
+        "mean": mean_of(categories.values()),
+        "categories": categories,
+        "about": about(detector, root),
+    }
+
+
+def about(detector, root):
+    """What every result says of itself."""
+    settings = detector.settings
+    import torch
+
+    return {
+        "method": settings.method,
+        "preset": settings.preset,
+        "data": str(root),
+        "split": "test",
+        "trained_on": settings.category,
+        "resolution": "maps resized bilinearly to every image's original size; masks as they are",
+        "mask_rule": MASK_RULE,
+        "image_score": f"{settings.config.score} of the map at {settings.config.image_size} pixels",
+        "seed": settings.seed,
+        "backbone": getattr(settings.config, "backbone", None),
+        "versions": {
+            "vitlite": vitlite.__version__,
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+    }
+
+
+def evaluate_category(detector, name, samples, quiet, say):
+    """All metrics of one category, overall and per kind of defect."""
+    kinds = sorted({s.defect for s in samples if s.label})
+    if not kinds or all(s.label for s in samples):
+        missing = "good" if kinds else "defective"
+        raise UserError(f"{name}: no {missing} test images; ranking metrics need both kinds")
+    rows, maps, masks, bad = [], [], [], []
+    with Progress(f"scoring {name}", len(samples), quiet=quiet) as progress:
+        for loaded, pixels, score in detector.score_files([s.path for s in samples], bad=bad, keep_original=False):
+            sample = samples[loaded.index]
+            rows.append((sample, score))
+            maps.append(map_at(pixels, loaded.height, loaded.width))
+            masks.append(mask_of(sample, loaded, bad))
+            progress.step()
+    for _, _, reason in bad:
+        say(f"skipped {reason}")
+    result = measure(rows, maps, masks, range(len(rows)))
+    result["good"] = sum(not s.label for s, _ in rows)
+    result["defective"] = sum(s.label for s, _ in rows)
+    result["skipped"] = [str(path) for _, path, _ in bad]
+    result["without_mask"] = sum(m is None for m in masks)
+    result["defects"] = {}
+    for kind in kinds:
+        chosen = [i for i, (s, _) in enumerate(rows) if not s.label or s.defect == kind]
+        result["defects"][kind] = measure(rows, maps, masks, chosen)
+        result["defects"][kind]["images"] = sum(rows[i][0].label for i in chosen)
+    return result
+
+
+def mask_of(sample, loaded, bad):
+    """The 0/1 mask of a test image; zeros for a good one, None where a defective one has no usable mask."""
+    if not sample.label:
+        return np.zeros((loaded.height, loaded.width), np.uint8)
+    if sample.mask is None:
+        return None
+    try:
+        mask = read_mask(sample.mask)
+    except ImageError as error:
+        bad.append((loaded.index, sample.mask, str(error)))
+        return None
+    if mask.shape != (loaded.height, loaded.width):
+        raise UserError(
+            f"{sample.mask}: the mask is {mask.shape[1]}x{mask.shape[0]}, "
+            f"its image {loaded.width}x{loaded.height}; save the mask at the image's size"
+        )
+    return mask
+
+
+def measure(rows, maps, masks, chosen):
+    """The eight metrics over the chosen images; pixel metrics over those that have masks, None where none can be."""
+    labels = np.array([rows[i][0].label for i in chosen])
+    scores = np.array([rows[i][1] for i in chosen])
+    if labels.min() == labels.max():
+        raise UserError("after skipping unreadable files there are no longer both good and defective test images")
+    result = {
+        "image_auroc": auroc(labels, scores),
+        "image_ap": average_precision(labels, scores),
+        "image_f1_max": f1_max(labels, scores)[0],
+        **dict.fromkeys(KEYS[3:]),
+    }
+    known = [i for i in chosen if masks[i] is not None]
+    if any(masks[i].any() for i in known):
+        pixel = evaluate_maps(
+            [masks[i] for i in known],
+            [maps[i] for i in known],
+            image_labels=np.array([rows[i][0].label for i in known]),
+            image_scores=np.array([rows[i][1] for i in known]),
+        )
+        result.update({key: float(pixel[key]) for key in KEYS[3:]})
+    return {key: None if value is None else float(value) for key, value in result.items()}
+
+
+def mean_of(results):
+    """The unweighted mean over categories of every metric; None where no category has it."""
+    results = list(results)
+    means = {}
+    for key in KEYS:
+        values = [r[key] for r in results if r[key] is not None]
+        means[key] = float(np.mean(values)) if values else None
+    return means
+
+
+def results_csv(results):
+    """results.csv: one row per category and defect kind, then the mean."""
+    lines = [",".join(("category", "defect", "images", *KEYS))]
+
+    def row(category, defect, images, values):
+        cells = ("" if values[k] is None else f"{values[k]:.6f}" for k in KEYS)
+        lines.append(",".join((quote(category), quote(defect), str(images), *cells)))
+
+    for name, result in results["categories"].items():
+        row(name, "all", result["good"] + result["defective"], result)
+        for kind, values in result["defects"].items():
+            row(name, kind, values["images"], values)
+    total = sum(r["good"] + r["defective"] for r in results["categories"].values())
+    row("mean", "all", total, results["mean"])
+    return "\n".join(lines) + "\n"
+
+
+def quote(text):
+    """A CSV cell (RFC 4180)."""
+    return '"' + text.replace('"', '""') + '"' if any(c in text for c in ',"\r\n') else text

@@ -1,0 +1,18 @@
+"""Which good training images are kept apart for the threshold."""
+
+import random
+
+
+def hold_out(samples, share, seed):
+    """Split training samples into (train, held out), per category, at random but fixed by the seed.
+
+    At least one image per category stays on each side where a category has two; a share of 0 holds nothing out.
+    """
+    train, held = [], []
+    for category in dict.fromkeys(s.category for s in samples):
+        own = [s for s in samples if s.category == category]
+        count = min(max(round(share * len(own)), 1), len(own) - 1) if share > 0 else 0
+        chosen = set(random.Random(f"{seed}/{category}").sample(range(len(own)), count))
+        train += [s for i, s in enumerate(own) if i not in chosen]
+        held += [s for i, s in enumerate(own) if i in chosen]
+    return train, held

@@ -1,0 +1,234 @@
+"""Training: from settings to a run directory with a trained, calibrated detector."""
+
+import contextlib
+import hashlib
+import json
+import math
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from vitlite.data import open_dataset, synthesize
+from vitlite.engine.cache import cache_features
+from vitlite.engine.calibrate import calibrate
+from vitlite.engine.checkpoint import CHECKPOINT_FILE, load_checkpoint, restore_model, save_checkpoint
+from vitlite.engine.device import autocast, keep_freed_memory, pick_device
+from vitlite.engine.progress import Progress
+from vitlite.engine.settings import CONFIG_FILE, build_method, save_settings
+from vitlite.engine.split import hold_out
+from vitlite.errors import UserError
+from vitlite.files import make_folder, write_text
+
+LOG_FILE = "log.jsonl"
+SYNTHETIC = "synthetic"  # the value of RunSettings.data, and the folder in the run, of the built-in data set
+SECONDS_BETWEEN_CHECKPOINTS = 30
+
+
+def data_folder(settings, run):
+    """The folder that a run's data lies in; makes the synthetic set if that is what it trains on."""
+    if settings.data != SYNTHETIC:
+        return Path(settings.data)
+    folder = Path(run) / SYNTHETIC
+    if not folder.is_dir():
+        synthesize(folder, seed=settings.seed)
+    return folder
+
+
+def train(settings, run, *, device="auto", resume=False, quiet=False, say=lambda line: None):
+    """Train into the folder ``run``; returns the calibration that it wrote.
+
+    ``say`` receives plain lines about what happens. With ``resume`` the run goes on from its last checkpoint and
+    reaches the weights that it would have had without the interruption.
+    """
+    run, device = Path(run), pick_device(device)
+    if not resume and (run / CONFIG_FILE).exists():
+        raise UserError(f"{run}: already holds a run; add --resume to go on with it, or choose another --out")
+    keep_freed_memory()
+    make_folder(run)
+    dataset = open_dataset(data_folder(settings, run), settings.category or None)
+    settings = replace(settings, category=",".join(dataset.categories))
+    samples, held = hold_out(dataset.train, settings.config.holdout, settings.seed)
+    if not samples:
+        raise UserError(f"{settings.data}: no good images to train on")
+
+    torch.manual_seed(settings.seed)
+    state = None
+    if resume and (run / CHECKPOINT_FILE).exists():
+        state = load_checkpoint(run, settings.method)
+    # The checkpoint holds the backbone too, so a resumed run needs no weights from elsewhere.
+    method = build_method(settings, weights="none" if state else None)
+    if state is None:
+        save_settings(run, settings)
+    method.to(device)
+    print_training(method, dataset, samples, held, device, say)
+
+    with Progress("features", len(samples), quiet=quiet) as progress:
+        paths = [s.path for s in samples]
+        cache, indices, bad = cache_features(method, paths, run, device, progress=progress)
+    for _, _, reason in bad:
+        say(f"skipped {reason}")
+    if not indices:
+        raise UserError(f"{settings.data}: none of the {len(samples)} training images can be read")
+
+    loop = Loop(method, settings, run, cache, len(indices), device, quiet, say)
+    loop.fingerprint = fingerprint(dataset.root, [paths[i] for i in indices])
+    if state is None:
+        method.fit(cache[i : i + 64].to(device) for i in range(0, len(indices), 64))
+    else:
+        loop.restore(state)
+    loop.run_stages()
+    return calibrate(method, settings, run, held or samples, device, held_out=bool(held), quiet=quiet, say=say)
+
+
+def print_training(method, dataset, samples, held, device, say):
+    """What will be trained on what, in two lines."""
+    categories = ", ".join(dataset.categories)
+    say(f"data: {len(samples)} good images to train on, {len(held)} held out for the threshold ({categories})")
+    count = sum(p.numel() for p in method.parameters() if p.requires_grad)
+    backbone = getattr(method, "backbone", None)
+    source = f", features from {method.config.backbone} ({backbone.weights_source})" if backbone is not None else ""
+    say(f"model: {count / 1e6:.2f} M trained parameters{source}, on {device}")
+
+
+def fingerprint(root, paths):
+    """Digest of which files a run trains on, in order."""
+    names = "\n".join(str(Path(p).relative_to(root)) for p in paths)
+    return hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+class Loop:
+    """The stages of a method over cached features, with checkpoints between epochs."""
+
+    def __init__(self, method, settings, run, cache, count, device, quiet, say):
+        self.method, self.settings, self.config = method, settings, settings.config
+        self.run, self.cache, self.count, self.device = run, cache, count, device
+        self.quiet, self.say = quiet, say
+        self.stage, self.epoch = 0, 0  # the next to be trained
+        self.optimizer_state = None
+        self.fingerprint = ""
+        self.saved_at = time.monotonic()
+
+    def restore(self, state):
+        if state["fingerprint"] != self.fingerprint:
+            raise UserError(
+                f"{self.settings.data}: not the training images that this run began with; "
+                "restore them, or train into another --out"
+            )
+        restore_model(self.method, state, self.run / CHECKPOINT_FILE)
+        self.stage, self.epoch, self.optimizer_state = state["stage"], state["epoch"], state["optimizer"]
+        torch.set_rng_state(state["rng"].cpu())
+        if self.device.type == "cuda" and state["cuda_rng"] is not None:
+            torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self.device)
+        drop_log_after(self.run / LOG_FILE, self.stage, self.epoch)
+        self.say(f"resumed after epoch {self.epoch} of stage {self.stage + 1}")
+
+    def save(self, optimizer):
+        cuda = self.device.type == "cuda"
+        save_checkpoint(
+            self.run,
+            {
+                "method": self.settings.method,
+                "model": self.method.state_dict(),
+                "optimizer": optimizer.state_dict() if optimizer is not None else None,
+                "stage": self.stage,
+                "epoch": self.epoch,
+                "rng": torch.get_rng_state(),
+                "cuda_rng": torch.cuda.get_rng_state(self.device) if cuda else None,
+                "fingerprint": self.fingerprint,
+            },
+        )
+        self.saved_at = time.monotonic()
+
+    def run_stages(self):
+        stages = self.method.stages()
+        while self.stage < len(stages):
+            self.run_stage(stages[self.stage])
+            self.stage, self.epoch, self.optimizer_state = self.stage + 1, 0, None
+            self.save(None)
+
+    def run_stage(self, stage):
+        steps = math.ceil(self.count / self.config.batch_size)
+        optimizer = make_optimizer(self.method, stage, self.config)
+        if self.optimizer_state is not None:
+            optimizer.load_state_dict(self.optimizer_state)
+        total, done = stage.epochs * self.count, self.epoch * self.count
+        with Progress(stage.name, total, start=done, quiet=self.quiet) as progress:
+            while self.epoch < stage.epochs:
+                self.run_epoch(stage, optimizer, steps, progress)
+                self.epoch += 1
+                if self.epoch < stage.epochs and time.monotonic() - self.saved_at > SECONDS_BETWEEN_CHECKPOINTS:
+                    self.save(optimizer)
+
+    def run_epoch(self, stage, optimizer, steps, progress):
+        """One pass over the training set in an order that depends on seed, stage and epoch alone."""
+        self.method.train()
+        generator = torch.Generator().manual_seed((self.settings.seed * 1009 + self.stage) * 1_000_003 + self.epoch)
+        order = torch.randperm(self.count, generator=generator)
+        sums, began = {}, time.monotonic()
+        for step, indices in enumerate(order.split(self.config.batch_size)):
+            rate = learning_rate(self.config, self.epoch * steps + step, steps, stage.epochs * steps)
+            terms = self.train_step(optimizer, indices, rate)
+            for name, value in terms.items():
+                sums[name] = sums.get(name, 0.0) + value * len(indices) / self.count
+            progress.step(len(indices), f"epoch {self.epoch + 1}/{stage.epochs}  loss {terms['loss']:.4g}")
+        speed = self.count / (time.monotonic() - began)
+        line = {"stage": stage.name, "stage_index": self.stage, "epoch": self.epoch + 1, **sums, "lr": rate}
+        with open(self.run / LOG_FILE, "a", encoding="utf-8") as log:
+            log.write(json.dumps({**line, "images_per_second": round(speed, 2)}) + "\n")
+
+    def train_step(self, optimizer, indices, rate):
+        """One optimiser step; returns the loss terms as floats."""
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        features = self.cache[indices].to(self.device, non_blocking=True)
+        with autocast(self.config.precision, self.device):
+            terms = self.method.loss(features)
+        optimizer.zero_grad(set_to_none=True)
+        terms["loss"].backward()
+        if self.config.clip_norm > 0:
+            torch.nn.utils.clip_grad_norm_(
+                [p for g in optimizer.param_groups for p in g["params"]], self.config.clip_norm
+            )
+        optimizer.step()
+        values = {name: float(term.detach()) for name, term in terms.items()}
+        if not math.isfinite(values["loss"]):
+            raise UserError(f"the loss became {values['loss']}; train again with --set lr below {self.config.lr}")
+        return values
+
+
+def make_optimizer(method, stage, config):
+    """AdamW over the parameters that a stage trains; weight decay on weight matrices only."""
+    decayed, others = [], []
+    for name, parameter in method.named_parameters():
+        if parameter.requires_grad and name.startswith(tuple(stage.trains)):
+            matrix = parameter.ndim > 1 and name.endswith("weight")
+            (decayed if matrix else others).append(parameter)
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=config.lr, fused=True)
+
+
+def learning_rate(config, step, steps_per_epoch, total):
+    """Linear warm-up from 0, then constant or a half cosine to 0; ``step`` counts from 0."""
+    warmup = config.warmup_epochs * steps_per_epoch
+    if step < warmup:
+        return config.lr * (step + 1) / (warmup + 1)
+    if config.schedule == "constant":
+        return config.lr
+    return config.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))
+
+
+def drop_log_after(path, stage, epoch):
+    """Remove the log's lines of epochs that will be trained again."""
+    with contextlib.suppress(FileNotFoundError):
+        kept = []
+        for line in Path(path).read_text(encoding="utf-8").splitlines():
+            try:
+                entry = json.loads(line)
+            except ValueError:  # cut short by the interruption
+                break
+            if (entry["stage_index"], entry["epoch"]) > (stage, epoch):
+                break
+            kept.append(line + "\n")
+        write_text(path, "".join(kept))

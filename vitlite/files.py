@@ -1,0 +1,60 @@
+"""Writing results: to a temporary name first, then renamed, so that a reader never sees half a file."""
+
+import contextlib
+import json
+import os
+import tempfile
+from pathlib import Path
+
+from vitlite.errors import UserError
+
+
+@contextlib.contextmanager
+def atomic(path, mode="w"):
+    """Open a temporary file beside ``path``; on success it takes the name, on any failure nothing changes.
+
+    Raises ``UserError`` where the folder cannot be written or the disk is full.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        os.chmod(temporary, 0o666 & ~_umask())
+        text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
+        with os.fdopen(handle, mode, **text) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        temporary = None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error}); choose another --out") from error
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+
+
+def _umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_text(path, text):
+    with atomic(path) as file:
+        file.write(text)
+
+
+def write_json(path, value):
+    """Strict JSON: not-a-number is refused rather than written as something no other reader takes."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def make_folder(path):
+    """Create a folder and its parents; ``UserError`` if that cannot be done."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot make this folder ({error.strerror or error})") from error
+    return Path(path)

@@ -1,0 +1,298 @@
+"""SIVT: self-induction vision transformer (Yao and Yu, 2022).
+
+Frozen CNN features are reconstructed by a transformer that never sees a token's own value: in each of N sequences
+one subset of the tokens is replaced by learned induction tokens, only those are kept after the encoder, and
+together they are decoded to the features (Algorithm 1). What cannot be induced from its surroundings is anomalous.
+"""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from vitlite import backbones
+from vitlite.methods.base import Method, TrainingConfig
+from vitlite.nn.maps import SmoothUpsample
+from vitlite.nn.transformer import Block, init_transformer, sincos_positions
+
+
+@dataclass(frozen=True)
+class Config(TrainingConfig):
+    """Defaults are the paper's; section numbers are the paper's. ``(ours)`` marks what it leaves open."""
+
+    epochs: int = 400  # IV.A
+    batch_size: int = 8  # IV.A
+    lr: float = 1e-4  # IV.A, AdamW
+    backbone: str = "efficientnet_b4"  # IV.A; Fig. 4 compares others; "image" reconstructs pixels instead
+    weights: str = "auto"  # of the backbone: auto | none | PATH
+    strides: tuple = ()  # of the feature maps; empty: the backbone's own four stages
+    feature_size: int = 32  # IV.A, side of the fused feature map
+    resize: str = "bilinear"  # larger maps to feature_size: bilinear | area (ours)
+    normalize: str = "none"  # features: none | channel (zero mean, unit deviation over the training set; ours)
+    patch: int = 2  # IV.A, P; Fig. 5b: 1, 2, 4, 8
+    dim: int = 240  # IV.A
+    encoder_depth: int = 12  # "the design of MAE-base", IV.A
+    decoder_depth: int = 8
+    heads: int = 8
+    mlp_ratio: float = 4.0
+    induction: bool = True  # False: the vanilla transformer of Fig. 6
+    subsets: int = 4  # IV.A, N; Fig. 5a: 2 to 8
+    cosine_weight: float = 5.0  # lambda of Eq. 2 (ours)
+    map: str = "product"  # Eq. 3; or l2 | cosine, its factors alone
+    sigma: float = 4.0  # pixels, Gaussian filter of the map (ours)
+    score: str = "std"  # III.E; or max
+    split_seed: int = 0  # of the fixed split used for scoring (ours)
+
+
+PAPER = Config()
+# Small enough for two CPU cores; chosen on held-out good images with synthetic defects, never on a test split.
+QUICK = replace(
+    PAPER,
+    backbone="efficientnet_lite2",
+    normalize="channel",
+    resize="area",
+    dim=192,
+    encoder_depth=4,
+    decoder_depth=2,
+    epochs=30,
+    lr=1e-3,
+    schedule="cosine",
+    warmup_epochs=1.0,
+    clip_norm=1.0,
+    precision="auto",
+)
+
+
+class PixelFeatures(nn.Module):
+    """The "image instead of features" ablation (Fig. 4): normalised pixels, each 8x8 block stacked into channels."""
+
+    channels = (192,)
+    weights_source = "none needed (pixels)"
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, images):
+        return (F.pixel_unshuffle((images - self.mean) / self.std, 8),)
+
+    def fused(self):
+        return self
+
+
+def make_backbone(config, weights):
+    """The frozen feature extractor of a config."""
+    if config.backbone == "image":
+        return PixelFeatures()
+    return backbones.create(config.backbone, weights=weights, strides=config.strides or None)
+
+
+class SelfInduction(nn.Module):
+    """The trained transformer: patches (B, L, F) to reconstructed patches (B, L, F), Algorithm 1.
+
+    ``order`` (L,) is the permutation that splits the positions: its i-th run of L/N entries is subset i. Runs differ
+    by one where N does not divide L.
+    """
+
+    def __init__(self, config, features):
+        super().__init__()
+        c = config
+        side = c.feature_size // c.patch
+        length = side * side
+        self.subsets = c.subsets if c.induction else 1
+        self.self_induction = c.induction
+        self.embed = nn.Linear(features, c.dim)
+        self.positions = nn.Parameter(sincos_positions(side, side, c.dim))
+        self.encoder = nn.ModuleList(Block(c.dim, c.heads, c.mlp_ratio) for _ in range(c.encoder_depth))
+        self.encoder_norm = nn.LayerNorm(c.dim)
+        self.decoder_positions = nn.Parameter(sincos_positions(side, side, c.dim))
+        self.decoder = nn.ModuleList(Block(c.dim, c.heads, c.mlp_ratio) for _ in range(c.decoder_depth))
+        self.decoder_norm = nn.LayerNorm(c.dim)
+        self.head = nn.Linear(c.dim, features)
+        init_transformer(self)
+        if c.induction:
+            self.induction = nn.Parameter(torch.randn(length, c.dim) * 0.02)
+            self._plan_subsets(length)
+
+    def _plan_subsets(self, length):
+        """Index tables over the permuted sequence, in which every subset is one run of slots."""
+        bounds = [round(i * length / self.subsets) for i in range(self.subsets + 1)]
+        widest = max(b - a for a, b in zip(bounds, bounds[1:]))
+        induced = torch.zeros(self.subsets, length, 1, dtype=torch.bool)
+        kept, slot_of = [], []
+        for i, (a, b) in enumerate(zip(bounds, bounds[1:])):
+            induced[i, a:b] = True
+            # A shorter run repeats its first slot up to the common width; the repeats are never read back.
+            kept += [i * length + s for s in (*range(a, b), *([a] * (widest - b + a)))]
+            slot_of += [i * widest + j for j in range(b - a)]
+        self.register_buffer("induced", induced, persistent=False)
+        self.register_buffer("kept", torch.tensor(kept), persistent=False)
+        self.register_buffer("slot_of", torch.tensor(slot_of), persistent=False)
+
+    def forward(self, patches, order=None):
+        x = self.embed(patches)
+        latent = self.encode_induced(x, order) if self.self_induction else self.encode_plain(x)
+        y = self.encoder_norm(latent) + self.decoder_positions
+        for block in self.decoder:
+            y = block(y)
+        return self.head(self.decoder_norm(y))
+
+    def encode_plain(self, x):
+        """The vanilla transformer's encoder (Fig. 6)."""
+        x = x + self.positions
+        for block in self.encoder:
+            x = block(x)
+        return x
+
+    def encode_induced(self, x, order):
+        """Lines 2 to 10 of Algorithm 1: latent induction tokens (B, L, dim) in the original order.
+
+        Two things are computed less often than the algorithm is written, with the same result: the first block's
+        norm, queries, keys and values of a token are the same in every sequence that holds it; and in the last block
+        only the kept positions need queries, outputs and the MLP.
+        """
+        batch, _, dim = x.shape
+        tokens = (x + self.positions)[:, order]
+        induction = (self.induction + self.positions)[order]
+        first, *middle, last = self.encoder if len(self.encoder) > 1 else (None, *self.encoder)
+
+        sequences = self._mix(induction, tokens)  # (B * N, L, dim): Phi of Eq. 1
+        if first is not None:
+            qkv = self._mix(first.attn.qkv(first.norm1(induction)), first.attn.qkv(first.norm1(tokens)))
+            sequences = first.feed_forward(sequences + first.attn.attend(*qkv.chunk(3, dim=-1)))
+        for block in middle:
+            sequences = block(sequences)
+        latent = last.forward_kept(sequences, self._keep)
+        back = self.slot_of[torch.argsort(order)]
+        return latent.reshape(batch, -1, dim)[:, back]
+
+    def _mix(self, induction, tokens):
+        """(L, E) and (B, L, E) to (B * N, L, E): sequence i takes ``induction`` on the slots of subset i."""
+        return torch.where(self.induced, induction, tokens[:, None]).flatten(0, 1)
+
+    def _keep(self, sequences):
+        """(B * N, L, E) to (B * N, S, E): of sequence i the slots of subset i."""
+        flat = sequences.unflatten(0, (-1, self.subsets)).flatten(1, 2)
+        return flat.index_select(1, self.kept).unflatten(1, (self.subsets, -1)).flatten(0, 1)
+
+
+class SIVT(Method):
+    """Frozen features, self-induction reconstruction, product map, standard-deviation score."""
+
+    Config = Config
+    presets: ClassVar = {"paper": PAPER, "quick": QUICK}
+
+    def __init__(self, config, weights=None):
+        """``weights`` overrides ``config.weights`` ("none" when a checkpoint will fill the backbone in)."""
+        super().__init__(config)
+        check(config)
+        self.backbone = make_backbone(config, weights or config.weights)
+        self._extractor = []  # the fused copy: a list, so that it is no submodule and stays out of the checkpoint
+        channels = sum(self.backbone.channels)
+        self.register_buffer("feature_mean", torch.zeros(channels))
+        self.register_buffer("feature_std", torch.ones(channels))
+        self.transformer = SelfInduction(config, channels * config.patch**2)
+        length = (config.feature_size // config.patch) ** 2
+        split = torch.randperm(length, generator=torch.Generator().manual_seed(config.split_seed))
+        self.register_buffer("split", split)
+        self.to_map = SmoothUpsample(config.feature_size, config.image_size, config.sigma)
+
+    def extractor(self, device):
+        """The inference-only copy of the backbone, made on first use."""
+        if not self._extractor:
+            self._extractor.append(self.backbone.fused().to(device).eval())
+        return self._extractor[0]
+
+    @torch.no_grad()
+    def frozen(self, images):
+        """Features (B, C, 32, 32) of Section III.B: all stages at one size, concatenated."""
+        return torch.cat([self._resize(f) for f in self.extractor(images.device)(images)], dim=1).contiguous()
+
+    def _resize(self, feature):
+        size = self.config.feature_size
+        if feature.shape[-1] == size:
+            return feature
+        if self.config.resize == "area" and feature.shape[-1] > size:
+            return F.adaptive_avg_pool2d(feature, size)
+        return F.interpolate(feature, size=(size, size), mode="bilinear", align_corners=False)
+
+    def fit(self, batches):
+        """Mean and deviation of every feature channel over the training set, for ``normalize = channel``."""
+        if self.config.normalize != "channel":
+            return
+        count, total, squares = 0, 0.0, 0.0
+        for features in batches:
+            x = features.double()
+            count += x.numel() // x.shape[1]
+            total = total + x.sum((0, 2, 3))
+            squares = squares + x.square().sum((0, 2, 3))
+        mean = total / count
+        self.feature_mean.copy_(mean)
+        # A channel that never varies (a dead ReLU) keeps its scale instead of being divided by nothing.
+        std = (squares / count - mean.square()).clamp_min(0).sqrt()
+        self.feature_std.copy_(torch.where(std > 1e-6, std, torch.ones_like(std)))
+
+    def normalized(self, features):
+        if self.config.normalize == "none":
+            return features.float()
+        return (features - self.feature_mean[:, None, None]) / self.feature_std[:, None, None]
+
+    def reconstruct(self, target, order):
+        """Normalised features (B, C, H, W) to their reconstruction, in the same shape and in float32."""
+        patch = self.config.patch
+        patches = F.pixel_unshuffle(target, patch).flatten(2).transpose(1, 2)
+        output = self.transformer(patches, order).float()
+        side = target.shape[-1] // patch
+        return F.pixel_shuffle(output.transpose(1, 2).unflatten(2, (side, side)), patch)
+
+    def loss(self, features):
+        """Equation 2 over a batch of features; the split into subsets is drawn anew (Algorithm 1, line 3)."""
+        target = self.normalized(features)
+        order = torch.randperm(self.split.numel(), device=self.split.device)
+        l2, cosine = residuals(target, self.reconstruct(target, order))
+        l2, cosine = l2.mean(), cosine.mean()
+        return {"loss": l2 + self.config.cosine_weight * cosine, "l2": l2, "cosine": cosine}
+
+    @torch.no_grad()
+    def anomaly_from(self, features):
+        """Equation 3 per position, at the input size and smoothed; the score is the map's standard deviation."""
+        target = self.normalized(features)
+        l2, cosine = residuals(target, self.reconstruct(target, self.split))
+        values = {"product": l2 * cosine, "l2": l2, "cosine": cosine}[self.config.map]
+        maps = self.to_map(values)
+        pixels = maps.flatten(1)
+        return maps, pixels.std(1, correction=0) if self.config.score == "std" else pixels.amax(1)
+
+
+def residuals(target, output):
+    """Squared L2 distance and 1 - cosine over channels: (B, C, H, W) twice to (B, H, W) twice."""
+    l2 = (target - output).square().sum(1)
+    return l2, 1 - F.cosine_similarity(target, output, dim=1)
+
+
+def check(config):
+    """Values that no option parser can refuse by type alone; ValueError names the key."""
+    choices = {
+        "normalize": ("none", "channel"),
+        "resize": ("bilinear", "area"),
+        "map": ("product", "l2", "cosine"),
+        "score": ("std", "max"),
+    }
+    for key, allowed in choices.items():
+        if getattr(config, key) not in allowed:
+            raise ValueError(f"{key}={getattr(config, key)}: not one of {', '.join(allowed)}")
+    for key in ("patch", "dim", "encoder_depth", "decoder_depth", "heads", "feature_size", "image_size"):
+        if getattr(config, key) < 1:
+            raise ValueError(f"{key}={getattr(config, key)}: must be at least 1")
+    if config.feature_size % config.patch:
+        raise ValueError(f"patch={config.patch}: does not divide feature_size={config.feature_size}")
+    length = (config.feature_size // config.patch) ** 2
+    if config.induction and not 2 <= config.subsets <= length:
+        raise ValueError(f"subsets={config.subsets}: must be from 2 to the number of tokens, {length}")
+    if config.dim % config.heads:
+        raise ValueError(f"heads={config.heads}: does not divide dim={config.dim}")
+    if config.backbone == "image" and config.image_size != 8 * config.feature_size:
+        raise ValueError(f"image_size={config.image_size}: backbone=image needs 8 * feature_size")

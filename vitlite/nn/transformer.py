@@ -1,0 +1,103 @@
+"""Pre-norm transformer blocks (Dosovitskiy et al., 2021) over the fused attention operator."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from vitlite.kernels import attention
+
+
+def split_heads(tokens, heads):
+    """(B, N, heads * E) tokens as (B, heads, N, E), the layout of :func:`vitlite.kernels.attention`."""
+    return tokens.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def merge_heads(tokens):
+    """(B, heads, N, E) back to (B, N, heads * E)."""
+    return tokens.transpose(1, 2).flatten(2)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with one projection for queries, keys and values, biases included."""
+
+    def __init__(self, dim, heads):
+        super().__init__()
+        if dim % heads:
+            raise ValueError(f"heads: {heads} heads do not divide the width {dim}")
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def attend(self, query, key, value):
+        """Projected (B, M, dim) queries and (B, N, dim) keys and values to the (B, M, dim) output."""
+        heads = (split_heads(x, self.heads) for x in (query, key, value))
+        return self.proj(merge_heads(attention(*heads)))
+
+    def forward(self, x):
+        return self.attend(*self.qkv(x).chunk(3, dim=-1))
+
+    def forward_kept(self, x, kept):
+        """Attention outputs for the queries that ``kept`` selects; every token still serves as key and value.
+
+        The same numbers as ``kept(self(x))``, without the queries and outputs that nobody reads.
+        """
+        dim = x.shape[-1]
+        key, value = F.linear(x, self.qkv.weight[dim:], self.qkv.bias[dim:]).chunk(2, dim=-1)
+        query = F.linear(kept(x), self.qkv.weight[:dim], self.qkv.bias[:dim])
+        return self.attend(query, key, value)
+
+
+class Mlp(nn.Module):
+    """Two linear layers with GELU between them."""
+
+    def __init__(self, dim, hidden):
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x):
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block: x + attention(norm(x)), then x + mlp(norm(x))."""
+
+    def __init__(self, dim, heads, mlp_ratio=4.0):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim)
+        self.attn = Attention(dim, heads)
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+
+    def feed_forward(self, x):
+        return x + self.mlp(self.norm2(x))
+
+    def forward(self, x):
+        return self.feed_forward(x + self.attn(self.norm1(x)))
+
+    def forward_kept(self, x, kept):
+        """``kept(self(x))`` for a function that selects tokens, computed for the selected tokens alone."""
+        return self.feed_forward(kept(x) + self.attn.forward_kept(self.norm1(x), kept))
+
+
+def init_transformer(module):
+    """Xavier-uniform linear layers with zero biases, as MAE (He et al., 2022) starts its transformers."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+
+def sincos_positions(height, width, dim):
+    """Two-dimensional sine-cosine position table (height * width, dim), the usual start of a learned one.
+
+    Half of the channels code the row, half the column; a remainder of ``dim`` modulo 4 stays zero.
+    """
+    quarter = dim // 4
+    omega = 10000.0 ** (-torch.arange(quarter, dtype=torch.float64) / max(quarter, 1))
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    parts = []
+    for axis in (rows, columns):
+        angle = axis.reshape(-1, 1).double() * omega
+        parts += [angle.sin(), angle.cos()]
+    return F.pad(torch.cat(parts, dim=1), (0, dim - 4 * quarter)).float()
