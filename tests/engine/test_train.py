@@ -10,7 +10,7 @@ import torch
 from vitlite.data import open_dataset
 from vitlite.engine import train as training
 from vitlite.engine.cache import FeatureCache
-from vitlite.engine.checkpoint import load_checkpoint
+from vitlite.engine.checkpoint import load_checkpoint, save_checkpoint
 from vitlite.engine.settings import load_settings
 from vitlite.engine.split import hold_out
 from vitlite.errors import UserError
@@ -72,6 +72,25 @@ def test_resume_reaches_the_same_weights(tiny_run, tmp_path, monkeypatch, epoch)
         return [json.loads(line)["loss"] for line in (run / "log.jsonl").read_text().splitlines()]
 
     assert losses(tmp_path / "whole") == losses(tmp_path / "cut")
+
+
+def test_resume_takes_the_backbone_from_the_checkpoint(tiny_run, tmp_path):
+    """Not from where the first start took it, which may be gone, nor at random."""
+    settings = load_settings(tiny_run)
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    state = load_checkpoint(run, "sivt")
+    for name, value in state["model"].items():
+        if name.startswith("backbone.stages") and value.is_floating_point():
+            value.mul_(1.01)
+    state.update(stage=0, epoch=1, optimizer=None)
+    save_checkpoint(run, state)
+    training.train(settings, run, device="cpu", quiet=True, resume=True)
+    before = {k: v for k, v in state["model"].items() if k.startswith("backbone")}
+    after = {k: v for k, v in weights(run).items() if k.startswith("backbone")}
+    assert same(before, after)
+    expected = json.loads((tiny_run / "log.jsonl").read_text().splitlines()[1])["loss"]
+    assert json.loads((run / "log.jsonl").read_text().splitlines()[1])["loss"] != expected
 
 
 def test_resume_refuses_other_images(tiny_run, tiny_data, tmp_path):

@@ -61,7 +61,8 @@ def _parse(key, text, default):
 
 def _checked(config):
     """Refuses numbers that no training can run with; a method's own check comes when it is built."""
-    for key, least in (("epochs", 1), ("batch_size", 1), ("image_size", 8), ("weight_decay", 0), ("warmup_epochs", 0)):
+    least_values = {"epochs": 1, "steps": 0, "batch_size": 1, "image_size": 8, "weight_decay": 0, "warmup_epochs": 0}
+    for key, least in least_values.items():
         if not getattr(config, key) >= least:
             raise UserError(f"--set {key}={getattr(config, key)}: must be at least {least}")
     if not 0 < config.lr < float("inf"):

@@ -32,6 +32,7 @@ def data_folder(settings, run):
         return Path(settings.data)
     folder = Path(run) / SYNTHETIC
     if not folder.is_dir():
+        make_folder(run)
         synthesize(folder, seed=settings.seed)
     return folder
 
@@ -46,7 +47,6 @@ def train(settings, run, *, device="auto", resume=False, quiet=False, say=lambda
     if not resume and (run / CONFIG_FILE).exists():
         raise UserError(f"{run}: already holds a run; add --resume to go on with it, or choose another --out")
     keep_freed_memory()
-    make_folder(run)
     dataset = open_dataset(data_folder(settings, run), settings.category or None)
     settings = replace(settings, category=",".join(dataset.categories))
     samples, held = hold_out(dataset.train, settings.config.holdout, settings.seed)
@@ -60,7 +60,9 @@ def train(settings, run, *, device="auto", resume=False, quiet=False, say=lambda
     # The checkpoint holds the backbone too, so a resumed run needs no weights from elsewhere.
     method = build_method(settings, weights="none" if state else None)
     if state is None:
-        save_settings(run, settings)
+        save_settings(make_folder(run), settings)
+    else:
+        restore_model(method, state, run / CHECKPOINT_FILE)
     method.to(device)
     print_training(method, dataset, samples, held, device, say)
 
@@ -111,12 +113,12 @@ class Loop:
         self.saved_at = time.monotonic()
 
     def restore(self, state):
+        """Everything of a checkpoint but the model's weights."""
         if state["fingerprint"] != self.fingerprint:
             raise UserError(
                 f"{self.settings.data}: not the training images that this run began with; "
                 "restore them, or train into another --out"
             )
-        restore_model(self.method, state, self.run / CHECKPOINT_FILE)
         self.stage, self.epoch, self.optimizer_state = state["stage"], state["epoch"], state["optimizer"]
         torch.set_rng_state(state["rng"].cpu())
         if self.device.type == "cuda" and state["cuda_rng"] is not None:
@@ -150,6 +152,8 @@ class Loop:
 
     def run_stage(self, stage):
         steps = math.ceil(self.count / self.config.batch_size)
+        if self.config.steps:
+            stage = replace(stage, epochs=max(1, round(self.config.steps / steps)))
         optimizer = make_optimizer(self.method, stage, self.config)
         if self.optimizer_state is not None:
             optimizer.load_state_dict(self.optimizer_state)

@@ -25,7 +25,8 @@ class TrainingConfig:
     """What every method's ``Config`` has: how images come in and how the optimiser runs."""
 
     image_size: int = 256  # pixels, square
-    epochs: int = 100
+    epochs: int = 100  # passes over the training images
+    steps: int = 0  # above 0: as many epochs as come nearest to this number of optimiser steps, whatever ``epochs``
     batch_size: int = 8  # images per optimiser step
     lr: float = 1e-4  # peak learning rate of AdamW
     weight_decay: float = 0.01  # AdamW, on matrices only

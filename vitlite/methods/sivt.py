@@ -200,6 +200,10 @@ class SIVT(Method):
         self.register_buffer("split", split)
         self.to_map = SmoothUpsample(config.feature_size, config.image_size, config.sigma)
 
+    def load_state_dict(self, *args, **options):
+        self._extractor.clear()  # a copy of the backbone that is about to change
+        return super().load_state_dict(*args, **options)
+
     def extractor(self, device):
         """The inference-only copy of the backbone, made on first use."""
         if not self._extractor:

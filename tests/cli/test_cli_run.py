@@ -1,0 +1,214 @@
+"""train, eval, predict and doctor as a person types them, with right and wrong input."""
+
+import contextlib
+import csv
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from conftest import TINY_OPTIONS
+from PIL import Image
+
+from vitlite.cli import main
+
+KEYS = ["image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "pixel_f1_max", "aupro_30", "aupro_05"]
+
+
+@dataclass
+class Result:
+    stdout: str
+    stderr: str
+
+
+def vitlite(*args, code=0):
+    """Run a command in this process (a new one would import torch anew each time)."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as end:
+        main([str(a) for a in args])
+    result = Result(out.getvalue(), err.getvalue())
+    assert (end.value.code or 0) == code, result.stdout + result.stderr
+    assert "Traceback" not in result.stderr
+    return result
+
+
+def rows_of(path):
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def refused(*args, says):
+    """Exit code 2 and one line on standard error that holds ``says``."""
+    error = vitlite(*args, code=2).stderr.strip().splitlines()
+    line = error[-1]
+    assert line.startswith("vitlite: ")
+    assert says in line
+    return line
+
+
+@pytest.fixture(scope="module")
+def run(tiny_run, tmp_path_factory):
+    """A copy of the tiny run that a test may write into."""
+    copy = tmp_path_factory.mktemp("run") / "tiny"
+    shutil.copytree(tiny_run, copy)
+    return copy
+
+
+def test_train_eval_predict(tiny_data, tmp_path):
+    out = tmp_path / "run"
+    trained = vitlite("train", "--method", "sivt", "--data", tiny_data, "--out", out, *TINY_OPTIONS, "--device", "cpu")
+    assert "threshold" in trained.stderr
+    assert "random (seed 0)" in trained.stderr
+    vitlite("eval", out)
+    results = json.loads((out / "results.json").read_text())
+    assert set(KEYS) <= set(results["mean"])
+    assert set(results["categories"]["weave"]["defects"]) == {"scratch", "spot", "missing"}
+    assert all(0 <= results["mean"][k] <= 1 for k in KEYS)
+    assert results["categories"]["weave"]["good"] == 4
+    assert results["about"]["seed"] == 0
+    rows = rows_of(out / "results.csv")
+    assert [r["defect"] for r in rows] == ["all", "missing", "scratch", "spot", "all"]
+    assert float(rows[0]["image_auroc"]) == pytest.approx(results["mean"]["image_auroc"], abs=1e-6)
+    vitlite("predict", out, tiny_data / "weave/test/scratch", "--out", tmp_path / "p")
+    assert len(rows_of(tmp_path / "p/predictions.csv")) == 2
+    vitlite("train", "--resume", "--out", out)
+
+
+def test_evaluating_needs_only_the_test_folders(run, tiny_data, tmp_path):
+    shutil.copytree(tiny_data / "weave/test", tmp_path / "weave/test")
+    shutil.copytree(tiny_data / "weave/ground_truth", tmp_path / "weave/ground_truth")
+    vitlite("eval", run)
+    whole = json.loads((run / "results.json").read_text())
+    vitlite("eval", run, "--data", tmp_path)
+    assert json.loads((run / "results.json").read_text())["mean"] == whole["mean"]
+
+
+def test_predictions(run, tiny_data, tmp_path):
+    """Files, a folder and a pattern; every kind of picture; a broken one is a row; overlays at the original size."""
+    odd = tmp_path / "ödd names"
+    odd.mkdir()
+    Image.fromarray(np.full((40, 90), 128, np.uint8)).save(odd / "grey one.png")
+    Image.fromarray(np.full((70, 50, 3), 90, np.uint8)).save(odd / "colour.jpg")
+    (odd / "broken.png").write_bytes(b"\x89PNG\r\n")
+    out = tmp_path / "out"
+    vitlite(
+        "predict", run, odd, tiny_data / "weave/test/scratch/*.png", tiny_data / "weave/test/good/000.png", "--out", out
+    )
+    rows = {os.path.basename(r["file"]): r for r in rows_of(out / "predictions.csv")}
+    assert len(rows) >= 5
+    assert "broken.png" in rows["broken.png"]["error"]
+    assert rows["broken.png"]["score"] == ""
+    assert Image.open(out / rows["grey one.png"]["overlay"]).size == (90, 40)
+    assert Image.open(out / rows["colour.jpg"]["overlay"]).size == (50, 70)
+    for row in rows.values():
+        if not row["error"]:
+            assert row["verdict"] in ("good", "defect")
+            assert 0 <= float(row["percentile"]) <= 100
+            assert (int(row["defect_pixels"]) > 0) == bool(row["regions"])
+
+
+def test_one_scale_for_the_whole_call(run, tiny_data, tmp_path):
+    """A picture's overlay is the same bytes whatever else is scored with it."""
+    alone, beside = tmp_path / "a", tmp_path / "b"
+    picture = tiny_data / "weave/test/scratch/000.png"
+    vitlite("predict", run, picture, "--out", alone)
+    vitlite("predict", run, picture, tiny_data / "weave/test/missing", "--out", beside)
+    one = next(alone.glob("*.png"))
+    assert one.read_bytes() == next(p for p in beside.glob("*000.png") if "missing" not in p.name).read_bytes()
+
+
+def test_fail_on_defect(run, tiny_data, tmp_path):
+    calibration = json.loads((run / "calibration.json").read_text())
+    picture = tiny_data / "weave/test/good/000.png"
+    for threshold, code in ((-1.0, 1), (1e9, 0)):
+        copy = tmp_path / f"run{code}"
+        shutil.copytree(run, copy)
+        (copy / "calibration.json").write_text(json.dumps({**calibration, "image_threshold": threshold}))
+        vitlite("predict", copy, picture, "--out", tmp_path / "o", "--fail-on-defect", code=code)
+        vitlite("predict", copy, picture, "--out", tmp_path / "o")
+
+
+def test_predict_without_the_backbone_weights_or_the_data(run, tiny_data, tmp_path, monkeypatch):
+    """The run directory is all that scoring needs."""
+    config = (run / "config.toml").read_text().replace(str(tiny_data), "/nowhere").replace('"none"', '"auto"')
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    (copy / "config.toml").write_text(config)
+    vitlite("predict", copy, tiny_data / "weave/test/good", "--out", tmp_path / "o")
+
+
+def test_as_a_module():
+    """`python -m vitlite`, as launchers call it: exit code and one line, no traceback."""
+    command = [sys.executable, "-m", "vitlite", "train", "--method", "nonsense"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert result.stderr.splitlines() == ["vitlite: --method nonsense: not a method of this version; there are sivt"]
+
+
+def test_doctor():
+    text = vitlite("doctor").stdout
+    for word in ("torch", "operators:", "attention", "ssim", "precision=auto", "efficientnet_lite0"):
+        assert word in text
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["train"], "--method"),
+        (["train", "--method", "nonsense"], "--method nonsense"),
+        (["train", "--method", "sivt", "--preset", "slow"], "--preset slow"),
+        (["train", "--method", "sivt", "--set", "epochs=x"], "--set epochs=x"),
+        (["train", "--method", "sivt", "--data", "/no/such"], "/no/such"),
+        (["train", "--method", "sivt", "--device", "tpu9"], "--device tpu9"),
+        (["train", "--method", "sivt", "--seed", "-1"], "--seed"),
+        (["train", "--resume", "--out", "/no/such"], "/no/such"),
+        (["train", "--resume", "--set", "lr=1"], "--resume"),
+        (["eval", "/no/such"], "/no/such"),
+        (["predict", "/no/such", "x.png", "--out", "o"], "/no/such"),
+        (["predict"], "RUN"),
+        (["nonsense"], "nonsense"),
+        (["bench", "nonsense"], "bench nonsense"),
+    ],
+)
+def test_wrong_use(args, says, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    refused(*args, says=says)
+    assert not list(tmp_path.iterdir())
+
+
+def test_wrong_use_of_a_run(run, tiny_data, tmp_path):
+    refused("predict", run, tmp_path / "none.png", "--out", tmp_path / "o", says="none.png")
+    refused("predict", run, tiny_data / "weave/test/good", "--out", tmp_path / "o", "--category", "nut", says="nut")
+    refused("eval", run, "--data", tmp_path, says=str(tmp_path))
+    (tmp_path / "b.png").write_bytes(b"")
+    refused("predict", run, tmp_path / "b.png", "--out", tmp_path / "o", says="none of the 1 images")
+    (tmp_path / "file").write_text("")
+    refused("predict", run, tiny_data / "weave/test/good", "--out", tmp_path / "file", says="file")
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "says"),
+    [
+        ("checkpoint.pt", lambda b: b[: len(b) // 2], "checkpoint.pt"),
+        ("checkpoint.pt", lambda b: b"", "checkpoint.pt"),
+        ("checkpoint.pt", lambda b: b"cos\nsystem\n(S'true'\ntR.", "checkpoint.pt"),
+        ("calibration.json", lambda b: b[:20], "calibration.json"),
+        ("config.toml", lambda b: b.replace(b"dim = 16", b"dim = 32"), "do not fit"),
+        ("config.toml", lambda b: b"\xff\xfe", "config.toml"),
+    ],
+)
+def test_damaged_runs(run, tiny_data, tmp_path, name, damage, says):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    (copy / name).write_bytes(damage((copy / name).read_bytes()))
+    refused("predict", copy, tiny_data / "weave/test/good/000.png", "--out", tmp_path / "o", says=says)
+
+
+@pytest.mark.parametrize("command", ["train", "eval", "predict", "eval-maps", "data", "bench", "doctor"])
+def test_help_has_an_example(command):
+    assert "Example" in vitlite(command, "--help").stdout

@@ -1,0 +1,105 @@
+"""Evaluation: resolution, masks, missing and broken files."""
+
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vitlite.engine.detector import Detector, map_at
+from vitlite.engine.evaluate import KEYS, evaluate, mean_of, results_csv
+from vitlite.errors import UserError
+from vitlite.metrics import aupro, auroc, average_precision
+
+
+@pytest.fixture
+def detector(tiny_run):
+    return Detector(tiny_run, "cpu")
+
+
+@pytest.fixture
+def data(tiny_data, tmp_path):
+    copy = tmp_path / "set"
+    shutil.copytree(tiny_data, copy)
+    return copy
+
+
+def test_against_the_metrics_by_hand(detector, tiny_data):
+    """Maps at the original size against masks as they are; scores are not the maps' maxima."""
+    results = evaluate(detector, data=tiny_data, quiet=True)
+    paths = sorted((tiny_data / "weave/test").rglob("*.png"))
+    labels, scores, maps, masks = [], [], [], []
+    for loaded, pixels, score in detector.score_files(paths):
+        kind = loaded.path.parent.name
+        labels.append(int(kind != "good"))
+        scores.append(score)
+        maps.append(map_at(pixels, loaded.height, loaded.width))
+        mask = tiny_data / "weave/ground_truth" / kind / f"{loaded.path.stem}_mask.png"
+        masks.append(np.asarray(Image.open(mask)) > 127 if labels[-1] else np.zeros_like(maps[-1], bool))
+    own = results["categories"]["weave"]
+    assert own["image_auroc"] == pytest.approx(auroc(np.array(labels), np.array(scores)), abs=1e-12)
+    flat = np.concatenate([m.ravel() for m in maps]), np.concatenate([m.ravel() for m in masks])
+    assert own["pixel_ap"] == pytest.approx(average_precision(flat[1].astype(int), flat[0]), abs=1e-9)
+    expected = aupro([m.astype(np.uint8) for m in masks], maps, fpr_limit=0.3)
+    assert own["aupro_30"] == pytest.approx(expected, abs=1e-9)
+
+
+def test_pictures_of_another_size(detector, data):
+    """Each picture is scored at its own size, whatever the network's."""
+    folder = data / "weave"
+    for mask in (folder / "ground_truth").rglob("*.png"):
+        Image.open(mask).resize((90, 50), Image.NEAREST).save(mask)
+    for picture in (folder / "test").rglob("*.png"):
+        Image.open(picture).resize((90, 50)).save(picture)
+    results = evaluate(detector, data=data, quiet=True)
+    assert results["categories"]["weave"]["pixel_auroc"] is not None
+
+
+def test_a_mask_of_another_size_is_refused(detector, data):
+    mask = next((data / "weave/ground_truth/spot").glob("*.png"))
+    Image.open(mask).resize((10, 10)).save(mask)
+    with pytest.raises(UserError, match=mask.name):
+        evaluate(detector, data=data, quiet=True)
+
+
+def test_missing_masks_leave_image_metrics(detector, data):
+    shutil.rmtree(data / "weave/ground_truth")
+    results = evaluate(detector, data=data, quiet=True)
+    own = results["categories"]["weave"]
+    assert own["without_mask"] == 6
+    assert own["pixel_auroc"] is None
+    assert own["image_auroc"] is not None
+    assert "weave,all,10" in results_csv(results)
+
+
+def test_empty_mask_still_counts_as_a_defective_image(detector, data):
+    for mask in (data / "weave/ground_truth/spot").glob("*.png"):
+        Image.new("L", (64, 64)).save(mask)
+    own = evaluate(detector, data=data, quiet=True)["categories"]["weave"]
+    assert own["defective"] == 6
+    assert own["defects"]["spot"]["pixel_auroc"] is None
+    assert own["defects"]["spot"]["image_auroc"] is not None
+
+
+def test_broken_files_are_named(detector, data):
+    broken = next((data / "weave/test/good").glob("*.png"))
+    broken.write_bytes(b"x")
+    lines = []
+    own = evaluate(detector, data=data, quiet=True, say=lines.append)["categories"]["weave"]
+    assert own["good"] == 3
+    assert own["skipped"] == [str(broken)]
+    assert any(broken.name in line for line in lines)
+
+
+def test_both_kinds_are_needed(detector, data):
+    shutil.rmtree(data / "weave/test/good")
+    with pytest.raises(UserError, match="good"):
+        evaluate(detector, data=data, quiet=True)
+
+
+def test_mean_is_over_categories():
+    one, two = dict.fromkeys(KEYS, 0.5), dict.fromkeys(KEYS, 1.0)
+    two["pixel_ap"] = None
+    mean = mean_of([one, two])
+    assert mean["image_auroc"] == 0.75
+    assert mean["pixel_ap"] == 0.5
