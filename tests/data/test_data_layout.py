@@ -1,0 +1,244 @@
+"""Finding pictures: layouts, categories, order, mistakes."""
+
+import os
+
+import pytest
+
+from vitlite import data
+from vitlite.errors import UserError
+
+
+def names(samples):
+    return [sample.path.name for sample in samples]
+
+
+def test_root_of_categories(tmp_path, tree):
+    tree(tmp_path / "nut")
+    tree(tmp_path / "bolt 2")
+    dataset = data.open_dataset(tmp_path, "nut", need_test=True)
+    assert dataset.layout == "mvtec"
+    assert dataset.root == tmp_path
+    assert dataset.categories == ("nut",)
+    assert names(dataset.train) == ["1.PNG", "2.png", "10.png"]
+    assert {(s.category, s.split, s.defect, s.label, s.mask) for s in dataset.train} == {
+        ("nut", "train", "good", 0, None)
+    }
+    truth = tmp_path / "nut" / "ground_truth"
+    assert [(s.defect, s.label, s.path.name, s.mask) for s in dataset.test] == [
+        ("dent", 1, "a.png", truth / "dent" / "a.png"),
+        ("good", 0, "000.png", None),
+        ("good", 0, "001.png", None),
+        ("scratch", 1, "000.png", truth / "scratch" / "000_mask.png"),
+        ("scratch", 1, "001.png", truth / "scratch" / "001_mask.png"),
+    ]
+    assert {s.split for s in dataset.test} == {"test"}
+
+
+def test_all_and_lists_of_categories(tmp_path, tree):
+    for name in ("c10", "c2", "b,x", "é"):
+        tree(tmp_path / name)
+    everything = data.open_dataset(tmp_path, "all")
+    assert everything.categories == ("b,x", "c2", "c10", "é")
+    assert len(everything.train) == 12
+    assert [s.category for s in everything.train] == [name for name in everything.categories for _ in range(3)]
+    assert data.open_dataset(tmp_path, "c10, c2").categories == ("c2", "c10")
+    assert data.open_dataset(tmp_path, "b,x").categories == ("b,x",)
+    assert data.open_dataset(tmp_path, "e\u0301").categories == ("é",)  # typed with a combining accent
+
+
+def test_a_choice_is_needed_only_where_there_is_one(tmp_path, tree):
+    tree(tmp_path / "nut")
+    assert data.open_dataset(tmp_path).categories == ("nut",)
+    tree(tmp_path / "bolt")
+    with pytest.raises(UserError, match=r"2 categories \(bolt, nut\): say --category NAME or all"):
+        data.open_dataset(tmp_path)
+
+
+def test_one_category_as_root(tmp_path, tree):
+    tree(tmp_path / "nut")
+    for chosen in (None, "nut", "all"):
+        dataset = data.open_dataset(tmp_path / "nut", chosen)
+        assert dataset.layout == "category"
+        assert dataset.categories == ("nut",)
+        assert (len(dataset.train), len(dataset.test)) == (3, 5)
+        assert dataset.folder("nut") == tmp_path / "nut"
+    with pytest.raises(UserError, match="bolt"):
+        data.open_dataset(tmp_path / "nut", "bolt")
+
+
+def test_the_current_folder_has_a_name(tmp_path, tree, monkeypatch):
+    monkeypatch.chdir(tree(tmp_path / "nut"))
+    assert data.open_dataset(".").categories == ("nut",)
+
+
+def test_plain_folder(tmp_path, put):
+    for name in ("b.png", "a.jpg", "sub/c.png"):
+        put(tmp_path / "parts" / name)
+    dataset = data.open_dataset(tmp_path / "parts")
+    assert dataset.layout == "folder"
+    assert dataset.categories == ("parts",)
+    assert names(dataset.train) == ["a.jpg", "b.png"]
+    assert dataset.test == ()
+    assert any("sub/" in note for note in dataset.notes)
+    assert {(s.category, s.split, s.defect, s.label) for s in dataset.train} == {("parts", "train", "good", 0)}
+    with pytest.raises(UserError, match="no test/ folder"):
+        data.open_dataset(tmp_path / "parts", need_test=True)
+
+
+def test_plain_folder_of_folders(tmp_path, put):
+    for name in ("day10/a.png", "day2/a.png", "day2/deep/b.png"):
+        put(tmp_path / "parts" / name)
+    train = data.open_dataset(tmp_path / "parts").train
+    assert [s.path.relative_to(tmp_path / "parts").as_posix() for s in train] == [
+        "day2/a.png",
+        "day2/deep/b.png",
+        "day10/a.png",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (["train/cat/a.png", "test/cat/b.png"], "has train/ but not MVTec's train/good"),
+        (["Train/Good/a.png"], "has Train/"),
+        (["good/a.png", "bad/b.png"], "has good/ beside other folders; give .*good$"),
+        (["notes.txt"], r"no images \(1 other files\)"),
+        ([], "no images"),
+    ],
+)
+def test_folders_that_would_train_on_the_wrong_pictures(tmp_path, put, files, message):
+    for name in files:
+        if name.endswith(".txt"):
+            (tmp_path / name).write_text("x")
+        else:
+            put(tmp_path / name)
+    with pytest.raises(UserError, match=message):
+        data.open_dataset(tmp_path)
+
+
+def test_what_is_no_category_is_named_and_passed_over(tmp_path, tree, put):
+    tree(tmp_path / "nut")
+    put(tmp_path / "cifar" / "train" / "cat" / "a.png")
+    (tmp_path / "mnist").mkdir()
+    (tmp_path / "licence.txt").write_text("x")
+    (tmp_path / ".DS_Store").write_text("x")
+    dataset = data.open_dataset(tmp_path, "all")
+    assert dataset.categories == ("nut",)
+    assert dataset.notes == (f"ignored in {tmp_path}: cifar/, mnist/, licence.txt",)
+    assert dataset.ignored == 2
+
+
+def test_unknown_category_names_the_nearest(tmp_path, tree):
+    for name in ("bottle", "cable", "capsule"):
+        tree(tmp_path / name)
+    with pytest.raises(UserError, match=r"'botle'.*nearest: bottle"):
+        data.open_dataset(tmp_path, "cable,botle")
+    with pytest.raises(UserError, match="there are: bottle, cable, capsule"):
+        data.open_dataset(tmp_path, "zzz")
+    with pytest.raises(UserError, match="--category"):
+        data.open_dataset(tmp_path, "")
+
+
+def test_missing_and_wrong_roots(tmp_path, put):
+    with pytest.raises(UserError, match="nothing: no such folder"):
+        data.open_dataset(tmp_path / "nothing")
+    with pytest.raises(UserError, match="is a file"):
+        data.open_dataset(put(tmp_path / "a.png"))
+
+
+def test_evaluation_needs_only_test_and_ground_truth(tmp_path, put):
+    put(tmp_path / "nut" / "test" / "dent" / "a.png")
+    put(tmp_path / "nut" / "ground_truth" / "dent" / "a_mask.png")
+    dataset = data.open_dataset(tmp_path, need_train=False, need_test=True)
+    assert (dataset.train, len(dataset.test)) == ((), 1)
+    with pytest.raises(UserError, match=r"nut/train/good: no images"):
+        data.open_dataset(tmp_path)
+
+
+def test_empty_splits_are_named(tmp_path, put):
+    put(tmp_path / "nut" / "train" / "good" / "a.png")
+    assert data.open_dataset(tmp_path / "nut").test == ()
+    with pytest.raises(UserError, match=r"nut/test: no images"):
+        data.open_dataset(tmp_path / "nut", need_test=True)
+    (tmp_path / "bolt" / "train" / "good").mkdir(parents=True)
+    with pytest.raises(UserError, match="no images"):
+        data.open_dataset(tmp_path / "bolt", need_train=False)
+    with pytest.raises(UserError, match=r"bolt/train/good: no images"):
+        data.open_dataset(tmp_path, "all")
+
+
+def test_masks_that_are_missing_or_named_in_other_ways(tmp_path, put):
+    root = tmp_path / "nut"
+    for name in ("a.jpg", "b.png", "c.png", "d x.png"):
+        put(root / "test" / "dent" / name)
+    put(root / "train" / "good" / "a.png")
+    truth = root / "ground_truth" / "dent"
+    put(truth / "a.png")
+    put(truth / "a_mask.bmp")
+    put(truth / "c.TIF", format="TIFF")
+    put(truth / "d x_mask.png")
+    masks = {s.path.name: s.mask for s in data.open_dataset(root).test}
+    assert masks == {
+        "a.jpg": truth / "a_mask.bmp",
+        "b.png": None,
+        "c.png": truth / "c.TIF",
+        "d x.png": truth / "d x_mask.png",
+    }
+    assert {s.label for s in data.open_dataset(root).test} == {1}
+
+
+def test_hidden_and_other_files_are_counted(tmp_path, tree, put):
+    tree(tmp_path / "nut")
+    good = tmp_path / "nut" / "train" / "good"
+    for name in (".hidden.png", "._1.png", "Thumbs.db", "notes.txt"):
+        (good / name).write_bytes(b"x")
+    (good / "folder.png").mkdir()
+    put(tmp_path / ".cache" / "train" / "good" / "a.png")
+    dataset = data.open_dataset(tmp_path)
+    assert names(dataset.train) == ["1.PNG", "2.png", "10.png"]
+    assert dataset.ignored == 5
+    assert any("folder.png/" in note for note in dataset.notes)
+
+
+def test_dangling_links_are_kept_to_be_named_by_the_reader(tmp_path, tree):
+    tree(tmp_path / "nut")
+    (tmp_path / "nut" / "train" / "good" / "3.png").symlink_to("nowhere.png")
+    dataset = data.open_dataset(tmp_path)
+    assert names(dataset.train) == ["1.PNG", "2.png", "3.png", "10.png"]
+    good, bad = data.scan(dataset.train)
+    assert names(good) == ["1.PNG", "2.png", "10.png"]
+    assert [(s.path.name, reason) for s, reason in bad] == [("3.png", "no such file")]
+
+
+def test_link_loops_end(tmp_path, put):
+    put(tmp_path / "a" / "b" / "x.png")
+    os.symlink("..", tmp_path / "a" / "up")
+    os.symlink(tmp_path, tmp_path / "a" / "b" / "top")
+    os.symlink("self", tmp_path / "a" / "self")
+    assert names(data.open_dataset(tmp_path).train) == ["x.png"]
+    assert names([data.Sample(p, "", "", "", 0, None) for p in data.list_images(tmp_path)]) == ["x.png"]
+
+
+def test_scan_and_readable_name_the_bad_files(tmp_path, tree):
+    root = tree(tmp_path / "nut")
+    (root / "train" / "good" / "2.png").write_bytes(b"")
+    (root / "train" / "good" / "5.png").write_bytes(b"not a picture")
+    train = data.open_dataset(root).train
+    good, bad = data.scan(train)
+    assert names(good) == ["1.PNG", "10.png"]
+    assert [(s.path.name, reason) for s, reason in bad] == [
+        ("2.png", "is empty (0 bytes)"),
+        ("5.png", "is not an image, or its header is damaged"),
+    ]
+    told = []
+    read = list(data.readable(train, lambda sample, reason: told.append((sample, reason))))
+    assert [sample for sample, _ in read] == good
+    assert all(image.shape == (12, 16, 3) for _, image in read)
+    assert told == bad
+
+
+def test_samples_are_values():
+    sample = data.Sample(None, "nut", "train", "good", 0, None)
+    with pytest.raises(AttributeError):
+        sample.label = 1
+    assert hash(sample) == hash(data.Sample(None, "nut", "train", "good", 0, None))

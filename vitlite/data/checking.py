@@ -1,0 +1,270 @@
+"""What a data set holds and what is wrong with it, before an hour of training finds out."""
+
+import contextlib
+import hashlib
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from vitlite.data.layout import GOOD, Dataset, Sample, mask_files, open_dataset
+from vitlite.data.listing import entries
+from vitlite.data.reading import MASK_THRESHOLD, ImageError, binarize, decode_grey, decode_rgb, shown
+from vitlite.data.scanning import each
+from vitlite.errors import UserError
+
+# A 16-bit picture whose brightest value maps below this uses less than a quarter of its range, as 12-bit cameras do.
+_DARK = 64
+_SHOWN = 4  # how many files a warning names
+
+
+@dataclass
+class Report:
+    """What ``check`` found. Paths start with ``root`` as it was given; every list is in the order of the data set."""
+
+    root: Path
+    layout: str
+    categories: tuple[str, ...]
+    counts: dict[str, dict[str, dict[str, int]]]  # category -> split -> defect -> pictures
+    heights: dict[str, tuple[int, int]]  # category -> (smallest, largest) of the readable pictures
+    widths: dict[str, tuple[int, int]]
+    modes: dict[str, Counter]  # category -> Pillow's mode -> pictures
+    unreadable: list[tuple[Path, str]] = field(default_factory=list)  # pictures and masks, with the reason
+    missing_masks: list[Path] = field(default_factory=list)  # defective pictures without a mask file
+    orphan_masks: list[Path] = field(default_factory=list)  # mask files without a picture
+    empty_masks: list[Path] = field(default_factory=list)  # nothing above the threshold; the picture stays defective
+    faint_masks: list[Path] = field(default_factory=list)  # those of the empty ones that are not all zero
+    marked_good: list[Path] = field(default_factory=list)  # masks of good pictures that are not empty
+    size_mismatches: list[tuple[Path, tuple[int, int], tuple[int, int]]] = field(
+        default_factory=list
+    )  # mask, (H, W) x 2
+    grey_masks: list[Path] = field(default_factory=list)  # more values than zero and one other
+    flat: list[Path] = field(default_factory=list)  # one colour all over
+    dark: list[Path] = field(default_factory=list)  # 16-bit pictures that use less than a quarter of their range
+    duplicates: list[tuple[Path, ...]] = field(default_factory=list)  # groups of files with the same bytes
+    leaks: list[tuple[Path, ...]] = field(default_factory=list)  # those groups that lie in both train and test
+    masks: int = 0  # mask files read
+    threshold: int = MASK_THRESHOLD
+    ignored: int = 0  # files that are hidden or not pictures
+    notes: tuple[str, ...] = ()
+
+    @property
+    def clean(self) -> bool:
+        """Whether ``problems`` is empty."""
+        return not self.problems()
+
+    def problems(self) -> list[str]:
+        """One line for each kind of problem, with how many and the first few files (below ``root``)."""
+        limit = self.threshold
+        lines = [f"unreadable, will be skipped: {self._name(path)} ({reason})" for path, reason in self.unreadable]
+        for text, items in (
+            ("defective pictures without a mask file, left out of pixel metrics", map(self._name, self.missing_masks)),
+            ("mask files without a picture", map(self._name, self.orphan_masks)),
+            (f"defective pictures whose mask has nothing above {limit}", map(self._name, self.empty_masks)),
+            (f"masks among those that are not zero, only at most {limit}", map(self._name, self.faint_masks)),
+            ("masks of good pictures that mark something, not used", map(self._name, self.marked_good)),
+            (f"masks that are not binary, cut at {limit} of 255", map(self._name, self.grey_masks)),
+            ("masks of another size than their picture", map(self._mismatch, self.size_mismatches)),
+            ("pictures of one flat colour", map(self._name, self.flat)),
+            ("16-bit pictures that come out dark, rescale them to 0..65535", map(self._name, self.dark)),
+            ("groups of identical files in both train and test", map(self._group, self.leaks)),
+            ("groups of identical files", (self._group(g) for g in self.duplicates if g not in self.leaks)),
+        ):
+            names = list(items)
+            if names:
+                more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+                lines.append(f"{len(names)} {text}: {', '.join(names[:_SHOWN])}{more}")
+        return lines
+
+    def text(self) -> str:
+        """The whole report for a terminal."""
+        kinds = {
+            "mvtec": "MVTec layout",
+            "category": "one category in MVTec layout",
+            "folder": "plain folder of images",
+        }
+        lines = [f"{shown(self.root)}: {kinds[self.layout]}"]
+        for name in self.categories:
+            lines += ["", *self._category_lines(name)]
+        if self.masks:
+            lines += ["", f"masks: {self.masks} read, defective where the value is above {self.threshold} of 255"]
+        if self.ignored:
+            lines.append(f"other files passed over: {self.ignored}")
+        lines += [f"note: {note}" for note in self.notes]
+        problems = self.problems()
+        lines += ["", *(f"warning: {line}" for line in problems)] if problems else ["", "no problems found"]
+        return "\n".join(lines)
+
+    def _category_lines(self, name: str) -> list[str]:
+        lines = [name]
+        for split, kinds in self.counts[name].items():
+            lines.append(f"  {split:<6}{sum(kinds.values()):6}  " + ", ".join(f"{k} {n}" for k, n in kinds.items()))
+        if name in self.heights:
+            lines.append(f"  size   height {_span(self.heights[name])}, width {_span(self.widths[name])}")
+            lines.append("  mode   " + ", ".join(f"{mode} {n}" for mode, n in self.modes[name].most_common()))
+        return lines
+
+    def _name(self, path: Path) -> str:
+        return shown(path.relative_to(self.root))
+
+    def _mismatch(self, item) -> str:
+        path, mask, image = item
+        return f"{self._name(path)} ({mask[0]} x {mask[1]}, picture {image[0]} x {image[1]})"
+
+    def _group(self, paths) -> str:
+        return " = ".join(map(self._name, paths))
+
+
+def check(root, category: str | None = None) -> Report:
+    """Read every picture and mask of a data set (all its categories by default) and report what is in it.
+
+    Decodes each file once, with the rules of ``read_image`` and ``read_mask``. Raises UserError where there is nothing
+    to use: no such folder, no known layout, no picture that can be read.
+    """
+    dataset = open_dataset(root, "all" if category is None else category, need_train=False)
+    samples = (*dataset.train, *dataset.test)
+    report = Report(
+        root=dataset.root,
+        layout=dataset.layout,
+        categories=dataset.categories,
+        counts=_counts(dataset, samples),
+        heights={},
+        widths={},
+        modes={name: Counter() for name in dataset.categories},
+        ignored=dataset.ignored,
+        notes=dataset.notes,
+    )
+    digests = defaultdict(list)
+    for sample, finding in zip(samples, each(_examine, samples)):
+        _add(report, sample, finding)
+        if finding.digest:
+            digests[finding.digest].append(sample)
+    if not report.heights:
+        path, reason = report.unreadable[0]
+        raise UserError(
+            f"{shown(dataset.root)}: none of {len(samples)} images can be read (first: {shown(path)}: {reason})"
+        )
+    for group in digests.values():
+        if len(group) > 1:
+            paths = tuple(sample.path for sample in group)
+            report.duplicates.append(paths)
+            if len({sample.split for sample in group}) > 1:
+                report.leaks.append(paths)
+    _check_mask_folders(report, dataset)
+    return report
+
+
+@dataclass
+class _Finding:
+    """What one picture and its mask turned out to be."""
+
+    error: str | None = None
+    digest: bytes | None = None
+    size: tuple[int, int] | None = None
+    mode: str = ""
+    flat: bool = False
+    dark: bool = False
+    mask_error: str | None = None
+    mask_size: tuple[int, int] | None = None
+    mask_values: int = 0  # distinct values other than zero
+    mask_pixels: int = 0  # pixels above the threshold
+
+
+def _examine(sample: Sample) -> _Finding:
+    found = _Finding()
+    with contextlib.suppress(OSError, ValueError):  # the reader says why
+        found.digest = hashlib.sha256(sample.path.read_bytes()).digest()
+    try:
+        image, found.mode = decode_rgb(sample.path)
+    except ImageError as error:
+        found.error = error.reason
+    else:
+        found.size = image.shape[:2]
+        found.flat = bool((image == image[0, 0]).all())
+        found.dark = found.mode.startswith("I") and int(image.max()) < _DARK
+    if sample.mask is not None:
+        _examine_mask(sample.mask, found)
+    return found
+
+
+def _examine_mask(path: Path, found: _Finding):
+    try:
+        values, _ = decode_grey(path)
+    except ImageError as error:
+        found.mask_error = error.reason
+        return
+    found.mask_size = values.shape
+    found.mask_values = int(np.count_nonzero(np.bincount(values.ravel(), minlength=256)[1:]))
+    found.mask_pixels = int(binarize(values).sum())
+
+
+def _add(report: Report, sample: Sample, found: _Finding):
+    if found.error:
+        report.unreadable.append((sample.path, found.error))
+    else:
+        name = sample.category
+        report.heights[name] = _widen(report.heights.get(name), found.size[0])
+        report.widths[name] = _widen(report.widths.get(name), found.size[1])
+        report.modes[name][found.mode] += 1
+        if found.flat:
+            report.flat.append(sample.path)
+        elif found.dark:
+            report.dark.append(sample.path)
+    if sample.label and sample.mask is None:
+        report.missing_masks.append(sample.path)
+    if found.mask_error:
+        report.unreadable.append((sample.mask, found.mask_error))
+    elif found.mask_size:
+        report.masks += 1
+        if not found.mask_pixels:
+            report.empty_masks.append(sample.mask)
+            if found.mask_values:
+                report.faint_masks.append(sample.mask)
+        if found.mask_values > 1:
+            report.grey_masks.append(sample.mask)
+        if found.size and found.mask_size != found.size:
+            report.size_mismatches.append((sample.mask, found.mask_size, found.size))
+
+
+def _check_mask_folders(report: Report, dataset: Dataset):
+    """Masks that no picture claims, and masks of good pictures that mark something."""
+    claimed = {sample.mask for sample in dataset.test}
+    good = {(sample.category, sample.path.stem) for sample in dataset.test if not sample.label}
+    for name in dataset.categories:
+        folder = dataset.folder(name)
+        if not (folder / "ground_truth").is_dir():
+            continue
+        for kind in entries(folder / "ground_truth")[0]:
+            for stem, path in mask_files(folder, kind).items():
+                if kind == GOOD and ((name, stem) in good or (name, stem.removesuffix("_mask")) in good):
+                    _add_good_mask(report, path)
+                elif path not in claimed:
+                    report.orphan_masks.append(path)
+
+
+def _add_good_mask(report: Report, path: Path):
+    found = _Finding()
+    _examine_mask(path, found)
+    if found.mask_error:
+        report.unreadable.append((path, found.mask_error))
+        return
+    report.masks += 1
+    if found.mask_pixels:
+        report.marked_good.append(path)
+
+
+def _counts(dataset: Dataset, samples) -> dict[str, dict[str, dict[str, int]]]:
+    counts = {name: {"train": {}, "test": {}} for name in dataset.categories}
+    for sample in samples:
+        kinds = counts[sample.category][sample.split]
+        kinds[sample.defect] = kinds.get(sample.defect, 0) + 1
+    return counts
+
+
+def _widen(span: tuple[int, int] | None, value: int) -> tuple[int, int]:
+    return (value, value) if span is None else (min(span[0], value), max(span[1], value))
+
+
+def _span(span: tuple[int, int]) -> str:
+    return str(span[0]) if span[0] == span[1] else f"{span[0]}..{span[1]}"

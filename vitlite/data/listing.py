@@ -1,0 +1,137 @@
+"""Which files of a folder are pictures, in an order that is the same everywhere."""
+
+import os
+import re
+import unicodedata
+from pathlib import Path
+
+from vitlite.data.reading import shown
+from vitlite.errors import UserError
+
+# fmt: off
+IMAGE_EXTENSIONS = frozenset((
+    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".tif", ".tiff",
+    ".webp", ".gif", ".pgm", ".ppm", ".pbm", ".pnm", ".jp2", ".avif",
+))
+# fmt: on
+_DIGITS = re.compile(r"([0-9]+)")
+
+
+def natural_key(name: str) -> tuple:
+    """Sorts 2.png before 10.png; the name itself decides between equals such as 1.png and 01.png."""
+    parts = _DIGITS.split(unicodedata.normalize("NFC", name))
+    return tuple((0, int(p), "") if i % 2 else (1, 0, p) for i, p in enumerate(parts)), name
+
+
+def is_image_name(name: str) -> bool:
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS
+
+
+def entries(folder) -> tuple[list[str], list[str], list[str]]:
+    """Names inside a folder in natural order: sub-folders, pictures (by extension), others, hidden ones among them.
+
+    A link that leads nowhere counts as a file, so that a missing picture is reported and not passed over.
+    """
+    folders, images, others = [], [], []
+    try:
+        with os.scandir(folder) as scan:
+            for entry in scan:
+                if entry.name.startswith("."):
+                    others.append(entry.name)
+                elif _is_folder(entry):
+                    folders.append(entry.name)
+                else:
+                    (images if is_image_name(entry.name) else others).append(entry.name)
+    except OSError as error:
+        raise UserError(f"{shown(folder)}: the folder cannot be listed ({error.strerror})") from error
+    return tuple(sorted(names, key=natural_key) for names in (folders, images, others))
+
+
+def walk(folder) -> tuple[list[Path], int]:
+    """Every picture below a folder in natural order, and how many other files were passed over.
+
+    Follows links to folders but enters each real folder once, so loops end.
+    """
+    folder = Path(folder)
+    found, ignored, seen, pending = [], 0, set(), [folder]
+    while pending:
+        current = pending.pop()
+        identity = _identity(current)
+        if identity in seen:
+            continue
+        seen.add(identity)
+        folders, images, others = entries(current)
+        found += [current / name for name in images]
+        ignored += len(others)
+        pending += [current / name for name in reversed(folders)]
+    found.sort(key=lambda path: [natural_key(part) for part in path.relative_to(folder).parts])
+    return found, ignored
+
+
+def list_images(paths) -> list[Path]:
+    """The pictures that a user's list of files, folders (with everything below) and glob patterns stands for.
+
+    A file that is named outright is taken whatever its extension; folders and patterns give only names that look like
+    pictures and are not hidden. Keeps the order given, natural order within a folder or pattern, and each file once.
+    Raises UserError for a path that matches nothing.
+    """
+    if isinstance(paths, (str, os.PathLike)):
+        paths = [paths]
+    found: dict[str, Path] = {}
+    for given in paths:
+        matches = _matches(os.fspath(given))
+        if not matches:
+            raise UserError(
+                f"{shown(given)}: no image there; give image files, folders or patterns such as 'parts/*.png'"
+            )
+        for path in matches:
+            found.setdefault(os.path.abspath(path), path)
+    if not found:
+        raise UserError("no image given; name image files, folders or patterns such as 'parts/*.png'")
+    return list(found.values())
+
+
+def _matches(given: str) -> list[Path]:
+    try:
+        if os.path.isdir(given):
+            return walk(given)[0]
+        if os.path.lexists(given):
+            return [Path(given)]
+    except ValueError:  # a zero byte in the name
+        return []
+    if not re.search(r"[*?[]", given):
+        return []
+    found = []
+    for path in sorted(_expand(given), key=lambda path: [natural_key(part) for part in path.parts]):
+        if path.is_dir():
+            found += walk(path)[0]
+        elif is_image_name(path.name):
+            found.append(path)
+    return found
+
+
+def _expand(pattern: str) -> list[Path]:
+    """pathlib's glob, because its ** does not follow links and so cannot loop, without hidden files and folders."""
+    parts = Path(pattern).parts
+    first = next(i for i, part in enumerate(parts) if re.search(r"[*?[]", part))
+    base = Path(*parts[:first]) if first else Path()
+    try:
+        found = list(base.glob(str(Path(*parts[first:]))))
+    except (ValueError, NotImplementedError, OSError) as error:
+        raise UserError(f"{shown(pattern)}: not a usable pattern ({error})") from error
+    return [path for path in found if not any(part.startswith(".") for part in path.relative_to(base).parts)]
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that points at itself
+        return False
+
+
+def _identity(folder: Path):
+    try:
+        status = os.stat(folder)
+    except OSError as error:
+        raise UserError(f"{shown(folder)}: the folder cannot be read ({error.strerror})") from error
+    return status.st_dev, status.st_ino
