@@ -1,0 +1,36 @@
+"""Exact ranking and localisation metrics for anomaly detection: numpy in and out, numba inside, no torch.
+
+``evaluate_maps`` gives all of them from one sort; ``StreamingEvaluator`` does the same in fixed memory with a stated
+error bound. Everything is imported on first use, so that ``import vitlite.metrics`` costs nothing.
+"""
+
+import importlib
+
+_HOME = {
+    "auroc": "exact",
+    "average_precision": "exact",
+    "f1_max": "exact",
+    "pro_curve": "exact",
+    "aupro": "exact",
+    "evaluate_maps": "exact",
+    "StreamingEvaluator": "streaming",
+}
+__all__ = [
+    "StreamingEvaluator",
+    "aupro",
+    "auroc",
+    "average_precision",
+    "evaluate_maps",
+    "f1_max",
+    "pro_curve",
+]
+
+
+def __getattr__(name):
+    if name in _HOME:
+        return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})
