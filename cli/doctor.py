@@ -41,12 +41,16 @@ def report_kernels():
 
     click.echo("operators:")
     for op, found in backends().items():
-        click.echo(f"  {op}: {found}")
+        chosen = ", ".join(f"{backend} on {device}" for device, backend in found["auto"].items())
+        click.echo(f"  {op}: {chosen}")
+        for backend, reason in found["unavailable"].items():
+            click.echo(f"    {backend} not available: {reason}")
 
 
 def report_weights():
     from vitlite import backbones
+    from vitlite.backbones.weights import whereabouts
 
-    click.echo("backbone weights:")
-    for line in backbones.describe_weights():
-        click.echo(f"  {line}")
+    click.echo("backbone weights, with --weights auto:")
+    for name in backbones.available():
+        click.echo(f"  {name}: {whereabouts(name)}")

@@ -12,19 +12,8 @@ from vitlite.engine.progress import Progress
 from vitlite.engine.train import data_folder
 from vitlite.errors import UserError
 from vitlite.metrics import auroc, average_precision, evaluate_maps, f1_max
-
-KEYS = (
-    "image_auroc",
-    "image_ap",
-    "image_f1_max",
-    "pixel_auroc",
-    "pixel_ap",
-    "pixel_f1_max",
-    "aupro_30",
-    "aupro_05",
-)
-IMAGE_KEYS = KEYS[:3]
-MASK_RULE = "a pixel is defective where the mask, brought to 8 bits, is above 127"
+from vitlite.metrics.maps_io import MASK_RULE
+from vitlite.metrics.results import KEYS
 
 
 def evaluate(detector, *, data=None, category=None, quiet=False, say=lambda line: None):
