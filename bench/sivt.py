@@ -161,7 +161,7 @@ def report_scoring(options):
 
     with tempfile.TemporaryDirectory() as folder:
         root = synthesize(Path(folder) / "data", seed=0)
-        config = replace(sivt.SIVT.presets[options.preset], weights="none", epochs=1)
+        config = replace(sivt.SIVT.presets[options.preset], weights="none", steps=1)
         settings = RunSettings("sivt", str(root), "all", options.preset, 0, config)
         train(settings, Path(folder) / "run", device="cpu", quiet=True)
         detector = Detector(Path(folder) / "run", "cpu")

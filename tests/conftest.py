@@ -26,6 +26,7 @@ TINY = {
     "encoder_depth": 2,
     "decoder_depth": 1,
     "epochs": 2,
+    "steps": 0,
     "sigma": 1,
     "lr": 0.001,
 }
