@@ -1,0 +1,246 @@
+"""Checkpoints by path: the publishers' key names, what each takes for granted, wrappers, and files that do not fit."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from backbone_helpers import (
+    IMAGENET,
+    LITE,
+    ROWS,
+    TimmStyle,
+    TorchvisionStyle,
+    difference,
+    exact,
+    normalised,
+    picture,
+    randomise,
+    save,
+)
+
+from vitlite import backbones
+from vitlite.errors import UserError
+
+STRIDES = (2, 4, 8, 16, 32)
+BOUND = 1e-9  # relative, in float64
+
+
+def check(extractor, model, constants):
+    exact(extractor, model)
+    for size in ((64, 80), (75, 65)):
+        images = picture(*size, batch=1).double()
+        with torch.no_grad():
+            want = model.maps(normalised(images, constants))
+        assert max(difference(extractor(images), want)) < BOUND
+
+
+def timm_style(name, same, eps, seed=0):
+    lite = "lite" in name
+    model = TimmStyle(
+        ROWS[name], same=same, eps=eps, activation=F.relu6 if lite or "mobile" in name else F.silu,
+        gated=name.startswith("efficientnet_b"),
+    )  # fmt: skip
+    return randomise(model, seed)
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "same", "eps", "constants"),
+    [
+        ("efficientnet_b0", "efficientnet_b0_ra-3dd342df.pth", False, 1e-5, IMAGENET),
+        ("efficientnet_b1", "pytorch_model.bin", False, 1e-5, IMAGENET),
+        ("efficientnet_b0", "tf_efficientnet_b0_ns-c0e6a31c.pth", True, 1e-3, IMAGENET),
+        ("efficientnet_b0", "tf_efficientnet_b0.ns_jft_in1k/pytorch_model.bin", True, 1e-3, IMAGENET),
+        ("efficientnet_b0", "tf_efficientnet_b0_ap-f262efe1.pth", True, 1e-3, ((0.5,) * 3, (0.5,) * 3)),
+        ("efficientnet_lite0", "tf_efficientnet_lite0-0aa007d2.pth", True, 1e-3, LITE),
+        ("efficientnet_lite0", "efficientnet_lite0_ra-37913777.pth", False, 1e-5, IMAGENET),
+        ("mobilenet_v2", "mobilenetv2_100_ra-b33bc2c4.pth", False, 1e-5, IMAGENET),
+    ],
+)
+def test_timm_names_and_conventions(name, file, same, eps, constants, tmp_path):
+    model = timm_style(name, same, eps)
+    path = tmp_path / file
+    path.parent.mkdir(exist_ok=True)
+    check(backbones.create(name, weights=save(model, path), strides=STRIDES), model, constants)
+
+
+@pytest.mark.parametrize("name", ["efficientnet_b0", "efficientnet_b1", "mobilenet_v2"])
+def test_torchvision_names_and_conventions(name, tmp_path):
+    model = randomise(TorchvisionStyle(ROWS[name], eps=1e-5, flat=name == "mobilenet_v2"))
+    check(backbones.create(name, weights=save(model, tmp_path / "weights.pth"), strides=STRIDES), model, IMAGENET)
+
+
+def test_the_helpers_carry_the_public_names():
+    """Names as they stand in the published files, so that the two models above cannot drift from them unnoticed."""
+    timm = timm_style("efficientnet_b0", False, 1e-5).state_dict()
+    assert {
+        "conv_stem.weight",
+        "bn1.running_var",
+        "blocks.0.0.conv_dw.weight",
+        "blocks.0.0.bn1.weight",
+        "blocks.0.0.se.conv_reduce.bias",
+        "blocks.0.0.conv_pw.weight",
+        "blocks.0.0.bn2.bias",
+        "blocks.1.1.conv_pw.weight",
+        "blocks.1.1.bn1.running_mean",
+        "blocks.1.1.conv_dw.weight",
+        "blocks.5.3.se.conv_expand.weight",
+        "blocks.6.0.conv_pwl.weight",
+        "blocks.6.0.bn3.num_batches_tracked",
+        "conv_head.weight",
+        "bn2.weight",
+        "classifier.bias",
+    } <= set(timm)
+    assert timm["blocks.1.0.conv_pw.weight"].shape == (96, 16, 1, 1)
+    torchvision = TorchvisionStyle(ROWS["efficientnet_b0"], eps=1e-5).state_dict()
+    assert {
+        "features.0.0.weight",
+        "features.0.1.running_mean",
+        "features.1.0.block.0.0.weight",
+        "features.1.0.block.1.fc1.weight",
+        "features.1.0.block.2.1.bias",
+        "features.2.1.block.0.0.weight",
+        "features.6.3.block.2.fc2.bias",
+        "features.7.0.block.3.1.running_var",
+        "features.8.0.weight",
+        "classifier.1.weight",
+    } <= set(torchvision)
+    mobilenet = TorchvisionStyle(ROWS["mobilenet_v2"], eps=1e-5, flat=True).state_dict()
+    assert {
+        "features.0.1.bias",
+        "features.1.conv.0.0.weight",
+        "features.1.conv.1.weight",
+        "features.1.conv.2.running_var",
+        "features.2.conv.1.0.weight",
+        "features.17.conv.3.weight",
+        "features.18.0.weight",
+    } <= set(mobilenet)
+
+
+@pytest.mark.parametrize(("version", "eps"), [(4, 1e-5), (5, 1e-3), (6, 1e-3), (7, 1e-3)])
+def test_torchvision_epsilon_depends_on_the_variant(version, eps):
+    from vitlite.backbones.efficientnet import convention
+
+    found = convention(f"efficientnet_b{version}", "torchvision", "weights.pth")
+    assert (found.same, found.eps) == (False, eps)
+
+
+def test_the_convention_travels_with_the_state_dict(tmp_path):
+    model = timm_style("efficientnet_lite0", False, 1e-5)
+    loaded = backbones.create("efficientnet_lite0", weights=save(model, tmp_path / "efficientnet_lite0_ra.pth"))
+    torch.save({"backbone": loaded.state_dict()}, tmp_path / "checkpoint.pt")
+    # Random weights assume TensorFlow's convention; the state dict must bring the other one.
+    other = backbones.create("efficientnet_lite0", weights="none")
+    other.load_state_dict(torch.load(tmp_path / "checkpoint.pt", weights_only=True)["backbone"])
+    images = picture(75, 65)
+    for a, b in zip(loaded(images), other(images)):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("wrap", ["state_dict", "model"])
+def test_wrapped_and_parallel_checkpoints(wrap, tmp_path):
+    model = timm_style("efficientnet_b0", False, 1e-5)
+    state = {f"module.{key}": value for key, value in model.state_dict().items()}
+    torch.save({wrap: state, "epoch": 3}, tmp_path / "weights.pth")
+    check(backbones.create("efficientnet_b0", weights=tmp_path / "weights.pth", strides=STRIDES), model, IMAGENET)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_safetensors(dtype, tmp_path):
+    safetensors = pytest.importorskip("safetensors.torch")
+    model = timm_style("efficientnet_b0", False, 1e-5)
+    state = {k: v.to(dtype) if v.is_floating_point() else v for k, v in model.state_dict().items()}
+    safetensors.save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    model.load_state_dict(state)
+    check(backbones.create("efficientnet_b0", weights=str(tmp_path / "model.safetensors"), strides=STRIDES), model,
+          IMAGENET)  # fmt: skip
+
+
+def test_a_truncated_safetensors_file(tmp_path):
+    safetensors = pytest.importorskip("safetensors.torch")
+    path = tmp_path / "model.safetensors"
+    safetensors.save_file({"conv_stem.weight": torch.zeros(32, 3, 3, 3)}, path)
+    whole = path.read_bytes()
+    for size in (0, 4, 20, len(whole) - 10):
+        path.write_bytes(whole[:size])
+        with pytest.raises(UserError, match=r"model\.safetensors are not a checkpoint of plain tensors"):
+            backbones.create("efficientnet_b0", weights=path)
+
+
+def one_line(error):
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_a_deeper_network_of_the_family_does_not_pass(tmp_path):
+    path = save(timm_style("efficientnet_b1", False, 1e-5), tmp_path / "b1.pth")
+    with pytest.raises(UserError) as error:
+        backbones.create("efficientnet_b0", weights=path, strides=(2,))
+    message = one_line(error)
+    assert f"weights {path} do not fit efficientnet_b0" in message
+    assert "unknown (blocks.0.1.conv_dw.weight" in message
+
+
+def test_a_shallower_network_misses_keys(tmp_path):
+    path = save(timm_style("efficientnet_b0", False, 1e-5), tmp_path / "b0.pth")
+    with pytest.raises(UserError, match=r"do not fit efficientnet_b1: \d+ missing \(blocks\.0\.1\."):
+        backbones.create("efficientnet_b1", weights=path)
+
+
+def test_shapes_that_differ_are_shown(tmp_path):
+    state = timm_style("efficientnet_b0", False, 1e-5).state_dict()
+    state["conv_stem.weight"] = torch.zeros(40, 3, 3, 3)
+    torch.save(state, tmp_path / "b0.pth")
+    with pytest.raises(UserError, match=r"1 of another shape \(conv_stem.weight \(40, 3, 3, 3\) instead of \(32, 3, 3"):
+        backbones.create("efficientnet_b0", weights=tmp_path / "b0.pth")
+
+
+def test_foreign_keys_name_what_is_expected(tmp_path):
+    torch.save({"encoder.weight": torch.zeros(3)}, tmp_path / "x.pth")
+    with pytest.raises(UserError, match=r"keys \(encoder\.weight, \.\.\.\) are none .*timm: conv_stem\.weight"):
+        backbones.create("efficientnet_b0", weights=tmp_path / "x.pth")
+
+
+def test_vgg_with_batch_norm_is_another_network(tmp_path):
+    state = {"features.0.weight": torch.zeros(64, 3, 3, 3), "features.0.bias": torch.zeros(64)}
+    torch.save({**state, "features.1.running_mean": torch.zeros(64)}, tmp_path / "vgg19_bn.pth")
+    with pytest.raises(UserError, match=r"do not fit vgg19: .*unknown \(features\.1\.running_mean\)"):
+        backbones.create("vgg19", weights=tmp_path / "vgg19_bn.pth")
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint at all", b"PK\x03\x04broken"])
+def test_files_that_are_no_checkpoints(content, tmp_path):
+    (tmp_path / "x.pth").write_bytes(content)
+    with pytest.raises(UserError, match=r"x\.pth are not a checkpoint of plain tensors"):
+        backbones.create("resnet18", weights=tmp_path / "x.pth")
+
+
+def test_code_in_a_checkpoint_is_not_run(tmp_path):
+    marker = tmp_path / "ran"
+
+    class Evil:
+        def __reduce__(self):
+            return open, (str(marker), "w")
+
+    torch.save({"conv1.weight": Evil()}, tmp_path / "evil.pth")
+    with pytest.raises(UserError, match="not a checkpoint of plain tensors"):
+        backbones.create("resnet18", weights=tmp_path / "evil.pth")
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("content", [{}, [torch.zeros(2)], {"epoch": 3}])
+def test_checkpoints_without_tensors(content, tmp_path):
+    torch.save(content, tmp_path / "x.pth")
+    with pytest.raises(UserError, match=r"x\.pth (hold no tensors|are not a checkpoint)"):
+        backbones.create("resnet18", weights=tmp_path / "x.pth")
+
+
+def test_a_path_that_is_not_there(tmp_path):
+    with pytest.raises(UserError, match=r"nothing\.pth: no such file; give 'auto', 'none' or the path"):
+        backbones.create("resnet18", weights=tmp_path / "nothing.pth")
+    with pytest.raises(UserError, match="a folder; give 'auto'"):
+        backbones.create("resnet18", weights=tmp_path)
+
+
+@pytest.mark.parametrize("weights", [None, "", 3])
+def test_weights_of_another_kind(weights):
+    with pytest.raises(UserError, match="give 'auto', 'none' or the path of a checkpoint file"):
+        backbones.create("resnet18", weights=weights)

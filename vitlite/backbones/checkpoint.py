@@ -1,0 +1,114 @@
+"""Reading a checkpoint file and translating its key names into ours."""
+
+import json
+import os
+import pickle
+import zipfile
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vitlite.backbones.architecture import Architecture, Naming
+from vitlite.errors import UserError
+
+# Where training scripts put the weights inside a checkpoint.
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "model_ema", "state_dict_ema")
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """Tensors of a checkpoint by key, on the CPU. Never unpickles anything but tensors. Raises UserError."""
+    if not path.is_file():
+        kind = "a folder" if path.is_dir() else "no such file"
+        raise UserError(f"weights {path}: {kind}; give 'auto', 'none' or the path of a checkpoint file")
+    try:
+        content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    except (OSError, pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, ValueError, KeyError, EOFError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(f"weights {path} are not a checkpoint of plain tensors: {reason[0][:160]}") from error
+    for wrapper in _WRAPPERS:
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+            break
+    tensors = {k.removeprefix("module."): v for k, v in content.items() if isinstance(v, Tensor)} if content else {}
+    if not tensors:
+        raise UserError(f"weights {path} hold no tensors")
+    return tensors
+
+
+def _read_torch(path: Path) -> dict:
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(content, dict):
+        raise ValueError(f"it holds a {type(content).__name__}, not a dictionary")
+    return content
+
+
+_SAFETENSORS_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    """The format is eight bytes of length, a JSON table of dtype, shape and offsets, and the raw numbers."""
+    data = bytearray(path.read_bytes())
+    start = 8 + int.from_bytes(data[:8], "little")
+    if start > len(data):
+        raise ValueError("the file is shorter than its header says")
+    tensors = {}
+    for key, entry in json.loads(data[8:start].decode()).items():
+        dtype = _SAFETENSORS_DTYPES.get(entry.get("dtype"))
+        if dtype is None:
+            continue  # metadata and integer counters
+        begin, end = (start + offset for offset in entry["data_offsets"])
+        if end > len(data):
+            raise ValueError("the file is shorter than its header says")
+        count = (end - begin) // dtype.itemsize
+        # cloned: offsets need not be aligned, and the rest of the file should not stay in memory
+        flat = torch.frombuffer(bytearray(data[begin:end]), dtype=dtype, count=count) if count else torch.empty(0)
+        tensors[key] = flat.reshape(entry["shape"])
+    return tensors
+
+
+def detect(architecture: Architecture, tensors: dict[str, Tensor], path: os.PathLike | str) -> Naming:
+    """The naming whose telling key is there. Raises UserError if none is."""
+    for naming in architecture.namings:
+        if naming.probe in tensors:
+            return naming
+    known = "; ".join(f"{naming.owner}: {naming.probe}" for naming in architecture.namings)
+    raise UserError(
+        f"weights {path} do not fit {architecture.name}: the keys ({', '.join(list(tensors)[:3])}, ...) "
+        f"are none of those it knows ({known})"
+    )
+
+
+def translate(
+    architecture: Architecture, naming: Naming, tensors: dict[str, Tensor], wanted: dict[str, Tensor], path
+) -> dict[str, Tensor]:
+    """The tensors that `wanted` (our state dict) asks for, under our keys.
+
+    Every key of the file must be known, also those of stages that were not built: a deeper network of the same
+    family would otherwise pass unnoticed. Raises UserError that lists what does not fit.
+    """
+    keys = naming.keys()
+    found, missing, misshapen = {}, [], []
+    for ours, theirs in keys.items():
+        if ours not in wanted:
+            continue
+        if theirs not in tensors:
+            missing.append(theirs)
+        elif tensors[theirs].shape != wanted[ours].shape:
+            misshapen.append(f"{theirs} {tuple(tensors[theirs].shape)} instead of {tuple(wanted[ours].shape)}")
+        else:
+            found[ours] = tensors[theirs]
+    known = set(keys.values())
+    unknown = [
+        key
+        for key in tensors
+        if key not in known and not key.startswith(naming.ignored) and not key.endswith("num_batches_tracked")
+    ]
+    faults = [
+        f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+        for what, names in (("missing", missing), ("of another shape", misshapen), ("unknown", unknown))
+        if names
+    ]
+    if faults:
+        raise UserError(f"weights {path} do not fit {architecture.name}: {'; '.join(faults)}")
+    return found
