@@ -14,6 +14,9 @@ COMMANDS = {
     "train": "Train a detector on good images.",
     "eval": "Score a trained detector on labelled test images.",
     "predict": "Score images and draw where they are defective.",
+    "report": "Write a page with scores, curves and pictures of test images.",
+    "calibrate": "Set the thresholds anew from good images.",
+    "export": "Write a trained detector as one ONNX or pt2 file.",
     "eval-maps": "Score anomaly maps that are already on disk.",
     "data": "Check a data set, or make a synthetic one.",
     "bench": "Measure operators, metrics and whole methods.",
@@ -62,4 +65,10 @@ def main(args=None):
         sys.exit(2)
     except UserError as error:
         click.echo(f"vitlite: {error}", err=True)
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        # Exported models are scored where there is no torch; everything else says that it is missing.
+        if error.name != "torch":
+            raise
+        click.echo("vitlite: this needs torch: pip install torch (scoring an exported .onnx file does not)", err=True)
         sys.exit(2)

@@ -9,25 +9,30 @@ import click
 @click.argument("run", metavar="RUN")
 @click.option("--data", metavar="DIR", help="Labelled images in MVTec layout.  [default: the data of training]")
 @click.option("--category", metavar="NAME|all", help="Category, a comma list of them, or all.")
+@click.option("--maps", is_flag=True, help="Write the anomaly maps into RUN/maps, for `vitlite eval-maps` and others.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--quiet", is_flag=True, help="Print the table alone.")
-def command(run, data, category, device, quiet):
+def command(run, data, category, maps, device, quiet):
     """Score a trained detector on labelled test images.
 
     Prints image and pixel AUROC, average precision and best F1, and AUPRO to 0.3 and 0.05, at the original
-    resolution; writes results.json and results.csv into the run's folder. Needs test/ and ground_truth/ only.
+    resolution; writes results.json and results.csv into the run's folder. Needs test/ and ground_truth/ only. Maps are
+    32-bit float TIFFs at the original size, RUN/maps/<category>/test/<defect>/<stem>.tiff.
     """
     from vitlite.engine.detector import Detector
     from vitlite.engine.evaluate import evaluate, results_csv
+    from vitlite.engine.maps import MAPS_FOLDER
     from vitlite.files import write_json, write_text
 
     say = (lambda line: None) if quiet else (lambda line: click.echo(line, err=True))
-    results = evaluate(Detector(run, device), data=data, category=category, quiet=quiet, say=say)
+    folder = Path(run) / MAPS_FOLDER if maps else None
+    results = evaluate(Detector(run, device), data=data, category=category, maps=folder, quiet=quiet, say=say)
     write_json(Path(run) / "results.json", results)
     write_text(Path(run) / "results.csv", results_csv(results))
     click.echo(table(results))
     if not quiet:
-        click.echo(f"written: {Path(run) / 'results.json'}, {Path(run) / 'results.csv'}")
+        written = [Path(run) / "results.json", Path(run) / "results.csv", *([folder] if maps else [])]
+        click.echo(f"written: {', '.join(map(str, written))}")
 
 
 def table(results):

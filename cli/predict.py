@@ -9,22 +9,25 @@ import click
 @click.argument("run", metavar="RUN")
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
 @click.option("--out", metavar="DIR", required=True, help="Folder for predictions.csv and the overlays.")
-@click.option("--category", metavar="NAME", help="Use the threshold of this category of the run.")
+@click.option("--category", metavar="NAME", help="Use the thresholds of this category of the run.")
+@click.option("--maps", is_flag=True, help="Write the anomaly maps as 32-bit float TIFFs at the original size.")
 @click.option("--no-overlays", is_flag=True, help="Write the CSV alone.")
 @click.option("--fail-on-defect", is_flag=True, help="Exit with 1 if any image is defective.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
-def command(run, images, out, category, no_overlays, fail_on_defect, device, quiet):
+def command(run, images, out, category, maps, no_overlays, fail_on_defect, device, quiet):
     """Score images and draw where they are defective.
 
+    RUN is a run's folder, or an .onnx file that `vitlite export` wrote, which is scored without torch.
     IMAGE is a file, a folder or a pattern. Heat maps are drawn at the original size, on the scale that the run's
     calibration fixes, so that pictures compare. A file that cannot be read is a row of the CSV with its reason.
     """
-    from vitlite.engine.detector import Detector
+    from vitlite.engine.opening import open_detector
     from vitlite.engine.predict import CSV_FILE, predict
     from vitlite.errors import UserError
 
-    rows = predict(Detector(run, device), images, out, overlays=not no_overlays, category=category, quiet=quiet)
+    options = {"overlays": not no_overlays, "maps": maps, "category": category, "quiet": quiet}
+    rows = predict(open_detector(run, device), images, out, **options)
     failed = [row for row in rows if "error" in row]
     defects = sum(row.get("verdict") == "defect" for row in rows)
     if not quiet:

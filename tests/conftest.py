@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from tiny_settings import TINY
 
 
 @pytest.fixture(scope="session")
@@ -13,24 +14,6 @@ def real_data():
     if not folder:
         pytest.skip("VITLITE_TEST_DATA is not set: no real images to test on")
     return Path(folder)
-
-
-# A SIVT that trains in a second: random backbone, 64x64 pictures, 16 tokens.
-TINY = {
-    "backbone": "efficientnet_lite0",
-    "weights": "none",
-    "image_size": 64,
-    "feature_size": 8,
-    "dim": 16,
-    "heads": 2,
-    "encoder_depth": 2,
-    "decoder_depth": 1,
-    "epochs": 2,
-    "steps": 0,
-    "sigma": 1,
-    "lr": 0.001,
-}
-TINY_OPTIONS = [part for key, value in TINY.items() for part in ("--set", f"{key}={value}")]
 
 
 @pytest.fixture(scope="session")
@@ -52,3 +35,17 @@ def tiny_run(tmp_path_factory, tiny_data):
     run = tmp_path_factory.mktemp("runs") / "tiny"
     train(RunSettings("sivt", str(tiny_data), "weave", "quick", 0, config), run, device="cpu", quiet=True)
     return run
+
+
+@pytest.fixture(scope="session")
+def tiny_onnx(tmp_path_factory, tiny_run):
+    """The tiny run as an ONNX file."""
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package)
+    from vitlite.cli import main
+
+    out = tmp_path_factory.mktemp("exported") / "tiny.onnx"
+    with pytest.raises(SystemExit) as end:
+        main(["export", str(tiny_run), "--out", str(out), "--quiet"])
+    assert not end.value.code
+    return out

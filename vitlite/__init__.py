@@ -1,5 +1,9 @@
 """vitlite: industrial visual anomaly detection with vision transformers.
 
+    detector = vitlite.train("parts/", "runs/parts")
+    vitlite.evaluate(detector, "labelled/")["mean"]
+    vitlite.load("runs/parts").predict("new.png").is_defect
+
 Importing the package is cheap: attributes are resolved on first use (PEP 562), so neither torch nor numpy loads
 before something needs it.
 """
@@ -9,15 +13,27 @@ import importlib
 __version__ = "0.1.0"
 
 _SUBMODULES = frozenset(
-    {"backbones", "bench", "cli", "data", "engine", "kernels", "methods", "metrics", "nn", "report"}
+    {"api", "backbones", "bench", "cli", "data", "engine", "export", "kernels", "methods", "metrics", "nn", "report"}
 )
+# name: the module it lives in
+_HOME = {
+    "train": "api",
+    "evaluate": "api",
+    "load": "api",
+    "Prediction": "engine.prediction",
+    "UserError": "errors",
+}
 
 
 def __getattr__(name):
+    if name in _HOME:
+        value = getattr(importlib.import_module(f"vitlite.{_HOME[name]}"), name)
+        globals()[name] = value
+        return value
     if name in _SUBMODULES:
         return importlib.import_module(f"vitlite.{name}")
     raise AttributeError(f"module 'vitlite' has no attribute {name!r}")
 
 
 def __dir__():
-    return sorted({*globals(), *_SUBMODULES})
+    return sorted({*globals(), *_SUBMODULES, *_HOME})

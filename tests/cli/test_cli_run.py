@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from conftest import TINY_OPTIONS
 from PIL import Image
+from tiny_settings import TINY_OPTIONS
 
 from vitlite.cli import main
 

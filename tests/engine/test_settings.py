@@ -17,6 +17,14 @@ def test_overrides_take_the_type_of_the_field():
     assert config.backbone == "resnet18"
 
 
+def test_epochs_replace_a_length_in_steps():
+    quick = preset_config("sivt", "quick")
+    assert quick.steps > 0
+    assert apply_overrides(quick, ["epochs=3"]).steps == 0
+    assert apply_overrides(quick, ["epochs=3", "steps=7"]).steps == 7
+    assert apply_overrides(quick, ["lr=1"]).steps == quick.steps
+
+
 @pytest.mark.parametrize(
     ("override", "says"),
     [

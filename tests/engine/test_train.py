@@ -103,6 +103,17 @@ def test_resume_refuses_other_images(tiny_run, tiny_data, tmp_path):
         training.train(settings, run, device="cpu", quiet=True, resume=True)
 
 
+def test_resuming_a_finished_run_changes_nothing(tiny_run, tmp_path):
+    """Nor the thresholds, which may have been set anew since."""
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    calibration = json.loads((run / "calibration.json").read_text())
+    (run / "calibration.json").write_text(json.dumps({**calibration, "image_threshold": 7.0}))
+    before = {p.name: p.read_bytes() for p in run.iterdir()}
+    training.train(load_settings(run), run, device="cpu", quiet=True, resume=True)
+    assert {p.name: p.read_bytes() for p in run.iterdir()} == before
+
+
 def test_an_existing_run_is_not_overwritten(tiny_run):
     with pytest.raises(UserError, match="--resume"):
         training.train(load_settings(tiny_run), tiny_run, device="cpu", quiet=True)

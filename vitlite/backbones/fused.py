@@ -131,8 +131,9 @@ class FusedUnit(nn.Module):
         packed = torch.ops.mkldnn._reorder_convolution_weight(
             weight.contiguous(), padding, [self.stride] * 2, [1, 1], self.groups, shape
         )
-        self._packed[x.shape] = packed, padding, outside
-        return self._packed[x.shape]
+        # Returned from here, not from the table: another thread may clear that at any moment.
+        self._packed[x.shape] = entry = packed, padding, outside
+        return entry
 
     def _apply(self, fn, recurse=True):
         self._packed.clear()  # moved or cast weights make the packed ones stale

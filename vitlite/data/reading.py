@@ -72,6 +72,16 @@ def read_image(path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     return decode(path, _rgb8, max_pixels)[0]
 
 
+def convert_picture(image: Image.Image, name="picture") -> np.ndarray:
+    """A Pillow picture as the array that ``read_image`` gives for its file. Raises ImageError about ``name``."""
+    try:
+        with _quiet:
+            image.load()
+            return _upright(_rgb8(image), _orientation(image))
+    except Exception as error:  # as in decode: the picture may still have to be read from its file
+        raise ImageError(name, _reason(error)) from error
+
+
 def read_mask(path, *, threshold: int = MASK_THRESHOLD, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Read a ground-truth mask as a uint8 (H, W) array of 0 and 1.
 

@@ -1,43 +1,55 @@
 """A trained run, loaded: the method with its weights, its settings and its calibration."""
 
+import threading
 from pathlib import Path
-
-import torch
 
 from vitlite.engine.calibrate import load_calibration
 from vitlite.engine.checkpoint import CHECKPOINT_FILE, load_checkpoint, restore_model
 from vitlite.engine.device import pick_device
-from vitlite.engine.images import batches
+from vitlite.engine.images import to_images
+from vitlite.engine.predictor import Predictor
 from vitlite.engine.settings import build_method, load_settings
+from vitlite.report.resize import map_at
+
+__all__ = ["Detector", "map_at"]
 
 
-class Detector:
-    """``Detector(run)`` loads a run directory; needs no weights but those in its checkpoint."""
+class Detector(Predictor):
+    """``Detector(run)`` loads a run directory; needs no weights but those in its checkpoint.
 
-    def __init__(self, run, device="auto"):
+    Several threads may predict with one detector at a time; the numbers are those of one thread.
+    ``calibrated=False`` leaves calibration.json unread, to be written anew.
+    """
+
+    def __init__(self, run, device="auto", *, calibrated=True):
         self.run, self.device = Path(run), pick_device(device)
         self.settings = load_settings(run)
         state = load_checkpoint(run, self.settings.method)
+        self.fingerprint = state.get("fingerprint")  # of the list of images that were trained on
         self.method = build_method(self.settings, weights="none")
         restore_model(self.method, state, self.run / CHECKPOINT_FILE)
         self.method.to(self.device).eval()
-        self.calibration = load_calibration(run)
+        self.calibration = load_calibration(run) if calibrated else None
+        self._one_at_a_time = threading.Lock()
 
-    def score_files(self, paths, *, batch_size=8, bad=None, keep_original=True):
-        """Yield ``(loaded, map, score)`` per readable file in order: the map (S, S) float32 array, the score a float.
+    def __repr__(self):
+        return f"Detector({str(self.run)!r}, method={self.settings.method!r}, device={str(self.device)!r})"
 
-        Unreadable files are appended to ``bad`` as ``(index, path, reason)``.
+    @property
+    def image_size(self):
+        """Side of the pictures that the method takes, in pixels."""
+        return self.settings.config.image_size
+
+    def score_pixels(self, pixels):
+        """uint8 pictures (B, S, S, 3), RGB, to maps (B, S, S) and scores (B,), float32 arrays."""
+        maps, scores = self.anomaly(to_images(pixels, self.device))
+        return maps.cpu().numpy(), scores.cpu().numpy()
+
+    def anomaly(self, images):
+        """Images (B, 3, S, S) float in [0, 1] on the device to maps (B, S, S) and scores (B,).
+
+        One forward pass at a time: each uses the whole device already, and a method may keep buffers between layers
+        or make its inference copy on the first call. Decoding, resizing and what follows the map run beside it.
         """
-        size = self.settings.config.image_size
-        for batch, images in batches(paths, size, batch_size, self.device, bad=bad, keep_original=keep_original):
-            maps, scores = self.method.anomaly(images)
-            maps = maps.cpu()
-            for loaded, pixels, score in zip(batch, maps, scores.tolist()):
-                yield loaded, pixels.numpy(), score
-
-
-def map_at(pixels, height, width):
-    """A (S, S) map bilinearly resized to the original (height, width), float32; half-pixel centres."""
-    tensor = torch.from_numpy(pixels)[None, None]
-    resized = torch.nn.functional.interpolate(tensor, size=(height, width), mode="bilinear", align_corners=False)
-    return resized[0, 0].numpy()
+        with self._one_at_a_time:
+            return self.method.anomaly(images)

@@ -1,6 +1,7 @@
 """Scoring a trained detector on labelled test images, at their original resolution."""
 
 import platform
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import numpy as np
 import vitlite
 from vitlite.data import ImageError, open_dataset, read_mask
 from vitlite.engine.detector import map_at
+from vitlite.engine.maps import refuse_shared_maps, save_maps
 from vitlite.engine.progress import Progress
 from vitlite.engine.train import data_folder
 from vitlite.errors import UserError
@@ -16,22 +18,46 @@ from vitlite.metrics.maps_io import MASK_RULE
 from vitlite.metrics.results import KEYS
 
 
-def evaluate(detector, *, data=None, category=None, quiet=False, say=lambda line: None):
-    """Score the test split of ``data`` (default: the data of training); returns the contents of results.json."""
+@dataclass
+class Scored:
+    """The test images of one category that could be read, in order: image scores, maps and masks at original size."""
+
+    name: str
+    samples: list  # vitlite.data.Sample
+    scores: list  # float
+    maps: list  # (H, W) float32
+    masks: list  # (H, W) uint8 of 0 and 1, None where a defective image has no usable mask
+    bad: list  # (index, path, reason) of every picture or mask that could not be read
+
+
+def evaluate(detector, *, data=None, category=None, maps=None, quiet=False, say=lambda line: None):
+    """Score the test split of ``data`` (default: the data of training); returns the contents of results.json.
+
+    ``maps`` is a folder for the anomaly maps at original size, in the layout that ``vitlite eval-maps`` reads.
+    """
+    dataset = open_test_data(detector, data, category)
+    if maps is not None:
+        refuse_shared_maps(dataset.test)
+    categories = {}
+    for name in dataset.categories:
+        scored = score_category(detector, dataset, name, quiet=quiet, say=say)
+        if maps is not None:
+            save_maps(scored, maps)
+        categories[name] = summarize_category(scored)
+    return {
+        "mean": mean_of(categories.values()),
+        "categories": categories,
+        "about": about(detector, dataset.root),
+    }
+
+
+def open_test_data(detector, data=None, category=None):
+    """The data set whose test split is scored; by default what the run was trained on, with its categories."""
     settings = detector.settings
     root = Path(data) if data else data_folder(settings, detector.run)
     if category is None and all((root / name).is_dir() for name in settings.category.split(",")):
         category = settings.category
-    dataset = open_dataset(root, category, need_train=False, need_test=True)
-    categories = {}
-    for name in dataset.categories:
-        samples = [s for s in dataset.test if s.category == name]
-        categories[name] = evaluate_category(detector, name, samples, quiet, say)
-    return {
-        "mean": mean_of(categories.values()),
-        "categories": categories,
-        "about": about(detector, root),
-    }
+    return open_dataset(root, category, need_train=False, need_test=True)
 
 
 def about(detector, root):
@@ -59,32 +85,43 @@ def about(detector, root):
     }
 
 
-def evaluate_category(detector, name, samples, quiet, say):
-    """All metrics of one category, overall and per kind of defect."""
-    kinds = sorted({s.defect for s in samples if s.label})
-    if not kinds or all(s.label for s in samples):
-        missing = "good" if kinds else "defective"
+def score_category(detector, dataset, name, *, quiet=False, say=lambda line: None):
+    """Scores, maps and masks of a category's test images; what cannot be read is said and kept in ``bad``."""
+    samples = [s for s in dataset.test if s.category == name]
+    if len({s.label for s in samples}) < 2:
+        missing = "good" if samples[0].label else "defective"
         raise UserError(f"{name}: no {missing} test images; ranking metrics need both kinds")
-    rows, maps, masks, bad = [], [], [], []
+    scored = Scored(name, [], [], [], [], [])
     with Progress(f"scoring {name}", len(samples), quiet=quiet) as progress:
-        for loaded, pixels, score in detector.score_files([s.path for s in samples], bad=bad, keep_original=False):
+        paths = [s.path for s in samples]
+        for loaded, pixels, score in detector.score_files(paths, bad=scored.bad, keep_original=False):
             sample = samples[loaded.index]
-            rows.append((sample, score))
-            maps.append(map_at(pixels, loaded.height, loaded.width))
-            masks.append(mask_of(sample, loaded, bad))
+            scored.samples.append(sample)
+            scored.scores.append(score)
+            scored.maps.append(map_at(pixels, loaded.height, loaded.width))
+            scored.masks.append(mask_of(sample, loaded, scored.bad))
             progress.step()
-    for _, _, reason in bad:
+    for _, _, reason in scored.bad:
         say(f"skipped {reason}")
-    result = measure(rows, maps, masks, range(len(rows)))
-    result["good"] = sum(not s.label for s, _ in rows)
-    result["defective"] = sum(s.label for s, _ in rows)
-    result["skipped"] = [str(path) for _, path, _ in bad]
-    result["without_mask"] = sum(m is None for m in masks)
+    if not np.isfinite(scored.scores).all():
+        raise UserError(f"{detector.run}: gives scores that are not finite; train it again with a smaller --set lr")
+    return scored
+
+
+def summarize_category(scored):
+    """All metrics of one category, overall and per kind of defect."""
+    rows = list(zip(scored.samples, scored.scores))
+    labels = [s.label for s in scored.samples]
+    result = measure(rows, scored.maps, scored.masks, range(len(rows)))
+    result["good"] = labels.count(0)
+    result["defective"] = labels.count(1)
+    result["skipped"] = [str(path) for _, path, _ in scored.bad]
+    result["without_mask"] = sum(m is None for m in scored.masks)
     result["defects"] = {}
-    for kind in kinds:
-        chosen = [i for i, (s, _) in enumerate(rows) if not s.label or s.defect == kind]
-        result["defects"][kind] = measure(rows, maps, masks, chosen)
-        result["defects"][kind]["images"] = sum(rows[i][0].label for i in chosen)
+    for kind in sorted({s.defect for s in scored.samples if s.label}):
+        chosen = [i for i, s in enumerate(scored.samples) if not s.label or s.defect == kind]
+        result["defects"][kind] = measure(rows, scored.maps, scored.masks, chosen)
+        result["defects"][kind]["images"] = sum(labels[i] for i in chosen)
     return result
 
 
@@ -111,7 +148,7 @@ def measure(rows, maps, masks, chosen):
     """The eight metrics over the chosen images; pixel metrics over those that have masks, None where none can be."""
     labels = np.array([rows[i][0].label for i in chosen])
     scores = np.array([rows[i][1] for i in chosen])
-    if labels.min() == labels.max():
+    if len(set(labels.tolist())) < 2:
         raise UserError("after skipping unreadable files there are no longer both good and defective test images")
     result = {
         "image_auroc": auroc(labels, scores),

@@ -1,44 +1,8 @@
-"""Picture files to tensors, decoded by threads ahead of the model; files that cannot be read are named, not fatal."""
-
-import collections
-import itertools
-import os
-from concurrent.futures import ThreadPoolExecutor
+"""Picture files to the tensors that methods take."""
 
 import torch
 
-from vitlite.data import ImageError, read_image, resize_image
-
-
-class Loaded:
-    """One decoded picture: its place in the list, the resized pixels (3, S, S) uint8 and the original array."""
-
-    def __init__(self, index, path, size, keep_original):
-        self.index, self.path, self.pixels, self.original, self.error = index, path, None, None, None
-        try:
-            image = read_image(path)
-        except ImageError as error:
-            self.error = str(error)
-            return
-        self.height, self.width = image.shape[:2]
-        self.pixels = torch.from_numpy(resize_image(image, (size, size))).permute(2, 0, 1)
-        if keep_original:
-            self.original = image
-
-
-def load_ahead(paths, size, *, workers=None, ahead=32, keep_original=False):
-    """Decode ``paths`` in order on threads, at most ``ahead`` pictures in memory; yields :class:`Loaded`."""
-    paths = iter(enumerate(paths))
-    with ThreadPoolExecutor(workers or min(4, os.cpu_count() or 1)) as pool:
-        waiting = collections.deque()
-        submit = lambda index, path: pool.submit(Loaded, index, path, size, keep_original)  # noqa: E731
-        for index, path in itertools.islice(paths, ahead):
-            waiting.append(submit(index, path))
-        while waiting:
-            loaded = waiting.popleft().result()
-            for index, path in itertools.islice(paths, 1):
-                waiting.append(submit(index, path))
-            yield loaded
+from vitlite.data.loading import pixel_batches
 
 
 def batches(paths, size, batch_size, device, *, bad=None, keep_original=False, workers=None):
@@ -46,20 +10,11 @@ def batches(paths, size, batch_size, device, *, bad=None, keep_original=False, w
 
     Unreadable ones are appended to ``bad`` as ``(index, path, reason)``.
     """
-    batch = []
-    for loaded in load_ahead(paths, size, workers=workers, keep_original=keep_original):
-        if loaded.error is not None:
-            if bad is not None:
-                bad.append((loaded.index, loaded.path, loaded.error))
-            continue
-        batch.append(loaded)
-        if len(batch) == batch_size:
-            yield batch, to_images([b.pixels for b in batch], device)
-            batch = []
-    if batch:
-        yield batch, to_images([b.pixels for b in batch], device)
+    loaded = pixel_batches(paths, size, batch_size, bad=bad, keep_original=keep_original, workers=workers)
+    for batch, pixels in loaded:
+        yield batch, to_images(pixels, device)
 
 
 def to_images(pixels, device):
-    """uint8 pictures (3, S, S) to float images (B, 3, S, S) in [0, 1] on a device."""
-    return torch.stack(pixels).to(device).float() / 255
+    """A uint8 array of pictures (B, S, S, 3) to float images (B, 3, S, S) in [0, 1] on a device."""
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().to(device).float() / 255

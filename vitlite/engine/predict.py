@@ -5,41 +5,44 @@ import io
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
-from scipy import ndimage
 
 from vitlite.data import list_images
-from vitlite.engine.detector import map_at
+from vitlite.engine.maps import MAPS_FOLDER
+from vitlite.engine.prediction import judge, limits_of
 from vitlite.engine.progress import Progress
-from vitlite.errors import UserError
 from vitlite.files import atomic, make_folder, write_text
+from vitlite.metrics.maps_io import write_map
 from vitlite.report.heatmap import overlay
+from vitlite.report.resize import map_at
 
-COLUMNS = ("file", "score", "percentile", "verdict", "defect_pixels", "regions", "overlay", "error")
+COLUMNS = ("file", "score", "percentile", "verdict", "defect_pixels", "regions", "overlay", "map", "error")
 CSV_FILE = "predictions.csv"
 
 
-def predict(detector, inputs, out, *, overlays=True, category=None, batch_size=8, quiet=False):
-    """Score files, folders or patterns; write predictions.csv and overlays into ``out``.
+def predict(detector, inputs, out, *, overlays=True, maps=False, category=None, batch_size=8, quiet=False):
+    """Score files, folders or patterns; write predictions.csv, overlays and (``maps``) float TIFFs into ``out``.
 
     Returns the rows, one dict per file in order. A file that cannot be read is a row with its reason. All overlays
     of all calls share one scale, fixed by the calibration.
     """
     paths = list_images(inputs)
+    limits = limits_of(detector.calibration, category)
     out = make_folder(out)
+    if maps:
+        make_folder(out / MAPS_FOLDER)
     names = overlay_names(paths)
-    threshold = image_threshold(detector.calibration, category)
-    good = np.asarray(detector.calibration["good_scores"])
     rows, bad = {}, []
     with Progress("scoring", len(paths), quiet=quiet) as progress:
         for loaded, pixels, score in detector.score_files(paths, bad=bad, batch_size=batch_size):
             values = map_at(pixels, loaded.height, loaded.width)
-            row = describe(values, score, threshold, good, detector.calibration["pixel_threshold"])
-            row["file"] = str(loaded.path)
+            row = {"file": str(loaded.path), **row_of(judge(values, score, limits))}
             if overlays:
                 row["overlay"] = names[loaded.index]
-                save_overlay(out / names[loaded.index], loaded.original, values, detector.calibration)
+                save_overlay(out / row["overlay"], loaded.original, values, detector.calibration, limits.pixel)
+            if maps:
+                row["map"] = f"{MAPS_FOLDER}/{Path(names[loaded.index]).with_suffix('.tiff')}"
+                write_map(out / row["map"], values)
             rows[loaded.index] = row
             progress.step()
     for index, path, reason in bad:
@@ -49,27 +52,14 @@ def predict(detector, inputs, out, *, overlays=True, category=None, batch_size=8
     return ordered
 
 
-def image_threshold(calibration, category):
-    """The threshold of the whole model, or of one of its categories."""
-    if category is None:
-        return calibration["image_threshold"]
-    own = calibration["categories"].get(category)
-    if own is None:
-        raise UserError(f"--category {category}: calibrated for {', '.join(calibration['categories'])}")
-    return own["image_threshold"]
-
-
-def describe(values, score, threshold, good, pixel_threshold):
-    """One row: score, its percentile among good images, verdict, area and boxes (x0 y0 x1 y1) above the threshold."""
-    above = values > pixel_threshold
-    labels, _ = ndimage.label(above, structure=np.ones((3, 3)))
-    boxes = [(s[1].start, s[0].start, s[1].stop, s[0].stop) for s in ndimage.find_objects(labels)]
+def row_of(prediction):
+    """A :class:`Prediction` as the columns of its row; boxes are (x0, y0, x1, y1)."""
     return {
-        "score": score,
-        "percentile": 100.0 * float(np.searchsorted(good, score)) / good.size,
-        "verdict": "defect" if score > threshold else "good",
-        "defect_pixels": int(above.sum()),
-        "regions": boxes,
+        "score": prediction.score,
+        "percentile": prediction.percentile,
+        "verdict": prediction.verdict,
+        "defect_pixels": prediction.defect_pixels,
+        "regions": list(prediction.regions),
     }
 
 
@@ -88,9 +78,10 @@ def overlay_names(paths):
     return names
 
 
-def save_overlay(path, image, values, calibration):
+def save_overlay(path, image, values, calibration, threshold):
+    """Write the picture with its map over it, on the calibration's scale, outlined where above ``threshold``."""
     scale = calibration["display"]
-    picture = overlay(image, values, low=scale["low"], high=scale["high"], threshold=calibration["pixel_threshold"])
+    picture = overlay(image, values, low=scale["low"], high=scale["high"], threshold=threshold)
     with atomic(path, "wb") as file:
         Image.fromarray(picture).save(file, format="PNG", compress_level=3)
 

@@ -44,6 +44,8 @@ def apply_overrides(config, overrides):
         if key not in known:
             raise UserError(f"--set {key}: no such option; there are {', '.join(known)}")
         changes[key] = _parse(key, text.strip(), known[key])
+    if "epochs" in changes:
+        changes.setdefault("steps", 0)  # whoever says how many epochs means it
     return _checked(replace(config, **changes))
 
 

@@ -12,7 +12,7 @@ import torch
 
 from vitlite.data import open_dataset, synthesize
 from vitlite.engine.cache import cache_features
-from vitlite.engine.calibrate import calibrate
+from vitlite.engine.calibrate import CALIBRATION_FILE, calibrate, load_calibration
 from vitlite.engine.checkpoint import CHECKPOINT_FILE, load_checkpoint, restore_model, save_checkpoint
 from vitlite.engine.device import autocast, keep_freed_memory, pick_device
 from vitlite.engine.progress import Progress
@@ -63,6 +63,9 @@ def train(settings, run, *, device="auto", resume=False, quiet=False, say=lambda
         save_settings(make_folder(run), settings)
     else:
         restore_model(method, state, run / CHECKPOINT_FILE)
+        if state["stage"] >= len(method.stages()) and (run / CALIBRATION_FILE).exists():
+            say(f"{run}: already trained to the end; nothing to do")
+            return load_calibration(run)
     method.to(device)
     print_training(method, dataset, samples, held, device, say)
 

@@ -1,0 +1,36 @@
+"""vitlite report."""
+
+from pathlib import Path
+
+import click
+
+
+@click.command(name="report", epilog="Example: vitlite report runs/bottle --data mvtec --category bottle")
+@click.argument("run", metavar="RUN")
+@click.option("--data", metavar="DIR", help="Labelled images in MVTec layout.  [default: the data of training]")
+@click.option("--category", metavar="NAME|all", help="Category, a comma list of them, or all.")
+@click.option("--out", metavar="FILE", help="The page to write.  [default: RUN/report.html]")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+def command(run, data, category, out, device, quiet):
+    """Write a page with scores, curves and pictures of labelled test images.
+
+    One HTML file that opens in any browser, from disk, without a network: metrics, score histograms, curves, and the
+    worst mistakes with their heat maps, under a threshold that can be moved.
+    """
+    from vitlite.engine.detector import Detector
+    from vitlite.errors import UserError
+    from vitlite.files import write_text
+    from vitlite.report.build import build_report
+    from vitlite.report.html import render
+
+    path = Path(out) if out else Path(run) / "report.html"
+    if path.is_dir():
+        raise UserError(f"--out {path}: is a folder; name the file, as in {path / 'report.html'}")
+    if not path.parent.is_dir() and out:
+        raise UserError(f"--out {path}: there is no folder {path.parent}; make it first")
+    say = (lambda line: None) if quiet else (lambda line: click.echo(line, err=True))
+    page = render(build_report(Detector(run, device), data=data, category=category, quiet=quiet, say=say))
+    write_text(path, page)
+    if not quiet:
+        click.echo(f"written: {path} ({len(page.encode()) / 1e6:.1f} MB)")

@@ -1,0 +1,142 @@
+"""vitlite export as a person types it: what is written, what is refused, and that nothing is left behind then."""
+
+import contextlib
+import io
+import json
+import shutil
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vitlite.cli import main
+from vitlite.data import read_image, resize_image
+from vitlite.engine.detector import Detector
+from vitlite.export import program
+
+
+def vitlite(*args, code=0):
+    """Run a command in this process; its standard output and error."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as end:
+        main([str(a) for a in args])
+    assert (end.value.code or 0) == code, out.getvalue() + err.getvalue()
+    return out.getvalue(), err.getvalue()
+
+
+def refused(*args, says):
+    """Exit code 2 and one line that holds ``says``."""
+    out, err = vitlite(*args, code=2)
+    assert out == ""
+    (line,) = err.strip().splitlines()
+    assert line.startswith("vitlite: ")
+    assert says in line
+
+
+@pytest.fixture
+def run(tiny_run, tmp_path):
+    """A copy of the tiny run whose training data are gone."""
+    copy = tmp_path / "run"
+    shutil.copytree(tiny_run, copy)
+    config = copy / "config.toml"
+    lines = ['data = "/nowhere"' if line.startswith("data =") else line for line in config.read_text().splitlines()]
+    config.write_text("\n".join(lines) + "\n")
+    return copy
+
+
+def test_pt2(tiny_run, tiny_data, tmp_path):
+    out = tmp_path / "model.pt2"
+    printed, said = vitlite("export", tiny_run, "--format", "pt2", "--out", out)
+    assert str(out) in printed
+    assert "checked on 5 images" in said
+    extra = {"vitlite.json": ""}
+    model = torch.export.load(out, extra_files=extra).module()
+    text = extra["vitlite.json"]
+    metadata = json.loads(text.decode() if isinstance(text, bytes) else text)
+    assert metadata["calibration"] == json.loads((tiny_run / "calibration.json").read_text())
+    paths = sorted((tiny_data / "weave/test").rglob("*.png"))[:8]
+    pixels = np.stack([resize_image(read_image(path), (64, 64)) for path in paths])
+    want_maps, want = Detector(tiny_run, "cpu").score_pixels(pixels)
+    for batch in (1, 3, 8):
+        maps, scores = (t.detach().numpy() for t in model(torch.from_numpy(pixels[:batch])))
+        np.testing.assert_allclose(scores, want[:batch], rtol=1e-4)
+        np.testing.assert_allclose(maps, want_maps[:batch], atol=1e-4 * want_maps.max())
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_beside_the_run_on_given_pictures(run, tiny_data):
+    before = set(run.iterdir())
+    refused("export", run, "--format", "pt2", says="--check IMAGE")
+    refused("export", run, "--format", "pt2", "--check", run, says=str(run))
+    assert set(run.iterdir()) == before
+    printed, said = vitlite("export", run, "--format", "pt2", "--check", tiny_data / "weave/test/good")
+    assert set(run.iterdir()) - before == {run / "model.pt2"}
+    assert "model.pt2" in printed
+    assert "checked on 4 images" in said
+
+
+def test_onnx_by_default(tiny_onnx, tiny_data, tmp_path):
+    """The fixture is the command's work, with no --format."""
+    vitlite("predict", tiny_onnx, tiny_data / "weave/test/good", "--out", tmp_path / "p", "--quiet")
+    assert (tmp_path / "p/predictions.csv").is_file()
+
+
+def test_a_model_that_scores_differently_is_refused(tiny_run, tmp_path, monkeypatch):
+    honest = program.fold
+
+    def slightly_wrong(unit):
+        honest(unit)
+        unit.conv.weight.data *= 1.001
+
+    monkeypatch.setattr(program, "fold", slightly_wrong)
+    out = tmp_path / "model.pt2"
+    out.write_bytes(b"what was there before")
+    refused("export", tiny_run, "--format", "pt2", "--out", out, says="differ by more than 0.0001")
+    assert out.read_bytes() == b"what was there before"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["--format", "tflite"], "--format"),
+        (["--format", "pt2", "--out", "model.onnx"], "model.onnx"),
+        (["--format", "pt2", "--out", "none/model.pt2"], "none"),
+        (["--format", "pt2", "--out", "folder.pt2"], "folder.pt2"),
+        (["--format", "pt2", "--out", "m.pt2", "--check", "none.png"], "none.png"),
+        (["--format", "pt2", "--out", "m.pt2", "--check", "broken.png"], "none of the 1 images"),
+    ],
+)
+def test_wrong_use(tiny_run, tmp_path, monkeypatch, args, says):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.pt2").mkdir()
+    Image.new("RGB", (9, 9)).save("broken.png")
+    (tmp_path / "broken.png").write_bytes((tmp_path / "broken.png").read_bytes()[:40])
+    before = sorted(tmp_path.rglob("*"))
+    refused("export", tiny_run, *args, says=says)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_no_run(tmp_path):
+    refused("export", tmp_path, "--format", "pt2", says="config.toml")
+    refused("export", tmp_path / "none", "--format", "pt2", says=f"{tmp_path / 'none'}: no config.toml")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])
+def test_missing_packages(tiny_run, tmp_path, monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    refused("export", tiny_run, "--out", tmp_path / "m.onnx", says="pip install 'vitlite[onnx]'")
+    assert not list(tmp_path.iterdir())
+
+
+def test_damaged_onnx_to_predict(tiny_onnx, tiny_data, tmp_path):
+    (tmp_path / "bad.onnx").write_bytes(tiny_onnx.read_bytes()[:1000])
+    refused("predict", tmp_path / "bad.onnx", tiny_data / "weave/test/good", "--out", tmp_path / "o", says="bad.onnx")
+    assert not (tmp_path / "o").exists()
+
+
+def test_help_has_an_example():
+    assert "Example" in vitlite("export", "--help")[0]

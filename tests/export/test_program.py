@@ -1,0 +1,91 @@
+"""The traced graph: every variant of a method gives the method's own numbers, and the method stays as it was."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from vitlite.engine.settings import load_settings
+from vitlite.export.metadata import describe
+from vitlite.export.program import exportable, quiet, read_pt2, to_pt2, trace
+from vitlite.methods.sivt import SIVT
+
+VARIANTS = {
+    "vanilla transformer, max score": {"induction": False, "score": "max", "map": "l2"},
+    "areas that do not divide": {"feature_size": 12, "subsets": 5, "map": "cosine"},
+    "pixels": {"backbone": "image", "subsets": 3},
+    "gated backbone, padded unevenly": {"backbone": "efficientnet_b0", "resize": "bilinear", "image_size": 72},
+    "plain convolutions with biases": {"backbone": "vgg19", "strides": (4, 8)},
+    "residual, one block": {"backbone": "resnet18", "encoder_depth": 1},
+}
+
+
+def method_of(run, changes):
+    """A method with random weights and the config of ``run``, changed."""
+    torch.manual_seed(0)
+    method = SIVT(replace(load_settings(run).config, **changes)).eval()
+    method.feature_std.uniform_(0.5, 2)
+    return method
+
+
+def pictures(count, size):
+    return torch.randint(0, 256, (count, size, size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_copy_scores_as_the_method(tiny_run, name):
+    method = method_of(tiny_run, VARIANTS[name])
+    pixels = pictures(3, method.config.image_size)
+    want_maps, want = method.anomaly(pixels.permute(0, 3, 1, 2).float() / 255)
+    before = {key: value.clone() for key, value in method.state_dict().items()}
+    maps, scores = exportable(method)(pixels)
+    torch.testing.assert_close(scores, want, rtol=1e-4, atol=0)
+    torch.testing.assert_close(maps, want_maps, rtol=0, atol=1e-4 * float(want_maps.max()))
+    after = method.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant_as_onnx(tiny_run, name):
+    """Operators that only some variants use: each must have its ONNX form, for any batch."""
+    for package in ("onnx", "onnxscript"):
+        pytest.importorskip(package)
+    onnxruntime = pytest.importorskip("onnxruntime")
+    from vitlite.export.program import to_onnx
+
+    method = method_of(tiny_run, VARIANTS[name])
+    size = method.config.image_size
+    data = to_onnx(trace(method, size), {"vitlite": "0"})
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    for batch in (1, 3, 8):
+        pixels = pictures(batch, size)
+        want_maps, want = method.anomaly(pixels.permute(0, 3, 1, 2).float() / 255)
+        maps, scores = session.run(["maps", "scores"], {"images": pixels.numpy()})
+        np.testing.assert_allclose(scores, want.numpy(), rtol=1e-4)
+        np.testing.assert_allclose(maps, want_maps.numpy(), atol=1e-4 * float(want_maps.max()))
+
+
+def test_pt2_carries_its_metadata_and_no_paths(tiny_run):
+    from vitlite.engine.detector import Detector
+
+    detector = Detector(tiny_run, "cpu")
+    metadata = describe(detector.settings, detector.calibration)
+    data = to_pt2(trace(detector.method, 64), metadata)
+    score_pixels, text = read_pt2(data)
+    assert '"image_threshold"' in text
+    assert b"site-packages" not in data
+    pixels = pictures(5, 64)
+    np.testing.assert_allclose(score_pixels(pixels.numpy())[1], detector.score_pixels(pixels.numpy())[1], rtol=1e-4)
+
+
+def test_quiet_puts_logging_and_warnings_back():
+    import logging
+    import warnings
+
+    before = list(warnings.filters), logging.root.manager.disable
+    with pytest.raises(RuntimeError), quiet():
+        raise RuntimeError
+    assert (list(warnings.filters), logging.root.manager.disable) == before

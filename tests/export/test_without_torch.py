@@ -1,0 +1,88 @@
+"""Scoring an exported file in a process where torch, and all else that training needs, cannot be imported."""
+
+import csv
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vitlite.engine.detector import Detector
+from vitlite.engine.predict import predict
+
+BLOCKED = """
+import importlib.abc, sys
+NAMES = ("torch", "triton", "numba", "onnx", "onnxscript", "sklearn", "skimage")
+
+class Blocker(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in NAMES:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Blocker())
+from vitlite.cli import main
+main(sys.argv[1:])
+"""
+
+
+def blocked(*args):
+    command = [sys.executable, "-c", BLOCKED, *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def rows_of(path):
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def inputs(tiny_data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    Image.fromarray(np.full((40, 90), 128, np.uint8)).save(folder / "grey, wide.png")
+    (folder / "broken.png").write_bytes(b"\x89PNG\r\n")
+    return [tiny_data / "weave/test/scratch", tiny_data / "weave/test/good", folder]
+
+
+def test_predict(tiny_run, tiny_onnx, inputs, tmp_path):
+    result = blocked("predict", tiny_onnx, *inputs, "--out", tmp_path / "without", "--maps")
+    assert result.returncode == 0, result.stderr
+    assert "1 not read" in result.stdout
+    predict(Detector(tiny_run, "cpu"), [str(i) for i in inputs], tmp_path / "with", maps=True, quiet=True)
+    want, got = (rows_of(tmp_path / name / "predictions.csv") for name in ("with", "without"))
+    assert len(got) == len(want) > 6
+    for one, other in zip(got, want):
+        assert one["file"] == other["file"]
+        assert one["error"] == other["error"]
+        if one["error"]:
+            continue
+        assert float(one["score"]) == pytest.approx(float(other["score"]), rel=1e-4)
+        assert one["verdict"] == other["verdict"]
+        maps = [np.array(Image.open(tmp_path / name / one["map"])) for name in ("with", "without")]
+        np.testing.assert_allclose(maps[1], maps[0], atol=1e-4 * maps[0].max())
+        assert (tmp_path / "without" / one["overlay"]).is_file()
+
+
+def test_fail_on_defect_is_the_same(tiny_run, tiny_onnx, tiny_data, tmp_path):
+    picture = tiny_data / "weave/test/scratch"
+    rows = predict(Detector(tiny_run, "cpu"), [str(picture)], tmp_path / "a", quiet=True)
+    expected = int(any(row["verdict"] == "defect" for row in rows))
+    result = blocked("predict", tiny_onnx, picture, "--out", tmp_path / "b", "--fail-on-defect", "--no-overlays")
+    assert result.returncode == expected, result.stderr
+
+
+def test_what_needs_torch_says_so(tiny_run, tiny_data, tmp_path):
+    result = blocked("predict", tiny_run, tiny_data / "weave/test/good", "--out", tmp_path / "o")
+    assert result.returncode == 2
+    (line,) = result.stderr.strip().splitlines()
+    assert "needs torch" in line
+    assert not (tmp_path / "o").exists()
+
+
+def test_damaged_file(tmp_path, tiny_data):
+    (tmp_path / "bad.onnx").write_bytes(b"not a model")
+    result = blocked("predict", tmp_path / "bad.onnx", tiny_data / "weave/test/good", "--out", tmp_path / "o")
+    assert result.returncode == 2
+    (line,) = result.stderr.strip().splitlines()
+    assert "bad.onnx" in line
+    assert not (tmp_path / "o").exists()

@@ -1,0 +1,91 @@
+"""The library in three functions: train, evaluate, load. ``import vitlite`` has them and stays cheap."""
+
+import os
+import sys
+from pathlib import Path
+
+
+def train(data, out, *, method="sivt", category=None, preset="quick", seed=0, device="auto", **settings):
+    """Train a detector on good images and calibrate it on those that training leaves aside.
+
+    Args:
+        data: folder in MVTec layout, one category of it, or a plain folder of good images; None: a synthetic set.
+        out: folder for the run; must not hold one yet. ``vitlite train --resume --out OUT`` ends an interrupted one.
+        method: ``"sivt"``.
+        category: a name, or several as a list or with commas between, or ``"all"``, in one model.
+        preset: ``"quick"``, for two CPU cores, or ``"paper"``.
+        seed: of everything random, 0 or more.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+        settings: settings of the preset to change, such as ``epochs=50, holdout=0.2``.
+
+    Returns:
+        Detector: the trained run, loaded.
+
+    Raises:
+        UserError: one line that says what is wrong with the data, a setting or the folder.
+    """
+    from vitlite.engine.detector import Detector
+    from vitlite.engine.settings import RunSettings, apply_overrides, preset_config
+    from vitlite.engine.train import SYNTHETIC
+    from vitlite.engine.train import train as train_run
+    from vitlite.errors import UserError
+
+    if not isinstance(seed, int) or seed < 0:
+        raise UserError(f"seed={seed!r}: must be a whole number of 0 or more")
+    config = apply_overrides(preset_config(method, preset), [f"{key}={_plain(v)}" for key, v in settings.items()])
+    source = SYNTHETIC if data is None else str(Path(data).resolve())
+    if category is None:
+        category = "all" if data is None else ""
+    chosen = RunSettings(method, source, _plain(category), preset, seed, config)
+    train_run(chosen, out, device=device, say=lambda line: print(line, file=sys.stderr))
+    return Detector(out, device)
+
+
+def evaluate(run, data=None, category=None):
+    """Score a detector on labelled test images, at their original resolution.
+
+    Args:
+        run: a run's folder, or a detector.
+        data: labelled images in MVTec layout; default: the data of training.
+        category: a name, or several as a list or with commas between, or ``"all"``.
+
+    Returns:
+        dict: ``mean`` and ``categories``, by name, of ``image_auroc``, ``image_ap``, ``image_f1_max``, ``pixel_auroc``,
+        ``pixel_ap``, ``pixel_f1_max``, ``aupro_30``, ``aupro_05`` (0 to 1; None where there are no masks), and
+        ``about``: the contents of ``vitlite eval``'s results.json. Nothing is written.
+
+    Raises:
+        UserError: no such run or data, or a category without both good and defective test images.
+    """
+    from vitlite.engine.evaluate import evaluate as evaluate_run
+    from vitlite.errors import UserError
+
+    detector = load(run) if isinstance(run, (str, os.PathLike)) else run
+    if not hasattr(detector, "settings"):
+        raise UserError(f"{detector.path}: an exported file knows no data set; give the run that it was exported from")
+    category = None if category is None else _plain(category)
+    return evaluate_run(detector, data=data, category=category, say=lambda line: print(line, file=sys.stderr))
+
+
+def load(path, device="auto"):
+    """Load what ``train`` or ``vitlite export`` wrote.
+
+    Args:
+        path: a run's folder, or an exported .onnx file, which needs onnxruntime and no torch.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``; an .onnx file runs on the CPU.
+
+    Returns:
+        Predictor: ``detector.predict(image)`` gives a ``Prediction`` with ``score``, ``is_defect``, ``percentile``,
+        ``map`` and ``regions``, and a list of them for several images; safe to call from several threads.
+
+    Raises:
+        UserError: nothing of the kind there, or a damaged one.
+    """
+    from vitlite.engine.opening import open_detector
+
+    return open_detector(path, device)
+
+
+def _plain(value):
+    """A setting's value as the command line writes it."""
+    return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)

@@ -1,0 +1,135 @@
+"""Setting the thresholds of a finished run anew, from good images that training did not see. Nothing is trained."""
+
+import contextlib
+import hashlib
+import os
+from pathlib import Path
+
+from vitlite.data import Sample, list_images, open_dataset, scan
+from vitlite.data.reading import shown
+from vitlite.engine.calibrate import CALIBRATION_FILE, HELD_OUT, TARGET_FPR, calibrate, load_calibration
+from vitlite.engine.coverage import check_target
+from vitlite.engine.split import hold_out
+from vitlite.engine.train import SYNTHETIC, data_folder, fingerprint
+from vitlite.errors import UserError
+
+_OTHERS = "give good images that it has not seen with --good DIR"
+
+
+def recalibrate(detector, *, target_fpr=TARGET_FPR, good=(), quiet=False, say=print):
+    """Rewrite a run's calibration.json for another false-alarm rate or from other good images.
+
+    ``good`` holds files, folders and patterns; without it the share that training held out is taken, which needs the
+    data of training as it was. Returns what was written, and ``detector`` uses it from then on. Raises ``UserError``:
+    a rate outside (0, 1), a run that is not finished, data that is gone or has changed, images that were trained on.
+    """
+    check_target(target_fpr)
+    if not (detector.run / CALIBRATION_FILE).exists():
+        load_calibration(detector.run)  # says that training did not finish
+    if good:
+        samples, source = given(detector, good), ", ".join(shown(path) for path in good)
+    else:
+        samples, source = held_out_share(detector), HELD_OUT
+    detector.calibration = calibrate(
+        detector.method,
+        detector.settings,
+        detector.run,
+        samples,
+        detector.device,
+        held_out=True,
+        target_fpr=target_fpr,
+        source=source,
+        quiet=quiet,
+        say=say,
+    )
+    return detector.calibration
+
+
+def held_out_share(detector):
+    """The good images that training kept apart."""
+    share = detector.settings.config.holdout
+    held = training_split(detector)[1] if share > 0 else []
+    if not held:
+        raise UserError(f"{detector.run}: training held no good images out (holdout = {share}); {_OTHERS}")
+    return held
+
+
+def training_split(detector):
+    """(trained, held out) as training split its images. ``UserError`` where that can no longer be known."""
+    settings = detector.settings
+    try:
+        dataset = open_dataset(data_folder(settings, detector.run), settings.category or None)
+    except UserError as error:
+        raise UserError(f"{error} (the data of training, with the images that it held out); or {_OTHERS}") from error
+    trained, held = hold_out(dataset.train, settings.config.holdout, settings.seed)
+    # The split depends on which files there are: with one more or less, a trained image may pass for one held out.
+    # Training took the fingerprint of those that it could read; reading them all again is slow and seldom needed.
+    for samples in (lambda: trained, lambda: scan(trained)[0]):
+        if fingerprint(dataset.root, [s.path for s in samples()]) == detector.fingerprint:
+            return trained, held
+    raise UserError(
+        f"{settings.data}: images were added, removed or renamed since training, so that it is no longer known which "
+        f"were held out; {_OTHERS}"
+    )
+
+
+def given(detector, inputs):
+    """The images that ``--good`` stands for, as samples; refuses those that the run was trained on."""
+    categories = detector.settings.category.split(",")
+    found = {}
+    for path in inputs:
+        for image in folder_images(path) if os.path.isdir(path) else list_images([path]):
+            found.setdefault(os.path.abspath(image), image)
+    samples = [Sample(path, category_of(path, categories), "train", "good", 0, None) for path in found.values()]
+    refuse_trained(detector, samples)
+    return samples
+
+
+def folder_images(folder):
+    """A plain folder of good images, by the rules of training: a data set with defects among them is refused."""
+    dataset = open_dataset(folder, "all", need_train=False)
+    if dataset.layout != "folder":
+        raise UserError(f"--good {shown(folder)}: is a data set in MVTec layout; give a folder of good images alone")
+    return [sample.path for sample in dataset.train]
+
+
+def category_of(path, categories):
+    """A run of several categories knows an image's by the nearest folder of that name; "" where there is none."""
+    if len(categories) == 1:
+        return categories[0]
+    folders = Path(os.path.abspath(path)).parts[-2::-1]
+    return next((name for name in folders if name in categories), "")
+
+
+def refuse_trained(detector, samples):
+    """Images that were trained on, copies included, score too low; found where the data of training is still there."""
+    settings = detector.settings
+    folder = detector.run / SYNTHETIC if settings.data == SYNTHETIC else Path(settings.data)
+    trained = []
+    if folder.is_dir():
+        with contextlib.suppress(UserError):
+            trained = training_split(detector)[0]
+    # Only files of equal size can be equal, which spares reading most of them.
+    sizes = {size_of(s.path) for s in samples}
+    digests = {digest(s.path) for s in trained if size_of(s.path) in sizes} - {None}
+    seen = [s.path for s in samples if digests and digest(s.path) in digests]
+    if seen:
+        raise UserError(
+            f"--good: the run was trained on {len(seen)} of the {len(samples)} images, first {shown(seen[0])}; "
+            f"give others, or leave --good out to take those that training held out"
+        )
+
+
+def size_of(path):
+    try:
+        return os.stat(path).st_size
+    except OSError:  # reading it will say why
+        return -1
+
+
+def digest(path):
+    """SHA-256 of a file's bytes; None, which equals nothing that was trained on, where it cannot be read."""
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).digest()
+    except OSError:
+        return None

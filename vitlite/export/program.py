@@ -1,0 +1,153 @@
+"""A trained method as one graph from 8-bit pictures to maps and scores, and that graph as the bytes of a file."""
+
+import contextlib
+import copy
+import importlib.util
+import io
+import logging
+import warnings
+
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from vitlite.backbones.extractor import FeatureExtractor
+from vitlite.backbones.layers import ConvUnit
+from vitlite.errors import UserError
+from vitlite.export.metadata import INPUT, KEY, MAPS, PT2_FILE, SCORES, dumps
+
+OPSET = 18  # the oldest that torch's exporter writes directly, so the most runtimes read it
+NEEDED = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "pt2": ()}
+
+
+class Pictures(nn.Module):
+    """uint8 pictures (B, S, S, 3) to the method's maps (B, S, S) and scores (B,), float32."""
+
+    def __init__(self, method):
+        super().__init__()
+        self.method = method
+
+    def forward(self, images):
+        return self.method.anomaly(images.permute(0, 3, 1, 2).float() / 255)
+
+
+def exportable(method):
+    """A copy of a method, in float32 on the CPU, that computes the same with operators every runtime has.
+
+    The fused backbone calls oneDNN and cuts batches by the number of threads; here it is ordinary convolutions with
+    the batch norms folded in.
+    """
+    twin = copy.deepcopy(method)
+    twin.load_state_dict(method.state_dict())  # drops whatever the method has derived from its weights
+    for module in list(twin.modules()):
+        if isinstance(module, ConvUnit):
+            fold(module)
+        elif isinstance(module, FeatureExtractor):
+            keep_plain(module)
+    return Pictures(twin.float().cpu()).eval().requires_grad_(False)
+
+
+def fold(unit):
+    """Batch norm into the convolution before it, in float64."""
+    norm, conv = unit.norm, unit.conv
+    if norm is None:
+        return
+    statistics = (t.double() for t in (norm.running_mean, norm.running_var))
+    scale = (t.double() for t in (norm.weight, norm.bias))
+    bias = None if conv.bias is None else conv.bias.double()
+    weight, bias = fuse_conv_bn_weights(conv.weight.double(), bias, *statistics, norm.eps, *scale)
+    conv.weight, conv.bias = (nn.Parameter(t.detach().float(), requires_grad=False) for t in (weight, bias))
+    unit.norm = None
+
+
+def keep_plain(extractor):
+    """``extractor.fused()`` returns the extractor itself from now on."""
+    extractor.fused = lambda: extractor
+
+
+def trace(method, size):
+    """The exported program of a method for pictures of side ``size`` and any batch size."""
+    example = torch.randint(0, 256, (2, size, size, 3), dtype=torch.uint8)
+    shapes = {"images": {0: torch.export.Dim("batch", min=1)}}
+    # Without the context every no_grad inside becomes a sub-graph, which the verifier refuses.
+    with quiet(), torch.no_grad():
+        module = exportable(method)
+        module(example)  # what a method makes on its first call would otherwise be made of traced tensors
+        program = torch.export.export(module, (example,), dynamic_shapes=shapes, strict=False)
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # names the source files of this machine
+    return program
+
+
+def to_onnx(program, metadata):
+    """The bytes of an ONNX file; checked with onnx's own checker."""
+    import onnx
+
+    with quiet():
+        written = torch.onnx.export(
+            program, dynamo=True, input_names=[INPUT], output_names=[MAPS, SCORES], opset_version=OPSET, verbose=False
+        )
+    model = written.model_proto
+    model.producer_name, model.producer_version = "vitlite", metadata["vitlite"]
+    # The exporter leaves the places of this machine's source files in every node.
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    name_batch(model.graph)
+    onnx.helper.set_model_props(model, {KEY: dumps(metadata)})
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString()
+
+
+def name_batch(graph):
+    """Calls the dynamic dimension ``batch`` instead of the exporter's symbol, also in shapes computed from it."""
+    symbol = graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param:
+                dim.dim_param = dim.dim_param.replace(symbol, "batch")
+
+
+def to_pt2(program, metadata):
+    """The bytes of a pt2 archive; the metadata are its extra file ``vitlite.json``."""
+    file = io.BytesIO()
+    with quiet():
+        torch.export.save(program, file, extra_files={PT2_FILE: dumps(metadata)})
+    return file.getvalue()
+
+
+def read_pt2(data):
+    """``(function, metadata text)`` of a pt2 archive's bytes; the function takes and gives numpy arrays.
+
+    For files that this process has made: torch.export.load is no reader for files of unknown origin.
+    """
+    extra = {PT2_FILE: ""}
+    with quiet():
+        module = torch.export.load(io.BytesIO(data), extra_files=extra).module()
+
+    def score_pixels(pixels):
+        with torch.no_grad():
+            return tuple(t.numpy() for t in module(torch.from_numpy(pixels)))
+
+    text = extra[PT2_FILE]
+    return score_pixels, text.decode("utf-8") if isinstance(text, bytes) else text
+
+
+def require_packages(kind):
+    """``UserError`` names what a format needs and is not installed."""
+    missing = [name for name in NEEDED[kind] if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f"--format {kind}: needs {', '.join(missing)}: pip install 'vitlite[onnx]'")
+
+
+@contextlib.contextmanager
+def quiet():
+    """The exporters warn about their own insides, and about packages that nobody asked for."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
