@@ -97,6 +97,7 @@ def test_resume_refuses_other_images(tiny_run, tiny_data, tmp_path):
     run, data = tmp_path / "run", tmp_path / "data"
     shutil.copytree(tiny_run, run)
     shutil.copytree(tiny_data, data)
+    (run / "calibration.json").unlink()  # interrupted before the end
     next((data / "weave/train/good").glob("*.png")).unlink()
     settings = replace(load_settings(run), data=str(data))
     with pytest.raises(UserError, match="not the training images"):
