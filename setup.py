@@ -2,12 +2,24 @@
 
 The fused operators are compiled when torch and a C++ compiler are visible to the build, which needs
 ``pip install --no-build-isolation``. Otherwise the package installs as pure Python and ``vitlite doctor`` says so.
+``VITLITE_NO_EXT=1`` skips the compilation.
 """
 
+import json
+import os
+import sys
+import tempfile
+from glob import glob
+
 from setuptools import find_namespace_packages, setup
+from setuptools.command.build_py import build_py
 
 # Top-level folders that install under the package, so that no plain `kernels`, `cli` or `bench` lands in site-packages.
 ROOMS = {"vitlite.kernels": "kernels", "vitlite.cli": "cli", "vitlite.bench": "bench"}
+# The stable ABI of the oldest torch that the package accepts: one build runs with that and every later one.
+TARGET_TORCH = "0x020a000000000000"
+# What became of the compilation, for `vitlite doctor`; installed beside the operators.
+BUILD_INFO = "_build_info.json"
 
 
 def package_map():
@@ -18,7 +30,118 @@ def package_map():
     return packages
 
 
+def why_no_extensions():
+    """None if the extensions can be compiled here, or else the reason why not."""
+    if os.environ.get("VITLITE_NO_EXT", "0") not in ("", "0"):
+        return "VITLITE_NO_EXT was set when vitlite was installed"
+    try:
+        import torch.utils.cpp_extension  # noqa: F401
+    except ImportError as error:
+        return (
+            f"torch could not be imported when vitlite was installed ({error}); "
+            "install torch first, then vitlite with pip install --no-build-isolation"
+        )
+    return None
+
+
+def extensions():
+    """The libraries to compile. CUDA's, ``vitlite.kernels._C_cuda`` from csrc/cuda, belongs here once it exists."""
+    from torch.utils.cpp_extension import CppExtension
+
+    if sys.platform == "win32":
+        flags = ["/O2", "/std:c++20"]
+    else:
+        # Comparisons, infinities and not-a-numbers keep their meaning, and only what is written fused is fused.
+        flags = ["-O3", "-std=c++20", "-g0", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno"]
+        # Vectors are passed between inlined functions only; GCC's own AVX-512 headers trip the other warning.
+        flags += ["-Wno-psabi", "-Wno-maybe-uninitialized", "-Wno-unknown-warning-option"]
+    return [
+        CppExtension(
+            "vitlite.kernels._C",
+            sorted(["csrc/library.cpp", *glob("csrc/common/*.cpp"), *glob("csrc/cpu/*.cpp")]),
+            depends=sorted(glob("csrc/**/*.h", recursive=True)),
+            extra_compile_args=flags,
+            define_macros=[("TORCH_TARGET_VERSION", TARGET_TORCH)],
+            py_limited_api=True,
+        )
+    ]
+
+
+def write_build_info(folder, reason):
+    os.makedirs(folder, exist_ok=True)
+    with open(os.path.join(folder, BUILD_INFO), "w") as file:
+        json.dump({"compiled": reason is None, "reason": reason}, file)
+    if reason is not None:
+        print(f"vitlite: installing without compiled operators: {reason}", file=sys.stderr)
+
+
+def optional_build_ext():
+    """torch's build command, which lets the installation go on when a compilation fails, and keeps the reason."""
+    from torch.utils.cpp_extension import BuildExtension
+
+    class OptionalBuildExt(BuildExtension):
+        def run(self):
+            reason, log, folder = None, _Log(), self.kernels_folder()
+            try:
+                with log:
+                    super().run()
+            except Exception as error:
+                reason = f"the compilation failed: {log.first_error() or error}"
+                # The commands that follow copy the extensions of this list, and there are none.
+                self.extensions = self.distribution.ext_modules = []
+            write_build_info(folder, reason)
+
+        def kernels_folder(self):
+            if self.inplace:
+                return ROOMS["vitlite.kernels"]
+            return os.path.join(self.build_lib, "vitlite", "kernels")
+
+        def get_export_symbols(self, ext):
+            return []  # the library is no Python module
+
+    return OptionalBuildExt
+
+
+class _Log:
+    """Keeps what the compiler prints, which goes past Python, and prints it when the block is left."""
+
+    def __enter__(self):
+        self.file = tempfile.TemporaryFile()
+        self.saved = [os.dup(1), os.dup(2)]
+        sys.stdout.flush()
+        os.dup2(self.file.fileno(), 1)
+        os.dup2(self.file.fileno(), 2)
+
+    def __exit__(self, *_):
+        sys.stdout.flush()
+        for number, saved in zip((1, 2), self.saved):
+            os.dup2(saved, number)
+            os.close(saved)
+        self.file.seek(0)
+        self.text = self.file.read().decode(errors="replace")
+        self.file.close()
+        sys.stderr.write(self.text)
+
+    def first_error(self):
+        lines = [line.strip() for line in self.text.splitlines()]
+        return next((line for line in lines if "error" in line.lower() or "not found" in line), None)
+
+
+class PurePython(build_py):
+    """Without extensions there is no build_ext; the reason is written here."""
+
+    def run(self):
+        super().run()
+        folder = ROOMS["vitlite.kernels"] if self.editable_mode else os.path.join(self.build_lib, "vitlite", "kernels")
+        write_build_info(folder, REASON)
+
+
+REASON = why_no_extensions()
 setup(
     packages=package_map(),
     package_dir={"vitlite": "vitlite", **ROOMS},
+    ext_modules=extensions() if REASON is None else [],
+    cmdclass={"build_ext": optional_build_ext()} if REASON is None else {"build_py": PurePython},
+    # Tags a wheel for every Python from 3.10 on.
+    options={"bdist_wheel": {"py_limited_api": "cp310"}} if REASON is None else {},
 )

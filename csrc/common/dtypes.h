@@ -1,0 +1,34 @@
+// The four floating dtypes as the kernels see them, and conversions that need no instruction set.
+#pragma once
+
+#include <torch/headeronly/core/ScalarType.h>
+
+#include <cstdint>
+#include <cstring>
+
+namespace vitlite {
+
+enum class Kind { float32, float64, float16, bfloat16 };
+
+inline Kind kind_of(torch::headeronly::ScalarType type) {
+  switch (type) {
+    case torch::headeronly::ScalarType::Double:
+      return Kind::float64;
+    case torch::headeronly::ScalarType::Half:
+      return Kind::float16;
+    case torch::headeronly::ScalarType::BFloat16:
+      return Kind::bfloat16;
+    default:
+      return Kind::float32;
+  }
+}
+
+inline int64_t bytes_of(Kind kind) {
+  return kind == Kind::float64 ? 8 : kind == Kind::float32 ? 4 : 2;
+}
+
+// IEEE binary16, bit by bit; subnormals, infinities and not-a-numbers included.
+float half_to_float(uint16_t half);
+uint16_t float_to_half(float value);
+
+}  // namespace vitlite

@@ -1,0 +1,79 @@
+// Compiles the file named by VITLITE_KERNEL three times, for the plain instruction set of the target, for AVX2 with FMA
+// and for AVX-512, in the namespaces vitlite::baseline, vitlite::avx2 and vitlite::avx512. Include every other header
+// first, this one last:
+//
+//   #define VITLITE_KERNEL "../cpu/ssim_kernel.h"
+//   #include "../common/each_isa.h"
+//
+// and call the best one with VITLITE_ISA_CALL(function(arguments)); all three have the same signatures. No lambdas in a
+// kernel: compilers disagree about whether they inherit the instruction set.
+
+#include "isa.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#define VL_BYTES 16
+namespace vitlite::baseline {
+#include "simd.h"
+#include VITLITE_KERNEL
+}  // namespace vitlite::baseline
+#undef VL_BYTES
+#undef VL_INLINE
+
+#if defined(__x86_64__)
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,f16c")
+#endif
+#define VL_BYTES 32
+#define VL_AVX2
+namespace vitlite::avx2 {
+#include "simd.h"
+#include VITLITE_KERNEL
+}  // namespace vitlite::avx2
+#undef VL_AVX2
+#undef VL_BYTES
+#undef VL_INLINE
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,prefer-vector-width=512")
+#endif
+#define VL_BYTES 64
+#define VL_AVX512
+namespace vitlite::avx512 {
+#include "simd.h"
+#include VITLITE_KERNEL
+}  // namespace vitlite::avx512
+#undef VL_AVX512
+#undef VL_HAS_JOINED
+#undef VL_BYTES
+#undef VL_INLINE
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+#define VITLITE_ISA_CALL(call)                                             \
+  (::vitlite::isa_level() == 2   ? ::vitlite::avx512::call                 \
+   : ::vitlite::isa_level() == 1 ? ::vitlite::avx2::call                   \
+                                 : ::vitlite::baseline::call)
+
+#else
+
+#define VITLITE_ISA_CALL(call) (::vitlite::baseline::call)
+
+#endif

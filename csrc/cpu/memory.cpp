@@ -1,0 +1,227 @@
+// Reading from a memory (Gong et al. 2019, equations 3 to 7 and 9) on the CPU: matrix products around one pass over
+// the rows between them, for blocks of rows, so that only a block of the (T, N) weights is held at a time.
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <tuple>
+
+#include "../common/dtypes.h"
+#include "../common/products.h"
+#include "../common/huge_pages.h"
+#include "../common/tensors.h"
+#include "memory_rows.h"
+#include "product.h"
+
+#define VITLITE_KERNEL "../cpu/memory_kernel.h"
+#include "../common/each_isa.h"
+
+namespace vitlite {
+namespace {
+
+// Elements of a block of weights, and the fewest rows of one: fewer make the matrix products slow.
+constexpr int64_t kBlockElements = 1 << 20, kFewestRows = 64;
+// Elements that are worth another thread.
+constexpr int64_t kGrain = 1 << 13;
+
+// Blocks of about the same size, a multiple of what the matrix products take at a time on one or several threads.
+int64_t block_rows(int64_t rows, int64_t items) {
+  constexpr int64_t kMultiple = 84;
+  const int64_t most = std::max(kFewestRows, kBlockElements / items), blocks = std::max<int64_t>(1, (rows + most - 1) / most);
+  return std::min(rows, ((rows + blocks - 1) / blocks + kMultiple - 1) / kMultiple * kMultiple);
+}
+
+template <class Work>
+void for_rows(int64_t rows, int64_t columns, const Work& work) {
+  torch::stable::parallel_for(0, rows, std::max<int64_t>(1, kGrain / columns), work);
+}
+
+template <class T>
+T* data_of(const Tensor& tensor) {
+  return static_cast<T*>(tensor.mutable_data_ptr());
+}
+
+// The arguments of one call in memory order.
+struct Memory {
+  Tensor z, items;
+  int64_t rows, count, channels;
+  double threshold, eps;
+
+  Memory(const Tensor& z_in, const Tensor& items_in, double threshold, double eps)
+      : z(in_memory_order(z_in)),
+        items(in_memory_order(items_in)),
+        threshold(threshold),
+        eps(eps) {
+    STD_TORCH_CHECK(z.dim() == 2 && items.dim() == 2, "memory_read: expected z (T, C) and items (N, C)");
+    rows = z.size(0);
+    count = items.size(0);
+    channels = z.size(1);
+    STD_TORCH_CHECK(items.size(1) == channels && count > 0 && channels > 0, "items: wrong shape");
+    const Kind kind = checked_kind(z, "z");
+    STD_TORCH_CHECK(kind == Kind::float32 || kind == Kind::float64, "z: expected float32 or float64");
+    STD_TORCH_CHECK(items.scalar_type() == z.scalar_type(), "items: another dtype than z");
+  }
+
+  bool is_double() const {
+    return kind_of(z.scalar_type()) == Kind::float64;
+  }
+  Tensor empty(int64_t rows, int64_t columns) const {
+    const int64_t shape[2] = {rows, columns};
+    return huge_pages(torch::stable::new_empty(z, torch::headeronly::IntHeaderOnlyArrayRef(shape, 2)));
+  }
+  template <class T>
+  Tensor unit_items() const {
+    const Tensor unit = empty(count, channels);
+    const T* from = data_of<T>(items);
+    T* to = data_of<T>(unit);
+    for_rows(count, channels, [&](int64_t begin, int64_t end) {
+      const int64_t at = begin * channels;
+      VITLITE_ISA_CALL(memory_unit_rows(from + at, end - begin, channels, to + at));
+    });
+    return unit;
+  }
+};
+
+template <class T>
+void forward(const Memory& memory, const Tensor& output, const Tensor& entropy, const Tensor& softmax) {
+  const int64_t n = memory.count, c = memory.channels, block = block_rows(memory.rows, n);
+  const bool keep = softmax.numel() > 0;
+  const Tensor unit = memory.unit_items<T>(), weights = memory.empty(block, n);
+  const RightFactor<T> to_scores(Matrix<T>(data_of<T>(unit), n, c).transposed());
+  const RightFactor<T> to_output(Matrix<T>(data_of<T>(memory.items), n, c));
+  for (int64_t begin = 0; begin < memory.rows; begin += block) {
+    const int64_t count = std::min(block, memory.rows - begin);
+    const T* z = data_of<T>(memory.z) + begin * c;
+    T* scores = keep ? data_of<T>(softmax) + begin * n : data_of<T>(weights);
+    to_scores.multiply(Matrix<T>(z, count, c), scores);
+    const MemoryRows<T> rows{n, c, T(memory.threshold), T(memory.eps), z, scores, data_of<T>(weights),
+                             data_of<T>(entropy) + begin};
+    for_rows(count, n, [&](int64_t first, int64_t last) { VITLITE_ISA_CALL(memory_forward_rows(rows, first, last)); });
+    to_output.multiply(Matrix<T>(data_of<T>(weights), count, n), data_of<T>(output) + begin * c);
+  }
+}
+
+// `save` asks for the softmax (T, N), without which the backward pass computes it a second time.
+std::tuple<Tensor, Tensor, Tensor> memory_read_forward(const Tensor& z, const Tensor& items, double threshold,
+                                                       double eps, bool save) {
+  const Memory memory(z, items, threshold, eps);
+  const Tensor output = memory.empty(memory.rows, memory.channels);
+  const Tensor softmax = save ? memory.empty(memory.rows, memory.count) : memory.empty(0, 0);
+  const int64_t shape[1] = {memory.rows};
+  const Tensor entropy = torch::stable::new_empty(z, torch::headeronly::IntHeaderOnlyArrayRef(shape, 1));
+  if (memory.is_double()) {
+    forward<double>(memory, output, entropy, softmax);
+  } else {
+    forward<float>(memory, output, entropy, softmax);
+  }
+  return {output, entropy, softmax};
+}
+
+struct Grads {
+  Tensor output, entropy, softmax;
+  Tensor z, items;  // results; empty where not wanted
+  bool need_z, need_items;
+};
+
+template <class T>
+void backward(const Memory& memory, const Grads& grads) {
+  const int64_t n = memory.count, c = memory.channels, block = block_rows(memory.rows, n);
+  const bool kept = grads.softmax.numel() > 0;
+  const Tensor unit = memory.unit_items<T>(), weights = memory.empty(block, n), scores = memory.empty(block, n);
+  const Tensor softmax = kept ? grads.softmax : memory.empty(block, n);
+  const Tensor by_weights = grads.need_items ? memory.empty(n, c) : memory.empty(0, 0);
+  const Matrix<T> unit_items(data_of<T>(unit), n, c), items(data_of<T>(memory.items), n, c);
+  const RightFactor<T> to_weights(items.transposed());
+  RightFactor<T> to_scores, to_z, rows_of_z, rows_of_grad;
+  if (!kept) to_scores.set(unit_items.transposed());
+  if (grads.need_z) to_z.set(unit_items);
+  for (int64_t begin = 0; begin < memory.rows; begin += block) {
+    const int64_t count = std::min(block, memory.rows - begin);
+    const Matrix<T> z(data_of<T>(memory.z) + begin * c, count, c);
+    const Matrix<T> grad_output(data_of<T>(grads.output) + begin * c, count, c);
+    T* p = data_of<T>(softmax) + (kept ? begin * n : 0);
+    if (!kept) {
+      to_scores.multiply(z, p);
+      for_rows(count, n, [&](int64_t first, int64_t last) {
+        VITLITE_ISA_CALL(memory_softmax_rows(z.data, c, p, n, first, last));
+      });
+    }
+    to_weights.multiply(grad_output, data_of<T>(scores));
+    const MemoryGradRows<T> rows{n,
+                                 c,
+                                 T(memory.threshold),
+                                 T(memory.eps),
+                                 z.data,
+                                 p,
+                                 data_of<T>(weights),
+                                 data_of<T>(scores),
+                                 data_of<T>(grads.entropy) + begin};
+    for_rows(count, n, [&](int64_t first, int64_t last) { VITLITE_ISA_CALL(memory_backward_rows(rows, first, last)); });
+    const Matrix<T> by_scores(data_of<T>(scores), count, n);
+    if (grads.need_z) {
+      T* to = data_of<T>(grads.z) + begin * c;
+      to_z.multiply(by_scores, to);
+      for_rows(count, c, [&](int64_t first, int64_t last) {
+        VITLITE_ISA_CALL(memory_unit_backward_rows(z.data + first * c, last - first, c, false,
+                                                   static_cast<const T*>(nullptr), to + first * c));
+      });
+    }
+    if (grads.need_items) {
+      rows_of_z.set(z);
+      rows_of_z.multiply(by_scores.transposed(), data_of<T>(grads.items), begin > 0);
+      rows_of_grad.set(grad_output);
+      rows_of_grad.multiply(Matrix<T>(data_of<T>(weights), count, n).transposed(), data_of<T>(by_weights), begin > 0);
+    }
+  }
+  if (grads.need_items) {
+    const T* more = data_of<T>(by_weights);
+    T* to = data_of<T>(grads.items);
+    if (memory.rows == 0) {
+      std::fill(to, to + n * c, T(0));
+      return;
+    }
+    for_rows(n, c, [&](int64_t first, int64_t last) {
+      VITLITE_ISA_CALL(memory_unit_backward_rows(items.data + first * c, last - first, c, true, more + first * c,
+                                                 to + first * c));
+    });
+  }
+}
+
+// `softmax` is the third result of the forward operator, or empty.
+std::tuple<Tensor, Tensor> memory_read_backward(const Tensor& grad_output, const Tensor& grad_entropy, const Tensor& z,
+                                                const Tensor& items, const Tensor& softmax, double threshold,
+                                                double eps, bool need_z, bool need_items) {
+  const Memory memory(z, items, threshold, eps);
+  STD_TORCH_CHECK(grad_output.dim() == 2 && grad_output.size(0) == memory.rows &&
+                      grad_output.size(1) == memory.channels && grad_output.scalar_type() == memory.z.scalar_type(),
+                  "grad_output: wrong shape or dtype");
+  STD_TORCH_CHECK(grad_entropy.numel() == memory.rows && grad_entropy.scalar_type() == memory.z.scalar_type(),
+                  "grad_entropy: wrong shape or dtype");
+  STD_TORCH_CHECK(softmax.numel() == 0 || (softmax.numel() == memory.rows * memory.count && softmax.is_contiguous() &&
+                                           softmax.scalar_type() == memory.z.scalar_type()),
+                  "softmax: wrong shape or dtype");
+  const Grads grads{in_memory_order(grad_output),
+                    in_memory_order(grad_entropy),
+                    softmax,
+                    need_z ? memory.empty(memory.rows, memory.channels) : memory.empty(0, 0),
+                    need_items ? memory.empty(memory.count, memory.channels) : memory.empty(0, 0),
+                    need_z,
+                    need_items};
+  if (memory.is_double()) {
+    backward<double>(memory, grads);
+  } else {
+    backward<float>(memory, grads);
+  }
+  return {grads.z, grads.items};
+}
+
+}  // namespace
+}  // namespace vitlite
+
+STABLE_TORCH_LIBRARY_IMPL(vitlite, CPU, m) {
+  m.impl("memory_read_forward", TORCH_BOX(&vitlite::memory_read_forward));
+  m.impl("memory_read_backward", TORCH_BOX(&vitlite::memory_read_backward));
+}

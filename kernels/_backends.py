@@ -1,0 +1,51 @@
+"""Which backend serves a call: the table behind ``backend=`` and ``backends()``."""
+
+DEVICES = ("cpu", "cuda")
+
+
+class Backends:
+    """The backends of one operator, best first.
+
+    Availability is settled when the table is made, not when an operator is called: a call is one dictionary look-up,
+    which torch.compile traces without a graph break.
+
+    Args:
+        op: name of the public function, for messages.
+        table: (backend, device type or None for every device, None if available or else the reason why not).
+    """
+
+    def __init__(self, op, table):
+        self.op = op
+        self.table = table
+        self.choice = {}
+        for name, device, reason in reversed(table):
+            for covered in DEVICES if device is None else (device,):
+                if reason is None:
+                    self.choice["auto", covered] = self.choice[name, covered] = name
+
+    def pick(self, backend, device):
+        """Name of the backend that serves ``backend`` on this device type; a ValueError says why there is none."""
+        chosen = self.choice.get((backend, device))
+        return self.fallback(backend, device) if chosen is None else chosen
+
+    def fallback(self, backend, device):
+        everywhere = [name for name, where, reason in self.table if where is None and reason is None]
+        if everywhere and device not in DEVICES and backend in ("auto", *everywhere):
+            return everywhere[0] if backend == "auto" else backend
+        reasons = [
+            reason for name, where, reason in self.table if name == backend and where in (None, device) and reason
+        ]
+        known = list(dict.fromkeys(name for name, _, _ in self.table))
+        if reasons:
+            raise ValueError(f"backend: {backend!r} of {self.op} is not available: {reasons[0]}")
+        if backend in known:
+            raise ValueError(f"backend: {backend!r} of {self.op} does not run on {device} tensors")
+        raise ValueError(f"backend: {backend!r} is not one of auto, {', '.join(known)}")
+
+    def describe(self):
+        """The entry of ``backends()`` for this operator."""
+        return {
+            "auto": {device: self.choice["auto", device] for device in DEVICES if ("auto", device) in self.choice},
+            "available": list(dict.fromkeys(name for name, _, reason in self.table if reason is None)),
+            "unavailable": {name: reason for name, _, reason in self.table if reason is not None},
+        }

@@ -1,0 +1,84 @@
+"""Loads the compiled libraries once, remembers why one could not be loaded, and completes what they leave open.
+
+torch's operator table is one for the whole process and its names are under ``vitlite::``. A second copy of this
+folder (one installed, one copied into a project) therefore finds the operators of the first and uses those, if the
+schemas are the same.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+
+HERE = Path(__file__).parent
+NAMESPACE = "vitlite"
+# Dispatch key -> the library that brings its kernels.
+LIBRARIES = {"CPU": "_C", "CUDA": "_C_cuda"}
+
+_definitions = torch.library.Library(NAMESPACE, "FRAGMENT")
+_conflicts = {}
+
+
+def registered_schema(op):
+    """Schema of ``vitlite::op`` as text, or None where nobody has defined it."""
+    packet = getattr(torch.ops.vitlite, op, None)
+    return None if packet is None else str(packet.default._schema)
+
+
+def _load(name):
+    """None if the library is in place, or else the reason why not."""
+    if name == "_C" and registered_schema("isa_level") is not None:
+        return None  # another copy of this folder has brought it
+    if name == "_C" and any(op.startswith(f"{NAMESPACE}::") for op in torch._C._dispatch_get_all_op_names()):
+        return "another copy of these operators, without compiled ones, was imported before"
+    found = sorted(HERE.glob(f"{name}.*so")) + sorted(HERE.glob(f"{name}*.pyd"))
+    if not found:
+        return _build_reason(name)
+    try:
+        torch.ops.load_library(found[0])
+    except OSError as error:
+        return f"{found[0].name} could not be loaded: {' '.join(str(error).split())}"
+    return None
+
+
+def _build_reason(name):
+    try:
+        reason = json.loads((HERE / "_build_info.json").read_text())["reason"]
+    except (OSError, ValueError, KeyError):
+        reason = None
+    return f"{name} is not built" + (f": {reason}" if reason else "")
+
+
+# Library -> None, or the reason why it is not there.
+errors = {name: _load(name) for name in LIBRARIES.values()}
+
+
+def define(schema, fake):
+    """Makes sure that an operator exists, and tells torch.compile and export the shapes that it returns.
+
+    Args:
+        schema: such as "ssim_forward(Tensor x, ...) -> Tensor", the same text as in csrc/library.cpp.
+        fake: function of the same arguments that returns empty tensors of the right shapes and dtypes.
+    """
+    op = schema[: schema.index("(")]
+    wanted = torch._C.parse_schema(f"{NAMESPACE}::{schema}")
+    present = registered_schema(op)
+    if present is None:
+        _definitions.define(schema)
+    elif present != str(wanted):
+        _conflicts[op] = f"the {op} that is loaded has another schema; build vitlite again ({present})"
+        return
+    try:
+        torch.library.register_fake(f"{NAMESPACE}::{op}", fake, lib=_definitions)
+    except RuntimeError as error:
+        if "already has" not in str(error):
+            raise  # only a second copy of this folder may find it done
+
+
+def why_not(op, key="CPU"):
+    """None if a compiled kernel serves ``vitlite::op`` for this dispatch key, or else the reason in one line."""
+    if op in _conflicts:
+        return _conflicts[op]
+    if torch._C._dispatch_has_kernel_for_dispatch_key(f"{NAMESPACE}::{op}", key):
+        return None
+    return errors[LIBRARIES[key]] or f"{LIBRARIES[key]} has no {op}; build vitlite again"

@@ -1,0 +1,5 @@
+"""Scaled dot-product attention."""
+
+from .op import attention
+
+__all__ = ["attention"]

@@ -1,0 +1,104 @@
+"""What the mixture log-likelihood is: the numpy oracle of the tests, its gradients, and the eager torch yardstick.
+
+log p(y) = logsumexp_k (log pi_k - sum_d ((y_d - mu_kd) / sigma_kd)^2 / 2 - sum_d log sigma_kd - D/2 log 2 pi), the
+mixture density network of Bishop 1994 with diagonal covariance; pi is the softmax of the logits.
+"""
+
+import math
+
+import numpy as np
+import torch
+from torch.nn.functional import linear, softplus
+
+
+def gmm_log_likelihood_numpy(y, logits, mean, std):
+    """(T,) in float64 of y (T, D), logits (T, K), mean (T, K, D) and std (T, K, D) or (T, K, 1)."""
+    y, logits, mean, std = _double(y, logits, mean, std)
+    return _logsumexp(_joint(y, logits, mean, std))
+
+
+def gmm_log_likelihood_grad_numpy(grad, y, logits, mean, std):
+    """Gradients for y, logits, mean and std in float64, given that of the log-likelihood (T,)."""
+    grad, y, logits, mean, std = _double(grad, y, logits, mean, std)
+    joint = _joint(y, logits, mean, std)
+    share = grad[:, None] * np.exp(joint - _logsumexp(joint)[:, None])
+    grad_logits = share - grad[:, None] * np.exp(_log_softmax(logits))
+    z = (y[:, None] - mean) / std
+    grad_mean = share[:, :, None] * z / std
+    grad_std = share[:, :, None] * (z * z - 1) / std
+    if std.shape[2] == 1:
+        grad_std = grad_std.sum(2, keepdims=True)
+    return -grad_mean.sum(1), grad_logits, grad_mean, grad_std
+
+
+def gmm_log_likelihood_torch(y, logits, mean, std):
+    """The same in eager torch, in the dtype of the inputs; a few (T, K, D) tensors are materialised."""
+    z = (y.unsqueeze(1) - mean) / std
+    log_det = torch.log(std).sum(2) * (mean.shape[2] // std.shape[2] if std.shape[2] else 1)
+    joint = torch.log_softmax(logits, 1) - 0.5 * (z * z).sum(2) - log_det - 0.5 * math.log(2 * math.pi) * y.shape[1]
+    return torch.logsumexp(joint, 1)
+
+
+def linear_gmm_log_likelihood_numpy(
+    x, y, w_logits, w_mean, w_std, b_logits=None, b_mean=None, b_std=None, min_std=1e-3
+):
+    """(T,) in float64: the mixture density head on x (T, F), then the log-likelihood of y (T, D)."""
+    head = _head(*_double(x, y, w_logits, w_mean, w_std, b_logits, b_mean, b_std), min_std)
+    return gmm_log_likelihood_numpy(*head[:4])
+
+
+def linear_gmm_log_likelihood_grad_numpy(
+    grad, x, y, w_logits, w_mean, w_std, b_logits=None, b_mean=None, b_std=None, min_std=1e-3
+):
+    """Gradients in float64 for x, y and the six parameters, in the order of the arguments (biases always included)."""
+    grad, x, y, w_logits, w_mean, w_std, b_logits, b_mean, b_std = _double(
+        grad, x, y, w_logits, w_mean, w_std, b_logits, b_mean, b_std
+    )
+    y, logits, mean, std, raw = _head(x, y, w_logits, w_mean, w_std, b_logits, b_mean, b_std, min_std)
+    grad_y, grad_logits, grad_mean, grad_std = gmm_log_likelihood_grad_numpy(grad, y, logits, mean, std)
+    grad_mean = grad_mean.reshape(len(x), -1)
+    grad_raw = (grad_std * np.exp(-np.logaddexp(0, -raw))).reshape(len(x), -1)
+    grad_x = grad_logits @ w_logits + grad_mean @ w_mean + grad_raw @ w_std
+    grads = (grad_logits, grad_mean, grad_raw)
+    return grad_x, grad_y, *(g.T @ x for g in grads), *(g.sum(0) for g in grads)
+
+
+def linear_gmm_log_likelihood_torch(
+    x, y, w_logits, w_mean, w_std, b_logits=None, b_mean=None, b_std=None, min_std=1e-3
+):
+    """The same in eager torch, in the dtype of the inputs; means and deviations (T, K, D) are materialised."""
+    shape = (x.shape[0], w_logits.shape[0], y.shape[1])
+    mean = linear(x, w_mean, b_mean).view(shape)
+    std = softplus(linear(x, w_std, b_std)).view(shape) + min_std
+    return gmm_log_likelihood_torch(y, linear(x, w_logits, b_logits), mean, std)
+
+
+def _head(x, y, w_logits, w_mean, w_std, b_logits, b_mean, b_std, min_std):
+    shape = (len(x), len(w_logits), y.shape[1])
+    logits, mean, raw = (x @ w.T for w in (w_logits, w_mean, w_std))
+    logits = logits if b_logits is None else logits + b_logits
+    mean = (mean if b_mean is None else mean + b_mean).reshape(shape)
+    raw = (raw if b_std is None else raw + b_std).reshape(shape)
+    return y, logits, mean, np.logaddexp(0, raw) + min_std, raw
+
+
+def _joint(y, logits, mean, std):
+    z = (y[:, None] - mean) / std
+    log_det = np.broadcast_to(np.log(std), mean.shape).sum(2)
+    return _log_softmax(logits) - 0.5 * (z * z).sum(2) - log_det - 0.5 * np.log(2 * np.pi) * y.shape[1]
+
+
+def _log_softmax(logits):
+    return logits - _logsumexp(logits)[:, None]
+
+
+def _logsumexp(a):
+    top = a.max(1)
+    # Where every term is -inf the difference would not be a number.
+    shift = np.where(np.isfinite(top), top, 0.0)
+    with np.errstate(divide="ignore"):
+        return np.log(np.exp(a - shift[:, None]).sum(1)) + shift
+
+
+def _double(*arrays):
+    return tuple(None if a is None else np.asarray(a, dtype=np.float64) for a in arrays)

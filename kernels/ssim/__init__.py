@@ -1,0 +1,5 @@
+"""Structural similarity of images."""
+
+from .op import ssim
+
+__all__ = ["ssim"]

@@ -1,0 +1,213 @@
+"""What the operators stand on: the way in, the tables of backends, the compiled library, the build, copies."""
+
+import ast
+import importlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from vitlite import kernels
+from vitlite.kernels import _extension
+from vitlite.kernels._backends import Backends
+
+FOLDER = Path(kernels.__file__).parent
+# Present in a clone, not in an installed package.
+CLONE = Path(__file__).parents[2]
+
+# Calls every operator with gradients and prints which backends served; `kernels` is bound by the test.
+USE_EVERYTHING = """
+import torch
+def rand(*shape): return torch.rand(*shape, requires_grad=True)
+q = rand(1, 2, 4, 6)
+calls = {
+    "attention": lambda **b: kernels.attention(q, q, q, **b),
+    "ssim": lambda **b: kernels.ssim(rand(1, 1, 12, 12), rand(1, 1, 12, 12), **b),
+    "memory_read": lambda **b: kernels.memory_read(rand(5, 8), rand(7, 8), **b)[0],
+    "gmm_log_likelihood": lambda **b: kernels.gmm_log_likelihood(
+        rand(5, 3), rand(5, 4), rand(5, 4, 3), rand(5, 4, 3) + 0.5, **b),
+    "linear_gmm_log_likelihood": lambda **b: kernels.linear_gmm_log_likelihood(
+        rand(5, 6), rand(5, 3), rand(4, 6), rand(12, 6), rand(12, 6), **b),
+}
+assert set(calls) == set(kernels.backends())
+for name, call in calls.items():
+    call().sum().backward()
+    call(backend="eager").sum().backward()
+    print(name, kernels.backends(name)["auto"]["cpu"])
+"""
+
+
+def python(code, *path, **environment):
+    """Runs code in a fresh interpreter that finds modules in `path` first; returns what it prints."""
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path)), **environment}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=variables, cwd=path[0])
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory):
+    """A project that has the sources of the operators as its own `borrowed.fused`, without the compiled library."""
+    project = tmp_path_factory.mktemp("project")
+    ignored = shutil.ignore_patterns("*.so", "*.pyd", "__pycache__", "_build_info.json")
+    shutil.copytree(FOLDER, project / "borrowed" / "fused", ignore=ignored)
+    return project
+
+
+def test_a_copied_folder_works_alone(foreign):
+    code = "from borrowed.fused import ssim\nfrom borrowed import fused as kernels\n" + USE_EVERYTHING
+    code += "import sys\nassert not any(name.split('.')[0] == 'vitlite' for name in sys.modules)\n"
+    served = dict(line.split() for line in python(code, foreign).splitlines())
+    assert served.pop("attention") == "sdpa"
+    assert set(served.values()) == {"eager"}
+
+
+def test_a_copied_folder_works_beside_the_installed_one(foreign, compiled):
+    code = "from vitlite.kernels import ssim\nfrom borrowed import fused as kernels\n" + USE_EVERYTHING
+    served = dict(line.split() for line in python(code, foreign, CLONE).splitlines())
+    assert served["ssim"] == "cpp"
+
+
+def test_the_installed_one_works_after_a_copied_one(foreign):
+    code = "from borrowed.fused import ssim\nfrom vitlite import kernels\n" + USE_EVERYTHING
+    code += "print(kernels.backends('ssim')['unavailable']['cpp'])\n"
+    *served, reason = python(code, foreign, CLONE).splitlines()
+    assert dict(line.split() for line in served)["ssim"] == "eager"
+    assert "another copy" in reason
+
+
+def test_a_library_that_cannot_be_loaded_is_explained(foreign, tmp_path):
+    shutil.copytree(foreign / "borrowed", tmp_path / "borrowed")
+    (tmp_path / "borrowed" / "fused" / "_C.abi3.so").write_bytes(b"not a library")
+    code = "from borrowed import fused as kernels\n" + USE_EVERYTHING
+    code += "print(kernels.backends('ssim')['unavailable']['cpp'])\n"
+    *served, reason = python(code, tmp_path).splitlines()
+    assert dict(line.split() for line in served)["ssim"] == "eager"
+    assert "could not be loaded" in reason
+
+
+def test_rooms_import_nothing_but_their_own_and_the_declared():
+    allowed = {"torch", "numpy", "triton"} | set(sys.stdlib_module_names)
+    for file in FOLDER.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                names = [node.module]
+            assert {name.split(".")[0] for name in names} <= allowed, file
+
+
+def test_functions_keep_their_names_beside_rooms_of_the_same_name():
+    importlib.import_module("vitlite.kernels.ssim")  # binds the room over the function, were it not prevented
+    from vitlite.kernels import attention, ssim
+    from vitlite.kernels.ssim.reference import ssim_torch
+
+    assert callable(ssim)
+    assert callable(attention)
+    assert ssim_torch.__module__ == "vitlite.kernels.ssim.reference"
+    assert set(kernels.ROOMS) < set(dir(kernels))
+    with pytest.raises(AttributeError, match="nothing_here"):
+        _ = kernels.nothing_here
+
+
+def test_backends_lists_every_operator():
+    table = kernels.backends()
+    assert set(table) == set(kernels.ROOMS)
+    for op, entry in table.items():
+        assert "eager" in entry["available"]
+        assert set(entry["auto"].values()) <= set(entry["available"])
+        assert all(isinstance(reason, str) and "\n" not in reason for reason in entry["unavailable"].values())
+        assert kernels.backends(op) == entry
+    with pytest.raises(ValueError, match="op: 'blur' is not an operator"):
+        kernels.backends("blur")
+
+
+def test_backends_pick_the_best_or_say_why_not():
+    table = Backends("blur", [("cpp", "cpu", None), ("cuda", "cuda", "no card"), ("eager", None, None)])
+    assert table.pick("auto", "cpu") == "cpp"
+    assert table.pick("auto", "cuda") == "eager"
+    assert table.pick("auto", "mps") == "eager"
+    assert table.pick("eager", "mps") == "eager"
+    assert table.describe()["unavailable"] == {"cuda": "no card"}
+    with pytest.raises(ValueError, match="backend: 'cuda' of blur is not available: no card"):
+        table.pick("cuda", "cuda")
+    with pytest.raises(ValueError, match="backend: 'cpp' of blur does not run on cuda tensors"):
+        table.pick("cpp", "cuda")
+    with pytest.raises(ValueError, match="backend: 'fast' is not one of auto, cpp, cuda, eager"):
+        table.pick("fast", "cpu")
+
+
+def test_schemas_in_python_are_those_of_the_library(compiled):
+    kernels.backends()  # imports every room
+    assert _extension._conflicts == {}
+
+
+def test_another_schema_is_a_conflict_and_not_overwritten(compiled):
+    kernels.backends("ssim")
+    before = _extension.registered_schema("ssim_forward")
+    try:
+        _extension.define("ssim_forward(Tensor x) -> Tensor", lambda x: x)
+        assert "another schema" in _extension.why_not("ssim_forward")
+    finally:
+        _extension._conflicts.clear()
+    assert _extension.registered_schema("ssim_forward") == before
+    assert _extension.why_not("ssim_forward") is None
+
+
+def test_instruction_sets_are_chosen_at_run_time(level):
+    wanted = {"baseline": 0, "avx2": 1, "avx512": 2}[level]
+    assert torch.ops.vitlite.isa_level(-1) == wanted
+
+
+def test_the_library_needs_no_particular_python(compiled):
+    (library,) = FOLDER.glob("_C.*so")
+    assert library.name == "_C.abi3.so"
+    tool = shutil.which("nm")
+    if tool is None:
+        pytest.skip("nm is not installed")
+    symbols = subprocess.run([tool, "-D", "--undefined-only", library], capture_output=True, text=True, check=True)
+    names = [line.split()[-1] for line in symbols.stdout.splitlines()]
+    assert not [name for name in names if name.startswith(("Py", "_Py"))]
+    # Nothing of torch but the C functions of its stable ABI.
+    assert not [name for name in names if "c10" in name or "N2at" in name or "5torch" in name]
+
+
+@pytest.fixture
+def sources(tmp_path):
+    """A copy of what the build needs."""
+    if not (CLONE / "setup.py").exists():
+        pytest.skip("not a clone")
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(CLONE / name, tmp_path)
+    ignored = shutil.ignore_patterns("*.so", "__pycache__", "_build_info.json")
+    for name in ("vitlite", "kernels", "cli", "bench", "csrc"):
+        shutil.copytree(CLONE / name, tmp_path / name, ignore=ignored)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("environment", "reason"),
+    [({"VITLITE_NO_EXT": "1"}, "VITLITE_NO_EXT was set"), ({"CXX": "no-such-compiler"}, "no-such-compiler")],
+)
+def test_a_build_without_compiler_goes_on_and_keeps_the_reason(sources, environment, reason):
+    done = subprocess.run(
+        [sys.executable, "setup.py", "-q", "build", "--build-base", "out", "--build-lib", "out/lib"],
+        cwd=sources,
+        env={**os.environ, "VITLITE_NO_EXT": "", **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "installing without compiled operators" in done.stderr
+    installed = sources / "out" / "lib" / "vitlite" / "kernels"
+    info = json.loads((installed / "_build_info.json").read_text())
+    assert info["compiled"] is False
+    assert reason in info["reason"]
+    assert not list(installed.glob("_C*"))
+    assert (installed / "ssim" / "op.py").exists()
