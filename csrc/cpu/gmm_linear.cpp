@@ -10,12 +10,14 @@
 #include <initializer_list>
 #include <optional>
 #include <tuple>
+#include <vector>
 
 #include "../common/dtypes.h"
 #include "../common/huge_pages.h"
 #include "../common/products.h"
 #include "../common/tensors.h"
 #include "gmm_problem.h"
+#include "product.h"
 
 #define VITLITE_KERNEL "../cpu/gmm_linear_kernel.h"
 #include "../common/each_isa.h"
@@ -184,10 +186,11 @@ struct WeightGrads {
 // The products of a block of rows with a chunk of components.
 template <class T>
 GmmChunk<T> products(const Head& head, int64_t row, int64_t rows, int64_t component, int64_t count,
-                     const Matrix<T>& w_mean, const Matrix<T>& w_std, const Tensor& mean, const Tensor& std) {
+                     const RightFactor<T>& to_mean, const RightFactor<T>& to_std, const Tensor& mean,
+                     const Tensor& std) {
   const Matrix<T> x = head.rows_of<T>(head.x, row, rows);
-  multiply(x, w_mean.transposed(), data_of<T>(mean));
-  multiply(x, w_std.transposed(), data_of<T>(std));
+  to_mean.multiply(x, data_of<T>(mean));
+  to_std.multiply(x, data_of<T>(std));
   const T* mean_bias = data_of<T>(head.b_mean);
   const T* std_bias = data_of<T>(head.b_std);
   return {count,
@@ -217,17 +220,19 @@ void forward(const Head& head, const Tensor& likelihood, const Tensor& log_share
   const Tensor wide = torch::stable::new_empty(head.x, Shape(shape, 2), torch::headeronly::ScalarType::Double);
   double* densities = data_of<double>(wide);
   const Weights<T> w_mean(head, head.w_mean), w_std(head, head.w_std);
-  multiply(head.rows_of<T>(head.x, 0, head.rows), head.rows_of<T>(head.w_logits, 0, components).transposed(),
-           data_of<T>(logits));
+  const RightFactor<T> to_logits(head.rows_of<T>(head.w_logits, 0, components).transposed());
+  to_logits.multiply(head.rows_of<T>(head.x, 0, head.rows), data_of<T>(logits));
+  RightFactor<T> to_mean, to_std;
   if (head.b_logits) {
     VITLITE_ISA_CALL(gmm_add_bias(data_of<T>(logits), head.rows, components, data_of<T>(head.b_logits)));
   }
   for (int64_t k = 0; k < components; k += head.chunk) {
     const int64_t count = std::min(head.chunk, components - k);
-    const Matrix<T> means = w_mean.chunk(k, count), deviations = w_std.chunk(k, count);
+    to_mean.set(w_mean.chunk(k, count).transposed());
+    to_std.set(w_std.chunk(k, count).transposed());
     for (int64_t t = 0; t < head.rows; t += head.block) {
       const int64_t rows = std::min(head.block, head.rows - t);
-      GmmChunk<T> chunk = products(head, t, rows, k, count, means, deviations, mean, std);
+      GmmChunk<T> chunk = products(head, t, rows, k, count, to_mean, to_std, mean, std);
       chunk.densities = densities + t * components + k;
       for_range(rows * count, head.dims,
                 [&](int64_t first, int64_t last) { VITLITE_ISA_CALL(gmm_chunk_densities(chunk, first, last)); });
@@ -290,10 +295,10 @@ Tensor logits_backward(const Head& head, const Tensor& grad, const Tensor& log_s
   });
   const Matrix<T> by_logits = head.rows_of<T>(grad_logits, 0, head.rows);
   if (to.x.numel() > 0) {
-    multiply(by_logits, head.rows_of<T>(head.w_logits, 0, components), data_of<T>(to.x));
+    RightFactor<T>(head.rows_of<T>(head.w_logits, 0, components)).multiply(by_logits, data_of<T>(to.x));
   }
   if (to.w_logits.numel() > 0) {
-    multiply(by_logits.transposed(), head.rows_of<T>(head.x, 0, head.rows), data_of<T>(to.w_logits));
+    RightFactor<T>(head.rows_of<T>(head.x, 0, head.rows)).multiply(by_logits.transposed(), data_of<T>(to.w_logits));
   }
   if (to.b_logits.numel() > 0) {
     zero<T>(to.b_logits);
@@ -309,28 +314,38 @@ void backward(const Head& head, const Tensor& shares, const HeadGrads& to) {
   const Weights<T> w_mean(head, head.w_mean), w_std(head, head.w_std);
   const WeightGrads<T> grad_w_mean(head, to.w_mean), grad_w_std(head, to.w_std);
   const bool need_x = to.x.numel() > 0, need_y = to.y.numel() > 0;
+  RightFactor<T> to_mean, to_std, from_mean, from_std;
+  std::vector<RightFactor<T>> x;  // one for each block of rows
+  for (int64_t t = 0; t < head.rows; t += head.block) {
+    x.emplace_back(head.rows_of<T>(head.x, t, std::min(head.block, head.rows - t)));
+  }
   for (const Tensor* sums : {&to.y, &to.b_mean, &to.b_std}) zero<T>(*sums);
   for (int64_t k = 0; k < head.components; k += head.chunk) {
     const int64_t count = std::min(head.chunk, head.components - k), columns = count * head.dims;
     const Matrix<T> means = w_mean.chunk(k, count), deviations = w_std.chunk(k, count);
-    for (int64_t t = 0; t < head.rows; t += head.block) {
+    to_mean.set(means.transposed());
+    to_std.set(deviations.transposed());
+    if (need_x) {
+      from_mean.set(means);
+      from_std.set(deviations);
+    }
+    for (int64_t t = 0, i = 0; t < head.rows; t += head.block, ++i) {
       const int64_t rows = std::min(head.block, head.rows - t);
-      GmmChunk<T> chunk = products(head, t, rows, k, count, means, deviations, mean, std);
+      GmmChunk<T> chunk = products(head, t, rows, k, count, to_mean, to_std, mean, std);
       chunk.shares = data_of<T>(shares) + t * head.components + k;
       if (need_y) chunk.grad_y = data_of<T>(to.y) + t * head.dims;
       for_range(rows, columns, [&](int64_t first, int64_t last) {
         T* scratch = reinterpret_cast<T*>(thread_memory(2 * head.dims * static_cast<int64_t>(sizeof(T))));
         VITLITE_ISA_CALL(gmm_chunk_gradients(chunk, first, last, scratch));
       });
-      const Matrix<T> x = head.rows_of<T>(head.x, t, rows);
       const Matrix<T> by_mean(chunk.mean, rows, columns), by_std(chunk.std, rows, columns);
       if (need_x) {
         T* grad_x = data_of<T>(to.x) + t * head.features;
-        multiply(by_mean, means, grad_x, true);
-        multiply(by_std, deviations, grad_x, true);
+        from_mean.multiply(by_mean, grad_x, true);
+        from_std.multiply(by_std, grad_x, true);
       }
-      if (grad_w_mean.wanted()) multiply(by_mean.transposed(), x, grad_w_mean.chunk(k), t > 0);
-      if (grad_w_std.wanted()) multiply(by_std.transposed(), x, grad_w_std.chunk(k), t > 0);
+      if (grad_w_mean.wanted()) x[i].multiply(by_mean.transposed(), grad_w_mean.chunk(k), t > 0);
+      if (grad_w_std.wanted()) x[i].multiply(by_std.transposed(), grad_w_std.chunk(k), t > 0);
       if (to.b_mean.numel() > 0) add_rows(by_mean.data, rows, columns, data_of<T>(to.b_mean) + k * head.dims);
       if (to.b_std.numel() > 0) add_rows(by_std.data, rows, columns, data_of<T>(to.b_std) + k * head.dims);
     }
