@@ -74,8 +74,9 @@ def test_any_chunk_gives_the_same(level, chunk):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item())
 
 
-def test_more_rows_than_a_block(compiled):
-    tensors, grad = problem(1200, 3, 4, 5)
+@pytest.mark.parametrize("shape", [(1200, 3, 4, 5), (70, 3, 200, 512)], ids=str)
+def test_more_than_a_block_of_rows_and_than_a_panel_of_columns(level, shape):
+    tensors, grad = problem(*shape)
     for found, expected in zip(run(tensors, grad, chunk=2), oracle(tensors, grad)):
         torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item())
 
@@ -240,9 +241,10 @@ def test_means_and_deviations_are_never_held(compiled):
     weights = 4 * features * components * (2 * dims + 1)
     forward, both = peak_memory("cpp", *shape)
     eager_forward, eager_both = peak_memory("eager", *shape)
-    # One chunk of means and one of deviations, a million numbers each; the gradients of the weights; small change.
+    # One chunk of means and one of deviations, a million numbers each; the gradients of the weights; small change,
+    # which includes the rounding of large tensors to pages of 2 MiB.
     assert forward < 2 * 4 * 2**20 + 2**22 < table
-    assert both < weights + 2 * 4 * 2**20 + 2**22
+    assert both < weights + 2 * 4 * 2**20 + 2**23
     # Eager torch holds both tables and several more.
     assert eager_forward > 2 * table
     assert eager_both > 3 * table + weights

@@ -92,6 +92,28 @@ def test_blocks_of_rows_and_a_softmax_that_is_not_kept(compiled, monkeypatch):
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-6 * expected.abs().max().item())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("shape", [(100, 450, 500), (15, 1000, 512), (430, 31, 33)], ids=str)
+def test_matrix_products_of_all_sizes(level, shape, dtype):
+    """More rows, columns and terms than a tile, a panel and a cut hold, and rows whose distance is a power of two."""
+    arguments = problem(*shape, dtype, margin=0)
+    for found, expected in zip(run(*arguments, threshold=0.0), oracle(*arguments, threshold=0.0)):
+        atol = 1000 * torch.finfo(dtype).eps * expected.abs().max().item()
+        torch.testing.assert_close(found.double(), expected, rtol=0, atol=atol)
+
+
+def test_same_result_for_any_number_of_threads(level):
+    if level == "baseline":
+        pytest.skip("the matrix products of torch differ with the number of threads")
+    arguments = problem(300, 70, 90, margin=0)
+    results = []
+    for count in (1, 2, 5):
+        torch.set_num_threads(count)
+        results.append(run(*arguments))
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other))
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_one_item_is_at_its_threshold_and_gives_zeros(compiled, backend):
     for found in run(torch.randn(4, 3), torch.randn(1, 3), torch.ones(4, 3), torch.ones(4), backend=backend):

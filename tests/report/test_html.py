@@ -229,7 +229,7 @@ def test_scores_that_are_no_numbers(detector, data, monkeypatch):
     whole = detector.score_files
     broken = lambda *a, **k: ((one, pixels, float("inf")) for one, pixels, _ in whole(*a, **k))  # noqa: E731
     monkeypatch.setattr(detector, "score_files", broken)
-    with pytest.raises(UserError, match="weave: the run's scores are not finite"):
+    with pytest.raises(UserError, match="not finite"):
         build_report(detector, data=data, quiet=True)
 
 

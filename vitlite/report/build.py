@@ -4,11 +4,8 @@ import datetime
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from vitlite.data.reading import shown
 from vitlite.engine.evaluate import about, mean_of, open_test_data, score_category, summarize_category
-from vitlite.errors import UserError
 from vitlite.report.curves import image_curves, pixel_curves
 from vitlite.report.gallery import choose, make_card, share
 from vitlite.report.svg import Axis, score_axis
@@ -82,7 +79,7 @@ class Report:
 def build_report(detector, *, data=None, category=None, quiet=False, say=lambda line: None):
     """Score the test images of ``data`` (default: the data of training), a category at a time.
 
-    Raises ``UserError`` as ``vitlite.engine.evaluate.evaluate`` does, and for scores that are not finite.
+    Raises ``UserError`` as ``vitlite.engine.evaluate.evaluate`` does.
     """
     dataset = open_test_data(detector, data, category)
     calibration = detector.calibration
@@ -112,8 +109,6 @@ def build_report(detector, *, data=None, category=None, quiet=False, say=lambda 
 def build_part(scored, dataset, calibration, *, first, limit):
     """One category; ``first`` is the place of its first image in the report, ``limit`` how many pictures it shows."""
     labels = [sample.label for sample in scored.samples]
-    if not np.isfinite(scored.scores).all():
-        raise UserError(f"{scored.name}: the run's scores are not finite numbers; train again with a lower --set lr")
     result = summarize_category(scored)
     threshold = calibration["image_threshold"]
     own = calibration.get("categories", {}).get(scored.name, {})
