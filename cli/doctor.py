@@ -1,6 +1,7 @@
 """vitlite doctor."""
 
 import importlib.metadata
+import importlib.util
 import os
 import platform
 
@@ -11,8 +12,11 @@ import click
 def command():
     """Say what is installed, what is active, and why not."""
     click.echo(f"python {platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} CPUs")
-    for package in ("vitlite", "torch", "triton", "numpy", "numba", "scipy", "pillow", "click"):
-        click.echo(f"  {package:8} {version(package)}")
+    for package in ("vitlite", "torch", "triton", "numpy", "numba", "scipy", "pillow", "click", "onnx", "onnxruntime"):
+        click.echo(f"  {package:11} {version(package)}")
+    if importlib.util.find_spec("torch") is None:
+        click.echo("without torch only `vitlite predict MODEL.onnx`, `eval-maps` and `data` work")
+        return
     report_torch()
     report_kernels()
     report_weights()

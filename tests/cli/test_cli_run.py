@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from tiny_settings import TINY_OPTIONS
 
-from vitlite.cli import main
+from vitlite.cli import COMMANDS, main
 
 KEYS = ["image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "pixel_f1_max", "aupro_30", "aupro_05"]
 
@@ -209,6 +209,6 @@ def test_damaged_runs(run, tiny_data, tmp_path, name, damage, says):
     refused("predict", copy, tiny_data / "weave/test/good/000.png", "--out", tmp_path / "o", says=says)
 
 
-@pytest.mark.parametrize("command", ["train", "eval", "predict", "eval-maps", "data", "bench", "doctor"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_has_an_example(command):
     assert "Example" in vitlite(command, "--help").stdout
