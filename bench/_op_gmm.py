@@ -84,7 +84,8 @@ def _head_case(rows, components, dims, features, size):
         # Two products forward and four backward; ours computes the two of the forward pass again instead of keeping
         # their results, which the numbers do not credit.
         operations=(2 * product, 6 * product),
-        tolerance=1e-3,
+        # The reference in float64 takes a minute at full size.
+        check_inputs=partial(_head, min(rows, 40), min(components, 20), min(dims, 70), min(features, 50)),
     )
 
 

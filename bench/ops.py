@@ -60,17 +60,17 @@ class Case:
     limits: tuple = ()
 
 
-def first_tensor(result):
-    return result if isinstance(result, torch.Tensor) else result[0]
+def tensors_of(result):
+    return (result,) if isinstance(result, torch.Tensor) else tuple(result)
 
 
 def gradients(function, inputs):
-    """Result and gradients of its weighted sum; the weights are fixed, so that all contenders get the same."""
-    result = first_tensor(function(*inputs))
+    """Results and gradients of their weighted sum; the weights are fixed, so that all contenders get the same."""
+    results = tensors_of(function(*inputs))
     generator = torch.Generator().manual_seed(1)
-    weights = torch.rand(result.shape, generator=generator, dtype=torch.float64).to(result)
+    weights = [torch.rand(r.shape, generator=generator, dtype=torch.float64).to(r) for r in results]
     leaves = [t for t in inputs if t.requires_grad]
-    return [result.detach(), *torch.autograd.grad((result * weights).sum(), leaves)]
+    return [*(r.detach() for r in results), *torch.autograd.grad(results, leaves, weights)]
 
 
 def errors(case, function, inputs):
@@ -96,10 +96,10 @@ def forward_call(function, inputs):
 
 def backward_call(function, inputs):
     leaves = [t for t in inputs if t.requires_grad]
-    seed = torch.ones_like(first_tensor(function(*inputs)))
+    seeds = [torch.ones_like(r) for r in tensors_of(function(*inputs))]
 
     def call():
-        torch.autograd.grad(first_tensor(function(*inputs)), leaves, seed)
+        torch.autograd.grad(tensors_of(function(*inputs)), leaves, seeds)
 
     return call
 

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "../common/dtypes.h"
+#include "../common/huge_pages.h"
 #include "../common/tensors.h"
 #include "ssim_problem.h"
 
@@ -99,7 +100,7 @@ Tensor ssim_forward(const Tensor& x, const Tensor& y, int64_t window_size, doubl
   const int64_t rows = problem.out_height;
   std::vector<int64_t> shape;
   if (reduction == kNone) shape = {images.batch, images.channels, rows, problem.out_width};
-  Tensor result = torch::stable::new_empty(x, shape, compute_type(problem.kind));
+  Tensor result = huge_pages(torch::stable::new_empty(x, shape, compute_type(problem.kind)));
   char* map = static_cast<char*>(result.mutable_data_ptr());
   const int64_t plane_bytes = rows * problem.out_width * bytes_of(problem.kind == Kind::float64 ? Kind::float64 : Kind::float32);
   // A sum for each row, added up in order: the result does not depend on the number of threads.
@@ -137,7 +138,8 @@ std::tuple<Tensor, Tensor> ssim_backward(const Tensor& grad, const Tensor& x, co
   STD_TORCH_CHECK(grad.scalar_type() == compute_type(problem.kind), "grad: wrong dtype");
   const Tensor grads = torch::stable::contiguous(grad);
   const std::vector<int64_t> shape{images.batch, images.channels, problem.height, problem.width}, none{0};
-  Tensor grad_x = torch::stable::new_empty(x, need_x ? shape : none), grad_y = torch::stable::new_empty(x, need_y ? shape : none);
+  Tensor grad_x = huge_pages(torch::stable::new_empty(x, need_x ? shape : none));
+  Tensor grad_y = huge_pages(torch::stable::new_empty(y, need_y ? shape : none));
   const char* map = static_cast<const char*>(grads.const_data_ptr());
   double scale = 0;
   if (reduction != kNone) {

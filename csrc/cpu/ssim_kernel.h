@@ -328,11 +328,16 @@ void ssim_backward_tile(const SsimProblem& problem, const SsimBackwardStrip& str
   }
 }
 
-// Room for one tile of either pass, and for the alignment of every piece.
+// Room for one tile of the backward pass, which needs more than the forward pass, with gaps that align every piece:
+// kMoments lines and a ring of kMoments maps for the moments, the same with kBlock lines each for the derivatives, and
+// 4 kBlock lines of pixels.
 template <class T>
 int64_t workspace(const SsimProblem& problem) {
   const int64_t columns = min_of(problem.width, kTile<T>) + 2 * problem.window + 4 * (64 / int64_t(sizeof(T)));
-  return (8 * problem.window + 80) * columns * int64_t(sizeof(T)) + 32 * (problem.window + 64);
+  const int64_t first = kMoments + kMoments * (problem.window + kBlock);
+  const int64_t second = kMoments * kBlock + kMoments * (problem.window + 2 * kBlock) + 4 * kBlock;
+  const int64_t small = (problem.window + kBlock) * int64_t(sizeof(T*)) + problem.window * int64_t(sizeof(T));
+  return (first + second) * columns * int64_t(sizeof(T)) + small + 16 * 64;
 }
 
 template <class T, int K>
