@@ -17,7 +17,8 @@ inline void advise_huge_pages(void* memory, int64_t bytes) {
   constexpr uintptr_t kPage = uintptr_t{1} << 21;
   if (static_cast<uintptr_t>(bytes) < 2 * kPage) return;
   const uintptr_t from = reinterpret_cast<uintptr_t>(memory);
-  const uintptr_t begin = (from + kPage - 1) / kPage * kPage, end = (from + static_cast<uintptr_t>(bytes)) / kPage * kPage;
+  const uintptr_t begin = (from + kPage - 1) / kPage * kPage;
+  const uintptr_t end = (from + static_cast<uintptr_t>(bytes)) / kPage * kPage;
   madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);  // advice: to be refused does no harm
 #else
   (void)memory;

@@ -70,16 +70,16 @@ struct Mixture {
 template <class T>
 void forward(const GmmProblem& problem, double* densities, void* likelihood, void* log_shares) {
   const int64_t bytes = VITLITE_ISA_CALL(gmm_scratch_bytes(problem));
-  torch::stable::parallel_for(0, problem.rows * problem.components, std::max<int64_t>(1, kGrain / problem.dims),
-                              [&](int64_t begin, int64_t end) {
-                                VITLITE_ISA_CALL(gmm_densities<T>(problem, begin, end, densities, thread_memory(bytes)));
-                              });
-  torch::stable::parallel_for(0, problem.rows, std::max<int64_t>(1, kGrain / problem.components),
-                              [&](int64_t begin, int64_t end) {
-                                VITLITE_ISA_CALL(gmm_likelihoods(problem, begin, end, densities,
-                                                                 static_cast<T*>(likelihood),
-                                                                 static_cast<T*>(log_shares), thread_memory(bytes)));
-                              });
+  const int64_t pairs = problem.rows * problem.components;
+  const auto densities_of = [&](int64_t begin, int64_t end) {
+    VITLITE_ISA_CALL(gmm_densities<T>(problem, begin, end, densities, thread_memory(bytes)));
+  };
+  const auto likelihoods_of = [&](int64_t begin, int64_t end) {
+    VITLITE_ISA_CALL(gmm_likelihoods(problem, begin, end, densities, static_cast<T*>(likelihood),
+                                     static_cast<T*>(log_shares), thread_memory(bytes)));
+  };
+  torch::stable::parallel_for(0, pairs, std::max<int64_t>(1, kGrain / problem.dims), densities_of);
+  torch::stable::parallel_for(0, problem.rows, std::max<int64_t>(1, kGrain / problem.components), likelihoods_of);
 }
 
 template <class T>

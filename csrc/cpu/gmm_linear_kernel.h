@@ -65,7 +65,9 @@ void gmm_chunk_gradients(const GmmChunk<T>& chunk, int64_t begin, int64_t end, T
       apply_head(chunk, k, mean, raw, scratch, slope);
       component_gradients(chunk.y + t * dims, mean, scratch, false, dims, share, mean, raw,
                           chunk.grad_y == nullptr ? nullptr : chunk.grad_y + t * dims);
-      for (int64_t i = 0; i < dims; i += Vec<T>::size) put(take(raw + i, dims - i) * take(slope + i, dims - i), raw + i, dims - i);
+      for (int64_t i = 0; i < dims; i += Vec<T>::size) {
+        put(take(raw + i, dims - i) * take(slope + i, dims - i), raw + i, dims - i);
+      }
     }
   }
 }
@@ -111,6 +113,11 @@ void gmm_add_rows(const T* a, int64_t rows, int64_t columns, int64_t begin, int6
 }
 
 template <class T>
+void gmm_add_row(const T* a, int64_t n, T* to) {
+  for (int64_t i = 0; i < n; i += Vec<T>::size) put(take(to + i, n - i) + take(a + i, n - i), to + i, n - i);
+}
+
+template <class T>
 void gmm_add_bias(T* a, int64_t rows, int64_t columns, const T* bias) {
   for (int64_t t = 0; t < rows; ++t) {
     for (int64_t i = 0; i < columns; i += Vec<T>::size) put(with_bias(a, bias, i, columns), a + i, columns - i);
@@ -132,6 +139,7 @@ inline void gmm_narrow(const float* from, Kind kind, int64_t n, void* to) {
   template void gmm_rows_likelihoods<T>(const T*, const double*, int64_t, int64_t, T*, T*, double*, int64_t, int64_t); \
   template void gmm_rows_shares<T>(const T*, const T*, int64_t, const T*, T*, T*, double*, int64_t, int64_t); \
   template void gmm_add_rows<T>(const T*, int64_t, int64_t, int64_t, int64_t, T*);                                   \
+  template void gmm_add_row<T>(const T*, int64_t, T*);                                                               \
   template void gmm_add_bias<T>(T*, int64_t, int64_t, const T*);
 VL_INSTANTIATE(float)
 VL_INSTANTIATE(double)

@@ -30,7 +30,8 @@ constexpr int64_t kGrain = 1 << 13;
 // Blocks of about the same size, a multiple of what the matrix products take at a time on one or several threads.
 int64_t block_rows(int64_t rows, int64_t items) {
   constexpr int64_t kMultiple = 84;
-  const int64_t most = std::max(kFewestRows, kBlockElements / items), blocks = std::max<int64_t>(1, (rows + most - 1) / most);
+  const int64_t most = std::max(kFewestRows, kBlockElements / items);
+  const int64_t blocks = std::max<int64_t>(1, (rows + most - 1) / most);
   return std::min(rows, ((rows + blocks - 1) / blocks + kMultiple - 1) / kMultiple * kMultiple);
 }
 

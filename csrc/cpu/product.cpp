@@ -69,7 +69,9 @@ void RightFactor<T>::multiply(const Matrix<T>& a, T* out, bool add) const {
   const int64_t tiles = divided_up(a.rows, height), panels = divided_up(b.columns, width);
   const int64_t threads = static_cast<int64_t>(torch::stable::get_num_threads());
   const int64_t cost = height * width * b.rows;
-  if (tiles >= std::min(4 * threads, panels)) {
+  // By rows or by columns, whichever leaves the threads more equal shares.
+  const auto longest = [&](int64_t parts) { return double(divided_up(parts, threads)) / double(parts); };
+  if (longest(tiles) <= longest(panels)) {
     torch::stable::parallel_for(0, tiles, std::max<int64_t>(1, kProductGrain / (cost * panels)),
                                 [&](int64_t first, int64_t last) {
                                   VITLITE_ISA_CALL(product_block(product, first, last, int64_t{0}, panels));

@@ -9,8 +9,8 @@
 
 namespace vitlite {
 
-// A product as the kernels see it: out (rows, columns) = or += a (rows, depth) b, where element (i, k) of the left factor
-// is a[i * row + k * step], `panels` is b as product_pack leaves it, and the rows of `out` follow each other.
+// A product as the kernels see it: out (rows, columns) = or += a (rows, depth) b, where element (i, k) of the left
+// factor is a[i * row + k * step], `panels` is b as product_pack leaves it, and the rows of `out` follow each other.
 template <class T>
 struct Product {
   int64_t rows, columns, depth;

@@ -1,8 +1,8 @@
 // Matrix products on panels. No include guard, see each_isa.h.
 //
-// The right factor is packed into panels of a few vectors of columns, cut every kDepth rows. A tile of the result, as
-// many rows of a panel as the registers hold, is summed over such a cut without touching memory: the left factor comes
-// from the level-1 cache, the panels, kGroup at a time, from level 2.
+// The right factor is packed into panels of a few vectors of columns, cut every kDepth rows or fewer. A tile of the
+// result, as many rows of a panel as the registers hold, is summed over such a cut without touching memory: the left
+// factor comes from the level-1 cache, the panels, kGroup at a time, from level 2.
 
 #include "../common/vec_math.h"
 
@@ -36,10 +36,17 @@ int64_t product_panel_columns(const T*) {
   return Tile<T>::columns;
 }
 
-// Where the panel of columns and the cut of rows begins.
+// Rows of a cut: as few cuts as there must be, of about the same size.
 template <class T>
-VL_INLINE int64_t panel_at(int64_t panel, int64_t cut, int64_t panels, int64_t depth) {
-  return (cut * panels + panel * least(kDepth<T>, depth - cut)) * Tile<T>::columns;
+VL_INLINE int64_t cut_rows(int64_t depth) {
+  const int64_t cuts = depth > 0 ? (depth + kDepth<T> - 1) / kDepth<T> : 1;
+  return ((depth + cuts - 1) / cuts + 7) / 8 * 8;
+}
+
+// Where a panel begins, in a cut that begins at row `cut` and has so many rows.
+template <class T>
+VL_INLINE int64_t panel_at(int64_t panel, int64_t cut, int64_t rows, int64_t panels) {
+  return (cut * panels + panel * rows) * Tile<T>::columns;
 }
 
 // a0 b0 a1 b1 ..., from the lower (0) or upper (1) halves of a and b.
@@ -110,11 +117,11 @@ void product_pack(const T* b, int64_t row_stride, int64_t column_stride, int64_t
                   int64_t last, T* panels) {
   constexpr int64_t width = Tile<T>::columns;
   const int64_t count = (columns + width - 1) / width;
-  for (int64_t cut = 0; cut < depth; cut += kDepth<T>) {
-    const int64_t rows = least(kDepth<T>, depth - cut);
+  for (int64_t cut = 0; cut < depth; cut += cut_rows<T>(depth)) {
+    const int64_t rows = least(cut_rows<T>(depth), depth - cut);
     for (int64_t p = first; p < last; ++p) {
       const T* from = b + cut * row_stride + p * width * column_stride;
-      T* to = panels + panel_at<T>(p, cut, count, depth);
+      T* to = panels + panel_at<T>(p, cut, rows, count);
       if (row_stride == 1 && column_stride != 1) {
         pack_columns(from, column_stride, rows, least(width, columns - p * width), to);
       } else {
@@ -193,8 +200,8 @@ void product_block(const Product<T>& p, int64_t first_tile, int64_t last_tile, i
   // Rows at such a distance share their place in the level-1 cache.
   const bool packed = p.step != 1 || p.row * int64_t(sizeof(T)) % 2048 == 0;
   alignas(64) T left[height * kDepth<T>];
-  for (int64_t cut = 0; cut < p.depth; cut += kDepth<T>) {
-    const int64_t depth = least(kDepth<T>, p.depth - cut);
+  for (int64_t cut = 0; cut < p.depth; cut += cut_rows<T>(p.depth)) {
+    const int64_t depth = least(cut_rows<T>(p.depth), p.depth - cut);
     const bool add = p.add || cut > 0;
     for (int64_t group = first_panel; group < last_panel; group += kGroup) {
       const int64_t end = least(group + kGroup, last_panel);
@@ -203,7 +210,7 @@ void product_block(const Product<T>& p, int64_t first_tile, int64_t last_tile, i
         const T* a = p.a + i * p.row + cut * p.step;
         if (packed) pack_left(a, p.row, p.step, rows, depth, left);
         for (int64_t j = group; j < end; ++j) {
-          const T* panel = p.panels + panel_at<T>(j, cut, panels, p.depth);
+          const T* panel = p.panels + panel_at<T>(j, cut, depth, panels);
           T* out = p.out + i * p.columns + j * width;
           const int64_t columns = p.columns - j * width;
           if (rows < height) {

@@ -91,7 +91,8 @@ def linear_gmm_log_likelihood(
 
     ``gmm_log_likelihood(y, logits, mean, std)`` for logits = x w_logits^T + b_logits, mean = x w_mean^T + b_mean and
     std = softplus(x w_std^T + b_std) + min_std, without ever holding the means and deviations (T, K, D): beside (T, K)
-    matrices there is one chunk of components, for at most 512 rows, in both directions.
+    matrices there is one chunk of components, for at most 512 rows, and a copy of its weights. The backward pass
+    computes a chunk again, and leaves out rows that have no share in it.
 
     Args:
         x: features (T, F), float32, float64, float16 or bfloat16, of any strides. Other floating dtypes among the

@@ -81,6 +81,21 @@ def test_more_than_a_block_of_rows_and_than_a_panel_of_columns(level, shape):
         torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item())
 
 
+@pytest.mark.parametrize("chunk", [1, 2, 4])
+def test_components_without_a_share_have_no_gradient(level, chunk):
+    """One component is out of reach for all rows, and every row is out of reach of another."""
+    tensors, grad = problem(40, 4, 30, 6)
+    tensors[6] = tensors[6].view(4, 30) * torch.tensor([1.0, 300.0, 1.0, 1.0])[:, None]
+    tensors[6][0] += 40
+    tensors[6] = tensors[6].flatten()
+    tensors[1][::2] += 40
+    found, expected = run(tensors, grad, chunk=chunk), oracle(tensors, grad)
+    for f, e in zip(found, expected):
+        torch.testing.assert_close(f.double(), e, rtol=0, atol=2e-5 * e.abs().max().item())
+    for gradient in (found[4], found[5], found[7], found[8]):
+        assert (gradient.view(4, 30, -1)[1] == 0).all()
+
+
 def test_is_the_head_and_the_likelihood_after_each_other(compiled):
     (x, y, w_logits, w_mean, w_std, b_logits, b_mean, b_std), _ = problem(6, 5, 8, 4)
     mean = (x @ w_mean.t() + b_mean).view(6, 5, 8)
@@ -257,8 +272,9 @@ def test_peak_memory_of_a_large_head(compiled):
     weights = 4 * features * components * (2 * dims + 1)
     forward, both = peak_memory("cpp", *shape)
     table = 4 * rows * components * dims
-    assert forward < table / 8
-    assert both < weights + table / 8
+    # Measured: 17 and 24 MiB beside the gradients of the weights, against 606 and 1052 MiB.
+    assert forward < table / 6
+    assert both < weights + table / 5
     assert peak_memory("eager", *shape)[1] > weights + 4 * table
 
 

@@ -1,0 +1,177 @@
+// The arguments of a mixture density head, and how they are cut into chunks.
+#pragma once
+
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <initializer_list>
+#include <optional>
+
+#include "../common/dtypes.h"
+#include "../common/huge_pages.h"
+#include "../common/products.h"
+#include "../common/tensors.h"
+#include "gmm_problem.h"
+#include "product.h"
+
+namespace vitlite {
+
+using Shape = torch::headeronly::IntHeaderOnlyArrayRef;
+using Bias = std::optional<Tensor>;
+
+// Elements that are worth another thread, and elements of a block of means.
+constexpr int64_t kGrain = 1 << 13, kBlockElements = 1 << 20;
+// Rows of a block: more do not make the matrix products faster, much fewer make them slower.
+constexpr int64_t kMostRows = 512, kFewestRows = 64;
+
+template <class T>
+inline T* data_of(const Tensor& tensor) {
+  return static_cast<T*>(tensor.mutable_data_ptr());
+}
+
+template <class T>
+inline const T* data_of(const Bias& bias) {
+  return bias ? static_cast<const T*>(bias->const_data_ptr()) : nullptr;
+}
+
+// The arguments of one call in memory order, and how they are cut.
+struct Head {
+  Tensor x, y, w_logits, w_mean, w_std;
+  Bias b_logits, b_mean, b_std;
+  double min_std;
+  int64_t rows, features, dims, components;
+  Kind kind, weight_kind;  // of the computation, and of w_mean and w_std
+  int64_t chunk, block;    // components, rows
+
+  Head(const Tensor& x_in, const Tensor& y_in, const Tensor& w_logits_in, const Tensor& w_mean_in,
+       const Tensor& w_std_in, const Bias& b_logits_in, const Bias& b_mean_in, const Bias& b_std_in, double min_std,
+       int64_t chunk_in)
+      : x(in_memory_order(x_in)),
+        y(in_memory_order(y_in)),
+        w_logits(in_memory_order(w_logits_in)),
+        w_mean(in_memory_order(w_mean_in)),
+        w_std(in_memory_order(w_std_in)),
+        b_logits(in_order(b_logits_in)),
+        b_mean(in_order(b_mean_in)),
+        b_std(in_order(b_std_in)),
+        min_std(min_std) {
+    STD_TORCH_CHECK(x.dim() == 2 && y.dim() == 2 && w_logits.dim() == 2, "gmm: expected matrices");
+    rows = x.size(0);
+    features = x.size(1);
+    dims = y.size(1);
+    components = w_logits.size(0);
+    kind = checked_kind(x, "x");
+    weight_kind = checked_kind(w_mean, "w_mean");
+    STD_TORCH_CHECK(kind == Kind::float32 || kind == Kind::float64, "x: expected float32 or float64");
+    STD_TORCH_CHECK((weight_kind == Kind::float64) == (kind == Kind::float64), "w_mean: another precision than x");
+    STD_TORCH_CHECK(w_std.scalar_type() == w_mean.scalar_type(), "w_std: another dtype than w_mean");
+    STD_TORCH_CHECK(rows == y.size(0) && dims > 0 && components > 0 && features > 0, "y: wrong shape");
+    check(y, "y", rows, dims);
+    check(w_logits, "w_logits", components, features);
+    for (const Tensor* weight : {&w_mean, &w_std}) {
+      STD_TORCH_CHECK(weight->dim() == 2 && weight->size(0) == components * dims && weight->size(1) == features,
+                      "w_mean or w_std: wrong shape");
+    }
+    check(b_logits, "b_logits", components);
+    check(b_mean, "b_mean", components * dims);
+    check(b_std, "b_std", components * dims);
+    const int64_t fitting = kBlockElements / (std::min(std::max<int64_t>(rows, 1), kMostRows) * dims);
+    chunk = std::min(components, chunk_in > 0 ? chunk_in : std::max<int64_t>(1, fitting));
+    block = std::min({rows, kMostRows, std::max(kFewestRows, kBlockElements / (chunk * dims))});
+  }
+
+  static Bias in_order(const Bias& bias) {
+    return bias ? Bias(in_memory_order(*bias)) : bias;
+  }
+  void check(const Tensor& tensor, const char* name, int64_t height, int64_t width) const {
+    STD_TORCH_CHECK(tensor.dim() == 2 && tensor.size(0) == height && tensor.size(1) == width &&
+                        tensor.scalar_type() == x.scalar_type(),
+                    name, ": wrong shape or dtype");
+  }
+  void check(const Bias& bias, const char* name, int64_t size) const {
+    STD_TORCH_CHECK(!bias || (bias->numel() == size && bias->scalar_type() == x.scalar_type()), name,
+                    ": wrong shape or dtype");
+  }
+  Tensor empty(std::initializer_list<int64_t> shape, bool wanted = true) const {
+    constexpr int64_t kNone[1] = {0};
+    return huge_pages(torch::stable::new_empty(x, wanted ? Shape(shape.begin(), shape.size()) : Shape(kNone, 1)));
+  }
+  Tensor empty_weights(bool wanted) const {
+    const int64_t shape[2] = {wanted ? components * dims : 0, features};
+    return huge_pages(torch::stable::new_empty(w_mean, Shape(shape, 2)));
+  }
+  bool widened() const {
+    return weight_kind != kind;
+  }
+  template <class T>
+  Matrix<T> rows_of(const Tensor& matrix, int64_t begin, int64_t count) const {
+    const int64_t width = matrix.size(1);
+    return Matrix<T>(data_of<T>(matrix) + begin * width, count, width);
+  }
+};
+
+template <class Work>
+void for_range(int64_t count, int64_t cost, const Work& work) {
+  torch::stable::parallel_for(0, count, std::max<int64_t>(1, kGrain / cost), work);
+}
+
+// n numbers of half precision to float.
+void gmm_widen_rows(const void* from, Kind kind, int64_t n, float* to);
+
+// Weights of a chunk of components in the dtype of the computation, from their own or by way of a buffer.
+template <class T>
+struct Weights {
+  const Head& head;
+  const Tensor& all;
+  std::optional<Tensor> buffer;
+
+  Weights(const Head& head, const Tensor& all) : head(head), all(all) {
+    if (head.widened()) buffer = head.empty({head.chunk * head.dims, head.features});
+  }
+
+  Matrix<T> chunk(int64_t begin, int64_t count) const {
+    const int64_t height = count * head.dims, offset = begin * head.dims * head.features;
+    if (!head.widened()) return Matrix<T>(data_of<T>(all) + offset, height, head.features);
+    if constexpr (sizeof(T) == 4) {
+      const char* from = static_cast<const char*>(all.const_data_ptr()) + offset * 2;
+      const int64_t width = head.features;
+      float* to = data_of<float>(*buffer);
+      for_range(height, width, [&](int64_t first, int64_t last) {
+        gmm_widen_rows(from + first * width * 2, head.weight_kind, (last - first) * width, to + first * width);
+      });
+    }
+    return Matrix<T>(data_of<T>(*buffer), height, head.features);
+  }
+};
+
+// The products of rows of features with a chunk of components; the caller sets the pointers to y and what follows.
+template <class T>
+GmmChunk<T> head_products(const Head& head, const Matrix<T>& x, int64_t component, int64_t count,
+                          const RightFactor<T>& to_mean, const RightFactor<T>& to_std, const Tensor& mean,
+                          const Tensor& std) {
+  to_mean.multiply(x, data_of<T>(mean));
+  to_std.multiply(x, data_of<T>(std));
+  const T* mean_bias = data_of<T>(head.b_mean);
+  const T* std_bias = data_of<T>(head.b_std);
+  return {count,
+          head.components,
+          head.dims,
+          T(head.min_std),
+          nullptr,
+          mean_bias == nullptr ? nullptr : mean_bias + component * head.dims,
+          std_bias == nullptr ? nullptr : std_bias + component * head.dims,
+          data_of<T>(mean),
+          data_of<T>(std),
+          nullptr,
+          nullptr,
+          nullptr};
+}
+
+// Where the row of one thread of numbers in double begins.
+inline double* wide_row(int64_t components) {
+  return reinterpret_cast<double*>(thread_memory(components * static_cast<int64_t>(sizeof(double))));
+}
+
+}  // namespace vitlite
