@@ -1,8 +1,10 @@
 """Writing results: to a temporary name first, then renamed, so that a reader never sees half a file."""
 
 import contextlib
+import errno
 import json
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -28,11 +30,51 @@ def atomic(path, mode="w"):
         os.replace(temporary, path)
         temporary = None
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error}); choose another --out") from error
+        raise unwritable(path, error) from error
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
+
+
+def unwritable(path, error):
+    """The ``UserError`` for an ``OSError`` that writing ``path`` raised."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    mend = "make room there, or choose another folder" if full else "choose a folder that can be written"
+    return UserError(f"{path}: cannot be written ({error.strerror or error}); {mend}")
+
+
+def require_writable(folder):
+    """``UserError`` unless files can be made in a folder: better said before an hour of computing than after it."""
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise unwritable(folder, error) from error
+
+
+def append_line(path, line):
+    """Add a line to a text file; ``UserError`` where it cannot be written."""
+    try:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(line + "\n")
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def remove(path):
+    """Delete a file, if it is there; ``UserError`` where that cannot be done."""
+    try:
+        Path(path).unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be removed ({error.strerror or error})") from error
+
+
+def remove_leftovers(folder):
+    """Remove the temporary files of processes that were killed while they wrote into a folder."""
+    for path in Path(folder).glob(".*.tmp"):
+        if re.fullmatch(r"\..+\.[a-z0-9_]{8}\.tmp", path.name):
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def _umask():

@@ -155,7 +155,7 @@ def test_hold_out_keeps_both_sides(tiny_data):
 
 def test_learning_rate():
     class Config:
-        lr, warmup_epochs, schedule = 1.0, 2, "cosine"
+        warmup_epochs, schedule = 2, "cosine"
 
     rates = [training.learning_rate(Config, step, 10, 100) for step in range(100)]
     assert rates[:20] == sorted(rates[:20])

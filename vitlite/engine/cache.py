@@ -1,5 +1,6 @@
 """Frozen features of the whole training set, computed once: in memory, or in a temporary file where they do not fit."""
 
+import os
 import tempfile
 
 import numpy as np
@@ -15,23 +16,40 @@ class FeatureCache:
     """``cache[index_tensor]`` gives the frozen outputs of those samples, float32.
 
     ``folder`` holds the temporary file, if one is needed; it is unlinked at once and vanishes with the process.
+    With ``kept_as="uint8"`` values are kept as ``round(255 x)``: a quarter of the room, exact for 8-bit pictures.
     """
 
-    def __init__(self, count, shape, folder, limit=MEMORY_LIMIT):
-        size = count * int(np.prod(shape)) * 4
+    def __init__(self, count, shape, folder, limit=MEMORY_LIMIT, kept_as="float32"):
+        dtype = np.dtype(kept_as)
+        self.kept_as = kept_as
+        size = count * int(np.prod(shape)) * dtype.itemsize
         if size <= limit:
-            self.values = torch.empty(count, *shape)
+            self.values = torch.empty(count, *shape, dtype=getattr(torch, kept_as))
             return
         try:
             file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - lives as long as the mapping
-            file.truncate(size)
-            array = np.memmap(file, dtype=np.float32, mode="r+", shape=(count, *shape))
+            reserve(file, size)
+            array = np.memmap(file, dtype=dtype, mode="r+", shape=(count, *shape))
         except OSError as error:
             raise UserError(f"{folder}: no room for {size / 2**30:.1f} GiB of cached features ({error})") from error
         self.values = torch.from_numpy(array)
 
+    def put(self, start, features):
+        """Keep a batch of frozen outputs at positions ``start`` and on."""
+        if self.kept_as == "uint8":
+            features = features.mul(255).round_()
+        self.values[start : start + len(features)] = features
+
     def __getitem__(self, indices):
-        return self.values[indices]
+        values = self.values[indices]
+        return values.float() / 255 if self.kept_as == "uint8" else values
+
+
+def reserve(file, size):
+    """Give a file its size, and its room on the disk: a mapping that finds the disk full kills the process."""
+    file.truncate(size)
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, size)
 
 
 def cache_features(method, paths, folder, device, *, progress=None, limit=MEMORY_LIMIT, batch_size=8):
@@ -44,8 +62,8 @@ def cache_features(method, paths, folder, device, *, progress=None, limit=MEMORY
     for batch, images in batches(paths, method.config.image_size, batch_size, device, bad=bad):
         features = method.frozen(images).float().cpu()
         if cache is None:
-            cache = FeatureCache(len(paths), features.shape[1:], folder, limit)
-        cache.values[len(indices) : len(indices) + len(batch)] = features
+            cache = FeatureCache(len(paths), features.shape[1:], folder, limit, method.cache_as)
+        cache.put(len(indices), features)
         indices += [loaded.index for loaded in batch]
         if progress is not None:
             progress.step(len(batch))

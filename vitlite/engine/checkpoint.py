@@ -1,6 +1,8 @@
 """checkpoint.pt: everything that training needs to go on as if it had never stopped."""
 
 import pickle
+import re
+import warnings
 from pathlib import Path
 
 import torch
@@ -10,33 +12,75 @@ from vitlite.files import atomic
 
 CHECKPOINT_FILE = "checkpoint.pt"
 FORMAT = 1
+# What every checkpoint holds, besides "optimizer" and "cuda_rng", which may be None.
+CONTENTS = {"method": str, "model": dict, "stage": int, "epoch": int, "rng": torch.Tensor, "fingerprint": str}
+
+
+class _Writer:
+    """A file for ``torch.save``, which hides why a write failed behind an error of its own."""
+
+    def __init__(self, file):
+        self.file, self.error = file, None
+
+    def write(self, data):
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self):
+        self.file.flush()
 
 
 def save_checkpoint(run, state):
-    """Write atomically. ``state`` holds tensors, numbers, strings and containers of them only."""
+    """Write atomically. ``state`` holds tensors, numbers, strings and containers of them only.
+
+    ``UserError`` where it cannot be written; the checkpoint before it is then still there.
+    """
     with atomic(Path(run) / CHECKPOINT_FILE, "wb") as file:
-        torch.save({"format": FORMAT, **state}, file)
+        writer = _Writer(file)
+        try:
+            torch.save({"format": FORMAT, **state}, writer)
+        except RuntimeError:
+            if writer.error is None:
+                raise
+            raise writer.error from None
 
 
 def load_checkpoint(run, method_name, device="cpu"):
     """Read with ``weights_only=True``: a file that would run code is refused. ``UserError`` says what is wrong."""
     path = Path(run) / CHECKPOINT_FILE
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickles that are refused anyway
+            state = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: not there; training has not got as far as its first checkpoint") from None
-    except pickle.UnpicklingError:
-        raise UserError(f"{path}: holds objects other than weights and was not loaded; train again") from None
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        first = str(error).strip().splitlines()[:1]
-        raise UserError(f"{path}: damaged or no checkpoint ({''.join(first)[:120]}); train again") from None
-    if not isinstance(state, dict) or "model" not in state or "format" not in state:
+    except Exception as error:  # damaged files make the reader raise nearly anything: KeyError, struct.error ...
+        raise UserError(f"{path}: {reason(error)}; train again") from None
+    if not isinstance(state, dict) or type(state.get("format")) is not int:
         raise UserError(f"{path}: not a checkpoint of vitlite")
     if state["format"] > FORMAT:
         raise UserError(f"{path}: written by a newer vitlite; upgrade to read it")
+    wrong = [key for key, kind in CONTENTS.items() if not isinstance(state.get(key), kind)]
+    if wrong:
+        raise UserError(f"{path}: damaged, or no checkpoint of vitlite (no usable {', '.join(wrong)}); train again")
     if state.get("method") != method_name:
         raise UserError(f"{path}: a checkpoint of method {state.get('method')}, but config.toml says {method_name}")
     return state
+
+
+def reason(error):
+    """Why a file was not loaded, in a few words."""
+    if isinstance(error, pickle.UnpicklingError):
+        named = re.search(r"(?:global: GLOBAL|unsupported GLOBAL|class) (\S+)", str(error))
+        what = f"objects other than weights ({named[1]})" if named else "objects other than weights, or is damaged,"
+        return f"holds {what} and was not loaded"
+    if isinstance(error, OSError) and error.strerror:
+        return f"cannot be read ({error.strerror})"
+    first = "".join(str(error).strip().splitlines()[:1])
+    return f"damaged, or no checkpoint ({first[:120] or type(error).__name__})"
 
 
 def restore_model(method, state, path):
@@ -46,3 +90,5 @@ def restore_model(method, state, path):
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines()[1:]]
         raise UserError(f"{path}: weights do not fit config.toml: {'; '.join(lines)[:300]}") from None
+    except (TypeError, AttributeError) as error:
+        raise UserError(f"{path}: damaged, or no checkpoint ({error}); train again") from None

@@ -2,6 +2,7 @@
 
 import platform
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 import vitlite
 from vitlite.data import ImageError, open_dataset, read_mask
 from vitlite.engine.detector import map_at
-from vitlite.engine.maps import refuse_shared_maps, save_maps
+from vitlite.engine.maps import earlier_maps, save_maps
 from vitlite.engine.progress import Progress
 from vitlite.engine.train import data_folder
 from vitlite.errors import UserError
@@ -37,18 +38,24 @@ def evaluate(detector, *, data=None, category=None, maps=None, quiet=False, say=
     """
     dataset = open_test_data(detector, data, category)
     if maps is not None:
-        refuse_shared_maps(dataset.test)
-    categories = {}
-    for name in dataset.categories:
-        scored = score_category(detector, dataset, name, quiet=quiet, say=say)
-        if maps is not None:
-            save_maps(scored, maps)
-        categories[name] = summarize_category(scored)
+        earlier_maps(maps, dataset.test)  # refuses those that are not ours before the work begins
+    # The maps of a category are gone before those of the next are made.
+    categories = {
+        name: evaluate_category(detector, dataset, name, maps=maps, quiet=quiet, say=say) for name in dataset.categories
+    }
     return {
         "mean": mean_of(categories.values()),
         "categories": categories,
         "about": about(detector, dataset.root),
     }
+
+
+def evaluate_category(detector, dataset, name, *, maps=None, quiet=False, say=lambda line: None):
+    """Score, measure and (``maps``) write one category; its entry in results.json."""
+    scored = score_category(detector, dataset, name, quiet=quiet, say=say)
+    if maps is not None:
+        save_maps(scored, maps, [s for s in dataset.test if s.category == name])
+    return summarize_category(scored)
 
 
 def open_test_data(detector, data=None, category=None):
@@ -73,8 +80,13 @@ def about(detector, root):
         "trained_on": settings.category,
         "resolution": "maps resized bilinearly to every image's original size; masks as they are",
         "mask_rule": MASK_RULE,
-        "image_score": f"{settings.config.score} of the map at {settings.config.image_size} pixels",
+        "image_score": detector.method.image_score,
         "seed": settings.seed,
+        "device": str(detector.device),
+        "threads": torch.get_num_threads(),
+        "precision": "float32",  # of scoring, whatever the training's
+        "training_precision": settings.config.precision,
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
         "backbone": getattr(settings.config, "backbone", None),
         "versions": {
             "vitlite": vitlite.__version__,
@@ -128,7 +140,7 @@ def summarize_category(scored):
 def mask_of(sample, loaded, bad):
     """The 0/1 mask of a test image; zeros for a good one, None where a defective one has no usable mask."""
     if not sample.label:
-        return np.zeros((loaded.height, loaded.width), np.uint8)
+        return blank(loaded.height, loaded.width)
     if sample.mask is None:
         return None
     try:
@@ -141,6 +153,14 @@ def mask_of(sample, loaded, bad):
             f"{sample.mask}: the mask is {mask.shape[1]}x{mask.shape[0]}, "
             f"its image {loaded.width}x{loaded.height}; save the mask at the image's size"
         )
+    return mask
+
+
+@lru_cache(4)
+def blank(height, width):
+    """The mask of a good picture: one for all of its size."""
+    mask = np.zeros((height, width), np.uint8)
+    mask.flags.writeable = False
     return mask
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from vitlite.data.reading import shown
 from vitlite.errors import UserError
-from vitlite.files import make_folder
-from vitlite.metrics.maps_io import write_map
+from vitlite.files import make_folder, remove
+from vitlite.metrics.maps_io import MAP_EXTENSIONS, write_map
 
 MAPS_FOLDER = "maps"  # in the run
 
@@ -26,8 +26,38 @@ def refuse_shared_maps(samples):
             )
 
 
-def save_maps(scored, folder):
-    """Write the maps of one category's test pictures, (H, W) at original size, as 32-bit float TIFFs."""
+def earlier_maps(folder, samples):
+    """The maps of these samples, all of a category's, that an earlier evaluation left in ``folder``.
+
+    ``UserError`` where a category's folder holds maps of other pictures: they are not ours to remove, and ``vitlite
+    eval-maps`` would stumble over them. Also where two samples would share a map.
+    """
+    refuse_shared_maps(samples)
+    own = {map_file(folder, sample) for sample in samples}
+    there = {
+        path
+        for category in {sample.category for sample in samples}
+        for path in (Path(folder) / category).rglob("*")
+        if path.suffix.lower() in MAP_EXTENSIONS
+    }
+    strange = sorted(there - own)
+    if strange:
+        name = strange[0].relative_to(folder)
+        raise UserError(
+            f"--maps: {shown(folder)} holds {len(strange)} maps of other pictures ({shown(name)}); "
+            f"move {shown(Path(folder) / name.parts[0])} away first"
+        )
+    return there
+
+
+def save_maps(scored, folder, samples):
+    """Write the maps of one category's test pictures, (H, W) at original size, as 32-bit float TIFFs.
+
+    ``samples`` are all of the category: earlier maps are removed first, also of pictures that were not read this time,
+    so that maps of two evaluations never lie side by side.
+    """
+    for path in earlier_maps(folder, samples):
+        remove(path)
     for sample, values in zip(scored.samples, scored.maps):
         path = map_file(folder, sample)
         make_folder(path.parent)

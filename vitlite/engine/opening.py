@@ -5,17 +5,21 @@ from pathlib import Path
 from vitlite.errors import UserError
 
 
+def is_exported(source):
+    """Whether the name is that of an exported ONNX file."""
+    return Path(source).suffix.lower() == ".onnx"
+
+
 def open_detector(source, device="auto"):
     """The detector of a run directory, or of an ``.onnx`` file that ``vitlite export`` wrote.
 
     Both are a :class:`~vitlite.engine.predictor.Predictor`. ``UserError`` says what is wrong with the source.
     """
-    suffix = Path(source).suffix.lower()
-    if suffix == ".onnx":
+    if is_exported(source):
         from vitlite.export.onnx_detector import OnnxDetector
 
         return OnnxDetector(source, device)
-    if suffix == ".pt2" and Path(source).is_file():
+    if Path(source).suffix.lower() == ".pt2" and Path(source).is_file():
         raise UserError(f"{source}: a pt2 file is for torch.export.load; give the run's folder or an .onnx file")
     from vitlite.engine.detector import Detector
 

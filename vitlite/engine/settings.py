@@ -63,7 +63,8 @@ def _parse(key, text, default):
 
 def _checked(config):
     """Refuses numbers that no training can run with; a method's own check comes when it is built."""
-    least_values = {"epochs": 1, "steps": 0, "batch_size": 1, "image_size": 8, "weight_decay": 0, "warmup_epochs": 0}
+    least_values = {"epochs": 1, "steps": 0, "batch_size": 1, "accumulate": 1, "image_size": 8, "weight_decay": 0}
+    least_values["warmup_epochs"] = 0
     for key, least in least_values.items():
         if not getattr(config, key) >= least:
             raise UserError(f"--set {key}={getattr(config, key)}: must be at least {least}")
@@ -71,10 +72,14 @@ def _checked(config):
         raise UserError(f"--set lr={config.lr}: must be above 0")
     if not 0 <= config.holdout < 1:
         raise UserError(f"--set holdout={config.holdout}: must be at least 0 and below 1")
-    if config.schedule not in ("constant", "cosine"):
-        raise UserError(f"--set schedule={config.schedule}: not one of constant, cosine")
-    if config.precision not in ("float32", "bfloat16", "auto"):
-        raise UserError(f"--set precision={config.precision}: not one of float32, bfloat16, auto")
+    choices = {
+        "schedule": ("constant", "cosine"),
+        "precision": ("float32", "bfloat16", "auto"),
+        "optimizer": ("adamw", "adam"),
+    }
+    for key, allowed in choices.items():
+        if getattr(config, key) not in allowed:
+            raise UserError(f"--set {key}={getattr(config, key)}: not one of {', '.join(allowed)}")
     return config
 
 
@@ -102,14 +107,42 @@ def load_settings(run):
         head.pop("vitlite", None)
     except FileNotFoundError:
         raise UserError(f"{run}: no {CONFIG_FILE} here; give the folder that `vitlite train --out` wrote") from None
-    except (OSError, ValueError, KeyError) as error:
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error}); give a run's folder") from None
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read as a run's configuration ({error})") from error
-    defaults = method_class(head.get("method", "")).Config()
-    unknown = sorted(values.keys() - asdict(defaults).keys())
-    if unknown:
-        raise UserError(f"{path}: unknown option {', '.join(unknown)}; was it written by a newer vitlite?")
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     try:
-        return RunSettings(config=_checked(replace(defaults, **values)), **head)
-    except TypeError as error:
-        raise UserError(f"{path}: [run] is incomplete or has unknown keys ({error})") from error
+        return _from_tables(head, values)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def _from_tables(head, values):
+    """RunSettings from the two tables of config.toml; whatever is missing, unknown or of another type is refused."""
+    kinds = {f.name: f.type for f in fields(RunSettings) if f.name != "config"}
+    missing, extra = sorted(kinds.keys() - head.keys()), sorted(head.keys() - kinds.keys())
+    if missing or extra:
+        raise UserError(f"[run] is incomplete or has unknown keys ({', '.join(missing or extra)})")
+    for key, kind in kinds.items():
+        if type(head[key]) is not kind:
+            raise UserError(f"{key} = {head[key]!r}: must be a {'whole number' if kind is int else 'string'}")
+    if head["seed"] < 0:
+        raise UserError(f"seed = {head['seed']}: must be 0 or more")
+    defaults = method_class(head["method"]).Config()
+    known = {f.name: getattr(defaults, f.name) for f in fields(defaults)}
+    unknown = sorted(values.keys() - known.keys())
+    if unknown:
+        raise UserError(f"unknown option {', '.join(unknown)}; was it written by a newer vitlite?")
+    values = {key: _typed(key, value, known[key]) for key, value in values.items()}
+    return RunSettings(config=_checked(replace(defaults, **values)), **head)
+
+
+def _typed(key, value, default):
+    """A value as read from TOML in the type of its default."""
+    if isinstance(default, float) and type(value) is int:
+        value = float(value)
+    if isinstance(default, tuple) and isinstance(value, list) and not any(isinstance(v, (list, dict)) for v in value):
+        value = tuple(value)
+    if type(value) is not type(default):
+        raise UserError(f"{key} = {value!r}: must be like {default!r}")
+    return value

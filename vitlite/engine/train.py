@@ -14,12 +14,13 @@ from vitlite.data import open_dataset, synthesize
 from vitlite.engine.cache import cache_features
 from vitlite.engine.calibrate import CALIBRATION_FILE, calibrate, load_calibration
 from vitlite.engine.checkpoint import CHECKPOINT_FILE, load_checkpoint, restore_model, save_checkpoint
-from vitlite.engine.device import autocast, keep_freed_memory, pick_device
+from vitlite.engine.device import autocast, keep_freed_memory
+from vitlite.engine.distributed import Team, join, leave
 from vitlite.engine.progress import Progress
 from vitlite.engine.settings import CONFIG_FILE, build_method, save_settings
 from vitlite.engine.split import hold_out
 from vitlite.errors import UserError
-from vitlite.files import make_folder, write_text
+from vitlite.files import append_line, make_folder, remove_leftovers, write_text
 
 LOG_FILE = "log.jsonl"
 SYNTHETIC = "synthetic"  # the value of RunSettings.data, and the folder in the run, of the built-in data set
@@ -41,12 +42,25 @@ def train(settings, run, *, device="auto", resume=False, quiet=False, say=lambda
     """Train into the folder ``run``; returns the calibration that it wrote.
 
     ``say`` receives plain lines about what happens. With ``resume`` the run goes on from its last checkpoint and
-    reaches the weights that it would have had without the interruption.
+    reaches the weights that it would have had without the interruption. Under torchrun all processes train one
+    model, and the first one writes and says; the others return None.
     """
-    run, device = Path(run), pick_device(device)
+    team, device = join(device)
+    if not team.leads:
+        quiet, say = True, lambda line: None
+    try:
+        return _train(settings, Path(run), device, team, resume=resume, quiet=quiet, say=say)
+    finally:
+        leave(team)
+
+
+def _train(settings, run, device, team, *, resume, quiet, say):
     if not resume and (run / CONFIG_FILE).exists():
         raise UserError(f"{run}: already holds a run; add --resume to go on with it, or choose another --out")
     keep_freed_memory()
+    if team.leads:
+        data_folder(settings, run)  # made once, before the others look for it
+    team.wait()
     dataset = open_dataset(data_folder(settings, run), settings.category or None)
     settings = replace(settings, category=",".join(dataset.categories))
     samples, held = hold_out(dataset.train, settings.config.holdout, settings.seed)
@@ -59,13 +73,17 @@ def train(settings, run, *, device="auto", resume=False, quiet=False, say=lambda
         state = load_checkpoint(run, settings.method)
     # The checkpoint holds the backbone too, so a resumed run needs no weights from elsewhere.
     method = build_method(settings, weights="none" if state else None)
-    if state is None:
-        save_settings(make_folder(run), settings)
-    else:
+    if state is not None:
         restore_model(method, state, run / CHECKPOINT_FILE)
         if state["stage"] >= len(method.stages()) and (run / CALIBRATION_FILE).exists():
             say(f"{run}: already trained to the end; nothing to do")
             return load_calibration(run)
+    elif team.leads:
+        save_settings(make_folder(run), settings)
+        drop_log_after(run / LOG_FILE, 0, 0)  # of an earlier start that was stopped before its first checkpoint
+    if team.leads:
+        remove_leftovers(run)
+    team.wait()
     method.to(device)
     print_training(method, dataset, samples, held, device, say)
 
@@ -77,13 +95,15 @@ def train(settings, run, *, device="auto", resume=False, quiet=False, say=lambda
     if not indices:
         raise UserError(f"{settings.data}: none of the {len(samples)} training images can be read")
 
-    loop = Loop(method, settings, run, cache, len(indices), device, quiet, say)
+    loop = Loop(method, settings, run, cache, len(indices), device, quiet, say, team)
     loop.fingerprint = fingerprint(dataset.root, [paths[i] for i in indices])
     if state is None:
-        method.fit(cache[i : i + 64].to(device) for i in range(0, len(indices), 64))
+        method.fit(cache[i : min(i + 64, len(indices))].to(device) for i in range(0, len(indices), 64))
     else:
         loop.restore(state)
     loop.run_stages()
+    if not team.leads:
+        return None
     return calibrate(method, settings, run, held or samples, device, held_out=bool(held), quiet=quiet, say=say)
 
 
@@ -106,10 +126,13 @@ def fingerprint(root, paths):
 class Loop:
     """The stages of a method over cached features, with checkpoints between epochs."""
 
-    def __init__(self, method, settings, run, cache, count, device, quiet, say):
+    def __init__(self, method, settings, run, cache, count, device, quiet, say, team=Team()):  # noqa: B008 - frozen
+        self.team = team
         self.method, self.settings, self.config = method, settings, settings.config
         self.run, self.cache, self.count, self.device = run, cache, count, device
         self.quiet, self.say = quiet, say
+        self.steps_per_epoch = math.ceil(count / self.config.batch_size)
+        self.loss = method.loss
         self.stage, self.epoch = 0, 0  # the next to be trained
         self.optimizer_state = None
         self.fingerprint = ""
@@ -126,10 +149,13 @@ class Loop:
         torch.set_rng_state(state["rng"].cpu())
         if self.device.type == "cuda" and state["cuda_rng"] is not None:
             torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self.device)
-        drop_log_after(self.run / LOG_FILE, self.stage, self.epoch)
+        if self.team.leads:
+            drop_log_after(self.run / LOG_FILE, self.stage, self.epoch)
         self.say(f"resumed after epoch {self.epoch} of stage {self.stage + 1}")
 
     def save(self, optimizer):
+        if not self.team.leads:
+            return
         cuda = self.device.type == "cuda"
         save_checkpoint(
             self.run,
@@ -147,16 +173,16 @@ class Loop:
         self.saved_at = time.monotonic()
 
     def run_stages(self):
-        stages = self.method.stages()
+        stages = plan_stages(self.method.stages(), self.config, self.steps_per_epoch)
         while self.stage < len(stages):
             self.run_stage(stages[self.stage])
             self.stage, self.epoch, self.optimizer_state = self.stage + 1, 0, None
             self.save(None)
 
     def run_stage(self, stage):
-        steps = math.ceil(self.count / self.config.batch_size)
-        if self.config.steps:
-            stage = replace(stage, epochs=max(1, round(self.config.steps / steps)))
+        steps = self.steps_per_epoch
+        self.method.begin(stage)
+        self.loss = torch.compile(self.method.loss) if self.config.compile else self.method.loss
         optimizer = make_optimizer(self.method, stage, self.config)
         if self.optimizer_state is not None:
             optimizer.load_state_dict(self.optimizer_state)
@@ -175,67 +201,88 @@ class Loop:
         order = torch.randperm(self.count, generator=generator)
         sums, began = {}, time.monotonic()
         for step, indices in enumerate(order.split(self.config.batch_size)):
-            rate = learning_rate(self.config, self.epoch * steps + step, steps, stage.epochs * steps)
+            peak = stage.lr or self.config.lr
+            rate = peak * learning_rate(self.config, self.epoch * steps + step, steps, stage.epochs * steps)
             terms = self.train_step(optimizer, indices, rate)
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0.0) + value * len(indices) / self.count
             progress.step(len(indices), f"epoch {self.epoch + 1}/{stage.epochs}  loss {terms['loss']:.4g}")
         speed = self.count / (time.monotonic() - began)
         line = {"stage": stage.name, "stage_index": self.stage, "epoch": self.epoch + 1, **sums, "lr": rate}
-        with open(self.run / LOG_FILE, "a", encoding="utf-8") as log:
-            log.write(json.dumps({**line, "images_per_second": round(speed, 2)}) + "\n")
+        if not self.team.leads:
+            return
+        append_line(self.run / LOG_FILE, json.dumps({**line, "images_per_second": round(speed, 2)}))
 
     def train_step(self, optimizer, indices, rate):
         """One optimiser step; returns the loss terms as floats."""
         for group in optimizer.param_groups:
             group["lr"] = rate
-        features = self.cache[indices].to(self.device, non_blocking=True)
-        with autocast(self.config.precision, self.device):
-            terms = self.method.loss(features)
         optimizer.zero_grad(set_to_none=True)
-        terms["loss"].backward()
+        values = {}
+        for batch in indices.chunk(self.config.accumulate):
+            part, count = self.team.part(batch)
+            share = count / len(indices)
+            for name, value in self.add_gradients(part, share).items():
+                values[name] = values.get(name, 0.0) + share * value
+        trained = [p for g in optimizer.param_groups for p in g["params"]]
+        values = self.team.add_up(trained, values)
         if self.config.clip_norm > 0:
-            torch.nn.utils.clip_grad_norm_(
-                [p for g in optimizer.param_groups for p in g["params"]], self.config.clip_norm
-            )
+            torch.nn.utils.clip_grad_norm_(trained, self.config.clip_norm)
         optimizer.step()
-        values = {name: float(term.detach()) for name, term in terms.items()}
         if not math.isfinite(values["loss"]):
             raise UserError(f"the loss became {values['loss']}; train again with --set lr below {self.config.lr}")
         return values
 
+    def add_gradients(self, indices, share):
+        """Backward pass of ``share`` times the loss of some images; returns the loss terms as floats."""
+        features = self.cache[indices].to(self.device, non_blocking=True)
+        with autocast(self.config.precision, self.device):
+            terms = self.loss(features)
+        (terms["loss"] if share == 1 else terms["loss"] * share).backward()
+        return {name: float(term.detach()) for name, term in terms.items()}
+
+
+def plan_stages(stages, config, steps_per_epoch):
+    """The stages with the epochs that they get: their own, or their part of ``config.steps``."""
+    if not config.steps:
+        return stages
+    whole = sum(stage.epochs for stage in stages)
+    steps = [config.steps * stage.epochs / whole for stage in stages]
+    return [replace(stage, epochs=max(1, round(n / steps_per_epoch))) for stage, n in zip(stages, steps)]
+
 
 def make_optimizer(method, stage, config):
-    """AdamW over the parameters that a stage trains; weight decay on weight matrices only."""
+    """The optimiser over the parameters that a stage trains; weight decay on weight matrices only."""
     decayed, others = [], []
     for name, parameter in method.named_parameters():
         if parameter.requires_grad and name.startswith(tuple(stage.trains)):
             matrix = parameter.ndim > 1 and name.endswith("weight")
             (decayed if matrix else others).append(parameter)
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=config.lr, fused=True)
+    kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.optimizer]
+    return kind(groups, lr=config.lr, fused=True)
 
 
 def learning_rate(config, step, steps_per_epoch, total):
-    """Linear warm-up from 0, then constant or a half cosine to 0; ``step`` counts from 0."""
+    """Share of the peak rate: linear warm-up from 0, then constant or a half cosine to 0; ``step`` counts from 0."""
     warmup = config.warmup_epochs * steps_per_epoch
     if step < warmup:
-        return config.lr * (step + 1) / (warmup + 1)
+        return (step + 1) / (warmup + 1)
     if config.schedule == "constant":
-        return config.lr
-    return config.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))
+        return 1.0
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))
 
 
 def drop_log_after(path, stage, epoch):
     """Remove the log's lines of epochs that will be trained again."""
     with contextlib.suppress(FileNotFoundError):
         kept = []
-        for line in Path(path).read_text(encoding="utf-8").splitlines():
+        for line in Path(path).read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 entry = json.loads(line)
-            except ValueError:  # cut short by the interruption
-                break
-            if (entry["stage_index"], entry["epoch"]) > (stage, epoch):
+                if (entry["stage_index"], entry["epoch"]) > (stage, epoch):
+                    break
+            except (ValueError, KeyError, TypeError):  # cut short by the interruption
                 break
             kept.append(line + "\n")
         write_text(path, "".join(kept))

@@ -18,6 +18,7 @@ class Stage:
     name: str
     epochs: int
     trains: tuple = ("",)  # prefixes of parameter names
+    lr: float = 0.0  # peak learning rate; 0: the config's
 
 
 @dataclass(frozen=True)
@@ -28,20 +29,25 @@ class TrainingConfig:
     epochs: int = 100  # passes over the training images
     steps: int = 0  # above 0: as many epochs as come nearest to this number of optimiser steps, whatever ``epochs``
     batch_size: int = 8  # images per optimiser step
-    lr: float = 1e-4  # peak learning rate of AdamW
-    weight_decay: float = 0.01  # AdamW, on matrices only
+    accumulate: int = 1  # parts that a batch is computed in, one after the other: less memory, the same step
+    optimizer: str = "adamw"  # adamw | adam (weight decay then is an L2 term)
+    lr: float = 1e-4  # peak learning rate
+    weight_decay: float = 0.01  # on matrices only
     schedule: str = "constant"  # after warm-up: constant | cosine (to 0)
     warmup_epochs: float = 0.0  # linear from 0
     clip_norm: float = 0.0  # largest gradient norm; 0 does not clip
     holdout: float = 0.1  # share of the good training images kept for the threshold
     precision: str = "float32"  # of the forward and backward passes: float32 | bfloat16 | auto
+    compile: bool = False  # torch.compile the loss
 
 
 class Method(nn.Module):
     """Base of all methods. ``config`` is the method's frozen dataclass; ``Config`` names its class."""
 
     Config = TrainingConfig
-    cacheable = True  # frozen(images) is a pure function of the images
+    cache_as = "float32"  # how what ``frozen`` gives is kept; "uint8" for plain pictures, which lose nothing by it
+    stage = None  # name of the training stage that ``loss`` is called in
+    _trainable = None  # names of the parameters that any stage trains
 
     def __init__(self, config):
         super().__init__()
@@ -50,6 +56,23 @@ class Method(nn.Module):
     def stages(self):
         """Training stages in order."""
         return (Stage("train", self.config.epochs),)
+
+    def begin(self, stage):
+        """Called before a stage's first step, and again where a resumed run goes on within it.
+
+        Parameters that other stages train need no gradient in this one.
+        """
+        self.stage = stage.name
+        if self._trainable is None:
+            self._trainable = {name for name, p in self.named_parameters() if p.requires_grad}
+        for name, parameter in self.named_parameters():
+            if name in self._trainable:
+                parameter.requires_grad_(name.startswith(tuple(stage.trains)))
+
+    @property
+    def image_score(self):
+        """How the score of a picture comes from its map, in words."""
+        return f"{self.config.score} of the map at {self.config.image_size} pixels"
 
     def frozen(self, images):
         """Float images (B, 3, S, S) in [0, 1] to what ``loss`` reads: everything that no training changes."""

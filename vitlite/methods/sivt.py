@@ -256,7 +256,7 @@ class SIVT(Method):
     def loss(self, features):
         """Equation 2 over a batch of features; the split into subsets is drawn anew (Algorithm 1, line 3)."""
         target = self.normalized(features)
-        order = torch.randperm(self.split.numel(), device=self.split.device)
+        order = draw_split(self.split.numel(), self.split.device)
         l2, cosine = residuals(target, self.reconstruct(target, order))
         l2, cosine = l2.mean(), cosine.mean()
         return {"loss": l2 + self.config.cosine_weight * cosine, "l2": l2, "cosine": cosine}
@@ -270,6 +270,12 @@ class SIVT(Method):
         maps = self.to_map(values)
         pixels = maps.flatten(1)
         return maps, pixels.std(1, correction=0) if self.config.score == "std" else pixels.amax(1)
+
+
+@torch.compiler.disable  # the compiler of torch 2.13 fails on randperm
+def draw_split(length, device):
+    """A random permutation of ``length`` positions."""
+    return torch.randperm(length, device=device)
 
 
 def residuals(target, output):

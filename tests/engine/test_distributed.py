@@ -1,0 +1,79 @@
+"""Training on several processes, and in several parts of a batch, is training on one."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny_settings import TINY_OPTIONS
+
+from vitlite.engine import train as training
+from vitlite.engine.distributed import Team
+from vitlite.engine.settings import load_settings
+
+
+def losses(run):
+    return [json.loads(line)["loss"] for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+def test_every_image_counts_once():
+    batch = torch.arange(5)
+    parts = [Team(rank, 2).part(batch) for rank in range(2)]
+    assert [part.tolist() for part, _ in parts] == [[0, 1, 2], [3, 4]]
+    assert [count for _, count in parts] == [3, 2]
+    alone = [Team(rank, 3).part(batch[:1]) for rank in range(3)]
+    assert [count for _, count in alone] == [1, 0, 0]
+    assert all(len(part) == 1 for part, _ in alone)
+
+
+def test_one_process_needs_no_sum():
+    values = {"loss": 1.0}
+    assert Team().add_up([], values) is values
+    Team().wait()
+
+
+def test_two_processes_reach_the_losses_of_one(tiny_run, tiny_data, tmp_path):
+    """Nine training images in batches of four: the last one gives one process an image and the other none."""
+    options = [*TINY_OPTIONS, "--set", "batch_size=4", "--set", "epochs=3", "--data", str(tiny_data), "--device", "cpu"]
+    command = ["-m", "vitlite", "train", "--method", "sivt", *options]
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0", "--standalone"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for name, start in (("one", []), ("two", launcher)):
+        done = subprocess.run(
+            [sys.executable, *start, *command, "--out", str(tmp_path / name)],
+            capture_output=True,
+            text=True,
+            env=environment,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("trained:") == 1, done.stdout
+    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert len(one) == 3
+    assert one == pytest.approx(two, rel=1e-5)
+
+
+@pytest.mark.parametrize("parts", [2, 3, 20])
+def test_accumulated_gradients_are_those_of_the_batch(tiny_run, tmp_path, monkeypatch, parts):
+    """With the same split for every part; in training each part draws its own."""
+    settings = load_settings(tiny_run)
+    order = torch.randperm(16, generator=torch.Generator().manual_seed(3))
+    monkeypatch.setattr(torch, "randperm", _fixed_for(torch.randperm, order))
+    training.train(settings, tmp_path / "whole", device="cpu", quiet=True)
+    parted = replace(settings, config=replace(settings.config, accumulate=parts))
+    training.train(parted, tmp_path / "parts", device="cpu", quiet=True)
+    assert losses(tmp_path / "parts") == pytest.approx(losses(tmp_path / "whole"), rel=1e-4)
+
+
+def _fixed_for(randperm, order):
+    return lambda n, **options: order.clone() if n == len(order) else randperm(n, **options)
+
+
+@pytest.mark.slow
+def test_compiled_loss_trains_to_the_same(tiny_run, tmp_path):
+    settings = load_settings(tiny_run)
+    compiled = replace(settings, config=replace(settings.config, compile=True))
+    training.train(compiled, tmp_path / "run", device="cpu", quiet=True)
+    assert losses(tmp_path / "run") == pytest.approx(losses(tiny_run), rel=1e-3)

@@ -1,0 +1,68 @@
+"""The plain vision transformer encoder (Dosovitskiy et al., 2021) under timm's parameter names."""
+
+import torch
+from torch import nn
+
+from vitlite.nn.transformer import Block, init_transformer, sincos_positions
+
+EPS = 1e-6  # of the layer norms in the published ViT and MAE checkpoints
+
+
+class PatchEmbedding(nn.Module):
+    """Images (B, C, H, W) to tokens (B, H/P * W/P, dim), row by row."""
+
+    def __init__(self, patch, dim, channels=3):
+        super().__init__()
+        self.proj = nn.Conv2d(channels, dim, patch, stride=patch)
+
+    def forward(self, images):
+        return self.proj(images).flatten(2).transpose(1, 2)
+
+
+class VisionTransformer(nn.Module):
+    """ViT encoder: normalised images (B, 3, S, S) to tokens (B, L, dim) without the class token, after the last norm.
+
+    L is (S / patch)^2, in row order. ``class_token`` says whether one takes part in attention (published checkpoints
+    have one). ``embed`` and ``encode`` are the two halves, for whoever drops or corrupts tokens between them.
+    """
+
+    def __init__(self, image_size, patch=16, dim=768, depth=12, heads=12, mlp_ratio=4.0, class_token=True):
+        super().__init__()
+        if image_size % patch:
+            raise ValueError(f"patch={patch}: does not divide image_size={image_size}")
+        self.side = image_size // patch
+        self.patch_embed = PatchEmbedding(patch, dim)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim)) if class_token else None
+        table = sincos_positions(self.side, self.side, dim)
+        if class_token:
+            table = torch.cat([torch.zeros(1, dim), table])
+        self.pos_embed = nn.Parameter(table[None])
+        self.blocks = nn.ModuleList(Block(dim, heads, mlp_ratio, EPS) for _ in range(depth))
+        self.norm = nn.LayerNorm(dim, eps=EPS)
+        init_transformer(self)
+        nn.init.xavier_uniform_(self.patch_embed.proj.weight.view(dim, -1))
+        nn.init.zeros_(self.patch_embed.proj.bias)
+        if class_token:
+            nn.init.normal_(self.cls_token, std=0.02)
+
+    def embed(self, images):
+        """Patch tokens (B, L, dim) with their positions added."""
+        positions = self.pos_embed if self.cls_token is None else self.pos_embed[:, 1:]
+        return self.patch_embed(images) + positions
+
+    def encode(self, tokens):
+        """Tokens (B, M, dim) of any subset of positions, through the blocks and the norm; same shape."""
+        tokens = self.encode_all(tokens)
+        return tokens if self.cls_token is None else tokens[:, 1:]
+
+    def encode_all(self, tokens):
+        """As ``encode``, with the class token, if there is one, in front: (B, 1 + M, dim)."""
+        if self.cls_token is not None:
+            first = (self.cls_token + self.pos_embed[:, :1]).expand(len(tokens), -1, -1)
+            tokens = torch.cat([first, tokens], dim=1)
+        for block in self.blocks:
+            tokens = block(tokens)
+        return self.norm(tokens)
+
+    def forward(self, images):
+        return self.encode(self.embed(images))
