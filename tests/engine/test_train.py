@@ -12,7 +12,7 @@ from vitlite.engine import train as training
 from vitlite.engine.cache import FeatureCache
 from vitlite.engine.checkpoint import load_checkpoint, save_checkpoint
 from vitlite.engine.settings import load_settings
-from vitlite.engine.split import hold_out
+from vitlite.engine.split import hold_out, split_good
 from vitlite.errors import UserError
 
 
@@ -151,6 +151,25 @@ def test_hold_out_keeps_both_sides(tiny_data):
         assert (train, held) == hold_out(samples, share, 0)
     assert hold_out(samples, 0, 0) == (list(samples), [])
     assert hold_out(samples[:1], 0.5, 0) == (list(samples[:1]), [])
+
+
+def test_a_data_sets_own_validation_pictures_are_held_out(tiny_data, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(tiny_data, data)
+    shutil.copytree(data / "weave", data / "other")
+    (data / "other/validation").mkdir()
+    moved = sorted((data / "other/train/good").iterdir())[:3]
+    (data / "other/validation/good").mkdir()
+    for path in moved:
+        path.rename(data / "other/validation/good" / path.name)
+    dataset = open_dataset(data, "all")
+    if not dataset.validation:  # only MVTec LOCO's layout has them
+        dataset = replace(dataset, validation=[replace(dataset.train[0], category="other", path=p) for p in moved])
+    train, held = split_good(dataset, 0.2, 0)
+    assert sum(s.category == "other" for s in held) == 3
+    assert sum(s.category == "weave" for s in held) == 2
+    assert len(train) == 7 + 8
+    assert not {s.path for s in train} & {s.path for s in held}
 
 
 def test_learning_rate():

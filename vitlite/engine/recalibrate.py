@@ -9,7 +9,7 @@ from vitlite.data import Sample, list_images, open_dataset, scan
 from vitlite.data.reading import shown
 from vitlite.engine.calibrate import CALIBRATION_FILE, HELD_OUT, TARGET_FPR, calibrate, load_calibration
 from vitlite.engine.coverage import check_target
-from vitlite.engine.split import hold_out
+from vitlite.engine.split import split_good
 from vitlite.engine.train import SYNTHETIC, data_folder, fingerprint
 from vitlite.errors import UserError
 
@@ -47,29 +47,33 @@ def recalibrate(detector, *, target_fpr=TARGET_FPR, good=(), quiet=False, say=pr
 
 def held_out_share(detector):
     """The good images that training kept apart."""
-    share = detector.settings.config.holdout
-    held = training_split(detector)[1] if share > 0 else []
-    if not held:
+    if not good_split(detector)[2]:
+        share = detector.settings.config.holdout
         raise UserError(f"{detector.run}: training held no good images out (holdout = {share}); {_OTHERS}")
-    return held
+    return training_split(detector)[1]
 
 
-def training_split(detector):
-    """(trained, held out) as training split its images. ``UserError`` where that can no longer be known."""
+def good_split(detector):
+    """(root, trained, held out) of the data of training as it is now. ``UserError`` where it is gone."""
     settings = detector.settings
     try:
         dataset = open_dataset(data_folder(settings, detector.run), settings.category or None)
     except UserError as error:
         raise UserError(f"{error} (the data of training, with the images that it held out); or {_OTHERS}") from error
-    trained, held = hold_out(dataset.train, settings.config.holdout, settings.seed)
+    return dataset.root, *split_good(dataset, settings.config.holdout, settings.seed)
+
+
+def training_split(detector):
+    """(trained, held out) as training split its images. ``UserError`` where that can no longer be known."""
+    root, trained, held = good_split(detector)
     # The split depends on which files there are: with one more or less, a trained image may pass for one held out.
     # Training took the fingerprint of those that it could read; reading them all again is slow and seldom needed.
     for samples in (lambda: trained, lambda: scan(trained)[0]):
-        if fingerprint(dataset.root, [s.path for s in samples()]) == detector.fingerprint:
+        if fingerprint(root, [s.path for s in samples()]) == detector.fingerprint:
             return trained, held
     raise UserError(
-        f"{settings.data}: images were added, removed or renamed since training, so that it is no longer known which "
-        f"were held out; {_OTHERS}"
+        f"{detector.settings.data}: images were added, removed or renamed since training, so that it is no longer "
+        f"known which were held out; {_OTHERS}"
     )
 
 

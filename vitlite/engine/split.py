@@ -16,3 +16,15 @@ def hold_out(samples, share, seed):
         train += [s for i, s in enumerate(own) if i not in chosen]
         held += [s for i, s in enumerate(own) if i in chosen]
     return train, held
+
+
+def split_good(dataset, share, seed):
+    """(train, held out) of a data set's good pictures.
+
+    A category with validation pictures of its own keeps those apart and trains on all others; the rest hold out a
+    share.
+    """
+    apart = {s.category for s in dataset.validation}
+    _, held = hold_out([s for s in dataset.train if s.category not in apart], share, seed)
+    out = set(map(id, held))
+    return [s for s in dataset.train if id(s) not in out], [*held, *dataset.validation]

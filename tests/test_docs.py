@@ -1,0 +1,151 @@
+"""Every example in the README, on the pages and in the commands' help runs, with a detector that trains in a second.
+
+The page on data layouts has a test of its own in tests/data.
+"""
+
+import re
+import shlex
+import shutil
+import sys
+import types
+from dataclasses import replace
+from pathlib import Path
+
+import click
+import pytest
+from tiny_settings import TINY
+
+from vitlite.cli import COMMANDS, group, main
+
+ROOT = Path(__file__).parents[1]
+PAGES = ["README.md", "docs/operators.md", "docs/run-directory.md", "docs/methods.md"]
+# Programs whose examples are not run here: `make` and `.ci/run` run these tests, the two others have tests of theirs.
+OTHERS = ("make", "pip", ".ci/run", "torchrun", "sh", "python")
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory):
+    """A folder with the data sets and pictures that the examples name."""
+    from vitlite.data import synthesize
+
+    folder = tmp_path_factory.mktemp("docs")
+    small = {"size": 64, "categories": ("weave",), "train": 10, "good": 3, "defects": 1}
+    made = synthesize(folder / "made", seed=1, **small) / "weave"
+    others = synthesize(folder / "others", seed=2, **small) / "weave"
+    for name in ("parts", "mvtec/bottle", "labelled"):
+        shutil.copytree(made, folder / name)
+    for name in ("new", "newer_good", "photos"):
+        shutil.copytree(others / "train/good", folder / name)
+    picture = next((made / "test/good").iterdir())
+    for name in ("a.png", "b.png", "new.png"):
+        shutil.copy(picture, folder / name)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def tiny(shelf, monkeypatch):
+    """In that folder, with a preset that trains in a second."""
+    from vitlite.methods.sivt import SIVT
+
+    monkeypatch.chdir(shelf)
+    monkeypatch.setitem(SIVT.presets, "quick", replace(SIVT.presets["quick"], steps=0, **TINY))
+
+
+def blocks(page):
+    """(language, text) of the fenced blocks of a page."""
+    return re.findall(r"^```(\w*)\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def run(line):
+    """Run an example of a command; 1 is the exit code where defects were found."""
+    words = shlex.split(line, comments=True)
+    if not words or words[0] in OTHERS:
+        return
+    assert words[0] == "vitlite", line
+    if words[1] == "train" and "--resume" not in words and "--out" in words:
+        shutil.rmtree(words[words.index("--out") + 1], ignore_errors=True)
+    with pytest.raises(SystemExit) as stop:
+        main(words[1:])
+    assert stop.value.code in ((0, 1) if "--fail-on-defect" in words else (0,)), line
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if (ROOT / page).exists()])
+def test_a_page(page, capsys):
+    found = blocks(page)
+    assert found
+    for language, text in found:
+        if language == "python":
+            shutil.rmtree("runs/parts", ignore_errors=True)
+            exec(compile(text, page, "exec"), {})
+        else:
+            for line in text.replace("\\\n", " ").splitlines():
+                run(line)
+
+
+def test_the_method_on_its_page(monkeypatch, capsys):
+    """The page's file and its line in the registry make a method that trains and scores."""
+    from vitlite.methods import REGISTRY
+
+    ((_, text),) = [block for block in blocks("docs/adding-a-method.md") if block[0] == "python"]
+    module = types.ModuleType("vitlite.methods.squeeze")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec(compile(text, "squeeze.py", "exec"), module.__dict__)
+    name, where, attribute = re.search(
+        r'`"(\w+)": \("([\w.]+)", "(\w+)"\)`', (ROOT / "docs/adding-a-method.md").read_text(encoding="utf-8")
+    ).groups()
+    monkeypatch.setitem(REGISTRY, name, (where, attribute))
+    small = {"weights": "none", "image_size": 64, "epochs": 2, "sigma": 1.0}
+    monkeypatch.setitem(module.Squeeze.presets, "quick", replace(module.Squeeze.presets["quick"], **small))
+    (line,) = [line for language, block in blocks("docs/adding-a-method.md") if not language for line in [block]]
+    run(line)
+    run("vitlite train --resume --out runs/squeeze")
+    run("vitlite eval runs/squeeze")
+    run("vitlite predict runs/squeeze new.png --out squeezed")
+    with pytest.raises(SystemExit):
+        main(["train", "--method", "squeeze", "--set", "width=0", "--data", "parts", "--out", "runs/none"])
+    assert capsys.readouterr().err.splitlines()[-1] == "vitlite: --set width=0: must be at least 1"
+
+
+def commands(command, path=()):
+    """(names, command) of every command and command of a command."""
+    yield path, command
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            yield from commands(command.get_command(context, name), (*path, name))
+
+
+EVERY = dict(commands(group))
+
+
+def example(path):
+    """The example in a command's help."""
+    command = EVERY[path]
+    text = " ".join(f"{command.help or ''}\n{command.epilog or ''}".split())
+    found = re.search(r"Example: (vitlite .*)$", text)
+    assert found, f"vitlite {' '.join(path)} --help has no example at its end"
+    return found[1]
+
+
+def test_every_command_is_listed():
+    assert {path[0] for path in EVERY if path} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("path", EVERY, ids=" ".join)
+def test_help_has_an_example_of_its_command(path):
+    assert tuple(example(path).split()[1 : 1 + len(path)]) == path or isinstance(EVERY[path], click.Group)
+
+
+def test_the_examples_in_the_help_run(capsys):
+    """In the order of `vitlite --help`, because later ones use the run of the first; what makes data comes first."""
+    lines = list(dict.fromkeys(example(path) for path in EVERY))
+    for line in sorted(lines, key=lambda line: "data synth" not in line):
+        if "bench" in line.split():  # minutes long; its tests are in tests/kernels and tests/engine
+            from vitlite.bench.__main__ import BENCHMARKS
+
+            assert line.split()[2] in BENCHMARKS
+            continue
+        if line.startswith("vitlite eval-maps maps"):
+            run("vitlite eval runs/bottle --maps")
+            shutil.copytree("runs/bottle/maps", "maps")
+        run(line)
