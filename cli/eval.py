@@ -7,12 +7,13 @@ import click
 
 @click.command(name="eval", epilog="Example: vitlite eval runs/bottle --data mvtec --category bottle")
 @click.argument("run", metavar="RUN")
-@click.option("--data", metavar="DIR", help="Labelled images in MVTec layout.  [default: the data of training]")
+@click.option("--data", metavar="DIR", help="Data set with labelled test images.  [default: the data of training]")
 @click.option("--category", metavar="NAME|all", help="Category, a comma list of them, or all.")
 @click.option("--maps", is_flag=True, help="Write the anomaly maps into RUN/maps, for `vitlite eval-maps` and others.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--deterministic", is_flag=True, help="Refuse operators whose results vary from run to run.")
 @click.option("--quiet", is_flag=True, help="Print the table alone.")
-def command(run, data, category, maps, device, quiet):
+def command(run, data, category, maps, device, deterministic, quiet):
     """Score a trained detector on labelled test images.
 
     Prints image and pixel AUROC, average precision and best F1, and AUPRO to 0.3 and 0.05, at the original
@@ -20,13 +21,17 @@ def command(run, data, category, maps, device, quiet):
     32-bit float TIFFs at the original size, RUN/maps/<category>/test/<defect>/<stem>.tiff.
     """
     from vitlite.engine.detector import Detector
+    from vitlite.engine.determinism import deterministic as only_deterministic
     from vitlite.engine.evaluate import evaluate, results_csv
     from vitlite.engine.maps import MAPS_FOLDER
-    from vitlite.files import write_json, write_text
+    from vitlite.files import require_writable, write_json, write_text
 
     say = (lambda line: None) if quiet else (lambda line: click.echo(line, err=True))
     folder = Path(run) / MAPS_FOLDER if maps else None
-    results = evaluate(Detector(run, device), data=data, category=category, maps=folder, quiet=quiet, say=say)
+    with only_deterministic(deterministic):
+        detector = Detector(run, device)
+        require_writable(run)
+        results = evaluate(detector, data=data, category=category, maps=folder, quiet=quiet, say=say)
     write_json(Path(run) / "results.json", results)
     write_text(Path(run) / "results.csv", results_csv(results))
     click.echo(table(results))

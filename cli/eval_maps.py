@@ -5,7 +5,7 @@ import click
 
 @click.command()
 @click.argument("maps", metavar="MAPS", type=click.Path())
-@click.option("--data", metavar="DIR", required=True, type=click.Path(), help="The data set, in MVTec layout.")
+@click.option("--data", metavar="DIR", required=True, type=click.Path(), help="The data set, with masks.")
 @click.option(
     "--category", metavar="NAME", default="all", show_default=True, help="One category, several with commas, or all."
 )

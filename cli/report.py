@@ -7,7 +7,7 @@ import click
 
 @click.command(name="report", epilog="Example: vitlite report runs/bottle --data mvtec --category bottle")
 @click.argument("run", metavar="RUN")
-@click.option("--data", metavar="DIR", help="Labelled images in MVTec layout.  [default: the data of training]")
+@click.option("--data", metavar="DIR", help="Data set with labelled test images.  [default: the data of training]")
 @click.option("--category", metavar="NAME|all", help="Category, a comma list of them, or all.")
 @click.option("--out", metavar="FILE", help="The page to write.  [default: RUN/report.html]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
@@ -20,7 +20,7 @@ def command(run, data, category, out, device, quiet):
     """
     from vitlite.engine.detector import Detector
     from vitlite.errors import UserError
-    from vitlite.files import write_text
+    from vitlite.files import require_writable, write_text
     from vitlite.report.build import build_report
     from vitlite.report.html import render
 
@@ -30,7 +30,9 @@ def command(run, data, category, out, device, quiet):
     if not path.parent.is_dir() and out:
         raise UserError(f"--out {path}: there is no folder {path.parent}; make it first")
     say = (lambda line: None) if quiet else (lambda line: click.echo(line, err=True))
-    page = render(build_report(Detector(run, device), data=data, category=category, quiet=quiet, say=say))
+    detector = Detector(run, device)
+    require_writable(path.parent)
+    page = render(build_report(detector, data=data, category=category, quiet=quiet, say=say))
     write_text(path, page)
     if not quiet:
         click.echo(f"written: {path} ({len(page.encode()) / 1e6:.1f} MB)")

@@ -45,3 +45,46 @@ def test_every_defect_of_bottle_has_a_mask_of_its_size(real_data):
             mask = data.read_mask(sample.mask)
             assert mask.shape == image.shape[:2]
             assert mask.any()
+
+
+MNIST = {  # digit -> (training, test) pictures, as counted by the data set's authors
+    "0": (5923, 980),
+    "1": (6742, 1135),
+    "8": (5851, 974),
+}
+
+
+@pytest.mark.parametrize("digit", MNIST)
+def test_mnist(real_data, digit):
+    dataset = data.open_dataset(real_data / "mnist", digit, need_test=True)
+    train, good = MNIST[digit]
+    assert (dataset.layout, len(dataset.train), len(dataset.test)) == ("mnist", train, 10_000)
+    assert sum(not sample.label for sample in dataset.test) == good
+    assert {sample.defect for sample in dataset.test} == {"good", *"0123456789"} - {digit}
+    image = data.read_image(dataset.train[0].path)
+    assert image.shape == (28, 28, 3)
+    assert image.max() > 200
+
+
+def test_a_one_is_a_narrow_stroke_and_a_zero_is_not(real_data):
+    """Pictures and labels belong together: mean ink of the digits as anybody would draw them."""
+    ink = {}
+    for digit in "01":
+        samples = data.open_dataset(real_data / "mnist", digit).train[:200]
+        ink[digit] = sum(data.read_image(sample.path).mean() for sample in samples) / 200
+    assert ink["0"] > 1.8 * ink["1"]
+
+
+def test_cifar_as_folders(real_data):
+    dataset = data.open_dataset(real_data / "cifar10_jpg", "cat", need_test=True)
+    assert (dataset.layout, len(dataset.train), len(dataset.test)) == ("classes", 400, 1000)
+    assert sum(not sample.label for sample in dataset.test) == 100
+    assert len({sample.defect for sample in dataset.test}) == 10
+    assert data.read_image(dataset.test[0].path).shape == (32, 32, 3)
+
+
+def test_report_on_folders_of_classes(real_data):
+    report = data.check(real_data / "cifar10_jpg")
+    assert report.unreadable == []
+    assert {kind: n for kind, n in report.counts["cifar10_jpg"]["train"].items() if n != 400} == {}
+    assert sum(report.counts["cifar10_jpg"]["test"].values()) == 1000

@@ -8,10 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from vitlite.data.layout import GOOD, Dataset, Sample, mask_files, open_dataset
+from vitlite.data.archives import split_entry
+from vitlite.data.categories import family_of
+from vitlite.data.index import Dataset, Sample
+from vitlite.data.layout import FAMILIES, TITLES, survey
 from vitlite.data.listing import entries
+from vitlite.data.masks import MaskFiles, files_of
 from vitlite.data.reading import MASK_THRESHOLD, ImageError, binarize, decode_grey, decode_rgb, shown
-from vitlite.data.scanning import each
+from vitlite.data.threads import each
 from vitlite.errors import UserError
 
 # A 16-bit picture whose brightest value maps below this uses less than a quarter of its range, as 12-bit cameras do.
@@ -45,7 +49,9 @@ class Report:
     duplicates: list[tuple[Path, ...]] = field(default_factory=list)  # groups of files with the same bytes
     leaks: list[tuple[Path, ...]] = field(default_factory=list)  # those groups that lie in both train and test
     masks: int = 0  # mask files read
-    threshold: int = MASK_THRESHOLD
+    threshold: int = MASK_THRESHOLD  # for the masks that are cut there: mask_rule says whether these are
+    mask_rule: str | None = None  # when a pixel of a mask is defective, in words; None without masks
+    nested: bool = False  # whether every category has a folder of its own below the root
     ignored: int = 0  # files that are hidden or not pictures
     notes: tuple[str, ...] = ()
 
@@ -61,7 +67,7 @@ class Report:
         for text, items in (
             ("defective pictures without a mask file, left out of pixel metrics", map(self._name, self.missing_masks)),
             ("mask files without a picture", map(self._name, self.orphan_masks)),
-            (f"defective pictures whose mask has nothing above {limit}", map(self._name, self.empty_masks)),
+            ("defective pictures whose mask marks nothing", map(self._name, self.empty_masks)),
             (f"masks among those that are not zero, only at most {limit}", map(self._name, self.faint_masks)),
             ("masks of good pictures that mark something, not used", map(self._name, self.marked_good)),
             (f"masks that are not binary, cut at {limit} of 255", map(self._name, self.grey_masks)),
@@ -79,16 +85,15 @@ class Report:
 
     def text(self) -> str:
         """The whole report for a terminal."""
-        kinds = {
-            "mvtec": "MVTec layout",
-            "category": "one category in MVTec layout",
-            "folder": "plain folder of images",
-        }
-        lines = [f"{shown(self.root)}: {kinds[self.layout]}"]
+        single = "one category in " if self.layout in ("loco", "btad") and not self.nested else ""
+        lines = [f"{shown(self.root)}: {single}{TITLES[self.layout]}"]
         for name in self.categories:
             lines += ["", *self._category_lines(name)]
         if self.masks:
-            lines += ["", f"masks: {self.masks} read, defective where the value is above {self.threshold} of 255"]
+            lines += [
+                "",
+                f"masks: {self.masks} read; defective: {self.mask_rule or 'nothing, all are of good pictures'}",
+            ]
         if self.ignored:
             lines.append(f"other files passed over: {self.ignored}")
         lines += [f"note: {note}" for note in self.notes]
@@ -97,12 +102,13 @@ class Report:
         return "\n".join(lines)
 
     def _category_lines(self, name: str) -> list[str]:
-        lines = [name]
+        lines = [shown(name)]
         for split, kinds in self.counts[name].items():
-            lines.append(f"  {split:<6}{sum(kinds.values()):6}  " + ", ".join(f"{k} {n}" for k, n in kinds.items()))
+            counts = ", ".join(f"{shown(kind)} {count}" for kind, count in kinds.items())
+            lines.append(f"  {split:<10}{sum(kinds.values()):6}  {counts}".rstrip())
         if name in self.heights:
-            lines.append(f"  size   height {_span(self.heights[name])}, width {_span(self.widths[name])}")
-            lines.append("  mode   " + ", ".join(f"{mode} {n}" for mode, n in self.modes[name].most_common()))
+            lines.append(f"  {'size':<10}height {_span(self.heights[name])}, width {_span(self.widths[name])}")
+            lines.append(f"  {'mode':<10}" + ", ".join(f"{mode} {n}" for mode, n in self.modes[name].most_common()))
         return lines
 
     def _name(self, path: Path) -> str:
@@ -119,11 +125,12 @@ class Report:
 def check(root, category: str | None = None) -> Report:
     """Read every picture and mask of a data set (all its categories by default) and report what is in it.
 
-    Decodes each file once, with the rules of ``read_image`` and ``read_mask``. Raises UserError where there is nothing
-    to use: no such folder, no known layout, no picture that can be read.
+    Decodes each file once, with the rules of ``read_image`` and ``read_mask``. Of labelled classes it reports every
+    class, or the one-class data set that ``category`` makes of them. Raises UserError where there is nothing to use: no
+    such folder, no known layout, a piece of the layout missing or damaged, no picture that can be read.
     """
-    dataset = open_dataset(root, "all" if category is None else category, need_train=False)
-    samples = (*dataset.train, *dataset.test)
+    dataset = survey(root, category)
+    samples = (*dataset.train, *dataset.validation, *dataset.test)
     report = Report(
         root=dataset.root,
         layout=dataset.layout,
@@ -132,6 +139,8 @@ def check(root, category: str | None = None) -> Report:
         heights={},
         widths={},
         modes={name: Counter() for name in dataset.categories},
+        mask_rule=dataset.mask_rule,
+        nested=dataset.nested,
         ignored=dataset.ignored,
         notes=dataset.notes,
     )
@@ -165,16 +174,15 @@ class _Finding:
     mode: str = ""
     flat: bool = False
     dark: bool = False
-    mask_error: str | None = None
+    masks: int = 0  # mask files read
+    mask_error: tuple[Path, str] | None = None
     mask_size: tuple[int, int] | None = None
-    mask_values: int = 0  # distinct values other than zero
+    mask_values: int = 0  # distinct values other than zero; not counted where every one of them marks a defect
     mask_pixels: int = 0  # pixels above the threshold
 
 
 def _examine(sample: Sample) -> _Finding:
     found = _Finding()
-    with contextlib.suppress(OSError, ValueError):  # the reader says why
-        found.digest = hashlib.sha256(sample.path.read_bytes()).digest()
     try:
         image, found.mode = decode_rgb(sample.path)
     except ImageError as error:
@@ -183,20 +191,35 @@ def _examine(sample: Sample) -> _Finding:
         found.size = image.shape[:2]
         found.flat = bool((image == image[0, 0]).all())
         found.dark = found.mode.startswith("I") and int(image.max()) < _DARK
+        if split_entry(sample.path):  # a part of a file: its pixels are all that it has of its own
+            found.digest = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).digest()
+    with contextlib.suppress(OSError, ValueError):  # the reader says why
+        found.digest = found.digest or hashlib.sha256(sample.path.read_bytes()).digest()
     if sample.mask is not None:
         _examine_mask(sample.mask, found)
     return found
 
 
-def _examine_mask(path: Path, found: _Finding):
-    try:
-        values, _ = decode_grey(path)
-    except ImageError as error:
-        found.mask_error = error.reason
-        return
-    found.mask_size = values.shape
-    found.mask_values = int(np.count_nonzero(np.bincount(values.ravel(), minlength=256)[1:]))
-    found.mask_pixels = int(binarize(values).sum())
+def _examine_mask(mask: Path | MaskFiles, found: _Finding):
+    """All files of a mask as one; ``mask_error`` names the file where there are several."""
+    cut = {"threshold": mask.threshold} if isinstance(mask, MaskFiles) else {}
+    united = None
+    for path in files_of(mask):
+        try:
+            values, _ = decode_grey(path)
+        except ImageError as error:
+            found.mask_error = (path, error.reason)
+            return
+        if united is not None and values.shape != united.shape:
+            found.mask_error = (path, "is of another size than the picture's other masks")
+            return
+        found.masks += 1
+        if not cut:  # label maps have many values by design
+            found.mask_values = int(np.count_nonzero(np.bincount(values.ravel(), minlength=256)[1:]))
+        marked = binarize(values, **cut)
+        united = marked if united is None else united | marked
+    found.mask_size = united.shape
+    found.mask_pixels = int(united.sum())
 
 
 def _add(report: Report, sample: Sample, found: _Finding):
@@ -214,17 +237,17 @@ def _add(report: Report, sample: Sample, found: _Finding):
     if sample.label and sample.mask is None:
         report.missing_masks.append(sample.path)
     if found.mask_error:
-        report.unreadable.append((sample.mask, found.mask_error))
+        report.unreadable.append(found.mask_error)
     elif found.mask_size:
-        report.masks += 1
+        report.masks += found.masks
         if not found.mask_pixels:
-            report.empty_masks.append(sample.mask)
+            report.empty_masks.append(Path(sample.mask))
             if found.mask_values:
-                report.faint_masks.append(sample.mask)
+                report.faint_masks.append(Path(sample.mask))
         if found.mask_values > 1:
-            report.grey_masks.append(sample.mask)
+            report.grey_masks.append(Path(sample.mask))
         if found.size and found.mask_size != found.size:
-            report.size_mismatches.append((sample.mask, found.mask_size, found.size))
+            report.size_mismatches.append((Path(sample.mask), found.mask_size, found.size))
 
 
 def _check_mask_folders(report: Report, dataset: Dataset):
@@ -233,29 +256,31 @@ def _check_mask_folders(report: Report, dataset: Dataset):
     good = {(sample.category, sample.path.stem) for sample in dataset.test if not sample.label}
     for name in dataset.categories:
         folder = dataset.folder(name)
-        if not (folder / "ground_truth").is_dir():
+        family = family_of(folder, FAMILIES)
+        if family is None or not (folder / "ground_truth").is_dir():
             continue
         for kind in entries(folder / "ground_truth")[0]:
-            for stem, path in mask_files(folder, kind).items():
-                if kind == GOOD and ((name, stem) in good or (name, stem.removesuffix("_mask")) in good):
-                    _add_good_mask(report, path)
-                elif path not in claimed:
-                    report.orphan_masks.append(path)
+            for stem, mask in family.masks(folder, kind).items():
+                if kind == family.good and ((name, stem) in good or (name, stem.removesuffix("_mask")) in good):
+                    _add_good_mask(report, mask)
+                elif mask not in claimed:
+                    report.orphan_masks.append(Path(mask))
 
 
-def _add_good_mask(report: Report, path: Path):
+def _add_good_mask(report: Report, mask: Path | MaskFiles):
     found = _Finding()
-    _examine_mask(path, found)
+    _examine_mask(mask, found)
     if found.mask_error:
-        report.unreadable.append((path, found.mask_error))
+        report.unreadable.append(found.mask_error)
         return
-    report.masks += 1
+    report.masks += found.masks
     if found.mask_pixels:
-        report.marked_good.append(path)
+        report.marked_good.append(Path(mask))
 
 
 def _counts(dataset: Dataset, samples) -> dict[str, dict[str, dict[str, int]]]:
-    counts = {name: {"train": {}, "test": {}} for name in dataset.categories}
+    splits = ("train", "validation", "test") if dataset.validation else ("train", "test")
+    counts = {name: {split: {} for split in splits} for name in dataset.categories}
     for sample in samples:
         kinds = counts[sample.category][sample.split]
         kinds[sample.defect] = kinds.get(sample.defect, 0) + 1

@@ -3,8 +3,10 @@
 import os
 import re
 import unicodedata
+from collections.abc import Iterator
 from pathlib import Path
 
+from vitlite.data.archives import split_entry
 from vitlite.data.reading import shown
 from vitlite.errors import UserError
 
@@ -14,6 +16,7 @@ IMAGE_EXTENSIONS = frozenset((
     ".webp", ".gif", ".pgm", ".ppm", ".pbm", ".pnm", ".jp2", ".avif",
 ))
 # fmt: on
+_LONGEST_NAME = 100
 _DIGITS = re.compile(r"([0-9]+)")
 
 
@@ -21,6 +24,11 @@ def natural_key(name: str) -> tuple:
     """Sorts 2.png before 10.png; the name itself decides between equals such as 1.png and 01.png."""
     parts = _DIGITS.split(unicodedata.normalize("NFC", name))
     return tuple((0, int(p), "") if i % 2 else (1, 0, p) for i, p in enumerate(parts)), name
+
+
+def is_folder_name(text: str) -> bool:
+    """Whether a name that came out of a file can serve as one of a folder, here and in what is written for it."""
+    return 0 < len(text) <= _LONGEST_NAME and text.isprintable() and text[0] != "." and not set(text) & set("/\\")
 
 
 def is_image_name(name: str) -> bool:
@@ -33,18 +41,20 @@ def entries(folder) -> tuple[list[str], list[str], list[str]]:
     A link that leads nowhere counts as a file, so that a missing picture is reported and not passed over.
     """
     folders, images, others = [], [], []
-    try:
-        with os.scandir(folder) as scan:
-            for entry in scan:
-                if entry.name.startswith("."):
-                    others.append(entry.name)
-                elif _is_folder(entry):
-                    folders.append(entry.name)
-                else:
-                    (images if is_image_name(entry.name) else others).append(entry.name)
-    except OSError as error:
-        raise UserError(f"{shown(folder)}: the folder cannot be listed ({error.strerror})") from error
+    for entry in _scan(folder):
+        if entry.name.startswith("."):
+            others.append(entry.name)
+        elif _is_folder(entry):
+            folders.append(entry.name)
+        else:
+            (images if is_image_name(entry.name) else others).append(entry.name)
     return tuple(sorted(names, key=natural_key) for names in (folders, images, others))
+
+
+def sub_folders(folder) -> list[str]:
+    """The first part of ``entries`` alone: much faster where a folder holds very many files."""
+    names = [entry.name for entry in _scan(folder) if not entry.name.startswith(".") and _is_folder(entry)]
+    return sorted(names, key=natural_key)
 
 
 def walk(folder) -> tuple[list[Path], int]:
@@ -95,7 +105,7 @@ def _matches(given: str) -> list[Path]:
     try:
         if os.path.isdir(given):
             return walk(given)[0]
-        if os.path.lexists(given):
+        if os.path.lexists(given) or split_entry(given):
             return [Path(given)]
     except ValueError:  # a zero byte in the name
         return []
@@ -120,6 +130,14 @@ def _expand(pattern: str) -> list[Path]:
     except (ValueError, NotImplementedError, OSError) as error:
         raise UserError(f"{shown(pattern)}: not a usable pattern ({error})") from error
     return [path for path in found if not any(part.startswith(".") for part in path.relative_to(base).parts)]
+
+
+def _scan(folder) -> Iterator[os.DirEntry]:
+    try:
+        with os.scandir(folder) as scan:
+            yield from scan
+    except OSError as error:
+        raise UserError(f"{shown(folder)}: the folder cannot be listed ({error.strerror})") from error
 
 
 def _is_folder(entry: os.DirEntry) -> bool:

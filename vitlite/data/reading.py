@@ -26,11 +26,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from vitlite.data.archives import ArchiveError, read_entry, split_entry
+from vitlite.data.masks import MaskFiles
 from vitlite.errors import UserError
 
 # Below Pillow's own hard limit (twice Image.MAX_IMAGE_PIXELS), and enough for a 16k line-scan picture.
 MAX_PIXELS = 150_000_000
 MASK_THRESHOLD = 127
+MASK_RULE = f"8-bit mask value above {MASK_THRESHOLD}; above 0 where the largest value is 1"
 
 # Only formats with a signature and without side effects: Pillow would hand an EPS file to Ghostscript.
 _FORMATS = ("JPEG", "PNG", "BMP", "DIB", "TIFF", "WEBP", "GIF", "PPM", "MPO", "JPEG2000", "AVIF")
@@ -42,6 +45,15 @@ _ORIENTATION = 0x0112
 
 # Without a handler of its own, Pillow's log records would reach the terminal through logging's last resort.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
+
+
+def _silence_libtiff():
+    """Stop libtiff from printing about damaged files on stderr, past Python: the error says it with the file's name."""
+    with contextlib.suppress(OSError, AttributeError, ImportError):  # where Pillow hides the library, it stays as it is
+        ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(None)
+
+
+_silence_libtiff()  # at import, for whoever else of this package reads TIFF files with Pillow
 
 
 class ImageError(UserError):
@@ -68,6 +80,7 @@ def read_image(path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     The rules for modes other than 8-bit colour are at the top of this file. Raises ImageError, which names the file,
     for everything that cannot be read: missing, no permission, a folder, zero bytes, not an image, corrupt, cut short,
     or more than ``max_pixels`` pixels (Pillow's own limit, twice ``PIL.Image.MAX_IMAGE_PIXELS``, holds besides).
+    A picture of an idx file or a CIFAR-10 batch is named ``FILE/NUMBER``, as ``vitlite.data.archives`` says.
     """
     return decode(path, _rgb8, max_pixels)[0]
 
@@ -88,9 +101,26 @@ def read_mask(path, *, threshold: int = MASK_THRESHOLD, max_pixels: int = MAX_PI
     A pixel is defective where its 8-bit value is greater than ``threshold`` (0..254). Of colours, also from a palette,
     the largest channel counts: a pure red mark is a mark. Two exceptions, because masks are often saved with small
     numbers: where the largest stored value is 1, every non-zero pixel is defective; integers wider than 8 bits that
-    stay within 0..255 are taken as 8-bit values. Raises ImageError as ``read_image`` does.
+    stay within 0..255 are taken as 8-bit values. A ``MaskFiles``, as some data sets have them in place of a path, is
+    one mask from all of its files, by its own threshold. Raises ImageError as ``read_image`` does.
     """
+    if isinstance(path, MaskFiles):
+        return _united(path, max_pixels)
     return binarize(decode(path, _grey8, max_pixels)[0], threshold)
+
+
+def _united(mask: MaskFiles, max_pixels: int) -> np.ndarray:
+    united = None
+    for path in mask.files:
+        part = read_mask(path, threshold=mask.threshold, max_pixels=max_pixels)
+        if united is not None and part.shape != united.shape:
+            raise ImageError(path, f"is {_size(part)}, but {_size(united)} in {mask.files[0].name} of the same picture")
+        united = part if united is None else united | part
+    return united
+
+
+def _size(array: np.ndarray) -> str:
+    return f"{array.shape[1]}x{array.shape[0]}"
 
 
 def binarize(values: np.ndarray, threshold: int = MASK_THRESHOLD) -> np.ndarray:
@@ -132,6 +162,9 @@ def decode_grey(path) -> tuple[np.ndarray, str]:
 
 def decode(path, convert, max_pixels: int) -> tuple[np.ndarray, str]:
     """Open, limit, load, convert and turn upright; every failure becomes an ImageError."""
+    place = split_entry(path)
+    if place is not None:
+        return _decode_entry(path, place, convert, max_pixels)
     _require_file(path)
     try:
         with _quiet, Image.open(path, formats=_formats()) as image:
@@ -143,6 +176,17 @@ def decode(path, convert, max_pixels: int) -> tuple[np.ndarray, str]:
     except (
         Exception
     ) as error:  # Damaged files make Pillow raise nearly anything: struct.error, KeyError, SyntaxError ...
+        raise ImageError(path, _reason(error)) from error
+
+
+def _decode_entry(path, place, convert, max_pixels: int) -> tuple[np.ndarray, str]:
+    try:
+        array = read_entry(*place)
+        if array.shape[0] * array.shape[1] > max_pixels:
+            raise _Unusable(f"{_size(array)} pixels, over the limit of {max_pixels}")
+        image = Image.fromarray(array)
+        return convert(image), image.mode
+    except (ArchiveError, _Unusable, MemoryError) as error:
         raise ImageError(path, _reason(error)) from error
 
 
@@ -183,14 +227,7 @@ _quiet = _QuietPillow()
 def _formats() -> tuple[str, ...]:
     # An older Pillow lacks the newest plugins, and Image.open fails on a format that it does not know.
     Image.init()
-    _silence_libtiff()
     return tuple(name for name in _FORMATS if name in Image.OPEN)
-
-
-def _silence_libtiff():
-    """Stop libtiff from printing about damaged files on stderr, past Python: the ImageError says it with the name."""
-    with contextlib.suppress(OSError, AttributeError):  # where Pillow hides the library, it stays as it is
-        ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(None)
 
 
 def _require_file(path):
@@ -208,7 +245,7 @@ def _require_file(path):
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, _Unusable):
+    if isinstance(error, (_Unusable, ArchiveError)):
         return str(error)
     if isinstance(error, FileNotFoundError):
         return "no such file"

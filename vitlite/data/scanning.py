@@ -1,13 +1,12 @@
 """Passing over pictures that cannot be read, by name and number."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from vitlite.data.layout import Sample
+from vitlite.data.index import Sample
 from vitlite.data.reading import ImageError, read_image
+from vitlite.data.threads import each
 
 
 def readable(samples: Iterable[Sample], on_error: Callable[[Sample, str], None]) -> Iterator[tuple[Sample, np.ndarray]]:
@@ -34,12 +33,6 @@ def scan(samples: Iterable[Sample]) -> tuple[list[Sample], list[tuple[Sample, st
         else:
             bad.append((sample, reason))
     return good, bad
-
-
-def each(function, items) -> Iterator:
-    """``map`` on threads, in order."""
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        yield from pool.map(function, items)
 
 
 def _complaint(sample: Sample) -> str | None:

@@ -15,7 +15,6 @@ from vitlite.engine.progress import Progress
 from vitlite.engine.train import data_folder
 from vitlite.errors import UserError
 from vitlite.metrics import auroc, average_precision, evaluate_maps, f1_max
-from vitlite.metrics.maps_io import MASK_RULE
 from vitlite.metrics.results import KEYS
 
 
@@ -46,28 +45,29 @@ def evaluate(detector, *, data=None, category=None, maps=None, quiet=False, say=
     return {
         "mean": mean_of(categories.values()),
         "categories": categories,
-        "about": about(detector, dataset.root),
+        "about": about(detector, dataset),
     }
 
 
 def evaluate_category(detector, dataset, name, *, maps=None, quiet=False, say=lambda line: None):
     """Score, measure and (``maps``) write one category; its entry in results.json."""
     scored = score_category(detector, dataset, name, quiet=quiet, say=say)
-    if maps is not None:
+    result = summarize_category(scored)
+    if maps is not None:  # after what may refuse: a failed evaluation leaves earlier maps alone
         save_maps(scored, maps, [s for s in dataset.test if s.category == name])
-    return summarize_category(scored)
+    return result
 
 
 def open_test_data(detector, data=None, category=None):
     """The data set whose test split is scored; by default what the run was trained on, with its categories."""
     settings = detector.settings
     root = Path(data) if data else data_folder(settings, detector.run)
-    if category is None and all((root / name).is_dir() for name in settings.category.split(",")):
+    if category is None and (data is None or all((root / name).is_dir() for name in settings.category.split(","))):
         category = settings.category
     return open_dataset(root, category, need_train=False, need_test=True)
 
 
-def about(detector, root):
+def about(detector, dataset):
     """What every result says of itself."""
     settings = detector.settings
     import torch
@@ -75,11 +75,11 @@ def about(detector, root):
     return {
         "method": settings.method,
         "preset": settings.preset,
-        "data": str(root),
+        "data": str(dataset.root),
         "split": "test",
         "trained_on": settings.category,
         "resolution": "maps resized bilinearly to every image's original size; masks as they are",
-        "mask_rule": MASK_RULE,
+        "mask_rule": dataset.mask_rule,
         "image_score": detector.method.image_score,
         "seed": settings.seed,
         "device": str(detector.device),

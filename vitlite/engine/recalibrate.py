@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from vitlite.data import Sample, list_images, open_dataset, scan
+from vitlite.data.layout import TITLES
 from vitlite.data.reading import shown
 from vitlite.engine.calibrate import CALIBRATION_FILE, HELD_OUT, TARGET_FPR, calibrate, load_calibration
 from vitlite.engine.coverage import check_target
@@ -93,7 +94,9 @@ def folder_images(folder):
     """A plain folder of good images, by the rules of training: a data set with defects among them is refused."""
     dataset = open_dataset(folder, "all", need_train=False)
     if dataset.layout != "folder":
-        raise UserError(f"--good {shown(folder)}: is a data set in MVTec layout; give a folder of good images alone")
+        raise UserError(
+            f"--good {shown(folder)}: is a data set ({TITLES[dataset.layout]}); give a folder of good images alone"
+        )
     return [sample.path for sample in dataset.train]
 
 

@@ -15,12 +15,11 @@ from PIL import Image
 
 from vitlite.data.layout import Dataset, Sample, open_dataset
 from vitlite.data.listing import entries
-from vitlite.data.reading import MASK_THRESHOLD, read_mask, shown
+from vitlite.data.reading import read_mask, shown
 from vitlite.errors import UserError
 from vitlite.files import atomic
 
 MAP_EXTENSIONS = (".tiff", ".tif", ".npy")
-MASK_RULE = f"8-bit mask value above {MASK_THRESHOLD}; above 0 where the largest value is 1"
 _LAYOUT = "MAPS/<category>/test/<defect>/<stem>.tiff, .tif or .npy"
 _BITS, _ORIENTATION = 258, 274  # TIFF tags
 _FEW = 3
@@ -238,7 +237,7 @@ def _load(pair):
 
 
 def evaluate_folder(maps, data, category=None, *, on_category=None) -> dict:
-    """Score the maps of a folder against a data set in MVTec layout.
+    """Score the maps of a folder against a data set with masks.
 
     Args:
         maps, data: folders; the layout of ``maps`` is at the top of this file.
@@ -257,7 +256,7 @@ def evaluate_folder(maps, data, category=None, *, on_category=None) -> dict:
     category = category or "all"
     dataset = open_dataset(data, category, need_train=False, need_test=True)
     problems, results = Problems(), {}
-    found = find_maps(maps, dataset, problems, whole=category == "all" and dataset.layout == "mvtec")
+    found = find_maps(maps, dataset, problems, whole=category == "all" and dataset.nested)
     for name in dataset.categories:
         pairs = [(sample, path) for sample, path in found.items() if sample.category == name]
         with warnings.catch_warnings():
@@ -278,4 +277,4 @@ def evaluate_folder(maps, data, category=None, *, on_category=None) -> dict:
             on_category(name, results[name])
     if problems:
         raise UserError(f"{shown(maps)}: {problems.line()}; expected one map per test picture, {_LAYOUT}")
-    return collect(results, resolution="original", mask_rule=MASK_RULE)
+    return collect(results, resolution="original", mask_rule=dataset.mask_rule)

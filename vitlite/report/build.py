@@ -93,7 +93,7 @@ def build_report(detector, *, data=None, category=None, quiet=False, say=lambda 
         notes.append(
             "The threshold comes from images that were also trained on, so it is too low: expect more false alarms."
         )
-    known = about(detector, dataset.root)
+    known = about(detector, dataset)
     return Report(
         name=shown(detector.run.resolve().name),
         method=known["method"],

@@ -1,0 +1,99 @@
+"""VisA (Zou et al., ECCV 2022): pictures by category, and a table that says which is what.
+
+``split_csv/1cls.csv`` holds the one-class split, a row for each picture: ``object,split,label,image,mask``, with paths
+relative to the root, such as ``candle/Data/Images/Normal/0000.JPG``. The masks number their defects with small
+values, so every value but 0 is defective.
+"""
+
+import csv
+from pathlib import Path, PurePosixPath
+
+from vitlite.data.index import GOOD, Dataset, Sample, choose, note
+from vitlite.data.listing import entries, is_folder_name, natural_key, sub_folders
+from vitlite.data.masks import MaskFiles
+from vitlite.data.reading import shown
+from vitlite.errors import UserError
+
+SPLIT = Path("split_csv", "1cls.csv")
+DEFECT = "anomaly"
+_LONGEST_PATH = 1000
+_COLUMNS = ("object", "split", "label", "image", "mask")
+
+
+def is_here(root: Path) -> bool:
+    """Whether the root has the table, or the picture folders that it is about."""
+    if (root / SPLIT).exists():
+        return True
+    return any((root / name / "Data" / "Images" / "Normal").is_dir() for name in sub_folders(root))
+
+
+def read(root: Path, category: str | None) -> Dataset:
+    """The categories that ``category`` chooses from those of the table."""
+    rows = _rows(root / SPLIT)
+    names = sorted({row["object"] for _, row in rows}, key=natural_key)
+    chosen = choose(root, names, category)
+    parts = {"train": [], "test": []}
+    left_out = 0
+    for line, row in rows:
+        if row["object"] in chosen:
+            sample = _sample(root, line, row)
+            if sample.split == "train" and sample.label:
+                left_out += 1
+            else:
+                parts[sample.split].append(sample)
+    order = {name: i for i, name in enumerate(chosen)}
+    for samples in parts.values():
+        samples.sort(key=lambda s: (order[s.category], s.defect, [natural_key(p) for p in s.path.parts]))
+    folders, images, others = entries(root)
+    unused = [f"{name}/" for name in folders if name not in (*names, "split_csv")]
+    notes = note(root, unused + images + others)
+    if left_out:
+        notes += (f"{left_out} anomalous pictures that {SPLIT} lists for training are left out",)
+    train, test = tuple(parts["train"]), tuple(parts["test"])
+    return Dataset(root, tuple(chosen), train, test, "visa", notes, len(images) + len(others), nested=True)
+
+
+def _rows(path: Path) -> list[tuple[int, dict]]:
+    """The rows of the table with their line numbers."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, strict=True)
+            missing = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
+            if missing:
+                raise UserError(
+                    f"{shown(path)}: has no column {missing[0]}; its first line must be {','.join(_COLUMNS)}"
+                )
+            rows = [(reader.line_num, row) for row in reader]
+    except FileNotFoundError:
+        raise UserError(
+            f"{shown(path)}: no such file; it says which pictures are for training and comes with VisA"
+        ) from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{shown(path)}: cannot be read as a table ({reason}); take VisA's own") from error
+    if not rows:
+        raise UserError(f"{shown(path)}: has no rows; take VisA's own")
+    for line, row in rows:
+        if None in row or any(row[name] is None for name in _COLUMNS):
+            raise UserError(f"{shown(path)}, line {line}: has not {len(_COLUMNS)} cells; take VisA's own")
+        if not is_folder_name(row["object"]):
+            raise UserError(f"{shown(path)}, line {line}: object {row['object'][:100]!r} is not the name of a category")
+    return rows
+
+
+def _sample(root: Path, line: int, row: dict) -> Sample:
+    where = f"{shown(root / SPLIT)}, line {line}"
+    for key, allowed in (("split", ("train", "test")), ("label", ("normal", DEFECT))):
+        if row[key] not in allowed:
+            raise UserError(f"{where}: {key} {row[key][:100]!r} is not {allowed[0]} or {allowed[1]}")
+    label = int(row["label"] == DEFECT)
+    image = _below(root, row["image"], where, "image")
+    mask = MaskFiles((_below(root, row["mask"], where, "mask"),)) if label and row["mask"] else None
+    return Sample(image, row["object"], row["split"], DEFECT if label else GOOD, label, mask)
+
+
+def _below(root: Path, text: str, where: str, column: str) -> Path:
+    path = PurePosixPath(text)
+    if not text or len(text) > _LONGEST_PATH or path.is_absolute() or ".." in path.parts or "\0" in text:
+        raise UserError(f"{where}: {column} {text[:100]!r} is not a path below {shown(root)}")
+    return root / path
