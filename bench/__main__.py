@@ -6,7 +6,9 @@ import sys
 BENCHMARKS = {
     "ops": "the fused operators against eager torch, torch.compile and the usual libraries",
     "metrics": "the metrics against plain numpy and scikit-learn",
+    "methods": "every method on given data: accuracy, size, speed and training time",
     "sivt": "training and scoring speed of SIVT against a plain eager one",
+    "memory": "peak memory of predict and eval over many pictures",
 }
 
 

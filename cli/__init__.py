@@ -16,12 +16,17 @@ COMMANDS = {
     "predict": "Score images and draw where they are defective.",
     "report": "Write a page with scores, curves and pictures of test images.",
     "calibrate": "Set the thresholds anew from good images.",
+    "ablate": "Run a method's ablation table beside the paper's figures.",
     "export": "Write a trained detector as one ONNX or pt2 file.",
     "eval-maps": "Score anomaly maps that are already on disk.",
     "data": "Check a data set, or make a synthetic one.",
     "bench": "Measure operators, metrics and whole methods.",
     "doctor": "Say what is installed, what is active, and why not.",
 }
+
+
+# In torch's messages; its errors for the CPU and for CUDA have no common class but RuntimeError.
+OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 
 
 class _Commands(click.Group):
@@ -52,23 +57,44 @@ def group():
 
 
 def main(args=None):
-    """Entry point. Exit codes: 0 done, 1 defects found (``predict --fail-on-defect``), 2 wrong use or bad input."""
-    from vitlite.errors import UserError
+    """Entry point.
+
+    Exit codes: 0 done, 1 defects found (``predict --fail-on-defect``), 2 wrong use or bad input, 130 and 143 stopped by
+    Ctrl-C and by SIGTERM.
+    """
+    from vitlite.cli._stopping import Stopped, stoppable
 
     try:
-        sys.exit(group.main(args=args, prog_name="vitlite", standalone_mode=False) or 0)
+        with stoppable():
+            sys.exit(group.main(args=args, prog_name="vitlite", standalone_mode=False) or 0)
+    except Stopped as stop:
+        click.echo(f"vitlite: {stop}", err=True)
+        sys.exit(stop.exit_code)
     except click.exceptions.Abort:
         click.echo("vitlite: interrupted", err=True)
         sys.exit(130)
-    except click.ClickException as error:
-        click.echo(f"vitlite: {error.format_message()}", err=True)
-        sys.exit(2)
-    except UserError as error:
-        click.echo(f"vitlite: {error}", err=True)
-        sys.exit(2)
-    except ModuleNotFoundError as error:
-        # Exported models are scored where there is no torch; everything else says that it is missing.
-        if error.name != "torch":
+    except Exception as error:
+        line = in_one_line(error)
+        if line is None:
             raise
-        click.echo("vitlite: this needs torch: pip install torch (scoring an exported .onnx file does not)", err=True)
+        click.echo(f"vitlite: {line}", err=True)
         sys.exit(2)
+
+
+def in_one_line(error):
+    """What to say of an error that the user or the machine caused; None for a mistake in vitlite itself."""
+    from vitlite.errors import UserError
+
+    if isinstance(error, click.ClickException):
+        return error.format_message()
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, ModuleNotFoundError) and error.name == "torch":
+        # Exported models are scored where there is no torch; everything else says that it is missing.
+        return "this needs torch: pip install torch (scoring an exported .onnx file does not)"
+    if isinstance(error, MemoryError) or any(sign in str(error) for sign in OUT_OF_MEMORY):
+        first = "".join(str(error).strip().splitlines()[:1])
+        return f"out of memory ({first[:160]}); a smaller image_size or batch_size needs less"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return None

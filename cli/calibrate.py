@@ -33,9 +33,12 @@ def command(run, target_fpr, good, device, quiet):
     from vitlite.engine.coverage import check_target
     from vitlite.engine.detector import Detector
     from vitlite.engine.recalibrate import recalibrate
+    from vitlite.files import require_writable
 
     check_target(target_fpr)
     say = (lambda line: None) if quiet else click.echo
-    recalibrate(Detector(run, device, calibrated=False), target_fpr=target_fpr, good=good, quiet=quiet, say=say)
+    detector = Detector(run, device, calibrated=False)
+    require_writable(run)
+    recalibrate(detector, target_fpr=target_fpr, good=good, quiet=quiet, say=say)
     if not quiet:
         click.echo(f"written: {run}/{CALIBRATION_FILE}")

@@ -13,12 +13,18 @@ def command():
 
 @command.command(short_help="Say what a data set holds and what is wrong with it.")
 @click.argument("folder", metavar="DIR", type=click.Path())
-@click.option("--category", metavar="NAME", help="A category, several with commas between, or all.  [default: all]")
+@click.option(
+    "--category",
+    metavar="NAME",
+    help="A category, several with commas, or all; of classes, the normal one.  [default: all]",
+)
 def check(folder, category):
     """Read every picture and mask below DIR and say what is there and what is wrong.
 
-    DIR is a folder of categories in MVTec layout, one such category, or a plain folder of good images. Problems that
-    training and evaluation can live with are warnings; a folder that cannot be used ends with exit code 2.
+    DIR is a data set in the layout of MVTec AD, MPDD, MVTec LOCO AD, BTAD, VisA or KolektorSDD2, one category of those
+    that have them, MNIST's idx files, CIFAR-10's batches, folders of classes, or a plain folder of good images; which
+    one is found out. Problems that training and evaluation can live with are warnings; a folder that cannot be used
+    ends with exit code 2.
 
     Example: vitlite data check mvtec --category bottle
     """
@@ -49,3 +55,21 @@ def synth(out, seed, size, categories, train, good, defects):
     root = data.synthesize(out, seed=seed, categories=categories, size=size, train=train, good=good, defects=defects)
     found = data.open_dataset(root, "all", need_train=False)
     click.echo(f"{root}: {', '.join(found.categories)}; {len(found.train)} training and {len(found.test)} test images")
+
+
+@command.command(short_help="Show how ISSTAD corrupts good pictures.")
+@click.argument("folder", metavar="DIR", type=click.Path())
+@click.option("--out", metavar="FILE", required=True, type=click.Path(), help="PNG file to write.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**63 - 1), help="Of the corruption.")
+@click.option("--count", default=6, show_default=True, type=click.IntRange(1, 100), help="Number of pictures.")
+def corrupt(folder, out, seed, count):
+    """Write a contact sheet of corrupted good pictures: above the original, below it the corrupted copy and its label.
+
+    DIR is a data set or a plain folder of good images. White pixels of a label are those that differ.
+
+    Example: vitlite data corrupt surfaces --out corrupted.png
+    """
+    from vitlite.report.corruption import contact_sheet
+
+    shown = contact_sheet(folder, out, seed=seed, count=count)
+    click.echo(f"{out}: {shown} pictures, one a column: original, corrupted, label")

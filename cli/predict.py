@@ -14,20 +14,24 @@ import click
 @click.option("--no-overlays", is_flag=True, help="Write the CSV alone.")
 @click.option("--fail-on-defect", is_flag=True, help="Exit with 1 if any image is defective.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--deterministic", is_flag=True, help="Refuse operators whose results vary from run to run.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
-def command(run, images, out, category, maps, no_overlays, fail_on_defect, device, quiet):
+def command(run, images, out, category, maps, no_overlays, fail_on_defect, device, deterministic, quiet):
     """Score images and draw where they are defective.
 
     RUN is a run's folder, or an .onnx file that `vitlite export` wrote, which is scored without torch.
     IMAGE is a file, a folder or a pattern. Heat maps are drawn at the original size, on the scale that the run's
     calibration fixes, so that pictures compare. A file that cannot be read is a row of the CSV with its reason.
     """
-    from vitlite.engine.opening import open_detector
+    from vitlite.engine.determinism import deterministic as only_deterministic
+    from vitlite.engine.opening import is_exported, open_detector
     from vitlite.engine.predict import CSV_FILE, predict
     from vitlite.errors import UserError
 
     options = {"overlays": not no_overlays, "maps": maps, "category": category, "quiet": quiet}
-    rows = predict(open_detector(run, device), images, out, **options)
+    # An exported file is scored on the CPU and without torch.
+    with only_deterministic(deterministic and not is_exported(run)):
+        rows = predict(open_detector(run, device), images, out, **options)
     failed = [row for row in rows if "error" in row]
     defects = sum(row.get("verdict") == "defect" for row in rows)
     if not quiet:

@@ -2,14 +2,13 @@
 
 import os
 import sys
-from pathlib import Path
 
 
 def train(data, out, *, method="sivt", category=None, preset="quick", seed=0, device="auto", **settings):
     """Train a detector on good images and calibrate it on those that training leaves aside.
 
     Args:
-        data: folder in MVTec layout, one category of it, or a plain folder of good images; None: a synthetic set.
+        data: a data set in a layout of docs/data.md, or a plain folder of good images; None: a synthetic set.
         out: folder for the run; must not hold one yet. ``vitlite train --resume --out OUT`` ends an interrupted one.
         method: ``"sivt"``.
         category: a name, or several as a list or with commas between, or ``"all"``, in one model.
@@ -33,7 +32,7 @@ def train(data, out, *, method="sivt", category=None, preset="quick", seed=0, de
     if not isinstance(seed, int) or seed < 0:
         raise UserError(f"seed={seed!r}: must be a whole number of 0 or more")
     config = apply_overrides(preset_config(method, preset), [f"{key}={_plain(v)}" for key, v in settings.items()])
-    source = SYNTHETIC if data is None else str(Path(data).resolve())
+    source = SYNTHETIC if data is None else os.path.realpath(data)
     if category is None:
         category = "all" if data is None else ""
     chosen = RunSettings(method, source, _plain(category), preset, seed, config)
@@ -46,7 +45,7 @@ def evaluate(run, data=None, category=None):
 
     Args:
         run: a run's folder, or a detector.
-        data: labelled images in MVTec layout; default: the data of training.
+        data: a data set with labelled test images; default: the data of training.
         category: a name, or several as a list or with commas between, or ``"all"``.
 
     Returns:

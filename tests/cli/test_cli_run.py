@@ -147,7 +147,8 @@ def test_as_a_module():
     command = [sys.executable, "-m", "vitlite", "train", "--method", "nonsense"]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 2
-    assert result.stderr.splitlines() == ["vitlite: --method nonsense: not a method of this version; there are sivt"]
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("vitlite: --method nonsense: not a method of this version; there are sivt")
 
 
 def test_doctor():

@@ -137,10 +137,12 @@ def load_calibration(run):
         check_numbers([result["image_threshold"], result["pixel_threshold"]])
         check_numbers([result["display"]["low"], result["display"]["high"]])
         check_numbers(result["good_scores"])
+        for own in result.get("categories", {}).values():
+            check_numbers([own["image_threshold"], own.get("pixel_threshold", 0.0), *own.get("good_scores", ())])
         return result
     except FileNotFoundError:
         raise UserError(f"{path}: not there; training did not finish: vitlite train --resume --out {run}") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
             f"{path}: damaged ({type(error).__name__}: {error}); vitlite calibrate {run} writes it anew"
         ) from None

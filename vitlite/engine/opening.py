@@ -1,5 +1,6 @@
 """A detector from whatever holds one: a run directory or an exported ONNX file. Imports torch only for the former."""
 
+import os
 from pathlib import Path
 
 from vitlite.errors import UserError
@@ -15,6 +16,8 @@ def open_detector(source, device="auto"):
 
     Both are a :class:`~vitlite.engine.predictor.Predictor`. ``UserError`` says what is wrong with the source.
     """
+    if not isinstance(source, (str, os.PathLike)):
+        raise UserError(f"{source!r}: give the folder of a run, or an exported .onnx file")
     if is_exported(source):
         from vitlite.export.onnx_detector import OnnxDetector
 

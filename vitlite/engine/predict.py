@@ -8,6 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from vitlite.data import list_images
+from vitlite.data.reading import shown
 from vitlite.engine.maps import MAPS_FOLDER
 from vitlite.engine.prediction import judge, limits_of
 from vitlite.engine.progress import Progress
@@ -91,10 +92,10 @@ def to_csv(rows):
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        shown = dict(row)
+        cells = {key: shown(value) if isinstance(value, str) else value for key, value in row.items()}
         if "score" in row:
-            shown["score"] = f"{row['score']:.6g}"
-            shown["percentile"] = f"{row['percentile']:.1f}"
-            shown["regions"] = ";".join(" ".join(map(str, box)) for box in row["regions"])
-        writer.writerow(shown)
+            cells["score"] = f"{row['score']:.6g}"
+            cells["percentile"] = f"{row['percentile']:.1f}"
+            cells["regions"] = ";".join(" ".join(map(str, box)) for box in row["regions"])
+        writer.writerow(cells)
     return text.getvalue()

@@ -64,7 +64,7 @@ def _parse(key, text, default):
 def _checked(config):
     """Refuses numbers that no training can run with; a method's own check comes when it is built."""
     least_values = {"epochs": 1, "steps": 0, "batch_size": 1, "accumulate": 1, "image_size": 8, "weight_decay": 0}
-    least_values["warmup_epochs"] = 0
+    least_values |= {"warmup_epochs": 0, "clip_norm": 0}
     for key, least in least_values.items():
         if not getattr(config, key) >= least:
             raise UserError(f"--set {key}={getattr(config, key)}: must be at least {least}")
@@ -120,6 +120,11 @@ def load_settings(run):
 def _from_tables(head, values):
     """RunSettings from the two tables of config.toml; whatever is missing, unknown or of another type is refused."""
     kinds = {f.name: f.type for f in fields(RunSettings) if f.name != "config"}
+    defaults = method_class(head["method"]).Config() if isinstance(head.get("method"), str) else None
+    known = {f.name: getattr(defaults, f.name) for f in fields(defaults)} if defaults else values
+    unknown = sorted(values.keys() - known.keys())
+    if unknown:
+        raise UserError(f"unknown option {', '.join(unknown)}; was it written by a newer vitlite?")
     missing, extra = sorted(kinds.keys() - head.keys()), sorted(head.keys() - kinds.keys())
     if missing or extra:
         raise UserError(f"[run] is incomplete or has unknown keys ({', '.join(missing or extra)})")
@@ -128,11 +133,6 @@ def _from_tables(head, values):
             raise UserError(f"{key} = {head[key]!r}: must be a {'whole number' if kind is int else 'string'}")
     if head["seed"] < 0:
         raise UserError(f"seed = {head['seed']}: must be 0 or more")
-    defaults = method_class(head["method"]).Config()
-    known = {f.name: getattr(defaults, f.name) for f in fields(defaults)}
-    unknown = sorted(values.keys() - known.keys())
-    if unknown:
-        raise UserError(f"unknown option {', '.join(unknown)}; was it written by a newer vitlite?")
     values = {key: _typed(key, value, known[key]) for key, value in values.items()}
     return RunSettings(config=_checked(replace(defaults, **values)), **head)
 

@@ -1,0 +1,265 @@
+"""Memory of `predict` and `eval` over many pictures: what a picture leaves behind, and what its map takes.
+
+`predict` needs no picture once it is written: its peak after the last one may exceed the peak after the first hundred
+only by what the allocator does. `eval` has to keep the maps of a category, because exact metrics rank all pixels
+together; it may keep nothing of the category before. Each part runs in a process of its own, whose resident memory is
+read every 5 ms.
+
+Example: vitlite bench memory --images 1000 --maps 100
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+
+MIB = 2**20
+GROWTH = 64.0  # MiB; freed memory comes back in the allocator's own time
+# Of a category: its map 4, the mask of a defective picture 1, the ranking while it is measured 4 and more; measured 9.6
+# with 80 million pixels. In smaller categories what is loaded and compiled on the way counts as well.
+BYTES_PER_PIXEL = 12.0
+MARKS = (100, 250, 500, 1000, 2000, 5000, 10_000)
+# A detector that costs little: what is measured is everything around it.
+TINY = {
+    "backbone": "efficientnet_lite0",
+    "weights": "none",
+    "image_size": 64,
+    "feature_size": 8,
+    "dim": 16,
+    "heads": 2,
+    "encoder_depth": 1,
+    "decoder_depth": 1,
+    "epochs": 1,
+}
+
+
+def resident():
+    """Bytes of this process that are in memory now."""
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * resource.getpagesize()
+    except OSError:  # no Linux: the peak until now, which is what grows where anything does
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+class Watch:
+    """Peaks of resident memory, sampled on a thread: ``mark(key)`` notes the peak since the last mark."""
+
+    def __init__(self):
+        self.marks, self.peak, self.over = {}, resident(), False
+        self.thread = threading.Thread(target=self._sample, daemon=True)
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *exception):
+        self.over = True
+        self.thread.join()
+
+    def _sample(self):
+        while not self.over:
+            self.peak = max(self.peak, resident())
+            time.sleep(0.005)
+
+    def mark(self, key):
+        now = resident()
+        self.marks[key], self.peak = max(self.peak, now), now
+
+
+def pictures(side, number, seed=0):
+    """A few different photographs, uint8 (side, side, 3): noise at the scale of a texture."""
+    rng = np.random.default_rng(seed)
+    for _ in range(number):
+        coarse = rng.integers(60, 200, (side // 8 + 1, side // 8 + 1, 3), np.uint8)
+        yield np.repeat(np.repeat(coarse, 8, 0), 8, 1)[:side, :side]
+
+
+def spread(files, folder, number, suffix=""):
+    """``number`` names for a few files, by hard links: reading costs the same, and the disk stays free."""
+    folder.mkdir(parents=True)
+    for i in range(number):
+        os.link(files[i % len(files)], folder / f"{i:05d}{suffix}{files[0].suffix}")
+
+
+def make_sources(folder, side):
+    """Eight pictures and a mask as files."""
+    from PIL import Image
+
+    folder.mkdir(parents=True)
+    files = []
+    for i, array in enumerate(pictures(side, 8)):
+        files.append(folder / f"{i}.png")
+        Image.fromarray(array).save(files[-1], compress_level=1)
+    mask = np.zeros((side, side), np.uint8)
+    mask[side // 4 : side // 2, side // 4 : side // 2] = 255
+    Image.fromarray(mask).save(folder / "mask.png")
+    return files, folder / "mask.png"
+
+
+def make_run(folder):
+    """A detector trained for an epoch."""
+    from vitlite.data import synthesize
+    from vitlite.engine.settings import RunSettings, apply_overrides, preset_config
+    from vitlite.engine.train import train
+
+    data = synthesize(folder / "data", size=64, categories=("weave",), train=8, good=1, defects=1)
+    config = apply_overrides(preset_config("sivt", "quick"), [f"{k}={v}" for k, v in TINY.items()])
+    train(RunSettings("sivt", str(data), "weave", "quick", 0, config), folder / "run", device="cpu", quiet=True)
+    return folder / "run"
+
+
+def measure_predict(options):
+    """Peaks after so many pictures, in MiB, of scoring them with overlays and maps into files."""
+    from vitlite.engine.detector import Detector
+    from vitlite.engine.predict import predict
+
+    folder = Path(options.work)
+    files, _ = make_sources(folder / "sources", options.side)
+    spread(files, folder / "pictures", options.images)
+    detector = Detector(options.run, "cpu")
+    score_files, out = detector.score_files, folder / "out"
+    wanted = {m for m in MARKS if m < options.images} | {options.images}
+    with Watch() as watch:
+        watch.mark(0)
+
+        def counted(*args, **kwargs):
+            for count, found in enumerate(score_files(*args, **kwargs)):
+                if count in wanted:
+                    watch.mark(count)
+                yield found
+                for path in out.rglob("*.*"):  # the disk is not what is measured
+                    path.unlink()
+
+        detector.score_files = counted
+        predict(detector, [folder / "pictures"], out, maps=True, quiet=True)
+        watch.mark(options.images)
+    return watch.marks
+
+
+def measure_eval(options):
+    """Peaks of two equal categories, one after the other."""
+    from vitlite.engine import evaluate
+    from vitlite.engine.detector import Detector
+
+    folder = Path(options.work)
+    files, mask = make_sources(folder / "sources", options.side)
+    half = options.maps // 2
+    for name in ("first", "second"):
+        spread(files, folder / "data" / name / "test/good", half - half // 2)
+        spread(files, folder / "data" / name / "test/spot", half // 2)
+        spread([mask], folder / "data" / name / "ground_truth/spot", half // 2, "_mask")
+    detector = Detector(options.run, "cpu")
+    evaluate_category = evaluate.evaluate_category
+    with Watch() as watch:
+        watch.mark("before")
+
+        def marked(detector, dataset, name, **kwargs):
+            found = evaluate_category(detector, dataset, name, **kwargs)
+            watch.mark(name)
+            return found
+
+        evaluate.evaluate_category = marked
+        evaluate.evaluate(detector, data=folder / "data", category="all", quiet=True)
+    return watch.marks
+
+
+PARTS = {"predict": measure_predict, "eval": measure_eval}
+
+
+def in_a_process(part, run, options):
+    """The marks of a part, measured in a process of its own; keys are strings, values MiB."""
+    with tempfile.TemporaryDirectory(prefix="vitlite-memory-", dir=options.scratch) as work:
+        numbers = [f"--{name}={getattr(options, name)}" for name in ("images", "maps", "side")]
+        command = [sys.executable, "-m", "vitlite.bench", "memory", f"--part={part}", f"--run={run}", *numbers]
+        done = subprocess.run([*command, f"--work={work}"], stdout=subprocess.PIPE, text=True)
+        if done.returncode:
+            raise SystemExit(done.returncode)
+        return {key: value / MIB for key, value in json.loads(done.stdout.splitlines()[-1]).items()}
+
+
+def report_predict(marks, options):
+    """Prints the peaks; whether the growth is within its bound."""
+    print(f"predict, {options.images} pictures of {options.side} x {options.side}, overlays and maps written")
+    for key, value in marks.items():
+        print(f"  {'before the first' if key == '0' else f'peak up to {key:>5}'}  {value:8.1f} MiB")
+    counted = [value for key, value in marks.items() if key != "0"]
+    growth = counted[-1] - counted[0]
+    print(f"  growth {growth:+.1f} MiB, at most {options.growth:g}: {judged(growth <= options.growth)}")
+    return growth <= options.growth
+
+
+def report_eval(marks, options):
+    """Prints the peaks; whether memory for each pixel and growth between categories are within their bounds."""
+    half = options.maps // 2
+    pixels = half * options.side**2
+    each = (marks["first"] - marks["before"]) * MIB / pixels
+    growth = marks["second"] - marks["first"]
+    print(
+        f"eval, 2 categories of {half} maps of {options.side} x {options.side}, {pixels / 1e6:.0f} million pixels each"
+    )
+    print(f"  before           {marks['before']:8.1f} MiB")
+    print(f"  peak of first    {marks['first']:8.1f} MiB, {each:.1f} bytes for each pixel of the category")
+    print(f"  peak of second   {marks['second']:8.1f} MiB")
+    fits = each <= options.bytes_per_pixel
+    print(f"  bytes for each pixel at most {options.bytes_per_pixel:g}: {judged(fits)}")
+    print(f"  growth {growth:+.1f} MiB, at most {options.growth:g}: {judged(growth <= options.growth)}")
+    return fits and growth <= options.growth
+
+
+REPORTS = {"predict": report_predict, "eval": report_eval}
+
+
+def judged(met):
+    return "met" if met else "NOT MET"
+
+
+def positive(least):
+    """An argparse type: whole numbers of at least ``least``."""
+
+    def parse(text):
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}")
+        return value
+
+    return parse
+
+
+def parser():
+    p = argparse.ArgumentParser(prog="vitlite bench memory", description=__doc__.splitlines()[0])
+    p.add_argument("--images", type=positive(101), default=2000, help="pictures to predict (default 2000)")
+    p.add_argument("--maps", type=positive(8), default=500, help="test pictures to evaluate (default 500)")
+    p.add_argument("--side", type=positive(16), default=1000, help="height and width of a picture (default 1000)")
+    p.add_argument("--growth", type=float, default=GROWTH, help=f"MiB that the peaks may grow (default {GROWTH:g})")
+    p.add_argument("--bytes-per-pixel", type=float, default=BYTES_PER_PIXEL, help=f"default {BYTES_PER_PIXEL:g}")
+    p.add_argument("--run", help="a trained run (default: a small one, trained first)")
+    p.add_argument("--scratch", metavar="DIR", help="for the pictures (default: the system's temporary folder)")
+    p.add_argument("--only", choices=PARTS, help="one of the two (default: both)")
+    p.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
+    p.add_argument("--work", help=argparse.SUPPRESS)
+    return p
+
+
+def main(argv=None):
+    """Runs the benchmark; returns the exit code, 1 where a bound is not met."""
+    options = parser().parse_args(argv)
+    if options.part:
+        print(json.dumps(PARTS[options.part](options)))
+        return 0
+    with contextlib.ExitStack() as stack:
+        run = options.run
+        if run is None:
+            run = make_run(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vitlite-memory-"))))
+        chosen = [options.only] if options.only else list(PARTS)
+        met = [REPORTS[part](in_a_process(part, run, options), options) for part in chosen]
+    return 0 if all(met) else 1

@@ -1,0 +1,45 @@
+"""vitlite ablate."""
+
+import click
+
+
+@click.command(name="ablate", epilog="Example: vitlite ablate --method sivt --table induction --data mvtec --separate")
+@click.option("--method", required=True, help="Method whose table is run; sivt, memca and so on.")
+@click.option("--table", "name", help="One of the method's tables.  [default: its only one, or list them]")
+@click.option("--data", metavar="DIR", help="Data set with labelled test images.  [default: synthetic]")
+@click.option("--category", metavar="NAME|all", default="all", show_default=True, help="Categories, commas between.")
+@click.option("--separate", is_flag=True, help="Train one model for each category, not one for all of them.")
+@click.option("--preset", metavar="NAME", default="quick", show_default=True, help="Settings that the rows change.")
+@click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Change a setting of every row.")
+@click.option("--rows", metavar="ROWS", help="Numbers or labels of rows, commas between.  [default: all]")
+@click.option("--out", metavar="DIR", help="Folder for the runs and ablation.csv.  [default: runs/ablate-METHOD]")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of every row.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--quiet", is_flag=True, help="Print the table alone.")
+def command(method, name, data, category, separate, preset, overrides, rows, out, seed, device, quiet):
+    """Train and evaluate each row of a method's ablation table, and print it beside the paper's figures.
+
+    Writes a run for every row below --out, and ablation.csv with all metrics. Calling it again goes on where it
+    stopped: rows that are done are not trained again.
+    """
+    from vitlite.engine.ablate import Plan, ablate, table_text
+    from vitlite.errors import UserError
+    from vitlite.methods import method_class
+    from vitlite.methods.ablations import tables
+
+    method_class(method)
+    known = tables(method)
+    if name is None and len(known) == 1:
+        (name,) = known
+    if name not in known:
+        lines = ", ".join(f"{key} ({table.title}, {table.source})" for key, table in known.items())
+        raise UserError(f"--table {name or '?'}: {method} has {lines}")
+    table = known[name]
+    say = (lambda line: None) if quiet else (lambda line: click.echo(line, err=True))
+    plan = Plan(method, data or "", category, separate, preset, overrides, seed, device)
+    out = out or f"runs/ablate-{method}"
+    wanted = None if rows is None else [part.strip() for part in rows.split(",") if part.strip()]
+    outcomes = ablate(plan, table, out, name=name, rows=wanted, quiet=quiet, say=say)
+    click.echo(table_text(table, outcomes, plan))
+    if not quiet:
+        click.echo(f"written: {out}/ablation.csv")

@@ -1,0 +1,61 @@
+"""vitlite ablate as a person types it."""
+
+import contextlib
+import io
+
+import pytest
+from tiny_settings import TINY_OPTIONS
+
+from vitlite.cli import main
+
+
+def vitlite(*args):
+    """Exit code, standard output and standard error of a command in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as end:
+        main([str(a) for a in args])
+    return end.value.code or 0, out.getvalue(), err.getvalue()
+
+
+def test_a_table(tiny_data, tmp_path):
+    command = ["ablate", "--method", "sivt", "--table", "induction", "--data", tiny_data, "--out", tmp_path / "a"]
+    command += ["--device", "cpu", *TINY_OPTIONS]
+    code, out, err = vitlite(*command, "--quiet")
+    assert code == 0, err
+    lines = out.splitlines()
+    assert "84.4" in lines[1]
+    assert "90.1" in lines[1]
+    assert "Fig. 6" in lines[-1]
+    code, again, err = vitlite(*command)
+    assert code == 0
+    assert err.count("already done") == 2
+    assert again.splitlines()[:3] == lines[:3]
+    assert "ablation.csv" in again
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--method", "sivt"], "--table"),
+        (["--method", "nothing"], "--method nothing"),
+        (["--method", "sivt", "--table", "extractors"], "induction"),
+        (["--method", "sivt", "--table", "induction", "--rows", "7"], "--rows 7"),
+        (["--method", "sivt", "--table", "induction", "--set", "subset=3"], "subset"),
+        (["--method", "sivt", "--table", "induction", "--preset", "huge"], "--preset huge"),
+    ],
+)
+def test_mistakes_are_one_line(options, says, tiny_data, tmp_path):
+    code, _, err = vitlite("ablate", *options, "--data", tiny_data, "--out", tmp_path / "out", "--quiet")
+    assert code == 2
+    (line,) = err.strip().splitlines()
+    assert line.startswith("vitlite: ")
+    assert says in line
+
+
+def test_synthetic_data_are_made_once(tmp_path):
+    options = ["--table", "induction", "--rows", "1", "--category", "weave", "--out", tmp_path / "out", "--quiet"]
+    code, out, err = vitlite("ablate", "--method", "sivt", *options, "--device", "cpu", *TINY_OPTIONS)
+    assert code == 0, err
+    assert "synthetic" in out
+    assert (tmp_path / "out/synthetic/weave/test/good").is_dir()
+    assert not (tmp_path / "out/induction/vanilla-transformer/synthetic").exists()

@@ -1,0 +1,175 @@
+"""Ablation tables: every row can be built, results lie beside the paper's figures, and finished rows stay."""
+
+import csv
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+from tiny_settings import TINY
+
+from vitlite.engine import ablate as engine
+from vitlite.engine.ablate import Plan, ablate, row_config, select_rows, slug, table_text
+from vitlite.engine.settings import RunSettings, build_method
+from vitlite.errors import UserError
+from vitlite.methods import REGISTRY, method_class
+from vitlite.methods.ablations import TABLES, Row, Table, tables
+from vitlite.metrics.results import KEYS
+
+OVERRIDES = tuple(f"{key}={value}" for key, value in TINY.items())
+TABLE = Table(
+    "induction",
+    "Fig. 0",
+    "made up",
+    ("image_auroc", "aupro_30"),
+    (
+        Row("plain", ("induction=false",), {"image_auroc": 50.0}),
+        Row("N = 2", ("subsets=2",)),
+        Row("N = 3", ("subsets=3",)),
+    ),
+)
+KNOWN = [(method, name) for method in TABLES if method in REGISTRY for name in TABLES[method]]
+
+
+def plan_for(data, **changes):
+    return replace(Plan("sivt", str(data), overrides=OVERRIDES, device="cpu"), **changes)
+
+
+def rows_of(out):
+    with open(out / "ablation.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, tiny_data):
+    """A table of which the first two rows are done, and their outcomes."""
+    out = tmp_path_factory.mktemp("ablation") / "out"
+    outcomes = ablate(plan_for(tiny_data), TABLE, out, name="made", rows=["1", "N = 2"], quiet=True)
+    return out, outcomes
+
+
+@pytest.mark.parametrize(("method", "name"), KNOWN)
+def test_every_row_names_settings_that_exist(method, name):
+    """In both presets: the keys exist, the values are of their kind, and figures are percent of known metrics."""
+    table = tables(method)[name]
+    for preset in method_class(method).presets:
+        for row in table.rows:
+            row_config(Plan(method, preset=preset), row)
+    for row in table.rows:
+        assert set(row.paper) <= set(KEYS)
+        assert all(1 < figure <= 100 for figure in row.paper.values())
+    assert set(table.columns) <= set(KEYS)
+    assert len({slug(row.label) for row in table.rows}) == len(table.rows)
+
+
+@pytest.mark.parametrize(("method", "name"), KNOWN)
+def test_rows_differ(method, name):
+    configs = [row_config(Plan(method), row) for row in tables(method)[name].rows]
+    assert len(set(configs)) == len(configs)
+
+
+@pytest.mark.parametrize("name", TABLES["vtadl"])
+def test_rows_of_vtadl_can_be_built(name):
+    for row in tables("vtadl")[name].rows:
+        build_method(RunSettings("vtadl", "", "", "quick", 0, row_config(Plan("vtadl"), row)))
+
+
+def test_rows_are_measured(finished):
+    out, outcomes = finished
+    assert [o.row.label for o in outcomes] == ["plain", "N = 2"]
+    rows = rows_of(out)
+    assert [r["row"] for r in rows] == ["plain", "N = 2"]
+    assert rows[0]["paper_image_auroc"] == "50.0"
+    assert rows[1]["paper_image_auroc"] == ""
+    for row, outcome in zip(rows, outcomes):
+        results = json.loads((out / "made" / slug(row["row"]) / "results.json").read_text())
+        assert float(row["image_auroc"]) == pytest.approx(results["mean"]["image_auroc"], abs=1e-6)
+        assert outcome.mean["aupro_30"] == results["mean"]["aupro_30"]
+        assert float(row["training_seconds"]) > 0
+    assert rows[0]["settings"].endswith("induction=false")
+
+
+def test_table_stands_beside_the_papers(finished, tiny_data):
+    text = table_text(TABLE, finished[1], plan_for(tiny_data)).splitlines()
+    assert text[0].split() == ["induction", "image", "auroc", "paper", "PRO@0.3"]
+    assert text[1].split()[-2] == "50.0"
+    assert text[1].split()[-3] == f"{100 * finished[1][0].mean['image_auroc']:.1f}"
+    assert text[2].split()[-2] == "-"
+    assert "Fig. 0" in text[-1]
+
+
+def test_finished_rows_are_not_trained_again(finished, tiny_data, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    shutil.copytree(finished[0], out)
+    trained = []
+    train = engine.train
+    monkeypatch.setattr(
+        engine, "train", lambda settings, run, **o: trained.append(run.name) or train(settings, run, **o)
+    )
+    before = (out / "made/plain/checkpoint.pt").stat().st_mtime_ns
+    outcomes = ablate(plan_for(tiny_data), TABLE, out, name="made", quiet=True)
+    assert trained == ["n-3"]
+    assert (out / "made/plain/checkpoint.pt").stat().st_mtime_ns == before
+    assert [o.mean for o in outcomes[:2]] == [o.mean for o in finished[1]]
+    assert [r["row"] for r in rows_of(out)] == ["plain", "N = 2", "N = 3"]
+
+
+def test_a_row_cut_short_goes_on(finished, tiny_data, tmp_path, monkeypatch):
+    """Trained but not yet evaluated: the weights stay."""
+    out = tmp_path / "out"
+    shutil.copytree(finished[0], out)
+    (out / "made/n-2/results.json").unlink()
+    before = (out / "made/n-2/checkpoint.pt").read_bytes()
+    outcomes = ablate(plan_for(tiny_data), TABLE, out, name="made", rows=["2"], quiet=True)
+    assert (out / "made/n-2/checkpoint.pt").read_bytes() == before
+    assert outcomes[0].mean == finished[1][1].mean
+    assert outcomes[0].seconds is None
+
+
+def test_other_settings_in_the_same_folder_are_refused(finished, tiny_data):
+    changed = plan_for(tiny_data, overrides=(*OVERRIDES, "lr=0.5"))
+    with pytest.raises(UserError, match="another lr"):
+        ablate(changed, TABLE, finished[0], name="made", rows=["1"], quiet=True)
+    with pytest.raises(UserError, match="another seed"):
+        ablate(plan_for(tiny_data, seed=3), TABLE, finished[0], name="made", rows=["1"], quiet=True)
+
+
+def test_a_wrong_setting_is_found_before_anything_is_trained(tiny_data, tmp_path):
+    table = replace(TABLE, rows=(TABLE.rows[0], Row("wrong", ("subset=2",))))
+    with pytest.raises(UserError, match="subset"):
+        ablate(plan_for(tiny_data), table, tmp_path / "out", name="made", quiet=True)
+    assert not (tmp_path / "out/made").exists()
+
+
+def test_one_model_for_each_category(tmp_path):
+    from vitlite.data import synthesize
+
+    root = synthesize(tmp_path / "two", seed=2, size=64, categories=("weave", "wood"), train=6, good=3, defects=1)
+    plan = plan_for(root, separate=True)
+    (outcome,) = ablate(plan, TABLE, tmp_path / "out", name="made", rows=["1"], quiet=True)
+    found = [json.loads((tmp_path / f"out/made/plain/{c}/results.json").read_text()) for c in ("weave", "wood")]
+    assert [list(r["categories"]) for r in found] == [["weave"], ["wood"]]
+    values = [r["mean"]["image_auroc"] for r in found]
+    assert outcome.mean["image_auroc"] == pytest.approx(sum(values) / 2)
+    assert rows_of(tmp_path / "out")[0]["models"] == "one for each category"
+
+
+def test_selecting_rows():
+    assert [r.label for r in select_rows(TABLE, ["3", "plain", "1"])] == ["N = 3", "plain"]
+    assert len(select_rows(TABLE, None)) == 3
+    with pytest.raises(UserError, match="1 \\(plain\\)"):
+        select_rows(TABLE, ["4"])
+
+
+def test_damaged_results_are_named(finished, tiny_data, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(finished[0], out)
+    (out / "made/plain/results.json").write_text("{")
+    with pytest.raises(UserError, match=r"results\.json"):
+        ablate(plan_for(tiny_data), TABLE, out, name="made", rows=["1"], quiet=True)
+
+
+def test_a_method_without_a_table(monkeypatch):
+    monkeypatch.setitem(REGISTRY, "bare", ("vitlite.methods.base", "Method"))
+    with pytest.raises(UserError, match="bare"):
+        tables("bare")

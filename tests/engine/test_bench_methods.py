@@ -1,0 +1,114 @@
+"""The benchmark of methods: cells are measured once, controls are at chance, operations are counted by hand."""
+
+import csv
+import json
+
+import pytest
+import torch
+from tiny_settings import TINY
+
+from vitlite.bench import methods as bench
+from vitlite.methods.sivt import SIVT
+
+SETTINGS = [part for key, value in TINY.items() for part in ("--set", f"sivt:{key}={value}")]
+
+
+def arguments(data, out, *more):
+    return ["--methods", "sivt", "--data", str(data), "--out", str(out), "--images", "4", *SETTINGS, *more]
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory, tiny_data):
+    out = tmp_path_factory.mktemp("bench") / "out"
+    assert bench.main(arguments(tiny_data, out, "--markdown", str(out.parent / "table.md"))) == 0
+    with open(out / "methods.csv", newline="") as file:
+        return out, list(csv.DictReader(file))
+
+
+def test_the_table_holds_what_was_measured(measured):
+    out, rows = measured
+    assert [row["kind"] for row in rows] == ["trained", "untrained", "constant map"]
+    trained = rows[0]
+    run = out / "set/sivt/trained-0/run"
+    results = json.loads((run / "results.json").read_text())
+    for key in bench.SCORES:
+        assert float(trained[key]) == results["mean"][key]
+    assert float(trained["training_seconds"]) == results["training_seconds"] > 0
+    assert float(trained["images_per_second"]) > 0
+    assert trained["weights"] == "efficientnet_lite0 (random (seed 0))"
+    assert int(trained["parameters"]) > int(trained["trained_parameters"]) > 0
+    assert trained["operations"] == rows[1]["operations"]
+    text = (out.parent / "table.md").read_text().splitlines()
+    assert text[2].startswith(f"| set | sivt | {100 * results['mean']['image_auroc']:.1f} |")
+    assert "sivt, untrained" in text[3]
+    assert "constant map" in text[4]
+    assert {line.count("|") for line in text[:5]} == {text[0].count("|")}
+
+
+def test_a_constant_map_is_chance(measured):
+    constant = measured[1][-1]
+    assert float(constant["image_auroc"]) == 0.5
+    assert float(constant["pixel_auroc"]) == 0.5
+    assert float(constant["aupro_30"]) == pytest.approx(0.15)
+    assert constant["training_seconds"] == constant["parameters"] == ""
+
+
+def test_finished_cells_are_not_measured_again(measured, tiny_data, monkeypatch, capsys):
+    out, rows = measured
+    monkeypatch.setattr(bench, "MEASURES", {})
+    assert bench.main(arguments(tiny_data, out)) == 0
+    assert f"{100 * float(rows[0]['image_auroc']):.1f}" in capsys.readouterr().out
+
+
+def test_untrained_weights_are_those_before_training(measured):
+    out, _ = measured
+    state = torch.load(out / "set/sivt/untrained-0/run/checkpoint.pt", weights_only=True)["model"]
+    trained = torch.load(out / "set/sivt/trained-0/run/checkpoint.pt", weights_only=True)["model"]
+    torch.manual_seed(0)
+    fresh = SIVT(bench.config_of("sivt", bench.parse(SETTINGS))).state_dict()
+    assert all(torch.equal(state[key], fresh[key]) for key in state)
+    assert not torch.equal(state["transformer.head.weight"], trained["transformer.head.weight"])
+
+
+def test_operations_of_vtadl_by_hand():
+    """Patch embedding, one block, projection, five transposed convolutions and the mixture, two a multiply-add."""
+    from vitlite.methods.vtadl import QUICK, VTADL
+
+    config = {"image_size": 64, "patch": 16, "dim": 16, "depth": 1, "heads": 2, "vector": 64, "gaussians": 3}
+    config |= {"channels": (8, 8, 8, 8), "mlp_ratio": 2.0, "projection": "shared"}
+    from dataclasses import replace
+
+    method = VTADL(replace(QUICK, **config)).eval()
+    tokens, dim = 16, 16
+    products = tokens * (16 * 16 * 3 * dim + 4 * dim * dim + 2 * dim * 2 * dim) + 2 * tokens * tokens * dim
+    products += dim * 64 + tokens * dim * 3 * (1 + 2 * dim)
+    # A transposed convolution multiplies every input pixel with its whole kernel: strides 2, 2, 2, 1, 1 from 8 pixels.
+    for side, before, after, kernel in [(8, 1, 8, 4), (16, 8, 8, 4), (32, 8, 8, 4), (64, 8, 8, 3), (64, 8, 3, 3)]:
+        products += side * side * before * after * kernel * kernel
+    # Bilinear upsampling of the map is two products as well: (64, 4) @ (4, 4) @ (4, 64).
+    products += 64 * 4 * 4 + 64 * 4 * 64
+    assert bench.operations_of(method) == 2 * products
+
+
+def test_settings_for_one_method():
+    options = bench.parse(["--set", "sivt:dim=96", "--set", "vtadl:gaussians=7", "--set", "lr=0.5"])
+    assert bench.config_of("sivt", options).dim == 96
+    assert bench.config_of("vtadl", options).gaussians == 7
+    assert bench.config_of("vtadl", options).lr == bench.config_of("sivt", options).lr == 0.5
+
+
+def test_seeds_are_put_together():
+    base = {"data": "d", "kind": "trained", "method": "m", "preset": "quick", "settings": "", "weights": "none"}
+    base |= {"parameters": 2_500_000, "operations": 3e9, "images_per_second": 10.0, "training_seconds": 60.0}
+    base |= {"processor": "p", "threads": 2, "torch": "t", **dict.fromkeys(bench.SCORES, 0.9)}
+    rows = [{**base, "seed": seed, "image_auroc": value} for seed, value in enumerate((0.7, 0.8, 0.9))]
+    line = bench.markdown(rows).splitlines()[2]
+    assert "| 80.0 ± 10.0 |" in line
+    assert "| 2.5 M | 3 G | 10 | 60 s |" in line
+
+
+@pytest.mark.parametrize("options", [["--seeds", "0"], ["--images", "0"], ["--nothing"]])
+def test_wrong_options_end_with_2(options):
+    with pytest.raises(SystemExit) as end:
+        bench.parse(options)
+    assert end.value.code == 2

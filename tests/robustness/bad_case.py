@@ -1,0 +1,122 @@
+"""What a case of bad input is: a function that damages something and returns the command to run on it."""
+
+import io
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+
+@dataclass(frozen=True)
+class Case:
+    """``make(place)`` returns the command's arguments.
+
+    says: what the one line on stderr matches, from its start; None where the command has to succeed.
+    code: the documented exit code.
+    writes: patterns of files that may be new or changed afterwards.
+    """
+
+    name: str
+    make: object
+    says: str | None
+    code: int
+    writes: tuple
+
+
+class Table(list):
+    """Cases in order; ``@table.refused("pattern")`` and ``@table.works("pattern of what it writes")`` add one."""
+
+    def refused(self, says, *, code=2, writes=()):
+        def register(make):
+            self.append(Case(make.__name__, make, says, code, writes))
+            return make
+
+        return register
+
+    def works(self, *writes):
+        def register(make):
+            self.append(Case(make.__name__, make, None, 0, writes))
+            return make
+
+        return register
+
+
+@dataclass
+class Place:
+    """Where a case plays: an empty folder, copies of a trained run and of its data in it, and shorthands."""
+
+    root: Path
+    make_run: object
+    make_data: object
+    make_onnx: object
+
+    @property
+    def run(self):
+        """A copy of the trained run, to be damaged."""
+        return self.make_run(self.root / "run")
+
+    @property
+    def data(self):
+        """A copy of the data set: category weave, 10 good images, 4 good and 2 defective ones of each kind to test."""
+        return self.make_data(self.root / "set")
+
+    @property
+    def picture(self):
+        """A good picture, beside nothing else."""
+        return self.save("picture.png", np.full((40, 30, 3), 90, np.uint8))
+
+    @property
+    def marker(self):
+        """A file that only code hidden in the input would make."""
+        return self.root / "code_was_run"
+
+    def onnx(self):
+        """The contents of the run as an ONNX file."""
+        return self.make_onnx().read_bytes()
+
+    def write(self, name, content):
+        """A file with these bytes or this text."""
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return path
+
+    def save(self, name, array):
+        """A picture file."""
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(array).save(path)
+        return path
+
+    def predict(self, *images, run=None, options=()):
+        """``vitlite predict`` into ``out``."""
+        return ["predict", run or self.run, *images, "--out", self.root / "out", *options]
+
+    def train(self, *options):
+        """``vitlite train`` into ``new``."""
+        return ["train", "--method", "sivt", "--out", self.root / "new", "--device", "cpu", *options]
+
+
+def encoded(array, kind, **options):
+    """A picture as the bytes of its file."""
+    file = io.BytesIO()
+    Image.fromarray(array).save(file, format=kind, **options)
+    return file.getvalue()
+
+
+def noise(height=40, width=30):
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def png_bomb(side):
+    """A small PNG file that says it is ``side`` x ``side``, with nearly nothing for pixels."""
+
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1 << 20), 9)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body

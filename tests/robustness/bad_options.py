@@ -1,0 +1,147 @@
+"""Options that make no sense, alone or together."""
+
+import pytest
+import torch
+from bad_case import Table
+from tiny_settings import TINY_OPTIONS
+
+OPTIONS = Table()
+
+
+def add(name, args, says):
+    """A case whose arguments are these; functions among them are called with the place."""
+
+    def make(place):
+        return [arg(place) if callable(arg) else arg for arg in args]
+
+    make.__name__ = name
+    OPTIONS.refused(says)(make)
+
+
+def run(place):
+    return place.run
+
+
+def data(place):
+    return place.data
+
+
+def out(place):
+    return place.root / "out"
+
+
+def new(place):
+    return place.root / "new"
+
+
+def good(place):
+    return place.data / "weave/train/good"
+
+
+TRAIN = ["train", "--method", "sivt", "--data", data, "--out", new, "--device", "cpu", *TINY_OPTIONS]
+for setting, says in (
+    ("epochs", "--set epochs: write it as KEY=VALUE"),
+    ("=3", "--set =3: write it as KEY=VALUE"),
+    ("flux=3", "--set flux: no such option"),
+    ("epochs=many", "--set epochs=many: must be a whole number"),
+    ("epochs=0", "--set epochs=0: must be at least 1"),
+    ("epochs=1.5", r"--set epochs=1\.5: must be a whole number"),
+    ("lr=nan", "--set lr=nan: must be above 0"),
+    ("lr=-1", r"--set lr=-1\.0: must be above 0"),
+    ("weight_decay=nan", "--set weight_decay=nan: must be at least 0"),
+    ("clip_norm=nan", "--set clip_norm=nan"),
+    ("holdout=1", r"--set holdout=1\.0: must be at least 0 and below 1"),
+    ("precision=int3", "--set precision=int3: not one of"),
+    ("heads=7", "--set .*heads"),
+    ("patch=5", "--set .*patch"),
+    ("image_size=7", "--set image_size=7: must be at least 8"),
+    ("backbone=magic", ".*magic"),
+    ("weights=/nowhere/weights.pt", r".*/nowhere/weights\.pt"),
+    ("induction=perhaps", "--set induction=perhaps: must be true or false"),
+    ("strides=a,b", "--set strides=a,b: must be numbers with commas"),
+):
+    add(f"--set {setting}", [*TRAIN, "--set", setting], says)
+
+for name, args, says in (
+    ("no command", ["frobnicate"], "No such command 'frobnicate'"),
+    ("unknown option", ["train", "--frobnicate"], "No such option.*--frobnicate"),
+    ("method missing", ["train", "--data", data], "--method: say which"),
+    ("method unknown", ["train", "--method", "magic"], "--method magic: not a method"),
+    ("preset unknown", ["train", "--method", "sivt", "--preset", "slow"], "--preset slow"),
+    ("seed negative", ["train", "--method", "sivt", "--seed", "-1"], "Invalid value for '--seed'"),
+    ("device unknown", [*TRAIN, "--device", "abacus"], "--device abacus: must be auto, cpu, cuda"),
+    ("device of another kind", [*TRAIN, "--device", "meta"], "--device meta: must be auto, cpu, cuda"),
+    ("resume what", ["train", "--resume"], "--resume: say which run"),
+    ("resume nothing", ["train", "--resume", "--out", new], ".*new: no config.toml here"),
+    ("resume with settings", ["train", "--resume", "--out", run, "--set", "lr=1"], "--set: not together with --resume"),
+    ("eval what", ["eval"], "Missing argument 'RUN'"),
+    ("eval nothing", ["eval", new], ".*new: no config.toml here"),
+    ("eval of a file", ["eval", lambda place: place.picture], r".*picture\.png.*"),
+    ("eval category", ["eval", run, "--data", data, "--category", "nut"], "--category 'nut': not in"),
+    ("predict nothing", ["predict", run, "--out", out], "Missing argument 'IMAGE...'"),
+    ("predict where", ["predict", run, data], "Missing option '--out'"),
+    ("predict category", ["predict", run, data, "--out", out, "--category", "nut"], "--category nut: calibrated for"),
+    ("calibrate rate", ["calibrate", run, "--target-fpr", "2"], "--target-fpr 2"),
+    ("calibrate rate in words", ["calibrate", run, "--target-fpr", "few"], "Invalid value for '--target-fpr'"),
+    ("calibrate on trained images", ["calibrate", run, "--good", good], "--good: the run was trained on"),
+    ("calibrate on nothing", ["calibrate", run, "--good", new], ".*new: no image there"),
+    ("export format", ["export", run, "--format", "exe"], "Invalid value for '--format'"),
+    ("export name", ["export", run, "--out", lambda place: place.root / "model.txt"], r"--out .*model\.txt: .*\.onnx"),
+    (
+        "export where",
+        ["export", run, "--out", lambda place: place.root / "no/m.onnx"],
+        "--out .*: .*not a folder",
+    ),
+    ("export check", ["export", run, "--format", "pt2", "--check", new], ".*new: no image there"),
+    ("report where", ["report", run, "--out", lambda place: place.root / "no/r.html"], "--out .*r.html: there is no"),
+    ("report over a folder", ["report", run, "--out", data], "--out .*set: is a folder"),
+    ("data what", ["data", "frobnicate"], "No such command 'frobnicate'"),
+    ("synth size", ["data", "synth", "--out", new, "--size", "5"], "--size 5: choose a whole number from 32"),
+    ("synth nothing", ["data", "synth", "--out", new, "--train", "0", "--good", "0", "--defects", "0"], ".*all 0"),
+    ("synth texture", ["data", "synth", "--out", new, "--categories", "silk"], "--categories 'silk': choose from"),
+    ("bench unknown", ["bench", "frobnicate"], "bench frobnicate: no such benchmark"),
+    ("doctor argument", ["doctor", "now"], "Got unexpected extra argument"),
+    ("maps without data", ["eval-maps", new], "Missing option '--data'"),
+):
+    add(name, args, says)
+
+if not torch.cuda.is_available():
+    add("device that is not there", [*TRAIN, "--device", "cuda"], "--device cuda: this torch sees no CUDA device")
+
+
+def wrong_calls(place):
+    """(call, what the UserError says) for the Python functions."""
+    import numpy as np
+
+    import vitlite
+
+    detector, data, picture = vitlite.load(place.run, "cpu"), place.data, place.picture
+    return [
+        (lambda: vitlite.load(place.root / "gone"), "no config.toml here"),
+        (lambda: vitlite.load(place.root / "gone.onnx"), "cannot be read"),
+        (lambda: vitlite.load(None), "None"),
+        (lambda: vitlite.train(place.root / "gone", place.root / "new"), "no such folder"),
+        (lambda: vitlite.train(data, place.root / "new", seed=-1), "seed=-1"),
+        (lambda: vitlite.train(data, place.root / "new", seed=True, epochs=0), "epochs=0"),
+        (lambda: vitlite.train(data, place.root / "new", flux=1), "flux"),
+        (lambda: vitlite.train(data, place.root / "new", method="magic"), "magic"),
+        (lambda: vitlite.train(data, place.root / "run"), "already holds a run"),
+        (lambda: vitlite.evaluate(detector, place.root / "gone"), "no such folder"),
+        (lambda: vitlite.evaluate(detector, data, "nut"), "'nut'"),
+        (lambda: detector.predict(place.root / "gone.png"), "gone.png"),
+        (lambda: detector.predict(np.zeros((4, 4, 3))), "float64"),
+        (lambda: detector.predict(np.zeros((4, 4, 4), np.uint8)), "shape"),
+        (lambda: detector.predict(np.zeros((0, 4), np.uint8)), "shape"),
+        (lambda: detector.predict([picture, 3]), "image 1"),
+        (lambda: detector.predict(picture, category="nut"), "--category nut"),
+    ]
+
+
+def refuse_all(calls):
+    from vitlite.errors import UserError
+
+    for call, says in calls:
+        with pytest.raises(UserError) as error:
+            call()
+        assert says in str(error.value)
+        assert "\n" not in str(error.value)

@@ -1,0 +1,333 @@
+"""Bad pictures, masks, folders and maps."""
+
+import os
+import shutil
+
+import numpy as np
+from bad_case import Table, encoded, noise, png_bomb
+from PIL import Image
+from tiny_settings import TINY_OPTIONS
+
+PICTURES, FOLDERS, MAPS = Table(), Table(), Table()
+ROW = ("out/predictions.csv",)  # a picture that cannot be read is a row with its reason, even where it is the only one
+RESULTS = ("run/results.json", "run/results.csv")
+
+
+def only_unreadable(name, content):
+    """Scoring a single file that is no picture."""
+
+    def make(place):
+        return place.predict(place.write(name, content))
+
+    return make
+
+
+for about, name, content, reason in (
+    ("empty", "a.png", b"", r"a\.png: .*empty"),
+    ("text", "a.png", b"this is no picture", r"a\.png: "),
+    ("signature alone", "a.png", b"\x89PNG\r\n\x1a\n", r"a\.png: "),
+    ("cut PNG", "a.png", encoded(noise(), "PNG")[:600], r"a\.png: "),
+    ("cut JPEG", "a.jpg", encoded(noise(), "JPEG")[:300], r"a\.jpg: "),
+    ("cut TIFF", "a.tif", encoded(noise(), "TIFF")[:200], r"a\.tif: "),
+    ("bomb", "a.png", png_bomb(50_000), r"a\.png: .*(pixels|limit)"),
+    ("bomb below Pillow's limit", "a.png", png_bomb(12_300), r"a\.png: .*limit of 150000000"),
+    ("PostScript", "a.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", r"a\.png: "),
+    ("not finite", "a.tif", encoded(np.full((9, 9), np.nan, np.float32), "TIFF"), r"a\.tif: .*finite"),
+    ("floats of no known range", "a.tif", encoded(np.full((9, 9), -1e9, np.float32), "TIFF"), r"a\.tif: .*rescale"),
+):
+    make = only_unreadable(name, content)
+    make.__name__ = f"picture {about}"
+    PICTURES.refused(rf"none of the 1 images could be read; the first: .*{reason}", writes=ROW)(make)
+
+
+@PICTURES.refused(r"none of the 1 images could be read; the first: .*loop\.png", writes=ROW)
+def picture_is_a_link_to_itself(place):
+    os.symlink("loop.png", place.root / "loop.png")
+    return place.predict(place.root / "loop.png")
+
+
+@PICTURES.refused(r"none of the 1 images could be read; the first: .*gone\.png", writes=ROW)
+def picture_is_a_link_to_nowhere(place):
+    os.symlink("nowhere.png", place.root / "gone.png")
+    return place.predict(place.root / "gone.png")
+
+
+@PICTURES.refused(r"none of the 1 images could be read; the first: .*pipe\.png", writes=ROW)
+def picture_is_a_pipe(place):
+    """Opening it would wait for somebody to write."""
+    os.mkfifo(place.root / "pipe.png")
+    return place.predict(place.root / "pipe.png")
+
+
+@PICTURES.refused(r".*missing\.png: no image there")
+def picture_is_missing(place):
+    return place.predict(place.root / "missing.png")
+
+
+@PICTURES.refused(r".*\*\.png: no image there")
+def pattern_matches_nothing(place):
+    return place.predict(place.root / "nothing*.png")
+
+
+@PICTURES.refused(r".*folder\.png: no image there")
+def picture_is_an_empty_folder(place):
+    (place.root / "folder.png").mkdir()
+    return place.predict(place.root / "folder.png")
+
+
+@PICTURES.works("out/*")
+def one_of_two_is_broken(place):
+    place.save("in/good.png", noise())
+    place.write("in/broken.png", b"x")
+    return place.predict(place.root / "in")
+
+
+@PICTURES.works("out/*")
+def spaces_and_other_alphabets(place):
+    for name in ("two words.png", "Größe 1.png", "写真.png", "naïve%20#?.png", "новый снимок.png"):
+        place.save(f"ein Ordner – 2/{name}", noise())
+    return place.predict(place.root / "ein Ordner – 2", options=["--maps"])
+
+
+@PICTURES.works("out/*")
+def name_that_is_not_utf8(place):
+    folder = place.root / "in"
+    folder.mkdir()
+    (folder / os.fsdecode(b"caf\xe9.png")).write_bytes(encoded(noise(), "PNG"))
+    return place.predict(folder, options=["--maps"])
+
+
+@PICTURES.works("out/*")
+def folder_that_contains_itself(place):
+    place.save("in/a.png", noise())
+    os.symlink(place.root / "in", place.root / "in/again")
+    return place.predict(place.root / "in")
+
+
+@PICTURES.works("out/*")
+def one_pixel(place):
+    return place.predict(place.save("dot.png", noise(1, 1)))
+
+
+@PICTURES.works("out/*")
+def a_line_of_pixels(place):
+    return place.predict(place.save("line.png", noise(1, 3000)))
+
+
+# Masks
+
+
+def evaluation(place, *options):
+    """``vitlite eval`` of the copied run on the copied data, whose masks a case has damaged."""
+    return ["eval", place.run, "--data", place.root / "set", "--device", "cpu", *options]
+
+
+def a_mask(place):
+    return sorted((place.data / "weave/ground_truth/spot").glob("*.png"))[0]
+
+
+@FOLDERS.refused(r".*000_mask\.png: the mask is 10x10, its image 64x64")
+def mask_of_another_size(place):
+    Image.new("L", (10, 10), 255).save(a_mask(place))
+    return evaluation(place)
+
+
+@FOLDERS.refused(r".*000_mask\.png: the mask is 10x10", code=2)
+def mask_of_another_size_in_a_report(place):
+    Image.new("L", (10, 10), 255).save(a_mask(place))
+    return ["report", place.run, "--data", place.root / "set", "--device", "cpu"]
+
+
+@FOLDERS.works(*RESULTS)
+def mask_that_cannot_be_read(place):
+    a_mask(place).write_bytes(b"x")
+    return evaluation(place)
+
+
+@FOLDERS.works(*RESULTS)
+def mask_is_a_bomb(place):
+    a_mask(place).write_bytes(png_bomb(50_000))
+    return evaluation(place)
+
+
+@FOLDERS.works(*RESULTS)
+def all_masks_are_empty(place):
+    for path in (place.data / "weave/ground_truth").rglob("*.png"):
+        Image.new("L", (64, 64)).save(path)
+    return evaluation(place)
+
+
+@FOLDERS.refused(r".*no good test images")
+def no_good_test_images(place):
+    shutil.rmtree(place.data / "weave/test/good")
+    return evaluation(place)
+
+
+@FOLDERS.refused(r".*no longer both good and defective")
+def good_test_images_are_broken(place):
+    for path in (place.data / "weave/test/good").iterdir():
+        path.write_bytes(b"x")
+    return evaluation(place)
+
+
+@FOLDERS.refused(r".*no longer both good and defective")
+def all_test_images_are_broken(place):
+    for path in (place.data / "weave/test").rglob("*.png"):
+        path.write_bytes(b"x")
+    return evaluation(place)
+
+
+@FOLDERS.refused(r"--maps: .*maps holds 1 maps of other pictures \(weave/test/spot/other\.tiff\)")
+def maps_of_other_pictures_are_in_the_way(place):
+    place.save("run_maps.tiff", np.zeros((4, 4), np.float32))
+    run = place.run
+    (run / "maps/weave/test/spot").mkdir(parents=True)
+    shutil.move(place.root / "run_maps.tiff", run / "maps/weave/test/spot/other.tiff")
+    return ["eval", run, "--data", place.data, "--maps", "--device", "cpu"]
+
+
+# Folders
+
+
+@FOLDERS.refused(r".*nowhere: no such folder")
+def data_is_missing(place):
+    return place.train("--data", place.root / "nowhere")
+
+
+@FOLDERS.refused(r".*picture\.png: is a file; give the folder")
+def data_is_a_file(place):
+    return place.train("--data", place.picture)
+
+
+@FOLDERS.refused(r".*empty: no images")
+def data_is_empty(place):
+    (place.root / "empty").mkdir()
+    return place.train("--data", place.root / "empty")
+
+
+@FOLDERS.refused(r".*cifar: has train/ but not MVTec's train/good")
+def data_in_another_layout(place):
+    for split in ("train", "test"):
+        place.save(f"cifar/{split}/cat/0.png", noise())
+    return place.train("--data", place.root / "cifar")
+
+
+@FOLDERS.refused(r"--category 'weawe': not in .*nearest: weave")
+def category_is_misspelt(place):
+    return place.train("--data", place.data, "--category", "weawe")
+
+
+@FOLDERS.refused(r".*train/good: no images there")
+def no_training_images(place):
+    shutil.rmtree(place.data / "weave/train/good")
+    (place.root / "set/weave/train/good").mkdir()
+    return place.train("--data", place.root / "set")
+
+
+@FOLDERS.refused(r".*none of the 9 training images can be read", writes=("new/config.toml",))
+def training_images_are_all_broken(place):
+    for path in (place.data / "weave/train/good").iterdir():
+        path.write_bytes(b"x")
+    return place.train("--data", place.root / "set", *TINY_OPTIONS)
+
+
+@FOLDERS.refused(r".*loop: .*")
+def data_is_a_link_to_itself(place):
+    os.symlink("loop", place.root / "loop")
+    return place.train("--data", place.root / "loop")
+
+
+@FOLDERS.works("new/*")
+def data_with_spaces_and_other_alphabets(place):
+    os.rename(place.data / "weave", place.root / "set/Stoff, blau – 布")
+    return place.train("--data", place.root / "set", *TINY_OPTIONS)
+
+
+@FOLDERS.refused(r".*picture\.png.*")
+def out_is_a_file(place):
+    return ["train", "--method", "sivt", "--data", place.data, "--out", place.picture, "--device", "cpu"]
+
+
+@FOLDERS.refused(r".*picture\.png/out.*Not a directory")
+def out_is_below_a_file(place):
+    return ["predict", place.run, place.data, "--out", place.picture / "out"]
+
+
+@FOLDERS.refused(r".*run: already holds a run; add --resume")
+def out_holds_a_run(place):
+    return ["train", "--method", "sivt", "--data", place.data, "--out", place.run, "--device", "cpu"]
+
+
+@FOLDERS.refused(r".*set: the folder is not empty")
+def synthetic_data_into_a_full_folder(place):
+    return ["data", "synth", "--out", place.data]
+
+
+@FOLDERS.refused(r".*empty: no images")
+def checking_an_empty_folder(place):
+    (place.root / "empty").mkdir()
+    return ["data", "check", place.root / "empty"]
+
+
+@FOLDERS.refused(r".*none of 10 images can be read|.*images can be read")
+def checking_pictures_that_are_all_broken(place):
+    for path in place.data.rglob("*.png"):
+        path.write_bytes(b"x")
+    return ["data", "check", place.root / "set"]
+
+
+# Maps
+
+
+def scoring(place, damage):
+    """``vitlite eval-maps`` of perfect maps, one of which a case damages."""
+    for picture in (place.data / "weave/test").rglob("*.png"):
+        kind = picture.parent.name
+        mask = place.root / "set/weave/ground_truth" / kind / f"{picture.stem}_mask.png"
+        values = np.asarray(Image.open(mask), np.float32) if kind != "good" else np.zeros((64, 64), np.float32)
+        place.save(f"maps/weave/test/{kind}/{picture.stem}.tiff", values)
+    damage(place.root / "maps/weave/test/spot/000.tiff")
+    return ["eval-maps", place.root / "maps", "--data", place.root / "set", "--out", place.root / "scores"]
+
+
+def save_as(array):
+    return lambda path: path.write_bytes(encoded(array, "TIFF"))
+
+
+@MAPS.works("scores/*")
+def maps_that_are_right(place):
+    return scoring(place, lambda path: None)
+
+
+MAP = r".*maps: "
+for about, damage, says in (
+    ("missing", lambda path: path.unlink(), r"missing: 1 \(weave/test/spot/000\.tiff\)"),
+    ("cut", lambda path: path.write_bytes(path.read_bytes()[:500]), r"unreadable: 1 \(weave/test/spot/000\.tiff"),
+    ("empty", lambda path: path.write_bytes(b""), r"unreadable: 1"),
+    ("text", lambda path: path.write_bytes(b"no map"), r"unreadable: 1"),
+    ("not a number", save_as(np.full((64, 64), np.nan, np.float32)), r"not-a-number: 1"),
+    ("infinite", save_as(np.full((64, 64), np.inf, np.float32)), r"not-a-number: 1"),
+    ("of another size", save_as(np.zeros((9, 9), np.float32)), r"wrong-sized: 1 .*9 x 9"),
+    ("in colour", save_as(noise(64, 64)), r"wrong-sized: 1"),
+    ("misnamed", lambda path: path.rename(path.with_name("000_map.tiff")), r"misnamed: 1"),
+    ("twice", lambda path: np.save(path.with_suffix(".npy"), np.zeros((64, 64))), r"ambiguous: 1"),
+    ("too many", lambda path: shutil.copy(path, path.with_name("999.tiff")), r"extra: 1"),
+    ("a pickle in npy", lambda path: np.save(path.with_suffix(".npy"), [None]) or path.unlink(), r"unreadable: 1"),
+):
+
+    def make(place, damage=damage):
+        return scoring(place, damage)
+
+    make.__name__ = f"map {about}"
+    MAPS.refused(MAP + says)(make)
+
+
+@MAPS.refused(r".*nowhere: no such folder")
+def maps_are_missing(place):
+    return ["eval-maps", place.root / "nowhere", "--data", place.data]
+
+
+@MAPS.refused(r".*: (categories without maps|missing): ")
+def maps_are_empty(place):
+    (place.root / "maps").mkdir()
+    return ["eval-maps", place.root / "maps", "--data", place.data]

@@ -1,0 +1,140 @@
+"""The same numbers from the same seed, whatever decodes the pictures; and --deterministic."""
+
+import json
+import os
+from dataclasses import replace
+
+import pytest
+import torch
+
+from vitlite.cli import main
+from vitlite.data import loading
+from vitlite.data.loading import load_ahead
+from vitlite.engine.checkpoint import load_checkpoint
+from vitlite.engine.detector import Detector
+from vitlite.engine.determinism import CUBLAS, deterministic
+from vitlite.engine.evaluate import evaluate
+from vitlite.engine.settings import load_settings
+from vitlite.engine.train import train
+from vitlite.errors import UserError
+from vitlite.methods.sivt import SIVT
+
+
+def command(*args):
+    with pytest.raises(SystemExit) as end:
+        main([str(a) for a in args])
+    return end.value.code or 0
+
+
+@pytest.fixture
+def workers(monkeypatch):
+    """Sets how many threads decode pictures, and says how many were asked for."""
+    asked = []
+
+    def choose(number):
+        def load(paths, size, **options):
+            asked.append(number)
+            return load_ahead(paths, size, **{**options, "workers": number})
+
+        monkeypatch.setattr(loading, "load_ahead", load)
+
+    choose.asked = asked
+    return choose
+
+
+def test_training_and_scoring_do_not_depend_on_the_number_of_workers(tiny_run, tiny_data, tmp_path, workers):
+    settings = load_settings(tiny_run)
+    found = []
+    for number in (1, 5):
+        workers(number)
+        run = tmp_path / f"run{number}"
+        train(settings, run, device="cpu", quiet=True)
+        results = evaluate(Detector(run, "cpu"), data=tiny_data, quiet=True)
+        assert command("predict", run, tiny_data, "--out", tmp_path / f"out{number}", "--quiet") == 0
+        rows = (tmp_path / f"out{number}/predictions.csv").read_text()
+        found.append((load_checkpoint(run, "sivt")["model"], results, (run / "calibration.json").read_text(), rows))
+    assert {1, 5} == set(workers.asked)
+    (model, *one), (other, *five) = found
+    assert all(torch.equal(model[name], other[name]) for name in model)
+    assert one == five
+
+
+def test_results_say_how_they_were_made(tiny_run, tiny_data, tmp_path):
+    settings = load_settings(tiny_run)
+    train(replace(settings, seed=3), tmp_path / "run", device="cpu", quiet=True)
+    assert command("eval", tmp_path / "run", "--quiet", "--device", "cpu") == 0
+    about = json.loads((tmp_path / "run/results.json").read_text())["about"]
+    assert about["seed"] == 3
+    assert about["versions"]["torch"] == torch.__version__
+    assert set(about["versions"]) == {"vitlite", "torch", "numpy", "python"}
+    assert (about["device"], about["threads"]) == ("cpu", torch.get_num_threads())
+    assert (about["precision"], about["training_precision"]) == ("float32", settings.config.precision)
+    assert about["deterministic"] is False
+
+
+def test_deterministic_changes_no_number_and_is_recorded(tiny_run, tiny_data, tmp_path):
+    """And torch is left as it was."""
+    settings = load_settings(tiny_run)
+    before = os.environ.get(CUBLAS)
+    with deterministic():
+        train(settings, tmp_path / "run", device="cpu", quiet=True)
+        assert torch.are_deterministic_algorithms_enabled()
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert os.environ.get(CUBLAS) == before
+    own, other = (load_checkpoint(run, "sivt")["model"] for run in (tmp_path / "run", tiny_run))
+    assert all(torch.equal(own[name], other[name]) for name in own)
+    assert command("eval", tmp_path / "run", "--deterministic", "--quiet", "--device", "cpu") == 0
+    assert json.loads((tmp_path / "run/results.json").read_text())["about"]["deterministic"] is True
+    picture = tiny_data / "weave/test/good/000.png"
+    assert command("predict", tmp_path / "run", picture, "--out", tmp_path / "out", "--deterministic", "--quiet") == 0
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.fixture
+def uncertain(monkeypatch):
+    """A method with an operator that torch has no deterministic version of, on any device."""
+
+    def spoil(name):
+        function = getattr(SIVT, name)
+
+        def spoilt(self, values):
+            torch.zeros(4).put_(torch.tensor([1, 1]), torch.tensor([1.0, 2.0]))
+            return function(self, values)
+
+        monkeypatch.setattr(SIVT, name, spoilt)
+
+    return spoil
+
+
+def test_an_operator_that_varies_is_refused(tiny_run, tiny_data, tmp_path, uncertain, capsys):
+    uncertain("frozen")
+    settings = load_settings(tiny_run)
+    train(settings, tmp_path / "run", device="cpu", quiet=True)  # without the option it is taken as it is
+    capsys.readouterr()
+    picture = tiny_data / "weave/test/good/000.png"
+    settings_of = ["train", "--resume", "--out", tmp_path / "run", "--device", "cpu"]
+    (tmp_path / "run/calibration.json").rename(tmp_path / "calibration.json")
+    for args in (
+        settings_of,
+        ["eval", tmp_path / "run", "--device", "cpu"],
+        ["predict", tmp_path / "run", picture, "--out", tmp_path / "out", "--device", "cpu"],
+    ):
+        assert command(*args, "--deterministic", "--quiet") == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("vitlite: --deterministic: put_")
+        assert line.endswith("leave it out, or use --device cpu")
+        if args is settings_of:
+            (tmp_path / "calibration.json").rename(tmp_path / "run/calibration.json")
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_other_errors_pass_through():
+    with pytest.raises(RuntimeError, match="something else"), deterministic():
+        raise RuntimeError("something else")
+    with pytest.raises(UserError, match="bad"), deterministic():
+        raise UserError("bad")
+
+
+def test_without_it_nothing_changes():
+    with deterministic(False):
+        assert not torch.are_deterministic_algorithms_enabled()
