@@ -176,7 +176,7 @@ def measure_trained(settings, folder, options):
     notes = []
     results = run_part(settings, folder / "run", options.device, True, notes.append)
     detector = Detector(folder / "run", options.device)
-    said = (re.search(r"features from (.*), on ", note) for note in notes)
+    said = (re.search(r"(?:features|weights) from (.*), on ", note) for note in notes)
     source = next((match[1] for match in said if match), None)
     return {
         **scores_of(mean_of(results["categories"].values())),

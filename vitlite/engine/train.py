@@ -112,8 +112,9 @@ def print_training(method, dataset, samples, held, device, say):
     categories = ", ".join(dataset.categories)
     say(f"data: {len(samples)} good images to train on, {len(held)} held out for the threshold ({categories})")
     count = sum(p.numel() for p in method.parameters() if p.requires_grad)
-    backbone = getattr(method, "backbone", None)
-    source = f", features from {method.config.backbone} ({backbone.weights_source})" if backbone is not None else ""
+    source = method.weights_source
+    features = f", features from {method.config.backbone} ({source})" if hasattr(method, "backbone") else ""
+    source = features or (f", weights from {source}" if source else "")
     say(f"model: {count / 1e6:.2f} M trained parameters{source}, on {device}")
 
 

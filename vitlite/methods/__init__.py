@@ -3,7 +3,14 @@
 import importlib
 
 # name: (module, class)
-REGISTRY = {"sivt": ("vitlite.methods.sivt", "SIVT")}
+REGISTRY = {
+    "sivt": ("vitlite.methods.sivt", "SIVT"),
+    "anovit": ("vitlite.methods.anovit", "AnoViT"),
+    "l2cae": ("vitlite.methods.l2cae", "L2CAE"),
+    "memca": ("vitlite.methods.memca", "MemCA"),
+    "vtadl": ("vitlite.methods.vtadl", "VTADL"),
+    "isstad": ("vitlite.methods.isstad", "ISSTAD"),
+}
 
 
 def method_class(name):

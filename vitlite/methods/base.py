@@ -70,6 +70,12 @@ class Method(nn.Module):
                 parameter.requires_grad_(name.startswith(tuple(stage.trains)))
 
     @property
+    def weights_source(self):
+        """Where its pretrained parts, or those that could be, took their weights from; None without such parts."""
+        sources = [getattr(part, "weights_source", None) for part in self.children()]
+        return next((source for source in sources if source), None)
+
+    @property
     def image_score(self):
         """How the score of a picture comes from its map, in words."""
         return f"{self.config.score} of the map at {self.config.image_size} pixels"

@@ -58,7 +58,7 @@ class VisionTransformer(nn.Module):
     def encode_all(self, tokens):
         """As ``encode``, with the class token, if there is one, in front: (B, 1 + M, dim)."""
         if self.cls_token is not None:
-            first = (self.cls_token + self.pos_embed[:, :1]).expand(len(tokens), -1, -1)
+            first = (self.cls_token + self.pos_embed[:, :1]).expand(tokens.shape[0], -1, -1)
             tokens = torch.cat([first, tokens], dim=1)
         for block in self.blocks:
             tokens = block(tokens)

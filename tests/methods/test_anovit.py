@@ -1,0 +1,165 @@
+"""AnoViT against the paper: parameters, loss, map and score, ablations."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+
+from vitlite.methods import anovit
+from vitlite.methods.anovit import PAPER, QUICK, AnoViT
+
+TINY = replace(QUICK, image_size=32, patch=8, dim=16, depth=2, heads=2, channels=(8, 8, 4, 4, 4), sigma=1.5)
+
+
+def make(**changes):
+    torch.manual_seed(0)
+    return AnoViT(replace(TINY, **changes))
+
+
+def test_paper_config():
+    assert (PAPER.image_size, PAPER.patch, PAPER.dim, PAPER.depth, PAPER.heads) == (384, 16, 768, 12, 12)
+    assert (PAPER.pretrained, PAPER.score, PAPER.augment, PAPER.precision) == (True, "max", "affine", "float32")
+
+
+def test_paper_parameters():
+    """ViT-B/16 at 384 without its classifier, and six transposed convolutions with five norms."""
+    with torch.device("meta"):
+        method = AnoViT(PAPER, weights="none")
+    block = 4 * 768**2 + 4 * 768 + 8 * 768**2 + 5 * 768 + 4 * 768
+    encoder = 3 * 256 * 768 + 768 + 768 + 577 * 768 + 12 * block + 2 * 768
+    assert encoder == 86_090_496
+    normed = ((768, 256, 9), (256, 128, 9), (128, 64, 9), (64, 32, 16), (32, 16, 16))
+    decoder = sum(i * o * taps + 2 * o for i, o, taps in normed) + 16 * 3 * 16 + 3
+    assert sum(p.numel() for p in method.encoder.parameters()) == encoder
+    assert sum(p.numel() for p in method.parameters()) == encoder + decoder == 88_271_331
+
+
+def test_pretrained_weights_are_asked_for(monkeypatch):
+    calls = []
+    monkeypatch.setattr(anovit, "load_vit", lambda module, name, weights: calls.append((module, name, weights)))
+    with torch.device("meta"):
+        method = AnoViT(PAPER)
+        assert calls == [(method.encoder, "vit_base_patch16_384", "auto")]
+        AnoViT(replace(PAPER, weights="some.safetensors"))
+        assert calls[1][2] == "some.safetensors"
+        AnoViT(PAPER, weights="none")  # a checkpoint will fill it in
+        AnoViT(replace(PAPER, pretrained=False, heads=8))
+    assert len(calls) == 2
+
+
+def test_pictures_come_as_the_weights_expect_them():
+    from vitlite.backbones.transformer_weights import NORMALIZATION
+    from vitlite.methods.reconstruction import to_network
+
+    mean, std = (torch.tensor(v) for v in NORMALIZATION[anovit.ENCODER])
+    images = torch.rand(2, 3, 4, 4)
+    torch.testing.assert_close(to_network(images), (images - mean[:, None, None]) / std[:, None, None])
+
+
+def test_loss_is_the_plain_mean_of_squares():
+    method = make(augment="none").eval()
+    images = torch.rand(3, 3, 32, 32)
+    terms = method.loss(images)
+    target = images.double().numpy() * 2 - 1
+    output = method.reconstruct(images * 2 - 1).detach().double().numpy()
+    assert set(terms) == {"loss"}
+    np.testing.assert_allclose(float(terms["loss"].detach()), np.mean((target - output) ** 2), rtol=1e-5)
+
+
+@pytest.mark.parametrize("score", ["max", "mean", "std"])
+def test_map_and_score(score, monkeypatch):
+    """Equation 6 per pixel, then scipy's Gaussian filter; equation 7."""
+    method = make(score=score).eval()
+    images = torch.rand(2, 3, 32, 32)
+    output = torch.rand(2, 3, 32, 32) * 2 - 1
+    monkeypatch.setattr(method, "reconstruct", lambda target: output)
+    maps, scores = method.anomaly(images)
+    distance = np.sqrt(((images.double().numpy() * 2 - 1 - output.double().numpy()) ** 2).sum(1))
+    expected = np.stack([gaussian_filter(d, 1.5, mode="reflect") for d in distance])
+    np.testing.assert_allclose(maps.numpy(), expected, rtol=1e-5)
+    np.testing.assert_allclose(scores.numpy(), getattr(expected, score)((1, 2)), rtol=1e-4)
+
+
+def test_the_class_token_takes_part_and_is_dropped():
+    method = make()
+    images = torch.rand(1, 3, 32, 32) * 2 - 1
+    assert method.encoder(images).shape == (1, 16, 16)
+    before = method.reconstruct(images)
+    with torch.no_grad():
+        method.encoder.cls_token += 1
+    assert not torch.equal(method.reconstruct(images), before)
+
+
+def test_learns_a_picture():
+    """A few steps bring the loss of one picture well down, dark and light pixels both."""
+    method = make(augment="none")
+    image = torch.rand(1, 3, 4, 4).repeat_interleave(8, 2).repeat_interleave(8, 3)
+    optimizer = torch.optim.Adam(method.parameters(), 3e-3)
+    losses = []
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss = method.loss(image)["loss"]
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_augmentation_in_training_alone():
+    method = make(augment="affine").eval()
+    images = torch.rand(2, 3, 32, 32)
+    assert method.loss(images)["loss"] != method.loss(images)["loss"]
+    assert torch.equal(method.anomaly(images)[0], method.anomaly(images)[0])
+    assert torch.equal(method.frozen(images), images)
+
+
+ABLATIONS = {
+    "from scratch": {"pretrained": False},
+    **{f"{n} heads": {"heads": n} for n in (1, 4, 8, 16)},
+    "batch norm": {"norm": "batch"},
+    "affine": {"augment": "affine"},
+    "no augmentation": {"augment": "none"},
+    "patch 4": {"patch": 4},
+    "patch 16": {"patch": 16},
+    "a decoder of two blocks": {"channels": (8,)},
+}
+
+
+@pytest.mark.parametrize("changes", ABLATIONS.values(), ids=ABLATIONS.keys())
+def test_ablations_train_and_score(changes):
+    method = make(**changes)
+    images = torch.rand(2, 3, 32, 32)
+    method.loss(images)["loss"].backward()
+    assert not [n for n, p in method.named_parameters() if p.grad is None]
+    maps, scores = method.eval().anomaly(images)
+    assert maps.shape == (2, 32, 32)
+    assert scores.shape == (2,)
+    assert torch.isfinite(maps).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"patch": 5}, "patch=5"),
+        ({"patch": 32}, "patch=32"),
+        ({"heads": 3}, "heads=3"),
+        ({"depth": 0}, "depth=0"),
+        ({"score": "median"}, "score=median"),
+        ({"norm": "group"}, "norm=group"),
+        ({"augment": "blur"}, "augment=blur"),
+        ({"channels": ()}, "channels="),
+        ({"pretrained": True}, "patch=8"),
+        ({"weights": "file.pth"}, "weights=file.pth"),
+        ({"pretrained": True, "patch": 16, "dim": 768, "depth": 12, "heads": 8}, "heads=8"),
+    ],
+)
+def test_impossible_settings_are_named(changes, key):
+    with pytest.raises(ValueError, match=key):
+        AnoViT(replace(TINY, **changes))
+
+
+def test_pretrained_without_weights_is_refused():
+    with pytest.raises(ValueError, match="weights=none"):
+        AnoViT(replace(PAPER, weights="none"))

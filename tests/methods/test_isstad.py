@@ -1,0 +1,335 @@
+"""ISSTAD: stages, losses and map as the paper has them, the eight variants, and whole runs of a tiny one."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+from torch.nn import functional as F
+
+from vitlite.cli import main
+from vitlite.engine import train as training
+from vitlite.engine.checkpoint import load_checkpoint
+from vitlite.engine.settings import load_settings
+from vitlite.errors import UserError
+from vitlite.kernels import ssim
+from vitlite.methods import method_class
+from vitlite.methods.isstad import ISSTAD, PAPER, QUICK, VARIANTS, Config
+from vitlite.nn.mae import patchify
+
+TINY = {
+    "image_size": 32,
+    "patch": 8,
+    "dim": 16,
+    "encoder_depth": 2,
+    "heads": 2,
+    "decoder_dim": 16,
+    "decoder_depth": 2,
+    "decoder_heads": 2,
+    "weights": "none",
+    "mae_epochs": 2,
+    "epochs": 2,
+    "steps": 0,
+    "precision": "float32",
+    "sigma": 1.0,
+    "batch_size": 4,
+}
+OPTIONS = [part for key, value in TINY.items() for part in ("--set", f"{key}={value}")]
+
+
+def tiny(seed=0, **changes):
+    torch.manual_seed(seed)
+    return ISSTAD(replace(QUICK, **{**TINY, **changes}))
+
+
+def pictures(count=4, size=32):
+    return torch.randint(0, 256, (count, 3, size, size)).float() / 255
+
+
+def in_stage(method, name):
+    method.begin(next(stage for stage in method.stages() if stage.name == name))
+    return method
+
+
+def test_paper_preset():
+    """4.1.3: ViT-L/16 at 224, decoder of 8 blocks of 512; MAE ViT-L has 329.5 M weights with its decoder."""
+    assert method_class("isstad") is ISSTAD
+    assert ISSTAD.Config is Config
+    assert Config() == PAPER
+    with torch.device("meta"):
+        parts = ISSTAD(PAPER, weights="none")
+    encoder, decoder = (sum(p.numel() for p in part.parameters()) for part in (parts.mae.encoder, parts.mae.decoder))
+    assert (encoder, decoder) == (303_301_632, 26_240_256)
+    assert sum(p.numel() for p in parts.classifiers.parameters()) == 8 * (512 * 256 + 256)
+    mae, pixel = parts.stages()
+    assert (mae.name, mae.epochs, mae.lr) == ("mae", 120, 1e-3 * 16 / 256)
+    assert (pixel.name, pixel.epochs, pixel.lr or PAPER.lr) == ("pixel", 200, 1e-3)
+
+
+def test_quick_preset_is_small():
+    assert sum(p.numel() for p in ISSTAD(QUICK).parameters()) < 5e6
+
+
+def gradients(method, images):
+    method.zero_grad(set_to_none=True)
+    method.loss(images)["loss"].backward()
+    return {name for name, p in method.named_parameters() if p.grad is not None and p.grad.any()}
+
+
+def test_gradients_flow_to_the_stage_alone():
+    method, images = tiny(), pictures()
+    first = gradients(in_stage(method, "mae"), images)
+    assert {n for n in first if n.startswith("classifiers")} == set()
+    assert any(n.startswith("mae.encoder.blocks") for n in first)
+    assert "mae.decoder.mask_token" in first
+    second = gradients(in_stage(method, "pixel"), images)
+    assert second
+    assert all(n.startswith(("mae.decoder.", "classifiers.")) for n in second)
+    assert {f"classifiers.{i}.weight" for i in range(2)} < second
+    assert "mae.decoder.pred.weight" in second
+    assert "mae.decoder.pos_embed" not in first | second
+    assert "mae.encoder.pos_embed" not in first | second
+
+
+@pytest.mark.parametrize("name", list(VARIANTS))
+def test_variants(name):
+    """Table 3: which stages, whether the input is corrupted, which losses, whether the encoder learns."""
+    method, images = tiny(variant=name), pictures()
+    number = ("I", "II", "III", "IV", "V", "VI", "VII", "VIII", "ours").index(name)
+    stages = [stage.name for stage in method.stages()]
+    assert stages == ([["mae"]] + 4 * [["pixel"]] + 4 * [["mae", "pixel"]])[number]
+    if number:
+        in_stage(method, "pixel")
+        torch.manual_seed(0)
+        terms = method.loss(images)
+        repair, pixel = {"loss", "mse", "ssim"}, {"loss", "pixel"}
+        assert set(terms) == (repair, repair, pixel, repair | pixel)[(number - 1) % 4]
+        learns = any(n.startswith("mae.encoder") for n in gradients(method, images))
+        assert learns == (number < 5)
+        with torch.no_grad():  # whether the state of the random numbers moves tells whether anything is drawn
+            before = torch.get_rng_state()
+            method.loss(images)
+            assert torch.equal(before, torch.get_rng_state()) == (name in ("II", "VI"))
+    maps, scores = method.anomaly(images)
+    assert maps.shape == (4, 32, 32)
+    assert maps.dtype == scores.dtype == torch.float32
+    assert (maps > 0).all()
+    torch.testing.assert_close(scores, maps.amax((1, 2)))
+    assert PAPER.score == "mean"
+    with_mean = tiny(variant=name, score="mean").eval()
+    with_mean.load_state_dict(method.state_dict())
+    torch.testing.assert_close(with_mean.anomaly(images)[1], maps.mean((1, 2)))
+    torch.testing.assert_close(method.anomaly(images[1:2])[0], maps[1:2], rtol=1e-3, atol=1e-7)
+
+
+def smooth(values, sigma):
+    return np.stack([gaussian_filter(v.double().numpy(), sigma, mode="reflect", truncate=4) for v in values])
+
+
+def test_map_of_the_paper():
+    """Equations 15 to 22, step by step, with scipy's filter."""
+    method, images = tiny(sigma=2.0), pictures()
+    for p in method.parameters():
+        p.data += 0.05 * torch.randn_like(p)
+    maps, _ = method.anomaly(images)
+    with torch.no_grad():
+        levels = method.mae.levels((images - method.mean) / method.std)
+        patches = method.mae.decoder.pred(method.mae.decoder.norm(levels[-1]))[:, 1:]
+        error = (patches.double() * method.std.view(3).repeat(64) + method.mean.view(3).repeat(64)) - patchify(
+            images, 8
+        )
+        error = error.square().unflatten(2, (64, 3)).mean(3)
+        chance = torch.stack([head(x[:, 1:]).sigmoid() for head, x in zip(method.classifiers, levels)]).mean(0)
+        error, chance = (x.view(4, 4, 4, 8, 8).transpose(2, 3).reshape(4, 32, 32) for x in (error, chance))
+    want = smooth(torch.from_numpy(smooth(error, 2) * smooth(chance, 2)), 2)
+    np.testing.assert_allclose(maps.numpy(), want, rtol=1e-4)
+    alone = ISSTAD(replace(method.config, variant="VIII"))
+    alone.load_state_dict(method.state_dict())
+    np.testing.assert_allclose(
+        alone.anomaly(images)[0].numpy(), smooth(torch.from_numpy(smooth(chance, 2)), 2), rtol=1e-4
+    )
+
+
+def test_loss_of_the_paper():
+    """Equations 8 to 14 written out, with the original image as the target of a corrupted one."""
+    method = in_stage(tiny(positive_weight=3.0, mse_weight=0.3, ssim_weight=0.2, pixel_weight=0.7), "pixel")
+    images = pictures()
+    torch.manual_seed(7)
+    terms = method.loss(images)
+    torch.manual_seed(7)
+    inputs, labels = method.corrupted(images)
+    assert labels.any()
+    levels = method.mae.levels(method.normalized(inputs))
+    output = method.repaired(levels)
+    torch.testing.assert_close(terms["mse"], (output - method.normalized(images)).square().mean())
+    torch.testing.assert_close(terms["ssim"], 1 - ssim(output * method.std + method.mean, images, backend="eager"))
+    p = method.logits(levels).double().sigmoid()
+    entropy = -(3.0 * labels * p.log() + (1 - labels) * (1 - p).log()).mean()
+    torch.testing.assert_close(terms["pixel"].double(), entropy)
+    total = 0.3 * terms["mse"] + 0.2 * terms["ssim"] + 0.7 * terms["pixel"]
+    torch.testing.assert_close(terms["loss"], total)
+
+
+def test_mae_stage_is_the_masked_autoencoder():
+    method, images = in_stage(tiny(), "mae"), pictures()
+    torch.manual_seed(3)
+    loss = method.loss(images)["loss"]
+    torch.manual_seed(3)
+    torch.testing.assert_close(loss, method.mae.loss(method.normalized(images), 0.75))
+
+
+def test_variant_one_scores_only_what_it_did_not_see():
+    """Every patch is hidden in all masks but one at most, and a fixed seed makes the score repeatable."""
+    method, images = tiny(variant="I"), pictures()
+    maps = method.hidden_error(images)
+    assert torch.equal(maps, method.hidden_error(images))
+    assert not torch.equal(maps, tiny(variant="I", mask_seed=1).hidden_error(images))
+    want = torch.zeros(4, 16, 64)
+    count = torch.zeros(16)
+    for k in range(4):
+        order = method.mask_order.roll(-4 * k)
+        output = method.mae.reconstruct_hidden(method.normalized(images), order.expand(4, -1), 4)
+        plain = patchify(method.mae.to_images(output) * method.std + method.mean - images, 8)
+        error = plain.square().unflatten(2, (64, 3)).mean(3)
+        want[:, order[4:]] += error[:, order[4:]].detach()
+        count[order[4:]] += 1
+    assert count.tolist() == [3] * 16
+    torch.testing.assert_close(patchify(maps[:, None], 8), want / 3)
+
+
+def test_a_model_that_learned_finds_what_is_drawn():
+    """A few steps on one striped picture: pixels that differ from it score higher than those that do not."""
+    torch.manual_seed(0)
+    stripes = (0.3 + 0.4 * ((torch.arange(32) // 2) % 2)).expand(3, 32, 32)
+    method = tiny(mae_epochs=1, corrupt_blocks=8, corrupt_size=0.5)
+    batch = (stripes + 0.02 * torch.randn(16, 3, 32, 32)).clamp(0, 1)
+    for name, steps in (("mae", 30), ("pixel", 120)):
+        in_stage(method, name)
+        optimizer = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], lr=5e-3)
+        for _ in range(steps):
+            optimizer.zero_grad()
+            method.loss(batch)["loss"].backward()
+            optimizer.step()
+    damaged = batch[:8].clone()
+    damaged[:, :, 10:18, 12:20] = damaged[:, :, 10:18, 12:20].flip(1) * 0.4
+    maps, scores = method.anomaly(torch.cat([batch[8:], damaged]))
+    assert scores[8:].min() > scores[:8].max()
+    inside = maps[8:, 11:17, 13:19].mean()
+    assert inside > 5 * maps[8:, :4].mean()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"variant": "IX"}, "variant=IX: not one of ours, I, II"),
+        ({"score": "median"}, "score=median"),
+        ({"patch": 7}, "patch=7: does not divide"),
+        ({"heads": 3}, "heads=3: does not divide dim=16"),
+        ({"decoder_heads": 5}, "decoder_heads=5: does not divide decoder_dim=16"),
+        ({"mask_ratio": 0.3}, "mask_ratio=0.3"),
+        ({"mask_ratio": 0.99}, "mask_ratio=0.99"),
+        ({"corrupt_blocks": 0}, "corrupt_blocks=0"),
+        ({"corrupt_share": 0.0}, "corrupt_share=0.0"),
+        ({"corrupt_size": 1.5}, "corrupt_size=1.5"),
+        ({"checkpoint": "vit_base_patch16_384"}, "checkpoint=vit_base_patch16_384: not one of mae_"),
+        ({"decoder_depth": 0}, "decoder_depth=0"),
+    ],
+)
+def test_settings_that_cannot_be(changes, message):
+    with pytest.raises(ValueError, match=message):
+        tiny(**changes)
+
+
+def test_weights_that_do_not_fit(tmp_path):
+    torch.save({"model": tiny(dim=32).mae.encoder.state_dict()}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"do not fit mae_vit_large_patch16: .* of another shape"):
+        tiny(weights=str(tmp_path / "w.pth"))
+
+
+def test_weights_go_in(tmp_path):
+    """At another image size: the table is interpolated, and the run says where the weights came from."""
+    source = tiny(seed=5)
+    torch.save({"model": source.mae.encoder.state_dict()}, tmp_path / "w.pth")
+    method = tiny(weights=str(tmp_path / "w.pth"), image_size=48)
+    assert torch.equal(method.mae.encoder.blocks[1].attn.qkv.weight, source.mae.encoder.blocks[1].attn.qkv.weight)
+    assert method.mae.encoder.pos_embed.shape == (1, 37, 16)
+    assert method.mae.weights_source == f"file {tmp_path / 'w.pth'}, without decoder"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, tiny_data):
+    out = tmp_path_factory.mktemp("isstad") / "run"
+    end = command(
+        "train", "--method", "isstad", "--preset", "quick", "--data", str(tiny_data), "--out", str(out), *OPTIONS
+    )
+    assert not end
+    return out
+
+
+def command(*arguments):
+    with pytest.raises(SystemExit) as end:
+        main([*arguments, "--device", "cpu"])
+    return end.value.code
+
+
+def test_commands(run, tiny_data, tmp_path, capsys):
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert [entry["stage"] for entry in log] == ["mae", "mae", "pixel", "pixel"]
+    assert not command("eval", str(run))
+    results = json.loads((run / "results.json").read_text())
+    assert 0 <= results["mean"]["image_auroc"] <= 1
+    picture = next((tiny_data / "weave/test/scratch").glob("*.png"))
+    assert not command("predict", str(run), str(picture), "--out", str(tmp_path / "out"))
+    assert not command("calibrate", str(run), "--target-fpr", "0.2")
+
+
+def weights(run):
+    return load_checkpoint(run, "isstad")["model"]
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.mark.parametrize(("stage", "epoch"), [(0, 1), (1, 0), (1, 1)])
+def test_resume_reaches_the_same_weights(run, tmp_path, monkeypatch, stage, epoch):
+    """Masks and corruption are drawn from a state that the checkpoint holds: bit for bit, in both stages."""
+    monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", 0)
+    step = training.Loop.train_step
+
+    def stop(self, *arguments):
+        if (self.stage, self.epoch) == (stage, epoch):
+            raise Interrupted
+        return step(self, *arguments)
+
+    settings, cut = load_settings(run), tmp_path / "cut"
+    monkeypatch.setattr(training.Loop, "train_step", stop)
+    with pytest.raises(Interrupted):
+        training.train(settings, cut, device="cpu", quiet=True)
+    monkeypatch.setattr(training.Loop, "train_step", step)
+    before = weights(cut)
+    training.train(load_settings(cut), cut, device="cpu", quiet=True, resume=True)
+    after = weights(cut)
+    assert same(weights(run), after)
+    moved = {key for key in after if not torch.equal(before[key], after[key])}
+    assert "mae.decoder.blocks.0.attn.qkv.weight" in moved
+    assert any(key.startswith("mae.encoder") for key in moved) == (stage == 0)  # the second stage leaves it alone
+
+
+def test_pictures_are_cached_as_bytes():
+    assert tiny().cache_as == "uint8"
+    assert F.mse_loss(tiny().frozen(pictures()), torch.zeros(4, 3, 32, 32)) > 0
+
+
+def test_onnx(run, tmp_path):
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package)
+    with pytest.raises(SystemExit) as end:
+        main(["export", str(run), "--out", str(tmp_path / "tiny.onnx"), "--quiet"])
+    assert not end.value.code

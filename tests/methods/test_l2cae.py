@@ -1,0 +1,168 @@
+"""L2-CAE against Table 1 of Bergmann et al.: layers, parameters, windows, map."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+from torch import nn
+
+from vitlite.methods.l2cae import L2CAE, LAYERS, PAPER, QUICK, Autoencoder, table_layers
+
+TINY = replace(QUICK, image_size=40, window=16, windows=3, stride=12, latent=5, sigma=1.0, augment="none")
+
+
+def make(**changes):
+    torch.manual_seed(0)
+    return L2CAE(replace(TINY, **changes))
+
+
+def test_paper_config():
+    assert (PAPER.image_size, PAPER.latent, PAPER.window, PAPER.stride) == (384, 100, 0, 30)
+    assert (PAPER.epochs, PAPER.lr, PAPER.weight_decay, PAPER.optimizer) == (200, 2e-4, 1e-5, "adam")
+
+
+def test_table_1():
+    """The sizes of every layer for 128 pixels, down to 1x1 and up again."""
+    network, sizes = Autoencoder(128, 100), []
+    for layer in (*network.encoder, *network.decoder):
+        if not isinstance(layer, nn.LeakyReLU):
+            layer.register_forward_hook(lambda _, __, out: sizes.append((out.shape[1], out.shape[2])))
+    network(torch.rand(1, 3, 128, 128))
+    down = [(32, 64), (32, 32), (32, 32), (64, 16), (64, 16), (128, 8), (64, 8), (32, 8), (100, 1)]
+    assert sizes == [*down, *down[-2::-1], (3, 128)]
+
+
+def count(layers, latent, rest):
+    """Weights and biases of the encoder and of the decoder, its mirror."""
+    channels = [3, *(c for c, _ in layers)]
+    taps = [16 if stride == 2 else 9 for _, stride in layers]
+    weights = sum(a * b * n for a, b, n in zip(channels, channels[1:], taps)) + channels[-1] * latent * rest**2
+    return 2 * weights + sum(channels[1:]) + latent + sum(channels)
+
+
+@pytest.mark.parametrize(("size", "layers", "rest"), [(128, LAYERS, 8), (384, ((32, 2), *LAYERS), 12), (32, LAYERS, 2)])
+def test_parameters(size, layers, rest):
+    assert sum(p.numel() for p in Autoencoder(size, 100).parameters()) == count(layers, 100, rest)
+
+
+def test_paper_parameters():
+    assert sum(p.numel() for p in L2CAE(PAPER).parameters()) == count(((32, 2), *LAYERS), 100, 12) == 1_595_431
+
+
+def test_layers_for_other_sizes():
+    assert table_layers(128) == table_layers(64) == table_layers(224) == LAYERS
+    assert len(table_layers(256)) == len(table_layers(384)) == len(LAYERS) + 1
+    assert len(table_layers(512)) == len(LAYERS) + 2
+    with pytest.raises(ValueError, match="multiple of 16"):
+        table_layers(40)
+
+
+def test_everything_goes_through_the_latent_vector():
+    network = Autoencoder(32, 7)
+    latent = network.encoder(torch.rand(3, 3, 32, 32))
+    assert latent.shape == (3, 7, 1, 1)
+    torch.testing.assert_close(network.decoder(latent).shape, torch.Size((3, 3, 32, 32)))
+
+
+def test_slopes():
+    """0.2 after every layer but the latent one and the output, which are linear."""
+    network = Autoencoder(32, 7)
+    for part in (network.encoder, network.decoder):
+        assert not isinstance(part[-1], nn.LeakyReLU)
+        slopes = [layer.negative_slope for layer in part if isinstance(layer, nn.LeakyReLU)]
+        assert slopes == [0.2] * len(LAYERS)
+
+
+@pytest.mark.parametrize("size", [32, 128])
+def test_the_signal_neither_fades_nor_grows(size):
+    torch.manual_seed(0)
+    x = torch.randn(4, 3, size, size)
+    for layer in (*(network := Autoencoder(size, 100)).encoder, *network.decoder):
+        x = layer(x)
+        assert 0.05 < x.std() < 4
+
+
+def test_loss_of_whole_pictures():
+    method = make(window=0, image_size=32)
+    images = torch.rand(3, 3, 32, 32)
+    target = images.double().numpy() * 2 - 1
+    output = method.reconstruct(images * 2 - 1).detach().double().numpy()
+    np.testing.assert_allclose(float(method.loss(images)["loss"].detach()), ((target - output) ** 2).mean(), rtol=1e-5)
+
+
+def test_loss_of_windows(monkeypatch):
+    method, seen = make(), []
+    monkeypatch.setattr(method, "reconstruct", lambda target: seen.append(target) or torch.zeros_like(target))
+    images = torch.rand(2, 3, 40, 40)
+    loss = method.loss(images)["loss"]
+    assert seen[0].shape == (6, 3, 16, 16)
+    np.testing.assert_allclose(float(loss), (seen[0].double().numpy() ** 2).mean(), rtol=1e-5)
+
+
+def test_map_of_whole_pictures(monkeypatch):
+    method = make(window=0, image_size=32)
+    images, output = torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32)
+    monkeypatch.setattr(method, "reconstruct", lambda target: output)
+    maps, scores = method.anomaly(images)
+    distance = np.sqrt(((images.double().numpy() * 2 - 1 - output.double().numpy()) ** 2).sum(1))
+    expected = np.stack([gaussian_filter(d, 1.0, mode="reflect") for d in distance])
+    np.testing.assert_allclose(maps.numpy(), expected, rtol=1e-5)
+    np.testing.assert_allclose(scores.numpy(), expected.max((1, 2)), rtol=1e-5)
+
+
+def test_map_of_windows():
+    """The mean distance over the windows that hold a pixel, window by window in a loop."""
+    method = make(sigma=0.0, image_size=40).eval()
+    images = torch.rand(2, 3, 40, 40)
+    maps, _ = method.anomaly(images)
+    total, covered = np.zeros((2, 40, 40)), np.zeros((40, 40))
+    for top in (0, 12, 24):
+        for left in (0, 12, 24):
+            window = images[:, :, top : top + 16, left : left + 16] * 2 - 1
+            with torch.no_grad():
+                distance = (window - method.network(window)).double().square().sum(1).sqrt().numpy()
+            total[:, top : top + 16, left : left + 16] += distance
+            covered[top : top + 16, left : left + 16] += 1
+    np.testing.assert_allclose(maps.numpy(), total / covered, rtol=1e-4)
+
+
+ABLATIONS = {
+    "whole pictures": {"window": 0, "image_size": 32},
+    **{f"latent {n}": {"latent": n} for n in (1, 64, 500)},
+    "windows side by side": {"stride": 16},
+    "a grid beyond the border": {"stride": 15},
+    "affine": {"augment": "affine"},
+}
+
+
+@pytest.mark.parametrize("changes", ABLATIONS.values(), ids=ABLATIONS.keys())
+def test_ablations_train_and_score(changes):
+    method = make(**changes)
+    size = method.config.image_size
+    images = torch.rand(2, 3, size, size)
+    method.loss(images)["loss"].backward()
+    assert not [n for n, p in method.named_parameters() if p.grad is None]
+    maps, scores = method.eval().anomaly(images)
+    assert maps.shape == (2, size, size)
+    assert scores.shape == (2,)
+    assert torch.isfinite(maps).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"latent": 0}, "latent=0"),
+        ({"window": 41}, "window=41"),
+        ({"window": 20}, "window=20"),
+        ({"window": 0}, "image_size=40"),
+        ({"stride": 17}, "stride=17"),
+        ({"stride": 0}, "stride=0"),
+        ({"windows": 0}, "windows=0"),
+        ({"score": "median"}, "score=median"),
+    ],
+)
+def test_impossible_settings_are_named(changes, key):
+    with pytest.raises(ValueError, match=key):
+        L2CAE(replace(TINY, **changes))

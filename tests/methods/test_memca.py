@@ -1,0 +1,143 @@
+"""MemCA against the paper: parameters, Equations 7 to 15, the four variants of Table 6."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+
+from vitlite.kernels.memory.reference import memory_read_numpy
+from vitlite.kernels.ssim.reference import ssim_numpy
+from vitlite.methods.memca import PAPER, QUICK, MemCA
+
+TINY = replace(
+    QUICK, image_size=32, patch=8, dim=16, depth=2, heads=2, items=20, channels=(8, 8, 4, 4, 4), augment="none"
+)
+VARIANTS = {
+    "base": {"memory": False, "coordinate_attention": False},
+    "memory": {"memory": True, "coordinate_attention": False},
+    "coordinate attention": {"memory": False, "coordinate_attention": True},
+    "both": {"memory": True, "coordinate_attention": True},
+}
+
+
+def make(**changes):
+    torch.manual_seed(0)
+    return MemCA(replace(TINY, **changes))
+
+
+def test_paper_config():
+    assert (PAPER.image_size, PAPER.patch, PAPER.dim, PAPER.heads) == (384, 16, 768, 8)
+    assert (PAPER.epochs, PAPER.batch_size, PAPER.lr, PAPER.optimizer) == (200, 8, 2e-4, "adam")
+    assert (PAPER.entropy_weight, PAPER.ssim_window, PAPER.memory, PAPER.coordinate_attention) == (
+        0.001,
+        11,
+        True,
+        True,
+    )
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_paper_parameters(name):
+    """ViT-B/16 at 384, 500 items, coordinate attention over 768 channels, six transposed convolutions."""
+    with torch.device("meta"):
+        method = MemCA(replace(PAPER, **VARIANTS[name]))
+    normed = ((768, 256, 9), (256, 128, 9), (128, 64, 16), (64, 32, 16), (32, 16, 16))
+    decoder = sum(i * o * taps + 2 * o for i, o, taps in normed) + 16 * 3 * 16 + 3
+    expected = 86_090_496 + decoder
+    expected += VARIANTS[name]["memory"] * 500 * 768
+    expected += VARIANTS[name]["coordinate_attention"] * (768 * 24 + 48 + 2 * (24 * 768 + 768))
+    assert sum(p.numel() for p in method.parameters()) == expected
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_loss_is_equation_15(name):
+    """From the network's own output in float64: mean squares, mean 1 - SSIM on [0, 1], mean entropy of the weights."""
+    method = make(**VARIANTS[name], ssim_weight=0.7, entropy_weight=0.3).eval()
+    images = torch.rand(3, 3, 32, 32)
+    terms = {key: float(value.detach()) for key, value in method.loss(images).items()}
+    target = images * 2 - 1
+    output = method.reconstruct(target).detach().double().numpy()
+    l2 = ((target.double().numpy() - output) ** 2).mean()
+    structure = 1 - ssim_numpy(images.numpy(), (output + 1) / 2).mean()
+    expected = {"loss": l2 + 0.7 * structure, "l2": l2, "ssim": structure}
+    if method.memory is not None:
+        tokens = method.encoder(target).detach().flatten(0, 1).numpy()
+        expected["entropy"] = memory_read_numpy(tokens, method.memory.items.detach().numpy())[1].mean()
+        expected["loss"] += 0.3 * expected["entropy"]
+    assert terms.keys() == expected.keys()
+    for key, value in expected.items():
+        np.testing.assert_allclose(terms[key], value, rtol=1e-4, err_msg=key)
+
+
+def test_the_decoder_sees_the_memory_alone():
+    """Tokens that nothing in the memory resembles give the picture of an empty map, whatever they are."""
+    method = make(coordinate_attention=False).eval()
+    with torch.no_grad():
+        method.memory.items.zero_()
+    one, other = method.reconstruct(torch.rand(2, 3, 32, 32)), method.reconstruct(torch.rand(2, 3, 32, 32))
+    assert torch.isfinite(one).all()
+    assert torch.equal(one, other)
+
+
+def test_coordinate_attention_comes_after_the_memory(monkeypatch):
+    method, order = make(), []
+    for name in ("encoder", "memory", "attention", "decoder"):
+        getattr(method, name).register_forward_hook(lambda *_, name=name: order.append(name))
+    method.reconstruct(torch.rand(1, 3, 32, 32))
+    assert order == ["encoder", "memory", "attention", "decoder"]
+
+
+@pytest.mark.parametrize("kind", ["l2", "ssim", "loss"])
+def test_map_and_score(kind, monkeypatch):
+    method = make(map=kind, sigma=1.5, ssim_weight=0.5).eval()
+    images, output = torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32) * 2 - 1
+    monkeypatch.setattr(method, "reconstruct", lambda target: output)
+    maps, scores = method.anomaly(images)
+    squares = (images.double().numpy() * 2 - 1 - output.double().numpy()) ** 2
+    structure = (1 - ssim_numpy(images.numpy(), (output.numpy() + 1) / 2)).mean(1)
+    values = {"l2": np.sqrt(squares.sum(1)), "ssim": structure, "loss": squares.mean(1) + 0.5 * structure}[kind]
+    expected = np.stack([gaussian_filter(v, 1.5, mode="reflect") for v in values])
+    np.testing.assert_allclose(maps.numpy(), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(scores.numpy(), expected.max((1, 2)), rtol=1e-4)
+
+
+ABLATIONS = {
+    **VARIANTS,
+    **{f"{n} items": {"items": n} for n in (2, 100, 1000)},
+    "8 heads": {"heads": 8},
+    "instance norm": {"norm": "instance"},
+    "affine": {"augment": "affine"},
+}
+
+
+@pytest.mark.parametrize("changes", ABLATIONS.values(), ids=ABLATIONS.keys())
+def test_ablations_train_and_score(changes):
+    method = make(**changes)
+    images = torch.rand(2, 3, 32, 32)
+    method.loss(images)["loss"].backward()
+    assert not [n for n, p in method.named_parameters() if p.grad is None]
+    maps, scores = method.eval().anomaly(images)
+    assert maps.shape == (2, 32, 32)
+    assert scores.shape == (2,)
+    assert torch.isfinite(maps).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"items": 1}, "items=1"),
+        ({"patch": 5}, "patch=5"),
+        ({"heads": 3}, "heads=3"),
+        ({"map": "entropy"}, "map=entropy"),
+        ({"norm": "group"}, "norm=group"),
+        ({"score": "median"}, "score=median"),
+        ({"ssim_window": 10}, "ssim_window=10"),
+        ({"entropy_weight": -1.0}, "entropy_weight=-1.0"),
+        ({"channels": (8, 0)}, "channels=8,0"),
+    ],
+)
+def test_impossible_settings_are_named(changes, key):
+    with pytest.raises(ValueError, match=key):
+        MemCA(replace(TINY, **changes))

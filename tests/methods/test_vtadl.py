@@ -1,0 +1,273 @@
+"""VT-ADL against the paper: settings, parameters, Equation 9, map and score, ablations, memory, export."""
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from vitlite.kernels import ssim
+from vitlite.kernels.gmm.reference import linear_gmm_log_likelihood_torch
+from vitlite.methods.base import Stage
+from vitlite.methods.vtadl import PAPER, QUICK, VTADL, decoder_strides
+
+TINY = replace(
+    QUICK,
+    image_size=64,
+    patch=16,
+    dim=16,
+    depth=2,
+    heads=2,
+    vector=64,
+    channels=(8, 8, 8, 8),
+    gaussians=3,
+    projection="shared",
+    augment="none",
+    epochs=2,
+)
+
+
+def make(seed=0, **changes):
+    torch.manual_seed(seed)
+    return VTADL(replace(TINY, **changes))
+
+
+def likelihood(method, given, target):
+    """The mixture's log-likelihood from its layers, in eager torch."""
+    layers = (method.mixture.logits, method.mixture.mean, method.mixture.std)
+    weights, biases = [a.weight for a in layers], [a.bias for a in layers]
+    return linear_gmm_log_likelihood_torch(given, target, *weights, *biases, method.config.min_std)
+
+
+def test_paper_config():
+    assert (PAPER.image_size, PAPER.patch, PAPER.vector, PAPER.gaussians) == (512, 64, 512, 150)
+    assert (PAPER.lr, PAPER.weight_decay, PAPER.batch_size, PAPER.epochs) == (1e-4, 1e-4, 8, 400)
+    assert (PAPER.mse_weight, PAPER.ssim_weight, PAPER.noise, PAPER.optimizer) == (5.0, 0.5, 0.2, "adam")
+    assert PAPER.sigma == 0
+
+
+def test_paper_parameters():
+    """By hand: the mixture is 150 x (512 + 512 + 1) outputs, each of 512 weights and a bias."""
+    with torch.device("meta"):
+        method = VTADL(PAPER)
+    counts = {name: sum(p.numel() for p in child.parameters()) for name, child in method.named_children()}
+    assert counts["mixture"] == 150 * (2 * 512 + 1) * 513 == 78_873_750
+    block = 4 * 512 * 513 + 2 * 512 * 1024 + 1024 + 512 + 4 * 512
+    assert counts["encoder"] == (64 * 64 * 3 + 1) * 512 + 64 * 512 + 6 * block + 2 * 512
+    assert counts["project"] == 512 * 513
+    assert sum(counts.values()) == 98_155_393
+
+
+def test_decoder_is_the_papers():
+    """Five transposed convolutions, batch norm and ReLU between them, tanh last; 512 numbers to 512 x 512 pixels."""
+    kinds = [type(layer) for layer in VTADL(replace(PAPER, gaussians=1, depth=1)).decoder.layers]
+    inner = [nn.ConvTranspose2d, nn.BatchNorm2d, nn.ReLU]
+    assert kinds == inner * 4 + [nn.ConvTranspose2d, nn.Tanh]
+
+
+@pytest.mark.parametrize("size", [8, 16, 64, 128, 512, 1024])
+def test_decoder_reaches_every_size(size):
+    method = VTADL(replace(TINY, image_size=size, patch=size // 4 if size > 8 else 4))
+    images = method.reconstruct(torch.randn(2, method.side**2, 16))
+    assert images.shape == (2, 3, size, size)
+    assert images.abs().max() <= 1
+    assert np.prod(decoder_strides(size, 8)) * 8 == size
+
+
+def test_the_vector_is_the_sum_of_projected_patches():
+    for projection in ("shared", "position"):
+        method = make(projection=projection).eval()
+        patches = torch.randn(2, 16, 16)
+        weight = method.project.weight.view(64, -1, 16).expand(-1, 16, -1)
+        vector = torch.einsum("bld,vld->bv", patches, weight) + method.project.bias
+        torch.testing.assert_close(method.reconstruct(patches), method.decoder(vector), rtol=1e-4, atol=1e-5)
+
+
+def test_loss_is_equation_9():
+    method = make(noise=0.0)
+    images = torch.rand(3, 3, 64, 64)
+    terms = method.loss(images)
+    torch.testing.assert_close(terms["loss"], terms["nll"] + 5 * terms["mse"] + 0.5 * terms["dssim"])
+    patches = method.encoder(2 * images - 1)
+    output = method.reconstruct(patches)
+    torch.testing.assert_close(terms["mse"], F.mse_loss(output, 2 * images - 1))
+    torch.testing.assert_close(terms["dssim"], 1 - ssim(images, (output + 1) / 2))
+    flat = patches.flatten(0, 1)
+    torch.testing.assert_close(terms["nll"], -likelihood(method, flat, flat).mean())
+
+
+def test_noise_is_on_the_condition_alone_and_only_in_training():
+    method = make(noise=0.2)
+    images = torch.rand(2, 3, 64, 64)
+    torch.manual_seed(5)
+    found = method.loss(images)["nll"]
+    flat = method.encoder(2 * images - 1).flatten(0, 1)
+    torch.manual_seed(5)
+    noisy = flat + 0.2 * torch.randn_like(flat)
+    torch.testing.assert_close(found, -likelihood(method, noisy, flat).mean())
+    method.eval()
+    assert torch.equal(method.anomaly(images)[0], method.anomaly(images)[0])
+
+
+@pytest.mark.parametrize("trains", ["mixture", "all"])
+def test_what_the_likelihood_trains(trains):
+    method = make(likelihood_trains=trains)
+    method.loss(torch.rand(2, 3, 64, 64))["nll"].backward()
+    reached = {name.split(".")[0] for name, p in method.named_parameters() if p.grad is not None}
+    assert reached == ({"mixture"} if trains == "mixture" else {"mixture", "encoder"})
+
+
+def test_the_whole_loss_trains_every_parameter():
+    method = make()
+    method.begin(Stage("train", 1))
+    method.loss(torch.rand(2, 3, 64, 64))["loss"].backward()
+    assert not [n for n, p in method.named_parameters() if p.grad is None or not p.grad.any()]
+
+
+@pytest.mark.parametrize("score", ["combined", "reconstruction", "nll"])
+def test_map_and_score(score):
+    method = make(score=score).eval()
+    images = torch.rand(3, 3, 64, 64)
+    maps, scores = method.anomaly(images)
+    with torch.no_grad():
+        patches = method.encoder(2 * images - 1)
+        flat = patches.flatten(0, 1)
+        nll = -likelihood(method, flat, flat).view(3, 4, 4)
+        output = method.reconstruct(patches)
+    expected = F.interpolate(nll[:, None], size=(64, 64), mode="bilinear", align_corners=False)[:, 0]
+    torch.testing.assert_close(maps, expected, rtol=1e-4, atol=1e-3)
+    for i in range(3):
+        mse = F.mse_loss(output[i], 2 * images[i] - 1)
+        reconstruction = 5 * mse + 0.5 * (1 - ssim(images[i : i + 1], (output[i : i + 1] + 1) / 2))
+        parts = {"nll": nll[i].max(), "reconstruction": reconstruction, "combined": nll[i].max() + reconstruction}
+        torch.testing.assert_close(scores[i], parts[score], rtol=1e-4, atol=1e-3)
+    assert ("log-likelihood" in method.image_score) == (score != "reconstruction")
+    assert ("MSE" in method.image_score) == (score != "nll")
+
+
+def test_a_picture_scores_alone_as_among_others():
+    method = make().eval()
+    images = torch.rand(4, 3, 64, 64)
+    together, alone = method.anomaly(images), method.anomaly(images[2:3])
+    torch.testing.assert_close(together[0][2:3], alone[0], rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(together[1][2:3], alone[1], rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("changes", [{"gaussians": 1}, {"gaussians": 20}, {"noise": 0.0}, {"sigma": 2.0}], ids=str)
+def test_ablations_train_and_score(changes):
+    method = make(**changes)
+    optimizer = torch.optim.Adam(method.parameters(), lr=1e-3)
+    images = torch.rand(4, 3, 64, 64)
+    losses = []
+    for _ in range(30):
+        optimizer.zero_grad()
+        loss = method.loss(images)["loss"]
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] - 1
+    maps, scores = method.eval().anomaly(images)
+    assert maps.shape == (4, 64, 64)
+    assert torch.isfinite(maps).all()
+    assert torch.isfinite(scores).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"patch": 24}, "patch=24"),
+        ({"heads": 3}, "heads=3"),
+        ({"vector": 100}, "vector=100"),
+        ({"gaussians": 0}, "gaussians=0"),
+        ({"noise": -1.0}, "noise=-1.0"),
+        ({"noise": float("nan")}, "noise=nan"),
+        ({"min_std": 0.0}, "min_std=0.0"),
+        ({"score": "median"}, "score=median"),
+        ({"projection": "none"}, "projection=none"),
+        ({"likelihood_trains": "nothing"}, "likelihood_trains=nothing"),
+        ({"channels": (8, 8)}, "channels=8,8"),
+        ({"image_size": 96}, "image_size=96"),
+        ({"image_size": 4, "patch": 2}, "image_size=4"),
+    ],
+)
+def test_impossible_settings_are_named(changes, key):
+    with pytest.raises(ValueError, match=key):
+        VTADL(replace(TINY, **changes))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, tiny_data):
+    """A finished tiny run."""
+    from vitlite.engine.settings import RunSettings
+    from vitlite.engine.train import train
+
+    folder = tmp_path_factory.mktemp("vtadl") / "run"
+    settings = RunSettings("vtadl", str(tiny_data), "weave", "quick", 0, replace(TINY, steps=0, lr=1e-3))
+    train(settings, folder, device="cpu", quiet=True)
+    return folder
+
+
+def test_a_run_evaluates(run):
+    from vitlite.engine.detector import Detector
+    from vitlite.engine.evaluate import evaluate
+
+    results = evaluate(Detector(run, "cpu"), quiet=True)
+    assert 0 <= results["mean"]["image_auroc"] <= 1
+    assert "log-likelihood" in results["about"]["image_score"]
+
+
+@pytest.mark.parametrize("kind", ["onnx", "pt2"])
+def test_a_run_exports(run, tmp_path, kind):
+    """The exported scores are the run's (checked by export itself), and the graph holds no operator of ours."""
+    if kind == "onnx":
+        for package in ("onnx", "onnxscript", "onnxruntime"):
+            pytest.importorskip(package)
+    from vitlite.export.export import export
+
+    data = export(run, kind, tmp_path / f"model.{kind}").read_bytes()
+    assert b"linear_gmm_log_likelihood_forward" not in data
+    assert b"ssim_forward" not in data
+
+
+TRAINING = """
+import torch
+from vitlite.engine.train import make_optimizer
+from vitlite.methods.vtadl import PAPER, VTADL
+
+def peak():
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) * 1024
+
+torch.set_num_threads(2)
+before = peak()
+method = VTADL(PAPER)
+stage = method.stages()[0]
+method.begin(stage)
+optimizer = make_optimizer(method, stage, PAPER)
+images = torch.rand(PAPER.batch_size, 3, PAPER.image_size, PAPER.image_size)
+for _ in range(2):
+    optimizer.zero_grad(set_to_none=True)
+    loss = method.loss(images)["loss"]
+    loss.backward()
+    optimizer.step()
+assert torch.isfinite(loss)
+print(before, peak())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
+def test_the_papers_network_trains_within_two_gigabytes():
+    """150 Gaussians over 512 dimensions, 8 pictures of 512 x 512 a step, parameters, gradients and Adam's moments
+    included: beside what importing torch takes. The means and deviations alone would be 0.6 GiB for each copy."""
+    from vitlite.kernels import backends
+
+    if backends("linear_gmm_log_likelihood")["auto"]["cpu"] != "cpp":
+        pytest.skip("the compiled operators are not built")
+    output = subprocess.run([sys.executable, "-c", TRAINING], check=True, capture_output=True, text=True).stdout
+    before, after = map(int, output.split())
+    assert after - before < 2e9, f"{(after - before) / 1e9:.3f} GB"

@@ -1,0 +1,26 @@
+"""Coordinate attention (Hou, Zhou and Feng, 2021): channel weights that know the row and the column."""
+
+import torch
+from torch import nn
+
+
+class CoordinateAttention(nn.Module):
+    """Feature map (B, C, h, w) to one of the same shape, every value scaled by a factor of its row and of its column.
+
+    Means along the rows and along the columns go through one shared convolution to C / ``reduction`` channels (at least
+    8), batch norm and hard swish, and are then led apart to C channels and a sigmoid each.
+    """
+
+    def __init__(self, channels, reduction=32):
+        super().__init__()
+        hidden = max(8, channels // reduction)
+        self.squeeze = nn.Sequential(nn.Conv2d(channels, hidden, 1, bias=False), nn.BatchNorm2d(hidden), nn.Hardswish())
+        self.of_rows = nn.Conv2d(hidden, channels, 1)
+        self.of_columns = nn.Conv2d(hidden, channels, 1)
+
+    def forward(self, x):
+        height = x.shape[2]
+        rows, columns = x.mean(3, keepdim=True), x.mean(2, keepdim=True).transpose(2, 3)
+        both = self.squeeze(torch.cat([rows, columns], dim=2))
+        rows, columns = both[:, :, :height], both[:, :, height:].transpose(2, 3)
+        return x * self.of_rows(rows).sigmoid() * self.of_columns(columns).sigmoid()

@@ -1,0 +1,129 @@
+"""Pixel-level corruption of good pictures (ISSTAD, Sections 3.3.1 and 4.1.3), with an exact label for every pixel."""
+
+import math
+
+import torch
+
+LEVEL = 1 / 255  # pictures have eight bits; so do their corrupted copies
+
+
+def corrupt(images, *, share=5 / 6, blocks=100, largest=0.3, visible=0.0, generator=None):
+    """Damage random blocks of some images.
+
+    Each image is chosen with probability ``share`` and gets 1 to ``blocks`` rectangles, sides drawn log-uniformly from
+    one pixel to ``largest`` of the image's side, so that small ones are common. Each block undergoes one or more of:
+    rotation by any angle about its centre, mirroring, Gaussian noise, a change of colour. Where blocks overlap the
+    later one counts.
+
+    Args:
+        images: float (B, 3, S, S) in [0, 1].
+        visible: pixels that change by no more than this in every channel (in [0, 1]) stay as they were.
+        generator: of the random numbers, on the images' device; None: torch's global one.
+
+    Returns:
+        ``(corrupted, labels)``: images of the same shape, and float (B, S, S), 1 exactly where a pixel differs from the
+        original. Changed pixels lie on 8-bit levels.
+    """
+    draw = Draw(images.device, generator)
+    size = images.shape[-1]
+    table = draw_blocks(draw, len(images), size, blocks, largest, share)
+    owner = paint(table, size)
+    picture, row, column = (owner >= 0).nonzero(as_tuple=True)
+    block = owner[picture, row, column]
+    pixels = images.permute(0, 2, 3, 1)
+    before = pixels[picture, row, column]
+    after = change_pixels(draw, pixels, table, picture, block, row, column)
+    changed = (after - before).abs().amax(1) > max(visible, 0.5 * LEVEL)
+
+    corrupted, labels = pixels.clone(), torch.zeros_like(pixels[..., 0])
+    corrupted[picture, row, column] = torch.where(changed[:, None], after, before)
+    labels[picture, row, column] = changed.to(labels.dtype)
+    return corrupted.permute(0, 3, 1, 2).contiguous(), labels
+
+
+class Draw:
+    """Random numbers of one device and generator."""
+
+    def __init__(self, device, generator):
+        self.options = {"device": device, "generator": generator}
+
+    def uniform(self, low, high, *shape):
+        return low + (high - low) * torch.rand(*shape, **self.options)
+
+    def normal(self, *shape):
+        return torch.randn(*shape, **self.options)
+
+    def integers(self, low, high, *shape):
+        """From ``low`` to ``high``, both included."""
+        return torch.randint(low, high + 1, shape, **self.options)
+
+    def coin(self, chance, *shape):
+        return torch.rand(*shape, **self.options) < chance
+
+
+def draw_blocks(draw, count, size, most, largest, share):
+    """Tables with a row of ``most`` blocks per image: where each lies, whether it is used, and what it does."""
+    shape = (count, most)
+    longest = math.log(max(largest * size, 1.0))
+    height, width = (draw.uniform(0, longest, *shape).exp().round().long() for _ in "hw")
+    top, left = ((draw.uniform(0, 1, *shape) * (size - side + 1)).long() for side in (height, width))
+    number = draw.integers(1, most, count, 1) * draw.coin(share, count, 1)
+    # Each of the four with an even chance, and one of them for certain.
+    does = draw.coin(0.5, *shape, 4)
+    does.scatter_(2, draw.integers(0, 3, *shape, 1), True)
+    rotates, mirrors, noisy, coloured = does.unbind(2)
+    angle = draw.uniform(0, 2 * math.pi, *shape) * rotates
+    # Both mirrorings together are a rotation by half a turn; one of them alone is drawn.
+    flips_rows = draw.coin(0.5, *shape)
+    return {
+        "used": torch.arange(most, device=number.device) < number,
+        "top": top,
+        "left": left,
+        "height": height,
+        "width": width,
+        "cos": angle.cos(),
+        "sin": angle.sin(),
+        "row_sign": 1.0 - 2.0 * (mirrors & flips_rows),
+        "column_sign": 1.0 - 2.0 * (mirrors & ~flips_rows),
+        "noise": draw.uniform(0.05, 0.3, *shape) * noisy,
+        **draw_colours(draw, shape, coloured),
+    }
+
+
+def draw_colours(draw, shape, coloured):
+    """Per block: which channel each channel takes its values from, and gain and shift of each."""
+    on = coloured[..., None]
+    swap = on & draw.coin(0.3, *shape, 1)
+    source = torch.where(swap, draw.uniform(0, 1, *shape, 3).argsort(dim=2), torch.arange(3, device=on.device))
+    gain = (draw.uniform(-0.5, 0.5, *shape, 1) + draw.uniform(-0.2, 0.2, *shape, 3)).exp()
+    shift = draw.uniform(-0.3, 0.3, *shape, 1) + draw.uniform(-0.15, 0.15, *shape, 3)
+    return {"source": source, "gain": torch.where(on, gain, 1.0), "shift": shift * on}
+
+
+def paint(table, size):
+    """(B, S, S) index of the last block that covers each pixel, or -1."""
+    places = torch.arange(size, device=table["top"].device)
+
+    def inside(first, length):
+        return (places >= first[..., None]) & (places < (first + length)[..., None])  # (B, K, S)
+
+    rows = inside(table["top"], table["height"]) & table["used"][..., None]
+    columns = inside(table["left"], table["width"])
+    # One matrix product for all blocks: block k adds 4^(k+1) where it lies, more than all blocks before it together,
+    # so the binary exponent of the sum tells the last one. 4^128 is far from float64's largest number.
+    order = torch.arange(1, rows.shape[1] + 1, device=rows.device, dtype=torch.float64)
+    sums = (rows * torch.exp2(2 * order)[:, None]).transpose(1, 2) @ columns.double()
+    return torch.where(sums > 0, (torch.frexp(sums).exponent - 1).long() // 2, 0) - 1
+
+
+def change_pixels(draw, pixels, table, picture, block, row, column):
+    """New values (n, 3) of n pixels of ``pixels`` (B, S, S, 3), each by what its block does."""
+    size = pixels.shape[1]
+    of = {name: values[picture, block] for name, values in table.items()}
+    y0, x0 = (of[first] + (of[side] - 1) / 2 for first, side in (("top", "height"), ("left", "width")))
+    dy, dx = (row - y0) * of["row_sign"], (column - x0) * of["column_sign"]
+    y = (y0 + of["cos"] * dy - of["sin"] * dx).round().long().clamp(0, size - 1)
+    x = (x0 + of["sin"] * dy + of["cos"] * dx).round().long().clamp(0, size - 1)
+    values = pixels[picture, y, x].gather(1, of["source"]) * of["gain"] + of["shift"]
+    values = values + of["noise"][:, None] * draw.normal(*values.shape)
+    return (values.clamp(0, 1) / LEVEL).round() / 255

@@ -1,0 +1,11 @@
+"""What an exported graph is made of."""
+
+import torch
+
+
+def operator_backend():
+    """``backend=`` for the fused operators: their own choice, or plain torch operators while a graph is exported.
+
+    An exported file is run where vitlite is not installed.
+    """
+    return "eager" if torch.compiler.is_exporting() else "auto"
