@@ -18,6 +18,7 @@ class Backends:
         self.op = op
         self.table = table
         self.choice = {}
+        self.everywhere = [name for name, device, reason in table if device is None and reason is None]
         for name, device, reason in reversed(table):
             for covered in DEVICES if device is None else (device,):
                 if reason is None:
@@ -29,9 +30,8 @@ class Backends:
         return self.fallback(backend, device) if chosen is None else chosen
 
     def fallback(self, backend, device):
-        everywhere = [name for name, where, reason in self.table if where is None and reason is None]
-        if everywhere and device not in DEVICES and backend in ("auto", *everywhere):
-            return everywhere[0] if backend == "auto" else backend
+        if self.everywhere and device not in DEVICES and backend in ("auto", *self.everywhere):
+            return self.everywhere[0] if backend == "auto" else backend
         reasons = [
             reason for name, where, reason in self.table if name == backend and where in (None, device) and reason
         ]
@@ -47,5 +47,8 @@ class Backends:
         return {
             "auto": {device: self.choice["auto", device] for device in DEVICES if ("auto", device) in self.choice},
             "available": list(dict.fromkeys(name for name, _, reason in self.table if reason is None)),
-            "unavailable": {name: reason for name, _, reason in self.table if reason is not None},
+            "unavailable": {name: reason for name, _, reason in reversed(self.table) if self._nowhere(name)},
         }
+
+    def _nowhere(self, name):
+        return all(reason is not None for other, _, reason in self.table if other == name)

@@ -1,4 +1,4 @@
-// The four floating dtypes as the kernels see them, and conversions that need no instruction set.
+// The floating dtypes of torch, and conversions that need no instruction set.
 #pragma once
 
 #include <torch/headeronly/core/ScalarType.h>
@@ -6,9 +6,9 @@
 #include <cstdint>
 #include <cstring>
 
-namespace vitlite {
+#include "kind.h"
 
-enum class Kind { float32, float64, float16, bfloat16 };
+namespace vitlite {
 
 inline Kind kind_of(torch::headeronly::ScalarType type) {
   switch (type) {
@@ -21,10 +21,6 @@ inline Kind kind_of(torch::headeronly::ScalarType type) {
     default:
       return Kind::float32;
   }
-}
-
-inline int64_t bytes_of(Kind kind) {
-  return kind == Kind::float64 ? 8 : kind == Kind::float32 ? 4 : 2;
 }
 
 // IEEE binary16, bit by bit; subnormals, infinities and not-a-numbers included.

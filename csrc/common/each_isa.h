@@ -8,6 +8,7 @@
 // and call the best one with VITLITE_ISA_CALL(function(arguments)); all three have the same signatures. No lambdas in a
 // kernel: compilers disagree about whether they inherit the instruction set.
 
+#include "host_device.h"
 #include "isa.h"
 
 #if defined(__x86_64__)

@@ -2,6 +2,7 @@
 // guard, see each_isa.h.
 
 #include "../common/vec_math.h"
+#include "../common/gmm_point.h"
 
 // The first n lanes of a; the others are `fill`.
 template <class T>
@@ -32,49 +33,36 @@ struct SumOfSquares {
   }
 };
 
-// The sum of the logarithms of positive numbers, as that of their product: the exponents are added as integers and the
-// mantissas multiplied, which takes one logarithm for up to kMost numbers in each lane.
+// The sum of the logarithms of positive numbers, as that of their product.
 template <class T>
-struct LogOfProduct {
-  typedef typename Integers<T>::Native Int;
-  typedef typename Integers<T>::Unsigned Unsigned;
-  typedef Layout<T> L;
-  static constexpr int64_t kMost = 96;  // mantissas are below 2: the product stays finite
-  static constexpr typename L::Int kExponentOne = typename L::Int(1) << L::mantissa_bits;
+struct LogOfProduct : MantissaProduct<T, Vec<T>, typename Integers<T>::Native, typename Integers<T>::Unsigned> {
+  typedef MantissaProduct<T, Vec<T>, typename Integers<T>::Native, typename Integers<T>::Unsigned> Base;
 
-  Vec<T> product;
   WideSum<T> logs;
-  Int exponent, odd;
   int64_t count, folds;
 
-  VL_INLINE LogOfProduct() : product(T(1)), exponent(Int{}), odd(Int{}), count(0), folds(0) {}
+  VL_INLINE LogOfProduct() : Base(Vec<T>(T(1))), count(0), folds(0) {}
 
   VL_INLINE void add(Vec<T> a) {
-    const Int bits = bits_of(a);
-    odd = odd | (Int)((Unsigned)(bits - kExponentOne) >= (Unsigned)(Int{} + (L::infinity - kExponentOne)));
-    product = product * mantissa_of(bits);
-    if (++count % kMost == 0) fold();
-  }
-  VL_INLINE Vec<T> mantissa_of(Int bits) {
-    exponent = exponent + (Int)((Unsigned)bits >> L::mantissa_bits);
-    return value_of<T>((bits & (kExponentOne - 1)) | L::one);
+    Base::add(a);
+    if (++count % Base::kMost == 0) fold();
   }
   VL_INLINE void fold() {
-    logs.add(log_of(mantissa_of(bits_of(product))));
-    product = Vec<T>(T(1));
+    logs.add(log_of(this->mantissa_of(bits_of(this->product))));
+    this->product = Vec<T>(T(1));
     ++folds;
   }
   // Whether every number was positive, normal and finite; else the value is not valid.
   VL_INLINE bool valid() const {
     bool any = false;
-    for (int i = 0; i < Vec<T>::size; ++i) any |= odd[i] != 0;
+    for (int i = 0; i < Vec<T>::size; ++i) any |= this->odd[i] != 0;
     return !any;
   }
   VL_INLINE double value() {
     constexpr double kLog2 = 0.69314718055994530942;
     fold();
-    int64_t sum = -(count + folds) * Vec<T>::size * int64_t(L::bias);
-    for (int i = 0; i < Vec<T>::size; ++i) sum += exponent[i];
+    int64_t sum = -(count + folds) * Vec<T>::size * int64_t(Layout<T>::bias);
+    for (int i = 0; i < Vec<T>::size; ++i) sum += this->exponent[i];
     return double(sum) * kLog2 + logs.value();
   }
 };
@@ -116,19 +104,19 @@ VL_INLINE double component_log_density(const T* y, const T* mean, const T* std, 
 template <class T>
 VL_INLINE void component_gradients(const T* y, const T* mean, const T* std, bool shared, int64_t n, T share,
                                    T* grad_mean, T* grad_std, T* grad_y) {
-  const Vec<T> by(share), one(T(1));
+  const Vec<T> by(share), one(T(1)), minus_one(T(-1));
   SumOfSquares<T> squares;
   Vec<T> s(std[0]);
   for (int64_t i = 0; i < n; i += Vec<T>::size) {
     if (!shared) s = filled(take(std + i, n - i), n - i, T(1));
     const Vec<T> inverse = one / s, z = (take(y + i, n - i) - take(mean + i, n - i)) / s;
-    const Vec<T> pull = by * z * inverse;
-    if (grad_mean != nullptr) put(pull, grad_mean + i, n - i);
-    if (grad_y != nullptr) put(take(grad_y + i, n - i) - pull, grad_y + i, n - i);
+    const GmmSlopes<Vec<T>> slopes = gmm_slopes(z, inverse, by, minus_one);
+    if (grad_mean != nullptr) put(slopes.mean, grad_mean + i, n - i);
+    if (grad_y != nullptr) put(take(grad_y + i, n - i) - slopes.mean, grad_y + i, n - i);
     if (shared) {
       squares.add(first(z, n - i));
     } else if (grad_std != nullptr) {
-      put(by * fma(z, z, Vec<T>(T(-1))) * inverse, grad_std + i, n - i);
+      put(slopes.std, grad_std + i, n - i);
     }
   }
   if (shared && grad_std != nullptr) grad_std[0] = T(double(share) * (squares.value() - double(n)) / double(std[0]));

@@ -12,6 +12,7 @@
 
 #include "../common/dtypes.h"
 #include "../common/huge_pages.h"
+#include "../common/ssim_weights.h"
 #include "../common/tensors.h"
 #include "ssim_problem.h"
 
@@ -23,19 +24,6 @@ namespace {
 
 enum Reduction : int64_t { kNone = 0, kMean = 1, kSum = 2 };
 
-// A Gaussian of the given deviation, or equal weights for deviation 0; they sum to one.
-std::vector<double> window_weights(int64_t size, double sigma) {
-  std::vector<double> weights(size, 1.0);
-  double sum = 0;
-  for (int64_t k = 0; k < size; ++k) {
-    const double offset = static_cast<double>(k - size / 2);
-    if (sigma > 0) weights[k] = std::exp(-offset * offset / (2 * sigma * sigma));
-    sum += weights[k];
-  }
-  for (double& weight : weights) weight /= sum;
-  return weights;
-}
-
 // Both images of one call; rows are contiguous.
 struct Images {
   Tensor x, y;
@@ -44,7 +32,7 @@ struct Images {
   SsimProblem problem;
 
   Images(const Tensor& x_in, const Tensor& y_in, int64_t window, double sigma, double data_range, bool same)
-      : x(with_rows(x_in)), y(with_rows(y_in)), weights(window_weights(window, sigma)) {
+      : x(with_rows(x_in)), y(with_rows(y_in)), weights(ssim_window_weights(window, sigma)) {
     batch = x.size(0);
     channels = x.size(1);
     const int64_t height = x.size(2), width = x.size(3), cut = same ? 0 : window - 1;

@@ -140,11 +140,15 @@ VL_INLINE Moments<T, K> take_moments(const SsimProblem& problem, Window<T, K> wi
 }
 
 template <class T>
-VL_INLINE Vec<T> similarity(Vec<T> mean_x, Vec<T> mean_y, Vec<T> squares, Vec<T> product, Vec<T> c1, Vec<T> c2) {
-  // Not fused: equal images then give exactly one.
-  const Vec<T> xy = mean_x * mean_y, xx_yy = mean_x * mean_x + mean_y * mean_y;
-  const Vec<T> covariance = product - xy;
-  return ((xy + xy + c1) / (xx_yy + c1)) * ((covariance + covariance + c2) / (squares - xx_yy + c2));
+VL_INLINE Vec<T> quotient(Vec<T> a, Vec<T> b) {
+  return a / b;
+}
+
+#include "../common/ssim_point.h"
+
+template <class T>
+VL_INLINE SsimConstants<Vec<T>> constants_of(const SsimProblem& problem) {
+  return {Vec<T>(T(problem.c1)), Vec<T>(T(problem.c2)), Vec<T>(T(1))};
 }
 
 template <class T, int K>
@@ -155,7 +159,7 @@ void ssim_forward_tile(const SsimProblem& problem, const SsimForwardStrip& strip
   Moments<T, K> moments = take_moments<T, K>(problem, window, strip.x, strip.y, left, right, arena);
   const int64_t reach = window.size() - 1 + kBlock, pitch = moments.ring.pitch, columns = right - left;
   const T** rows = take_pointers(arena, reach);
-  const Vec<T> c1{T(problem.c1)}, c2{T(problem.c2)};
+  const SsimConstants<Vec<T>> constants = constants_of<T>(problem);
   T* map = static_cast<T*>(strip.map);
   moments.ring.next = strip.begin - problem.pad;
   for (int64_t r = strip.begin; r < strip.end; r += kBlock) {
@@ -171,7 +175,7 @@ void ssim_forward_tile(const SsimProblem& problem, const SsimForwardStrip& strip
       const int64_t lanes = min_of(Vec<T>::size, columns - j);
 #pragma GCC unroll 8
       for (int v = 0; v < kBlock; ++v) {
-        Vec<T> value = similarity(m[0][v], m[1][v], m[2][v], m[3][v], c1, c2);
+        Vec<T> value = ssim_value(m[0][v], m[1][v], m[2][v], m[3][v], constants);
         if (map != nullptr) {
           if (v < count) value.store(map + (r + v) * problem.out_width + left + j, lanes);
         } else {
@@ -235,7 +239,7 @@ struct Gradients {
     moments.advance(first + window.size() - 1 + count);
     moments.ring.gather(first, window.size() - 1 + kBlock, rows);
     const T* grad_map = static_cast<const T*>(strip->grad_map);
-    const Vec<T> c1{T(problem->c1)}, c2{T(problem->c2)}, two{T(2)}, one{T(1)};
+    const SsimConstants<Vec<T>> constants = constants_of<T>(*problem);
     T* to = lines + (moments.begin - (begin - back));
     for (int64_t j = 0; j < columns; j += Vec<T>::size) {
       Vec<T> m[kMoments][kBlock];
@@ -249,19 +253,12 @@ struct Gradients {
         if (grad_map != nullptr) {
           grad = Vec<T>::load(grad_map + (r + v) * problem->out_width + moments.begin + j, lanes);
         }
-        const Vec<T> x = m[0][v], y = m[1][v];
-        const Vec<T> xy = x * y, xx_yy = x * x + y * y, covariance = m[3][v] - xy;
-        const Vec<T> by_luminance = one / (xx_yy + c1), by_contrast = one / (m[2][v] - xx_yy + c2);
-        const Vec<T> luminance = (xy + xy + c1) * by_luminance;
-        const Vec<T> contrast = (covariance + covariance + c2) * by_contrast;
-        const Vec<T> value = grad * luminance * contrast;
-        const Vec<T> across = grad * (contrast * by_luminance - luminance * by_contrast);
-        const Vec<T> along = value * (by_contrast - by_luminance);
+        const SsimSlopes<Vec<T>> slopes = ssim_slopes(grad, m[0][v], m[1][v], m[2][v], m[3][v], constants);
         T* line = to + v * kMoments * ring.pitch + j;
-        (two * (y * across + x * along)).store(line, lanes);
-        (two * (x * across + y * along)).store(line + ring.pitch, lanes);
-        (Vec<T>(T(0)) - value * by_contrast).store(line + 2 * ring.pitch, lanes);
-        (two * grad * luminance * by_contrast).store(line + 3 * ring.pitch, lanes);
+        slopes.mean_x.store(line, lanes);
+        slopes.mean_y.store(line + ring.pitch, lanes);
+        slopes.squares.store(line + 2 * ring.pitch, lanes);
+        slopes.product.store(line + 3 * ring.pitch, lanes);
       }
     }
   }
@@ -286,9 +283,9 @@ struct Gradients {
 #pragma GCC unroll 8
       for (int v = 0; v < kBlock; ++v) {
         T* pixel = pixels + v * pitch + j;
-        const Vec<T> a = Vec<T>::load(pixel), b = Vec<T>::load(pixel + step), squares = m[2][v] + m[2][v];
-        (m[0][v] + (a * squares + b * m[3][v])).store(pixel + 2 * step);
-        if (both) (m[1][v] + (b * squares + a * m[3][v])).store(pixel + 3 * step);
+        const Vec<T> a = Vec<T>::load(pixel), b = Vec<T>::load(pixel + step);
+        ssim_pixel(m[0][v], m[2][v], m[3][v], a, b).store(pixel + 2 * step);
+        if (both) ssim_pixel(m[1][v], m[2][v], m[3][v], b, a).store(pixel + 3 * step);
       }
     }
     for (int64_t v = 0; v < count; ++v) {

@@ -35,6 +35,7 @@ from vitlite.methods.base import Method, TrainingConfig
 from vitlite.nn.augment import KINDS, augment
 from vitlite.nn.maps import SmoothUpsample
 from vitlite.nn.mixture import MixtureDensity
+from vitlite.nn.portable import operator_backend
 from vitlite.nn.vit import VisionTransformer
 
 LAYERS = 5  # transposed convolutions, III
@@ -159,7 +160,7 @@ class VTADL(Method):
     def reconstruction_errors(self, images, output):
         """Per picture, each (B,): mean squared error in the range -1..1, and 1 - SSIM of the same in 0..1."""
         mse = (images - output).square().flatten(1).mean(1)
-        similarity = ssim((images + 1) / 2, (output + 1) / 2, reduction="none")
+        similarity = ssim((images + 1) / 2, (output + 1) / 2, reduction="none", backend=operator_backend())
         return mse, 1 - similarity.flatten(1).mean(1)
 
     def loss(self, features):

@@ -3,6 +3,7 @@
 from torch import nn
 
 from vitlite.kernels import linear_gmm_log_likelihood
+from vitlite.nn.portable import operator_backend
 
 
 class MixtureDensity(nn.Module):
@@ -26,4 +27,5 @@ class MixtureDensity(nn.Module):
         """
         layers = (self.logits, self.mean, self.std)
         weights, biases = (layer.weight for layer in layers), (layer.bias for layer in layers)
-        return linear_gmm_log_likelihood(x, y, *weights, *biases, min_std=self.min_std)
+        options = {"min_std": self.min_std, "backend": operator_backend()}
+        return linear_gmm_log_likelihood(x, y, *weights, *biases, **options)
