@@ -27,8 +27,9 @@ $(VENV)/.dev: $(VENV)/.base pyproject.toml setup.py
 demo: $(VENV)/.user
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh bench/demo.sh $(DEMO)
 
+# Two workers of one thread each; a file's tests stay on one of them, with the fixtures that they share.
 test: lint
-	$(BIN)/python -m pytest -q -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not gpu"
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -q -m "slow and not gpu"

@@ -3,8 +3,12 @@
 The fused operators are compiled when torch and a C++ compiler are visible to the build, which needs
 ``pip install --no-build-isolation``. Otherwise the package installs as pure Python and ``vitlite doctor`` says so.
 ``VITLITE_NO_EXT=1`` skips the compilation.
+
+The GPU operators, ``vitlite.kernels._C_cuda`` from csrc/cuda, are compiled besides where nvcc and a CUDA build of torch
+are there; ``VITLITE_CUDA=1`` compiles them with any torch, ``VITLITE_CUDA=0`` never. Neither library needs the other.
 """
 
+import importlib.util
 import json
 import os
 import sys
@@ -45,7 +49,7 @@ def why_no_extensions():
 
 
 def extensions():
-    """The libraries to compile. CUDA's, ``vitlite.kernels._C_cuda`` from csrc/cuda, belongs here once it exists."""
+    """The library for the processor."""
     from torch.utils.cpp_extension import CppExtension
 
     if sys.platform == "win32":
@@ -67,10 +71,29 @@ def extensions():
     ]
 
 
-def write_build_info(folder, reason):
+def build_cuda(folder, temporary):
+    """Compiles the library for GPUs into ``folder``; None, or else the reason why it is not there."""
+    spec = importlib.util.spec_from_file_location("cuda_build", os.path.join("csrc", "cuda", "build.py"))
+    cuda = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(cuda)
+    reason = cuda.why_not()
+    if reason is None:
+        try:
+            cuda.build(folder, temporary)
+        except cuda.BuildError as error:
+            reason = f"the compilation failed: {error}"
+            print(f"vitlite: installing without GPU operators: {reason}", file=sys.stderr)
+    if reason is not None and os.path.exists(os.path.join(folder, cuda.LIBRARY)):
+        os.remove(os.path.join(folder, cuda.LIBRARY))  # of an earlier build, with other sources
+    return reason
+
+
+def write_build_info(folder, reason, cuda_reason):
     os.makedirs(folder, exist_ok=True)
+    info = {"compiled": reason is None, "reason": reason}
+    info["cuda"] = {"compiled": cuda_reason is None, "reason": cuda_reason}
     with open(os.path.join(folder, BUILD_INFO), "w") as file:
-        json.dump({"compiled": reason is None, "reason": reason}, file)
+        json.dump(info, file)
     if reason is not None:
         print(f"vitlite: installing without compiled operators: {reason}", file=sys.stderr)
 
@@ -89,7 +112,7 @@ def optional_build_ext():
                 reason = f"the compilation failed: {log.first_error() or error}"
                 # The commands that follow copy the extensions of this list, and there are none.
                 self.extensions = self.distribution.ext_modules = []
-            write_build_info(folder, reason)
+            write_build_info(folder, reason, build_cuda(folder, os.path.join(self.build_temp, "cuda")))
 
         def kernels_folder(self):
             if self.inplace:
@@ -133,7 +156,7 @@ class PurePython(build_py):
     def run(self):
         super().run()
         folder = ROOMS["vitlite.kernels"] if self.editable_mode else os.path.join(self.build_lib, "vitlite", "kernels")
-        write_build_info(folder, REASON)
+        write_build_info(folder, REASON, REASON)
 
 
 REASON = why_no_extensions()

@@ -31,9 +31,13 @@ def _load(name):
         return None  # another copy of this folder has brought it
     if name == "_C" and any(op.startswith(f"{NAMESPACE}::") for op in torch._C._dispatch_get_all_op_names()):
         return "another copy of these operators, without compiled ones, was imported before"
+    if name == "_C_cuda" and _compiled_elsewhere("ssim_forward", "CUDA"):
+        return None
     found = sorted(HERE.glob(f"{name}.*so")) + sorted(HERE.glob(f"{name}*.pyd"))
     if not found:
         return _build_reason(name)
+    if name == "_C_cuda" and torch.version.cuda is None:
+        return f"{found[0].name} needs a torch with CUDA, and this one is built without"
     try:
         torch.ops.load_library(found[0])
     except OSError as error:
@@ -43,10 +47,25 @@ def _load(name):
 
 def _build_reason(name):
     try:
-        reason = json.loads((HERE / "_build_info.json").read_text())["reason"]
+        info = json.loads((HERE / "_build_info.json").read_text())
+        reason = (info["cuda"] if name == "_C_cuda" else info)["reason"]
     except (OSError, ValueError, KeyError):
         reason = None
     return f"{name} is not built" + (f": {reason}" if reason else "")
+
+
+def _compiled_elsewhere(op, key):
+    """Whether another copy of this folder has brought a compiled kernel for ``vitlite::op``."""
+    return registered_schema(op) is not None and _has_compiled(op, key)
+
+
+def _has_kernel(op, key):
+    return torch._C._dispatch_has_kernel_for_dispatch_key(f"{NAMESPACE}::{op}", key)
+
+
+def _has_compiled(op, key):
+    # What this or another copy of the folder has completed in Python is no compiled kernel.
+    return _has_kernel(op, key) and f"{NAMESPACE}/{op}/{key}" not in getattr(torch.library, "_impls", ())
 
 
 # Library -> None, or the reason why it is not there.
@@ -75,10 +94,16 @@ def define(schema, fake):
             raise  # only a second copy of this folder may find it done
 
 
+def complete(op, function, key):
+    """Lets a Python function serve ``vitlite::op`` for a dispatch key, unless something does already."""
+    if op not in _conflicts and not _has_kernel(op, key):
+        _definitions.impl(op, function, key)
+
+
 def why_not(op, key="CPU"):
     """None if a compiled kernel serves ``vitlite::op`` for this dispatch key, or else the reason in one line."""
     if op in _conflicts:
         return _conflicts[op]
-    if torch._C._dispatch_has_kernel_for_dispatch_key(f"{NAMESPACE}::{op}", key):
+    if _has_compiled(op, key):
         return None
     return errors[LIBRARIES[key]] or f"{LIBRARIES[key]} has no {op}; build vitlite again"

@@ -18,7 +18,7 @@ from tiny_settings import TINY
 from vitlite.cli import COMMANDS, group, main
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", "docs/operators.md", "docs/run-directory.md", "docs/methods.md"]
+PAGES = ["README.md", "docs/operators.md", "docs/run-directory.md", "docs/methods.md", "docs/gpu.md"]
 # Programs whose examples are not run here: `make` and `.ci/run` run these tests, the two others have tests of theirs.
 OTHERS = ("make", "pip", ".ci/run", "torchrun", "sh", "python")
 

@@ -1,18 +1,75 @@
 """The public ``attention``: checks its arguments, then hands them to a backend."""
 
 import math
+from functools import partial
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from .. import _triton
+from .._autograd import differentiable_gradients, wants_second_derivatives
 from .._backends import Backends
-from .._checks import check_same_device, check_same_dtype, check_tensor
+from .._checks import FLOATS, check_same_device, check_same_dtype, check_tensor
 from .reference import attention_torch
 
-BACKENDS = {"attention": Backends("attention", [("sdpa", None, None), ("eager", None, None)])}
+# The second result is the maximum and the inverse sum of the powers of each query, for the backward pass.
+FORWARD = "attention_forward(Tensor q, Tensor k, Tensor v, float scale) -> (Tensor, Tensor)"
+BACKWARD = (
+    "attention_backward(Tensor grad, Tensor q, Tensor k, Tensor v, Tensor output, Tensor stats, float scale,"
+    " bool need_q, bool need_k, bool need_v) -> (Tensor, Tensor, Tensor)"
+)
+
+
+def _fake_forward(q, k, v, scale):
+    batch, heads, queries, _ = q.shape
+    stats = q.new_empty((2, batch, heads, queries), dtype=_triton.compute_type(q.dtype))
+    return _fake_heads(q, queries, v.shape[3]), stats
+
+
+def _fake_backward(grad, q, k, v, output, stats, scale, *needs):
+    return tuple(
+        _fake_heads(a, a.shape[2], a.shape[3]) if need else a.new_empty((0, 0, 0, 0))
+        for a, need in zip((q, k, v), needs)
+    )
+
+
+def _fake_heads(a, rows, width):
+    return a.new_empty((a.shape[0], rows, a.shape[1], width)).transpose(1, 2)
+
+
+_forward, _backward = _triton.serve(((FORWARD, _fake_forward), (BACKWARD, _fake_backward)), __package__)
+
+BACKENDS = {
+    "attention": Backends(
+        "attention",
+        # On a GPU too torch's own comes first: it is made for each architecture.
+        [("sdpa", None, None), ("eager", None, None), *_triton.rows()],
+    )
+}
+
+# A tile of a Triton program holds whole rows of a head: their widest, by the bytes of a number.
+WIDEST = {2: 256, 4: 96, 8: 128}
 
 # Above this many scores per head their (N, M) matrix no longer pays.
 HALF_SCORES = 1024 * 1024
+
+
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, q, k, v, scale):
+        output, stats = _forward(q, k, v, scale)
+        ctx.save_for_backward(q, k, v, output, stats)
+        ctx.scale = scale
+        return output
+
+    @staticmethod
+    def backward(ctx, grad):
+        needs = ctx.needs_input_grad[:3]
+        if wants_second_derivatives():
+            eager = partial(attention_torch, scale=ctx.scale)
+            return *differentiable_gradients(eager, ctx.saved_tensors[:3], needs, grad), None
+        grads = _backward(grad, *ctx.saved_tensors, ctx.scale, *needs)
+        return *(g if need else None for g, need in zip(grads, needs)), None
 
 
 def attention(q, k, v, *, scale=None, backend="auto"):
@@ -23,8 +80,9 @@ def attention(q, k, v, *, scale=None, backend="auto"):
         k: keys (B, H, M, D).
         v: values (B, H, M, E).
         scale: factor of the scores; None is 1 / sqrt(D).
-        backend: "sdpa" (torch's fused attention), "eager" (materialises the (B, H, N, M) weights) or "auto", which is
-            "sdpa" except when training on short sequences in half precision on a CPU.
+        backend: "sdpa" (torch's fused attention), "triton" (CUDA; D and E up to 96, in half precision 256), "eager"
+            (materialises the (B, H, N, M) weights) or "auto", which is "sdpa" except when training on short sequences
+            in half precision on a CPU.
 
     Returns:
         (B, H, N, E) in the dtype of the inputs. Differentiable in q, k and v.
@@ -32,11 +90,28 @@ def attention(q, k, v, *, scale=None, backend="auto"):
     Raises:
         ValueError: a wrong shape, dtype, device, scale or backend; the message names the argument.
     """
-    _check_arguments(q, k, v, scale)
+    if scale is not None or not _fit_plainly(q, k, v):
+        _check_arguments(q, k, v, scale)
     chosen = BACKENDS["attention"].pick(backend, q.device.type)
     if chosen == "eager" or (backend == "auto" and products_are_faster(q, k)):
         return attention_torch(q, k, v, scale)
+    if chosen == "triton":
+        return _blockwise(q, k, v, q.shape[3] ** -0.5 if scale is None else float(scale))
     return scaled_dot_product_attention(q, k, v, scale=scale)
+
+
+def _blockwise(q, k, v, scale):
+    """The Triton kernels, which want one dtype."""
+    if torch.is_autocast_enabled(q.device.type) and q.dtype != torch.float64:
+        dtype = torch.get_autocast_dtype(q.device.type)
+        q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
+    for name, a in (("q", q), ("v", v)):
+        if a.shape[3] > WIDEST[a.dtype.itemsize]:
+            most = WIDEST[a.dtype.itemsize]
+            raise ValueError(f"{name}: heads of {a.shape[3]} are wider than backend='triton' can hold, {most}")
+    if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
+        return _Attention.apply(q, k, v, scale)
+    return _forward(q, k, v, scale)[0]
 
 
 def products_are_faster(q, k):
@@ -44,8 +119,30 @@ def products_are_faster(q, k):
 
     SDPA's CPU kernel works in blocks of float32, and its backward most of all; the products run in oneDNN's bfloat16.
     """
-    half = q.device.type == "cpu" and q.dtype in (torch.bfloat16, torch.float16)
-    return half and q.requires_grad and torch.is_grad_enabled() and q.shape[2] * k.shape[2] <= HALF_SCORES
+    half = q.dtype is torch.bfloat16 or q.dtype is torch.float16
+    return half and q.device.type == "cpu" and q.requires_grad and torch.is_grad_enabled() and q.shape[2] * k.shape[2] <= HALF_SCORES
+
+
+def _fit_plainly(q, k, v):
+    """Whether nothing is wrong at first sight; on a call of a few microseconds that is half the cost of all checks."""
+    if not type(q) is type(k) is type(v) is torch.Tensor:
+        return False
+    queries, keys, values = q.shape, k.shape, v.shape
+    if not len(queries) == len(keys) == len(values) == 4:
+        return False
+    (batch, heads, _, width), (k_batch, k_heads, count, k_width), (v_batch, v_heads, v_count, _) = queries, keys, values
+    return (
+        batch == k_batch == v_batch
+        and heads == k_heads == v_heads
+        and width == k_width > 0
+        and count == v_count > 0
+        and q.dtype is k.dtype is v.dtype
+        and q.dtype in FLOATS
+        and q.device == k.device == v.device
+        and not q.is_sparse
+        and not k.is_sparse
+        and not v.is_sparse
+    )
 
 
 def _check_arguments(q, k, v, scale):

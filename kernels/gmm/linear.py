@@ -4,7 +4,7 @@ from functools import partial, reduce
 
 import torch
 
-from .. import _extension
+from .. import _extension, _triton
 from .._autograd import differentiable_gradients, wants_second_derivatives
 from .._backends import Backends
 from .._checks import check_positive, check_same_device, check_tensor
@@ -27,18 +27,18 @@ BACKWARD = (
 
 def _fake_forward(x, y, w_logits, w_mean, w_std, b_logits, b_mean, b_std, min_std, chunk):
     shape = (x.shape[0], w_logits.shape[0])
-    return x.new_empty(shape[:1]), x.new_empty(shape), x.new_empty(shape)
+    return tuple(x.new_empty(size, dtype=_triton.compute_type(x.dtype)) for size in (shape[:1], shape, shape))
 
 
 def _fake_backward(
     grad, x, y, w_logits, w_mean, w_std, b_logits, b_mean, b_std, log_shares, logits, min_std, chunk, *needs
 ):
     need_x, need_y, need_w_logits, need_w_mean, need_w_std = needs
-    few = [x.new_empty(a.shape if need else (0,)) for a, need in ((x, need_x), (y, need_y), (w_logits, need_w_logits))]
+    few = [a.new_empty(a.shape if need else (0,)) for a, need in ((x, need_x), (y, need_y), (w_logits, need_w_logits))]
     large = [
         a.new_empty(a.shape if need else (0, a.shape[1])) for a, need in ((w_mean, need_w_mean), (w_std, need_w_std))
     ]
-    biases = [x.new_empty((0,) if b is None else b.shape) for b in (b_logits, b_mean, b_std)]
+    biases = [x.new_empty((0,)) if b is None else b.new_empty(b.shape) for b in (b_logits, b_mean, b_std)]
     return (*few, *large, *biases)
 
 
@@ -47,18 +47,28 @@ _extension.define(BACKWARD, _fake_backward)
 
 BACKENDS = Backends(
     "linear_gmm_log_likelihood",
-    [("cpp", "cpu", _extension.why_not("linear_gmm_log_likelihood_backward", "CPU")), ("eager", None, None)],
+    [
+        ("triton", "cuda", _triton.why_not("cuda")),
+        ("cpp", "cpu", _extension.why_not("linear_gmm_log_likelihood_backward", "CPU")),
+        ("eager", None, None),
+        ("triton", "cpu", _triton.why_not("cpu")),
+    ],
 )
 
 _forward = torch.ops.vitlite.linear_gmm_log_likelihood_forward.default
 _backward = torch.ops.vitlite.linear_gmm_log_likelihood_backward.default
+# These take x in the half precision of the weights too.
+_triton_forward, _triton_backward = _triton.serve(
+    ((FORWARD, _fake_forward), (BACKWARD, _fake_backward)), __package__, "linear_triton"
+)
 
 
 class _Likelihood(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, y, w_logits, w_mean, w_std, b_logits, b_mean, b_std, min_std, chunk):
+    def forward(ctx, x, y, w_logits, w_mean, w_std, b_logits, b_mean, b_std, min_std, chunk, triton):
         tensors = (x, y, w_logits, w_mean, w_std, b_logits, b_mean, b_std)
-        results = _forward(*tensors, min_std, chunk)
+        results = (_triton_forward if triton else _forward)(*tensors, min_std, chunk)
+        ctx.backward_operator = _triton_backward if triton else _backward
         ctx.save_for_backward(*tensors, *results[1:])
         ctx.options = (min_std, chunk)
         return results[0]
@@ -68,9 +78,9 @@ class _Likelihood(torch.autograd.Function):
         needs = ctx.needs_input_grad[:8]
         if wants_second_derivatives():
             eager = partial(_eager, min_std=ctx.options[0])
-            return *differentiable_gradients(eager, ctx.saved_tensors[:8], needs, grad), None, None
-        grads = _backward(grad, *ctx.saved_tensors, *ctx.options, *needs[:5])
-        return *(g if need else None for g, need in zip(grads, needs)), None, None
+            return *differentiable_gradients(eager, ctx.saved_tensors[:8], needs, grad), None, None, None
+        grads = ctx.backward_operator(grad, *ctx.saved_tensors, *ctx.options, *needs[:5])
+        return *(g if need else None for g, need in zip(grads, needs)), None, None, None
 
 
 def linear_gmm_log_likelihood(
@@ -106,7 +116,8 @@ def linear_gmm_log_likelihood(
         b_std: (K * D,) or None.
         min_std: added to every deviation, above 0.
         chunk: components at a time; None chooses as many as make blocks of about a million means.
-        backend: "auto", "cpp" (compiled, CPU) or "eager" (holds the means and deviations and more).
+        backend: "auto", "cpp" (compiled, CPU), "triton" (CUDA; forward holds no chunk at all) or "eager" (holds the
+            means and deviations and more).
 
     Returns:
         (T,) in the widest dtype of the tensors; computed in float32 for half precision and returned so under autocast.
@@ -121,21 +132,23 @@ def linear_gmm_log_likelihood(
     if chunk is not None and (not isinstance(chunk, int) or chunk < 1):
         raise ValueError(f"chunk: expected a number of components of at least 1, got {chunk!r}")
     chosen = BACKENDS.pick(backend, x.device.type)
-    dtype, tensors = _one_dtype(tensors)
+    triton = chosen == "triton"
+    dtype, tensors = _one_dtype(tensors, triton)
     if chosen == "eager":
         result = _eager(*tensors, min_std=min_std)
     elif torch.is_grad_enabled() and any(a is not None and a.requires_grad for a in tensors):
-        result = _Likelihood.apply(*tensors, float(min_std), chunk or 0)
+        result = _Likelihood.apply(*tensors, float(min_std), chunk or 0, triton)
     else:
-        result = _forward(*tensors, float(min_std), chunk or 0)[0]
+        result = (_triton_forward if triton else _forward)(*tensors, float(min_std), chunk or 0)[0]
     if result.dtype != dtype and not torch.is_autocast_enabled(x.device.type):
         result = result.to(dtype)
     return result
 
 
-def _one_dtype(tensors):
+def _one_dtype(tensors, keep_features=False):
     """The widest dtype, and the tensors as the operators want them: in the dtype of the computation, but the two large
-    matrices may keep half precision, and are brought to float32 a chunk at a time."""
+    matrices may keep half precision, and are brought to float32 a chunk at a time. With ``keep_features`` x keeps it
+    too where it is that of the matrices."""
     dtypes = {a.dtype for a in tensors if a is not None}
     if len(dtypes) == 1:
         (dtype,) = dtypes
@@ -145,14 +158,16 @@ def _one_dtype(tensors):
     compute = torch.float64 if dtype == torch.float64 else torch.float32
     w_mean, w_std = tensors[3:5]
     large = w_mean.dtype if w_mean.dtype == w_std.dtype and compute == torch.float32 else compute
-    kinds = (compute, compute, compute, large, large, compute, compute, compute)
+    features = large if keep_features and tensors[0].dtype == large else compute
+    kinds = (features, compute, compute, large, large, compute, compute, compute)
     return dtype, tuple(a if a is None else a.to(kind) for a, kind in zip(tensors, kinds))
 
 
 def _eager(*tensors, min_std):
-    """The reference in the dtype of the computation, which that of x is."""
+    """The reference in the dtype of the computation, which that of y is."""
+    dtype = tensors[1].dtype
     with torch.autocast(tensors[0].device.type, enabled=False):
-        return linear_gmm_log_likelihood_torch(*(a if a is None else a.to(tensors[0].dtype) for a in tensors), min_std)
+        return linear_gmm_log_likelihood_torch(*(a if a is None else a.to(dtype) for a in tensors), min_std)
 
 
 def _check_arguments(x, y, w_logits, w_mean, w_std, b_logits, b_mean, b_std):

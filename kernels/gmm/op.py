@@ -5,7 +5,7 @@
 
 import torch
 
-from .. import _extension
+from .. import _extension, _triton
 from .._autograd import differentiable_gradients, wants_second_derivatives
 from .._backends import Backends
 from .._checks import check_same_device, check_tensor
@@ -38,29 +38,37 @@ _extension.define(BACKWARD, _fake_backward)
 BACKENDS = {
     "gmm_log_likelihood": Backends(
         "gmm_log_likelihood",
-        [("cpp", "cpu", _extension.why_not("gmm_log_likelihood_backward", "CPU")), ("eager", None, None)],
+        [
+            ("cuda", "cuda", _extension.why_not("gmm_log_likelihood_backward", "CUDA")),
+            ("triton", "cuda", _triton.why_not("cuda")),
+            ("cpp", "cpu", _extension.why_not("gmm_log_likelihood_backward", "CPU")),
+            ("eager", None, None),
+            ("triton", "cpu", _triton.why_not("cpu")),
+        ],
     ),
     "linear_gmm_log_likelihood": linear.BACKENDS,
 }
 
 _forward = torch.ops.vitlite.gmm_log_likelihood_forward.default
 _backward = torch.ops.vitlite.gmm_log_likelihood_backward.default
+_triton_forward, _triton_backward = _triton.serve(((FORWARD, _fake_forward), (BACKWARD, _fake_backward)), __package__)
 
 
 class _Likelihood(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, y, logits, mean, std):
-        likelihood, log_shares = _forward(y, logits, mean, std)
+    def forward(ctx, y, logits, mean, std, triton):
+        likelihood, log_shares = (_triton_forward if triton else _forward)(y, logits, mean, std)
+        ctx.backward_operator = _triton_backward if triton else _backward
         ctx.save_for_backward(y, logits, mean, std, log_shares)
         return likelihood
 
     @staticmethod
     def backward(ctx, grad):
-        needs = ctx.needs_input_grad
+        needs = ctx.needs_input_grad[:4]
         if wants_second_derivatives():
-            return differentiable_gradients(_eager, ctx.saved_tensors[:4], needs, grad)
-        grads = _backward(grad, *ctx.saved_tensors, *needs)
-        return tuple(g if need else None for g, need in zip(grads, needs))
+            return *differentiable_gradients(_eager, ctx.saved_tensors[:4], needs, grad), None
+        grads = ctx.backward_operator(grad, *ctx.saved_tensors, *needs)
+        return *(g if need else None for g, need in zip(grads, needs)), None
 
 
 def gmm_log_likelihood(y, logits, mean, std, *, backend="auto"):
@@ -74,7 +82,8 @@ def gmm_log_likelihood(y, logits, mean, std, *, backend="auto"):
         logits: unnormalised log weights (T, K).
         mean: means (T, K, D). One mixture for all rows, ``mean.expand(T, K, D)``, is not copied; nor is its std.
         std: standard deviations (T, K, D), or (T, K, 1) for isotropic components; above 0, which is not checked.
-        backend: "auto", "cpp" (compiled, CPU) or "eager" (holds a few (T, K, D) tensors).
+        backend: "auto", "cpp" (compiled, CPU), "cuda" (compiled), "triton" (CUDA) or "eager" (holds a few (T, K, D)
+            tensors).
 
     Returns:
         (T,) in the widest dtype of the arguments; computed in float32 for half precision and returned so under
@@ -95,9 +104,9 @@ def gmm_log_likelihood(y, logits, mean, std, *, backend="auto"):
     elif torch.is_grad_enabled() and (
         y.requires_grad or logits.requires_grad or mean.requires_grad or std.requires_grad
     ):
-        result = _Likelihood.apply(y, logits, mean, std)
+        result = _Likelihood.apply(y, logits, mean, std, chosen == "triton")
     else:
-        result = _forward(y, logits, mean, std)[0]
+        result = (_triton_forward if chosen == "triton" else _forward)(y, logits, mean, std)[0]
     if result.dtype != dtype and not torch.is_autocast_enabled(y.device.type):
         result = result.to(dtype)
     return result

@@ -5,7 +5,7 @@ from functools import partial
 
 import torch
 
-from .. import _extension
+from .. import _extension, _triton
 from .._autograd import differentiable_gradients, wants_second_derivatives
 from .._backends import Backends
 from .._checks import check_positive, check_same_device, check_tensor
@@ -26,6 +26,8 @@ KEPT_WEIGHTS = 1 << 24
 
 
 def _fake_forward(z, items, threshold, eps, save):
+    if z.device.type == "cuda":
+        return _fake_triton(z, items, threshold, eps, save)
     kept = (z.shape[0], items.shape[0]) if save else (0, 0)
     return z.new_empty(z.shape), z.new_empty(z.shape[:1]), z.new_empty(kept)
 
@@ -34,24 +36,38 @@ def _fake_backward(grad_output, grad_entropy, z, items, softmax, threshold, eps,
     return z.new_empty(z.shape if need_z else (0, 0)), items.new_empty(items.shape if need_items else (0, 0))
 
 
+def _fake_triton(z, items, threshold, eps, save):
+    dtype = _triton.compute_type(z.dtype)
+    return tuple(z.new_empty(shape, dtype=dtype) for shape in (z.shape, z.shape[:1], (2, z.shape[0])))
+
+
 _extension.define(FORWARD, _fake_forward)
 _extension.define(BACKWARD, _fake_backward)
 
 BACKENDS = {
     "memory_read": Backends(
-        "memory_read", [("cpp", "cpu", _extension.why_not("memory_read_backward", "CPU")), ("eager", None, None)]
+        "memory_read",
+        [
+            ("triton", "cuda", _triton.why_not("cuda")),
+            ("cpp", "cpu", _extension.why_not("memory_read_backward", "CPU")),
+            ("eager", None, None),
+            ("triton", "cpu", _triton.why_not("cpu")),
+        ],
     ),
 }
 
 _forward = torch.ops.vitlite.memory_read_forward.default
 _backward = torch.ops.vitlite.memory_read_backward.default
+# Beside the rest these take half precision as it is, and keep two numbers a query instead of the softmax.
+_triton_forward, _triton_backward = _triton.serve(((FORWARD, _fake_triton), (BACKWARD, _fake_backward)), __package__)
 
 
 class _MemoryRead(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, z, items, threshold, eps):
+    def forward(ctx, z, items, threshold, eps, triton):
         save = z.shape[0] * items.shape[0] <= KEPT_WEIGHTS
-        output, entropy, softmax = _forward(z, items, threshold, eps, save)
+        output, entropy, softmax = (_triton_forward if triton else _forward)(z, items, threshold, eps, save)
+        ctx.backward_operator = _triton_backward if triton else _backward
         ctx.save_for_backward(z, items, softmax)
         ctx.options = (threshold, eps)
         return output, entropy
@@ -62,9 +78,9 @@ class _MemoryRead(torch.autograd.Function):
         if wants_second_derivatives():
             inputs, grads = ctx.saved_tensors[:2], (grad_output, grad_entropy)
             eager = partial(memory_read_torch, threshold=ctx.options[0], eps=ctx.options[1])
-            return *differentiable_gradients(eager, inputs, needs, grads), None, None
-        grads = _backward(grad_output, grad_entropy, *ctx.saved_tensors, *ctx.options, *needs)
-        return *(grad if need else None for grad, need in zip(grads, needs)), None, None
+            return *differentiable_gradients(eager, inputs, needs, grads), None, None, None
+        grads = ctx.backward_operator(grad_output, grad_entropy, *ctx.saved_tensors, *ctx.options, *needs)
+        return *(grad if need else None for grad, need in zip(grads, needs)), None, None, None
 
 
 def memory_read(z, items, *, threshold=None, eps=1e-12, backend="auto"):
@@ -80,7 +96,8 @@ def memory_read(z, items, *, threshold=None, eps=1e-12, backend="auto"):
         threshold: t, at least 0; None is 1 / N.
         eps: above 0, in the shrinkage and as the least sum of weights to divide by.
         backend: "auto", "cpp" (compiled, CPU; holds a block of the (T, N) weights, and where a gradient is wanted and
-            T N is at most 2^24 all of them) or "eager" (holds several (T, N) matrices).
+            T N is at most 2^24 all of them), "triton" (CUDA; holds none of them) or "eager" (holds several (T, N)
+            matrices).
 
     Returns:
         output (T, C) and entropy (T,), the entropy between 0 and log N, in the wider dtype of the arguments; computed
@@ -94,7 +111,8 @@ def memory_read(z, items, *, threshold=None, eps=1e-12, backend="auto"):
     dtype = z.dtype
     if items.dtype != dtype:
         dtype = torch.promote_types(dtype, items.dtype)
-    compute = torch.float64 if dtype == torch.float64 else torch.float32
+    triton = chosen == "triton"
+    compute = dtype if triton else torch.float64 if dtype == torch.float64 else torch.float32
     # Not Tensor.to for nothing: on a small call even that costs.
     z = z if z.dtype == compute else z.to(compute)
     items = items if items.dtype == compute else items.to(compute)
@@ -103,9 +121,9 @@ def memory_read(z, items, *, threshold=None, eps=1e-12, backend="auto"):
         with torch.autocast(z.device.type, enabled=False):
             output, entropy = memory_read_torch(z, items, threshold, eps)
     elif torch.is_grad_enabled() and (z.requires_grad or items.requires_grad):
-        output, entropy = _MemoryRead.apply(z, items, threshold, eps)
+        output, entropy = _MemoryRead.apply(z, items, threshold, eps, triton)
     else:
-        output, entropy, _ = _forward(z, items, threshold, eps, False)
+        output, entropy, _ = (_triton_forward if triton else _forward)(z, items, threshold, eps, False)
     if output.dtype != dtype and not torch.is_autocast_enabled(z.device.type):
         output, entropy = output.to(dtype), entropy.to(dtype)
     return output, entropy

@@ -2,7 +2,7 @@
 
 import torch
 
-from .. import _extension
+from .. import _extension, _triton
 from .._autograd import differentiable_gradients, wants_second_derivatives
 from .._backends import Backends
 from .._checks import check_choice, check_positive, check_same_device, check_tensor
@@ -38,19 +38,33 @@ _extension.define(FORWARD, _fake_forward)
 _extension.define(BACKWARD, _fake_backward)
 
 BACKENDS = {
-    "ssim": Backends("ssim", [("cpp", "cpu", _extension.why_not("ssim_backward", "CPU")), ("eager", None, None)]),
+    "ssim": Backends(
+        "ssim",
+        [
+            ("cuda", "cuda", _extension.why_not("ssim_backward", "CUDA")),
+            ("triton", "cuda", _triton.why_not("cuda")),
+            ("cpp", "cpu", _extension.why_not("ssim_backward", "CPU")),
+            ("eager", None, None),
+            ("triton", "cpu", _triton.why_not("cpu")),
+        ],
+    ),
 }
 
 _forward = torch.ops.vitlite.ssim_forward.default
 _backward = torch.ops.vitlite.ssim_backward.default
+_triton_forward, _triton_backward = _triton.serve(((FORWARD, _fake_forward), (BACKWARD, _fake_backward)), __package__)
+
+# A Triton program holds five sums a row of the window.
+WIDEST_WINDOW = 25
 
 
 class _SSIM(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, y, window_size, sigma, data_range, same, reduction):
+    def forward(ctx, x, y, window_size, sigma, data_range, same, reduction, triton):
         ctx.save_for_backward(x, y)
+        ctx.backward_operator = _triton_backward if triton else _backward
         ctx.options = (window_size, sigma, data_range, same, reduction)
-        return _forward(x, y, window_size, sigma, data_range, same, reduction)
+        return (_triton_forward if triton else _forward)(x, y, *ctx.options)
 
     @staticmethod
     def backward(ctx, grad):
@@ -64,8 +78,8 @@ class _SSIM(torch.autograd.Function):
 
             grad_x, grad_y = differentiable_gradients(eager, (x, y), (need_x, need_y), grad)
         else:
-            grad_x, grad_y = _backward(grad, x, y, *options, reduction, need_x, need_y)
-        return grad_x if need_x else None, grad_y if need_y else None, None, None, None, None, None
+            grad_x, grad_y = ctx.backward_operator(grad, x, y, *options, reduction, need_x, need_y)
+        return grad_x if need_x else None, grad_y if need_y else None, *[None] * 6
 
 
 def ssim(
@@ -92,7 +106,7 @@ def ssim(
         padding: "same", zeros around the images and one value per pixel; or "valid", only windows inside.
         reduction: "mean" over all windows, images and channels, "sum", or "none" for the map
             (B, C, H, W), with "valid" (B, C, H - window_size + 1, W - window_size + 1).
-        backend: "auto", "cpp" (compiled, CPU) or "eager".
+        backend: "auto", "cpp" (compiled, CPU), "cuda" (compiled), "triton" (CUDA, windows up to 25) or "eager".
 
     Returns:
         The reduced value () or the map, in the wider dtype of the images, computed in float32 for half precision and
@@ -109,6 +123,11 @@ def ssim(
     _check_options(x, window_size, window, sigma, data_range, padding, reduction)
     device = x.device.type
     chosen = BACKENDS["ssim"].pick(backend, device)
+    if chosen == "triton" and window_size > WIDEST_WINDOW:
+        if backend == "triton":
+            raise ValueError(f"window_size: {window_size} is more than the {WIDEST_WINDOW} of backend='triton'")
+        chosen = "eager"
+    triton = chosen == "triton"
     dtype = x.dtype
     if y.dtype != dtype:
         dtype = torch.promote_types(dtype, y.dtype)
@@ -118,9 +137,9 @@ def ssim(
     if chosen == "eager":
         result = _reduce(ssim_torch(x, y, *options), how)
     elif torch.is_grad_enabled() and (x.requires_grad or y.requires_grad):
-        result = _SSIM.apply(x, y, *options, how)
+        result = _SSIM.apply(x, y, *options, how, triton)
     else:
-        result = _forward(x, y, *options, how)
+        result = (_triton_forward if triton else _forward)(x, y, *options, how)
     if result.dtype != dtype and not torch.is_autocast_enabled(device):
         result = result.to(dtype)
     return result

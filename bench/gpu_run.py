@@ -1,0 +1,203 @@
+"""The stages of bench/gpu.sh, each with its share of the nine minutes. Needs nothing but Python until it has built.
+
+A stage that outruns its time is stopped. Tests that were not reached count as not passed, and an operator is timed only
+if some of its tests ran and none failed.
+"""
+
+import argparse
+import datetime
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+CLONE = Path(__file__).resolve().parents[1]
+MINUTES = 9.0
+# Of the time that a stage may take at most, in seconds; the last one takes what is left.
+BUILD, TESTS, SANITIZER = 170, 140, 80
+# Operator -> what its tests have in their names; the first that fits counts.
+NAMES = {
+    "linear_gmm_log_likelihood": ("gmm_linear", "linear_gmm", "density_head"),
+    "gmm_log_likelihood": ("gmm",),
+    "memory_read": ("memory",),
+    "attention": ("attention",),
+    "ssim": ("ssim",),
+}
+NO_GPU = "no CUDA device: nothing was built, tested or measured; bench/gpu.sh --predict prints what an H100 would allow"
+SANITIZED = "from vitlite.bench import _gpu_small; _gpu_small.run()"
+
+
+def operator_of(text):
+    """The operator that a test's or a kernel's name is about, or None."""
+    text = text.lower()
+    return next((op for op, names in NAMES.items() if any(name in text for name in names)), None)
+
+
+def judge(report):
+    """Why operators are not to be timed, from a JUnit report of their tests.
+
+    Args:
+        report: text of the XML file, or None where there is none.
+
+    Returns:
+        operator -> reason, in one line; a failure that names no operator counts against all of them.
+    """
+    if report is None:
+        return dict.fromkeys(NAMES, "its tests did not run to the end")
+    passed, failed = dict.fromkeys(NAMES, 0), {}
+    for case in ElementTree.fromstring(report).iter("testcase"):
+        name = f"{case.get('classname', '')}::{case.get('name', '')}"
+        # The test's own name says more than that of the file, which may hold several operators.
+        op = operator_of(case.get("name", "")) or operator_of(case.get("classname", ""))
+        if any(case.find(kind) is not None for kind in ("failure", "error")):
+            for one in NAMES if op is None else (op,):
+                failed.setdefault(one, f"{name.rsplit('.', 1)[-1]} failed")
+        elif case.find("skipped") is None and op is not None:
+            passed[op] += 1
+    return {op: failed.get(op) or "none of its tests ran" for op in NAMES if op in failed or not passed[op]}
+
+
+def sanitized(text, code):
+    """What compute-sanitizer found: operator -> reason. Everything is suspect where its kernels cannot be told."""
+    if code == 0:
+        return {}
+    found = {}
+    for line in text.splitlines():
+        if re.search(r"Error|hazard|Invalid|Race", line) or " at " in line:
+            op = operator_of(line)
+            if op is not None:
+                found.setdefault(op, "compute-sanitizer found an error in it")
+    return found or dict.fromkeys(NAMES, "compute-sanitizer found an error")
+
+
+class Run:
+    """Runs commands until the time is up."""
+
+    def __init__(self, minutes=MINUTES):
+        self.end = time.monotonic() + minutes * 60
+
+    def left(self):
+        return self.end - time.monotonic()
+
+    def command(self, command, most, quiet=False, **variables):
+        """(exit code, output); the code is None where the command was stopped or could not be started."""
+        limit = max(1.0, min(most, self.left() - 5))
+        environment = {**os.environ, **variables}
+        if quiet:
+            pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        else:
+            pipe = {}
+        with subprocess.Popen(command, cwd=CLONE, env=environment, start_new_session=True, **pipe) as process:
+            try:
+                text, _ = process.communicate(timeout=limit)
+                return process.returncode, text or ""
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, 9)
+                text, _ = process.communicate()
+                print(f"stopped after {limit:.0f} s: {' '.join(map(str, command))[:120]}", flush=True)
+                return None, text or ""
+
+
+def stage(title, run):
+    print(f"\n== {title} ({run.left():.0f} s left)", flush=True)
+
+
+def has_gpu(run):
+    code = "import sys, torch; sys.exit(0 if torch.cuda.is_available() else 3)"
+    return run.command([sys.executable, "-c", code], 60, quiet=True)[0] == 0
+
+
+def build(run):
+    """Whether both extensions are there; the package is installed from the clone."""
+    stage("build", run)
+    install = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps", "--no-build-isolation"]
+    code, text = run.command([*install, "-e", "."], BUILD, quiet=True, VITLITE_CUDA="1")
+    if code != 0:
+        print(text[-3000:])
+        return False
+    ask = "from vitlite.kernels import _extension as e; print(e.errors); raise SystemExit(any(e.errors.values()))"
+    code, text = run.command([sys.executable, "-c", ask], 60, quiet=True)
+    print(text.strip())
+    return code == 0
+
+
+def test(run, folder):
+    """operator -> why it is not to be timed, from the tests marked ``gpu``."""
+    stage("tests", run)
+    report = folder / "gpu-tests.xml"
+    folder.mkdir(parents=True, exist_ok=True)
+    report.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", f"--junitxml={report}"]
+    # The tests ask torch for deterministic algorithms, which cuBLAS is with a workspace of fixed size only.
+    run.command([*command, "tests/kernels"], TESTS, CUBLAS_WORKSPACE_CONFIG=":4096:8")
+    return judge(report.read_text() if report.exists() else None)
+
+
+def sanitize(run):
+    """operator -> what compute-sanitizer found on small shapes; where it does not work that is said."""
+    stage("compute-sanitizer", run)
+    tool = shutil.which("compute-sanitizer") or shutil.which("/usr/local/cuda/bin/compute-sanitizer")
+    if tool is None:
+        print("compute-sanitizer is not installed")
+        return {}
+    found, began = {}, time.monotonic()
+    for name in ("memcheck", "racecheck"):
+        left = SANITIZER - (time.monotonic() - began)
+        command = [tool, "--tool", name, "--error-exitcode", "9", sys.executable, "-c", SANITIZED]
+        code, text = run.command(command, left, quiet=True, PYTORCH_NO_CUDA_MEMORY_CACHING="1")
+        if code is None:
+            print(f"{name}: not finished in its time, nothing is concluded")
+        elif "not supported" in text or code not in (0, 9):
+            print(f"{name}: does not work here: {text.strip()[-300:]}")
+        else:
+            problems = sanitized(text, code)
+            print(f"{name}: {problems or 'no errors'}")
+            if problems:
+                print(text[-2500:])
+            found = {**problems, **found}
+    return found
+
+
+def measure(run, refused, folder):
+    stage("times", run)
+    name = f"{datetime.date.today().isoformat()}-gpu-ops.csv"
+    command = [sys.executable, "-m", "vitlite.bench.gpu_ops", "--csv", str(folder / name)]
+    command += ["--seconds", f"{max(run.left() - 25, 1):.0f}"]
+    for op, why in refused.items():
+        command += ["--refuse", f"{op}={why}"]
+    return run.command(command, run.left())[0]
+
+
+def parser():
+    p = argparse.ArgumentParser(prog="bench/gpu.sh", description="builds, tests, checks and times the GPU operators")
+    p.add_argument("--predict", action="store_true", help="print predicted times; needs no GPU")
+    p.add_argument("--no-build", action="store_true", help="use the extensions that are there")
+    return p
+
+
+def main(argv=None):
+    options = parser().parse_args(argv)
+    run = Run()
+    if options.predict:
+        return run.command([sys.executable, "-m", "vitlite.bench.gpu_ops", "--predict"], 120)[0]
+    if not has_gpu(run):
+        print(NO_GPU)
+        return 2
+    folder = Path(os.environ.get("OUT") or CLONE / "bench" / "results")
+    folder.mkdir(parents=True, exist_ok=True)
+    complete = options.no_build or build(run)
+    if not complete:
+        print("the build is not complete: what is there is tested all the same")
+    refused = test(run, folder if os.environ.get("OUT") else CLONE / "build")
+    if len(refused) < len(NAMES):
+        refused = {**sanitize(run), **refused}
+    code = measure(run, refused, folder)
+    return 0 if complete and code == 0 and not refused else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

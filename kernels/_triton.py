@@ -1,0 +1,190 @@
+"""What the Triton launchers share: whether Triton can serve here, block shapes, precisions, and the launch itself.
+
+Importing this file does not import Triton: the files with the kernels do, and they are imported at the first call.
+"""
+
+import functools
+import importlib
+import importlib.util
+import os
+import re
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import metadata
+
+import torch
+
+from . import _extension
+
+OLDEST = (3, 6)
+
+# How a float32 matrix product is computed, by the name that torch gives to the precision. "tf32x3" is three products on
+# the tensor cores (high x high, high x low, low x high parts): the error of ordinary float32 products at several times
+# the speed of the scalar units, which is what Triton's own "ieee" would use.
+PRODUCTS = {"ieee": "tf32x3", "tf32": "tf32"}
+
+NEEDS_INTERPRETER = "CPU tensors need Triton's interpreter; set TRITON_INTERPRET=1 before Python starts"
+
+
+def interpreted():
+    """Whether Triton runs kernels in its interpreter, on tensors of any device. Settled when a kernel is defined."""
+    return os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "on", "yes", "y")
+
+
+@functools.lru_cache(maxsize=1)
+def _missing():
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed"
+    try:
+        version = metadata.version("triton")
+    except metadata.PackageNotFoundError:
+        version = "0"
+    if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < OLDEST:
+        return f"triton {version} is older than {'.'.join(map(str, OLDEST))}"
+    return None
+
+
+def why_not(device):
+    """None if Triton kernels can serve tensors of this device type, or else the reason in one line."""
+    if _missing() is not None:
+        return _missing()
+    if device == "cpu":
+        return None if interpreted() else NEEDS_INTERPRETER
+    return None if torch.version.cuda else "this torch is built without CUDA"
+
+
+def rows():
+    """Rows of the table of backends: for CUDA tensors, and for CPU tensors in the interpreter."""
+    return [("triton", "cuda", why_not("cuda")), ("triton", "cpu", why_not("cpu"))]
+
+
+def serve(operators, package, launchers="triton"):
+    """Defines the Triton twins of two operators and lets them serve the operators themselves where nothing else does.
+
+    Args:
+        operators: the schemas of forward and backward, and for each its function of empty results.
+        package: name of the calling package, for the import of its launchers.
+        launchers: module of the launchers inside the package; it has one function for each operator.
+
+    Returns:
+        The overloads ``vitlite::triton_<op>`` of forward and backward.
+    """
+    twins = []
+    for schema, fake in operators:
+        op = schema[: schema.index("(")]
+        _extension.define(f"triton_{schema}", fake)
+        launcher = _Lazy(package, launchers, op)
+        if why_not("cuda") is None:
+            _extension.complete(f"triton_{op}", launcher, "CUDA")
+            if _extension.registered_schema(op) is not None:
+                _extension.complete(op, launcher, "CUDA")
+        if why_not("cpu") is None:
+            _extension.complete(f"triton_{op}", launcher, "CPU")
+        twins.append(getattr(torch.ops.vitlite, f"triton_{op}").default)
+    return twins
+
+
+class _Lazy:
+    """A launcher whose file, and with it Triton, is imported at the first call."""
+
+    def __init__(self, package, module, name):
+        self.package, self.module, self.name = package, module, name
+        self.launcher = None
+
+    def __call__(self, *arguments):
+        if self.launcher is None:
+            self.launcher = getattr(importlib.import_module(f".{self.module}", self.package), self.name)
+        return self.launcher(*arguments)
+
+
+def compute_type(dtype):
+    """torch dtype of the accumulators for tensors of this one."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def accumulator(dtype):
+    """Triton's name of ``compute_type``."""
+    import triton.language as tl
+
+    return tl.float64 if dtype == torch.float64 else tl.float32
+
+
+def product_precision(dtype):
+    """How tl.dot multiplies: what torch is set to for float32 products on CUDA, "ieee" (as "tf32x3") unless told."""
+    if dtype == torch.float64:
+        return "ieee"
+    matmul = torch.backends.cuda.matmul
+    if hasattr(matmul, "fp32_precision"):
+        return PRODUCTS["tf32" if matmul.fp32_precision == "tf32" else "ieee"]
+    return PRODUCTS["tf32" if matmul.allow_tf32 else "ieee"]
+
+
+def power_of_two(n, least=1, most=1 << 30):
+    """The least power of two that is at least n, between ``least`` and ``most``."""
+    return min(max(1 << max(n - 1, 0).bit_length(), least), most)
+
+
+def pieces(n, least=16):
+    """Two powers of two, the second perhaps 0, that cover n columns and waste few: 30 is 32 + 0, 80 is 64 + 16."""
+    whole = power_of_two(n, least)
+    half = whole // 2
+    rest = power_of_two(n - half, least) if half >= least else whole
+    return (half, rest) if half + rest < whole else (whole, 0)
+
+
+def reachable(a, axis, rows):
+    """``a``, or a dense copy of it if the addresses of so many rows along an axis are further apart than 32 bits."""
+    return a if abs(a.stride(axis)) * rows < 1 << 31 else a.contiguous()
+
+
+def ceil_div(n, by):
+    return -(-n // by)
+
+
+@dataclass
+class Launch:
+    """One launch of a kernel: what the tests compile ahead of time."""
+
+    kernel: object
+    grid: tuple
+    arguments: dict
+    options: dict
+    constants: dict = field(default_factory=dict)
+
+
+_recorded = None
+
+
+@contextmanager
+def recording():
+    """Inside, launches are collected in the list that this yields and none runs: meta tensors will do."""
+    global _recorded
+    before, _recorded = _recorded, []
+    try:
+        yield _recorded
+    finally:
+        _recorded = before
+
+
+def launch(kernel, grid, arguments, *, num_warps=4, num_stages=2, **constants):
+    """Runs a kernel on the current stream of the device of its tensors.
+
+    Args:
+        kernel: a function under ``triton.jit``.
+        grid: programs along up to three axes; with none along one of them nothing is launched.
+        arguments: dict of its arguments by name.
+        constants: its ``tl.constexpr`` arguments.
+    """
+    if 0 in grid:
+        return
+    # Said outright, since the default changes with Triton 3.10 and 3.9 warns of it.
+    options = {"num_warps": num_warps, "num_stages": num_stages, "enable_fp_fusion": True}
+    if _recorded is not None:
+        _recorded.append(Launch(kernel, grid, dict(arguments), options, constants))
+        return
+    device = next(a.device for a in arguments.values() if isinstance(a, torch.Tensor))
+    if device.type == "cuda" and device.index != torch.cuda.current_device():
+        with torch.cuda.device(device):
+            kernel[grid](**arguments, **constants, **options)
+    else:
+        kernel[grid](**arguments, **constants, **options)

@@ -1,0 +1,187 @@
+"""Every Triton kernel compiles ahead of time, without a GPU, at the shapes that the methods use, and spills nothing.
+
+The launches are recorded from the launchers themselves, so that what is compiled is what runs. Registers, shared memory
+and spills of each kernel are written to build/triton-resources.txt.
+"""
+
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import torch
+
+from vitlite.kernels import _triton
+
+triton = pytest.importorskip("triton")
+ahead = pytest.importorskip("triton_ahead")
+
+if _triton.interpreted():
+    pytest.skip("kernels that are interpreted cannot be compiled", allow_module_level=True)
+
+REPORT = Path(__file__).parents[2] / "build" / "triton-resources.txt"
+HALF, SINGLE, DOUBLE = torch.bfloat16, torch.float32, torch.float64
+
+
+def empty(*shape, dtype=SINGLE):
+    return torch.empty(shape, dtype=dtype, device="meta")
+
+
+def launchers(room, module="triton"):
+    return import_module(f"vitlite.kernels.{room}.{module}")
+
+
+def attention(batch, heads, tokens, width, dtype):
+    """Queries, keys and values out of one projection, as the blocks of the methods have them."""
+    room = launchers("attention")
+    q, k, v = empty(batch, tokens, 3, heads, width, dtype=dtype).permute(2, 0, 3, 1, 4)
+    out, stats = room.attention_forward(q, k, v, width**-0.5)
+    room.attention_backward(out, q, k, v, out, stats, width**-0.5, True, True, True)
+
+
+def memory(rows, items, channels, dtype):
+    room = launchers("memory")
+    z, memory = empty(rows, channels, dtype=dtype), empty(items, channels, dtype=dtype)
+    output, entropy, kept = room.memory_read_forward(z, memory, 1 / items, 1e-12, True)
+    room.memory_read_backward(output, entropy, z, memory, kept, 1 / items, 1e-12, True, True)
+
+
+def ssim(batch, channels, side, window, same, dtype):
+    room = launchers("ssim")
+    x = empty(batch, channels, side, side, dtype=dtype)
+    for reduction in (0, 1):
+        value = room.ssim_forward(x, x, window, 1.5, 1.0, same, reduction)
+        room.ssim_backward(value, x, x, window, 1.5, 1.0, same, reduction, True, reduction == 0)
+
+
+def gmm(rows, components, dims, isotropic, dtype):
+    room = launchers("gmm")
+    y, logits, mean = (empty(*s, dtype=dtype) for s in ((rows, dims), (rows, components), (rows, components, dims)))
+    std = mean[:, :, :1] if isotropic else mean
+    value, shares = room.gmm_log_likelihood_forward(y, logits, mean, std)
+    room.gmm_log_likelihood_backward(value, y, logits, mean, std, shares, True, True, True, True)
+
+
+def linear(rows, components, dims, features, biases, dtype):
+    room = launchers("gmm", "linear_triton")
+    compute = _triton.compute_type(dtype)
+    outputs = components * dims
+    x, weight = empty(rows, features, dtype=dtype), empty(outputs, features, dtype=dtype)
+    y, w_logits = empty(rows, dims, dtype=compute), empty(components, features, dtype=compute)
+    bias = (empty(components, dtype=compute), *[empty(outputs, dtype=compute)] * 2) if biases else (None,) * 3
+    tensors = (x, y, w_logits, weight, weight, *bias)
+    value, shares, logits = room.linear_gmm_log_likelihood_forward(*tensors, 1e-3, 0)
+    # One chunk: every chunk launches the same kernel.
+    room.linear_gmm_log_likelihood_backward(value, *tensors, shares, logits, 1e-3, components, *[True] * 5)
+
+
+# SIVT: heads of 30; ViT-B at 384 and ViT at 512 with patches of 16: 577 and 1025 tokens; ANoViT and MEMCA: heads of 96.
+QUICK = [
+    (attention, (4, 12, 577, 64, HALF)),
+    (attention, (64, 8, 50, 30, SINGLE)),
+    (memory, (4608, 2000, 768, HALF)),
+    (memory, (784, 500, 768, SINGLE)),
+    (ssim, (16, 3, 256, 11, True, SINGLE)),
+    (gmm, (4608, 150, 512, False, SINGLE)),
+    (linear, (4608, 150, 512, 512, True, HALF)),
+    (linear, (784, 150, 512, 512, True, SINGLE)),
+]
+MORE = [
+    (attention, (4, 12, 577, 64, SINGLE)),
+    (attention, (4, 16, 1025, 64, torch.float16)),
+    (attention, (64, 8, 50, 30, HALF)),
+    (attention, (8, 8, 196, 96, HALF)),
+    (attention, (8, 8, 196, 96, SINGLE)),
+    (attention, (8, 3, 196, 24, SINGLE)),
+    (attention, (2, 4, 300, 128, HALF)),
+    (attention, (2, 4, 300, 256, HALF)),
+    (attention, (2, 4, 300, 80, HALF)),
+    (attention, (1, 1, 17, 30, DOUBLE)),
+    (attention, (1, 1, 1, 1, SINGLE)),
+    (memory, (4608, 2000, 768, SINGLE)),
+    (memory, (4608, 2000, 768, torch.float16)),
+    (memory, (576, 50, 30, SINGLE)),
+    (memory, (9, 20, 33, DOUBLE)),
+    (memory, (1, 1, 1, SINGLE)),
+    (ssim, (16, 3, 256, 11, False, HALF)),
+    (ssim, (2, 1, 64, 25, True, SINGLE)),
+    (ssim, (1, 1, 11, 7, False, DOUBLE)),
+    (ssim, (1, 1, 1, 1, True, SINGLE)),
+    (gmm, (4608, 150, 512, True, HALF)),
+    (gmm, (9, 20, 2100, True, SINGLE)),
+    (gmm, (5, 33, 17, False, DOUBLE)),
+    (gmm, (1, 1, 1, False, SINGLE)),
+    (linear, (4608, 150, 512, 512, False, torch.float16)),
+    (linear, (20, 5, 30, 60, True, SINGLE)),
+    (linear, (6, 3, 17, 8, True, DOUBLE)),
+]
+
+
+@pytest.fixture(scope="module")
+def report():
+    """Lines that are written at the end; those of kernels that this run did not compile stay."""
+    lines = {}
+    yield lines
+    before = REPORT.read_text().splitlines() if REPORT.exists() else []
+    lines = {line.split(": ")[0]: line for line in before} | lines
+    try:
+        REPORT.parent.mkdir(exist_ok=True)
+        REPORT.write_text("\n".join(line for _, line in sorted(lines.items())) + "\n")
+    except OSError:
+        pass  # the folder need not be writable
+
+
+def assert_compiles(call, arguments, capability, report):
+    with _triton.recording() as launches:
+        call(*arguments)
+    assert launches
+    what = ", ".join(str(a).removeprefix("torch.") for a in arguments)
+    seen, spilled = set(), []
+    for launch in launches:
+        key = launch.kernel.__name__, str(sorted(launch.constants.items(), key=str))
+        if key in seen:
+            continue
+        seen.add(key)
+        used = ahead.resources(ahead.compile_launch(launch, capability))
+        mode = f" mode {launch.constants['MODE']}" if "MODE" in launch.constants else ""
+        name = f"{call.__name__}({what}) {launch.kernel.__name__}{mode} sm_{capability} triton {triton.__version__}"
+        report[name] = f"{name}: " + ", ".join(f"{key} {number}" for key, number in {**used, **launch.options}.items())
+        if used["spilled"]:
+            spilled.append(report[name])
+    assert not spilled, "\n".join(spilled)
+
+
+def named(cases):
+    return [pytest.param(*case, id=f"{case[0].__name__}-{'-'.join(map(str, case[1]))}") for case in cases]
+
+
+@pytest.mark.parametrize(("call", "arguments"), named(QUICK))
+def test_compiles_for_hopper_without_spills(call, arguments, report):
+    assert_compiles(call, arguments, 90, report)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", [80, 90, 100], ids=["sm_80", "sm_90", "sm_100"])
+@pytest.mark.parametrize(("call", "arguments"), named([*QUICK, *MORE]))
+def test_compiles_for_each_architecture_without_spills(call, arguments, capability, report):
+    assert_compiles(call, arguments, capability, report)
+
+
+def test_float32_products_follow_the_setting_of_torch():
+    before = torch.backends.cuda.matmul.fp32_precision
+    try:
+        for setting, expected in (("ieee", "tf32x3"), ("tf32", "tf32")):
+            torch.backends.cuda.matmul.fp32_precision = setting
+            with _triton.recording() as launches:
+                attention(1, 1, 20, 16, SINGLE)
+            assert launches[0].constants["PRECISION"] == expected
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = before
+
+
+def test_few_columns_are_wasted():
+    assert [_triton.pieces(n) for n in (1, 16, 24, 30, 64, 80, 96, 72)] == [
+        (16, 0), (16, 0), (32, 0), (32, 0), (64, 0), (64, 16), (64, 32), (64, 16),
+    ]  # fmt: skip
+    for n in range(1, 400):
+        first, second = _triton.pieces(n)
+        assert n <= first + second <= max(32, 1.34 * n + 16)

@@ -1,0 +1,74 @@
+"""Compiles recorded Triton launches for graphics processors that need not be here, and reads what they use."""
+
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+NAMES = {
+    torch.float64: "fp64",
+    torch.float32: "fp32",
+    torch.float16: "fp16",
+    torch.bfloat16: "bf16",
+    torch.int32: "i32",
+    torch.int64: "i64",
+}
+
+
+def compile_launch(launch, capability):
+    """The compiled kernel of a recorded launch, specialised as Triton would for these arguments."""
+    signature, constants, attributes = {}, {}, {}
+    for index, parameter in enumerate(launch.kernel.params):
+        name = parameter.name
+        value = launch.constants[name] if name in launch.constants else launch.arguments[name]
+        if parameter.is_constexpr or value is None or (isinstance(value, int) and value == 1):
+            signature[name] = "constexpr"
+            constants[index,] = value
+            continue
+        if isinstance(value, torch.Tensor):
+            signature[name] = "*" + NAMES[value.dtype]
+            multiple = value.storage_offset() * value.element_size() % 16 == 0
+        elif isinstance(value, float):
+            signature[name] = "fp64"
+            multiple = False
+        else:
+            signature[name] = "i32" if -(2**31) <= value < 2**31 else "i64"
+            multiple = value % 16 == 0
+        if multiple:
+            attributes[index,] = [["tt.divisibility", 16]]
+    source = ASTSource(launch.kernel, signature, constants, attributes)
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=launch.options)
+
+
+def resources(compiled):
+    """Registers a thread, bytes of shared memory, and bytes that a thread spills."""
+    with tempfile.TemporaryDirectory() as folder:
+        cubin = Path(folder) / "kernel.cubin"
+        cubin.write_bytes(compiled.asm["cubin"])
+        printed = _output(triton.knobs.nvidia.cuobjdump.path, "-res-usage", cubin)
+        used = {name: int(number) for name, number in re.findall(r"(REG|STACK|LOCAL):(\d+)", printed)}
+        spilled = used["STACK"] + used["LOCAL"]
+        if spilled:
+            # Not all that is on the stack is spilled: the assembler tells.
+            ptx = Path(folder) / "kernel.ptx"
+            ptx.write_text(compiled.asm["ptx"])
+            target = re.search(r"\.target (sm_\w+)", compiled.asm["ptx"])[1]
+            printed = _output(_assembler(), "-v", "--gpu-name", target, ptx, "-o", Path(folder) / "again.cubin")
+            spilled = max(int(number) for number in re.findall(r"(\d+) bytes spill stores", printed))
+    return {"registers": used["REG"], "shared": compiled.metadata.shared, "spilled": spilled}
+
+
+def _assembler():
+    """The newest of those that come with Triton: it knows every target and every version of PTX."""
+    newest = getattr(triton.knobs.nvidia, "ptxas_blackwell", None)
+    return (newest or triton.knobs.nvidia.ptxas).path
+
+
+def _output(*command):
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True)
+    return done.stdout + done.stderr
