@@ -120,7 +120,13 @@ def products_are_faster(q, k):
     SDPA's CPU kernel works in blocks of float32, and its backward most of all; the products run in oneDNN's bfloat16.
     """
     half = q.dtype is torch.bfloat16 or q.dtype is torch.float16
-    return half and q.device.type == "cpu" and q.requires_grad and torch.is_grad_enabled() and q.shape[2] * k.shape[2] <= HALF_SCORES
+    return (
+        half
+        and q.device.type == "cpu"
+        and q.requires_grad
+        and torch.is_grad_enabled()
+        and q.shape[2] * k.shape[2] <= HALF_SCORES
+    )
 
 
 def _fit_plainly(q, k, v):
