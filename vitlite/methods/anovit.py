@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from vitlite.backbones.transformer_weights import load_vit
+from vitlite.methods.base import check_choice
 from vitlite.methods.reconstruction import (
     Reconstruction,
     ReconstructionConfig,
     check_channels,
-    check_choice,
     check_encoder,
     check_reconstruction,
 )

@@ -41,6 +41,12 @@ class TrainingConfig:
     compile: bool = False  # torch.compile the loss
 
 
+def check_choice(config, key, allowed):
+    """ValueError names the key whose value is not one of those allowed."""
+    if getattr(config, key) not in allowed:
+        raise ValueError(f"{key}={getattr(config, key)}: not one of {', '.join(allowed)}")
+
+
 class Method(nn.Module):
     """Base of all methods. ``config`` is the method's frozen dataclass; ``Config`` names its class."""
 

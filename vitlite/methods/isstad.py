@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from vitlite.backbones.transformer_weights import NORMALIZATION, PUBLISHED, load_mae
 from vitlite.kernels import ssim
-from vitlite.methods.base import Method, Stage, TrainingConfig
+from vitlite.methods.base import Method, Stage, TrainingConfig, check_choice
 from vitlite.nn.corruption import corrupt
 from vitlite.nn.mae import MaskedAutoencoder
 from vitlite.nn.maps import SmoothUpsample
@@ -257,8 +257,7 @@ def check(config):
         "checkpoint": tuple(n for n in PUBLISHED if "mae" in n),
     }
     for key, allowed in choices.items():
-        if getattr(config, key) not in allowed:
-            raise ValueError(f"{key}={getattr(config, key)}: not one of {', '.join(allowed)}")
+        check_choice(config, key, allowed)
     for key in (
         "patch",
         "dim",

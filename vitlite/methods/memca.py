@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from vitlite.kernels import ssim
+from vitlite.methods.base import check_choice
 from vitlite.methods.reconstruction import (
     Reconstruction,
     ReconstructionConfig,
     check_channels,
-    check_choice,
     check_encoder,
     check_reconstruction,
 )

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from vitlite.methods.base import Method, TrainingConfig
+from vitlite.methods.base import Method, TrainingConfig, check_choice
 from vitlite.nn.augment import KINDS, augment
 from vitlite.nn.maps import SmoothUpsample
 
@@ -82,11 +82,6 @@ def check_channels(config):
     """ValueError where a decoder's ``channels`` cannot be numbers of channels."""
     if not config.channels or min(config.channels) < 1:
         raise ValueError(f"channels={','.join(map(str, config.channels))}: numbers of at least 1, one for each block")
-
-
-def check_choice(config, key, allowed):
-    if getattr(config, key) not in allowed:
-        raise ValueError(f"{key}={getattr(config, key)}: not one of {', '.join(allowed)}")
 
 
 def check_encoder(config):

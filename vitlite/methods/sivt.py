@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from vitlite import backbones
-from vitlite.methods.base import Method, TrainingConfig
+from vitlite.methods.base import Method, TrainingConfig, check_choice
 from vitlite.nn.maps import SmoothUpsample
 from vitlite.nn.transformer import Block, init_transformer, sincos_positions
 
@@ -293,8 +293,7 @@ def check(config):
         "score": ("std", "max"),
     }
     for key, allowed in choices.items():
-        if getattr(config, key) not in allowed:
-            raise ValueError(f"{key}={getattr(config, key)}: not one of {', '.join(allowed)}")
+        check_choice(config, key, allowed)
     for key in ("patch", "dim", "encoder_depth", "decoder_depth", "heads", "feature_size", "image_size"):
         if getattr(config, key) < 1:
             raise ValueError(f"{key}={getattr(config, key)}: must be at least 1")

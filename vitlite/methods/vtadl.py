@@ -31,7 +31,7 @@ import torch
 from torch import nn
 
 from vitlite.kernels import ssim
-from vitlite.methods.base import Method, TrainingConfig
+from vitlite.methods.base import Method, TrainingConfig, check_choice
 from vitlite.nn.augment import KINDS, augment
 from vitlite.nn.maps import SmoothUpsample
 from vitlite.nn.mixture import MixtureDensity
@@ -200,8 +200,7 @@ def check(config):
         "score": ("combined", "reconstruction", "nll"),
     }
     for key, allowed in choices.items():
-        if getattr(config, key) not in allowed:
-            raise ValueError(f"{key}={getattr(config, key)}: not one of {', '.join(allowed)}")
+        check_choice(config, key, allowed)
     for key in ("patch", "dim", "depth", "heads", "vector", "decoder_side", "gaussians"):
         if getattr(config, key) < 1:
             raise ValueError(f"{key}={getattr(config, key)}: must be at least 1")
