@@ -1,9 +1,10 @@
 """Every method on given data: accuracy, size, work, speed and training time, in one table that can be repeated.
 
 ``vitlite bench methods --data DIR --seeds 3 --markdown table.md`` trains and evaluates each registered method (preset
-``quick``) on each data set, one model for all its categories, and measures it. A cell (method, data set, seed) that is
-done is read from ``--out``, so an interrupted benchmark goes on. Two controls tell what the numbers mean: the same
-networks with random weights, and a map that is the same everywhere.
+``quick``) on each data set and measures it: one model for all categories, or one for each with ``--separate``. A cell
+(method, data set, seed) that is done is read from ``--out``, so an interrupted benchmark goes on; only the speed of
+prediction is measured anew. Two controls tell what the numbers mean: the same networks with random weights, and a map
+that is the same everywhere.
 """
 
 import argparse
@@ -25,7 +26,7 @@ SCORES = {
     "pixel_ap": "pixel AP",
     "aupro_30": "AUPRO",
 }
-COLUMNS = ("method", "data", "categories", "seed", "kind", "preset", "settings", *SCORES)
+COLUMNS = ("method", "data", "categories", "models", "seed", "kind", "preset", "settings", *SCORES)
 COLUMNS += ("parameters", "trained_parameters", "operations", "images_per_second", "training_seconds", "weights")
 COLUMNS += ("threads", "processor", "torch")
 COUNTED = (
@@ -40,6 +41,11 @@ def parse(args):
     parser.add_argument("--methods", default="", help="names with commas; default: all there are")
     parser.add_argument("--data", action="append", default=[], help="data set folder; repeatable; default: synthetic")
     parser.add_argument("--category", default="all", help="categories of every data set; default: all")
+    parser.add_argument(
+        "--separate",
+        default="",
+        help="methods with commas, or all, that get one model for each category, not one for all",
+    )
     parser.add_argument("--preset", default="quick")
     parser.add_argument(
         "--set",
@@ -71,6 +77,11 @@ class Cell:
     categories: str
     seed: int
     kind: str
+    separate: bool = False
+
+    def parts(self):
+        """Categories that are trained together."""
+        return self.categories.split(",") if self.separate else [self.categories]
 
 
 def main(args=None):
@@ -85,10 +96,11 @@ def main(args=None):
     names = [n.strip() for n in options.methods.split(",") if n.strip()] or list(REGISTRY)
     for name in names:
         method_class(name)  # a name that does not exist is said before anything is trained
+    separate = separated(options, names)
     out = make_folder(Path(options.out))
     settings = {name: config_of(name, options) for name in names}
     rows = []
-    for cell in cells(names, open_data(options, out), options):
+    for cell in cells(names, open_data(options, out), options, separate):
         print(f"{cell.name}: {cell.method} {cell.kind}, seed {cell.seed}", file=sys.stderr)
         rows.append(measure_once(cell, settings[cell.method], out, options))
         write_text(out / "methods.csv", csv_text(rows))
@@ -97,6 +109,19 @@ def main(args=None):
     if options.markdown:
         write_text(Path(options.markdown), text)
     return 0
+
+
+def separated(options, names):
+    """Those of the methods that get one model for each category; UserError for a name that is not among them."""
+    from vitlite.errors import UserError
+
+    if options.separate == "all":
+        return names
+    wanted = [n.strip() for n in options.separate.split(",") if n.strip()]
+    for name in wanted:
+        if name not in names:
+            raise UserError(f"--separate {name}: not among the methods that are measured ({', '.join(names)})")
+    return wanted
 
 
 def config_of(method, options):
@@ -128,12 +153,13 @@ def open_data(options, out):
     return found
 
 
-def cells(names, data, options):
+def cells(names, data, options, separate=()):
     """Every cell in order: a data set, a method, its seeds; then the controls of that data set."""
     for folder, name, categories in data:
         for method in names:
             for seed in range(options.seeds):
-                yield Cell(method, folder, name, categories, seed, TRAINED)
+                apart = method in separate and "," in categories
+                yield Cell(method, folder, name, categories, seed, TRAINED, apart)
         if options.controls:
             for method in names:
                 yield Cell(method, folder, name, categories, 0, UNTRAINED)
@@ -141,21 +167,22 @@ def cells(names, data, options):
 
 
 def measure_once(cell, config, out, options):
-    """The row of a cell, from its file if it was measured with the same settings before."""
+    """The row of a cell, from its file if it was measured with the same settings before; the speed is always new."""
     from vitlite.engine.settings import RunSettings
     from vitlite.files import make_folder, write_json
 
-    settings = RunSettings(cell.method, cell.data, cell.categories, options.preset, cell.seed, config)
-    folder = out / cell.name / cell.method / f"{cell.kind.replace(' ', '-')}-{cell.seed}"
-    kept, asked = folder / "cell.json", {"settings": repr(settings), "images": options.images}
-    if kept.is_file():
-        held = json.loads(kept.read_text(encoding="utf-8"))
-        if held["asked"] == asked:
-            return held["row"]
+    settings = [RunSettings(cell.method, cell.data, part, options.preset, cell.seed, config) for part in cell.parts()]
+    kind = "separate" if cell.separate else cell.kind.replace(" ", "-")
+    folder = out / cell.name / cell.method / f"{kind}-{cell.seed}"
+    kept, asked = folder / "cell.json", {"settings": list(map(repr, settings))}
+    held = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
+    if held.get("asked") == asked:
+        return held["row"] | speed_of(cell, settings, folder, options)
     row = {
         "method": "any" if cell.kind == CONSTANT else cell.method,
         "data": cell.name,
         "categories": cell.categories,
+        "models": len(settings),
         "seed": cell.seed,
         "kind": cell.kind,
         "preset": options.preset,
@@ -164,26 +191,33 @@ def measure_once(cell, config, out, options):
         **surroundings(options),
     }
     write_json(make_folder(folder) / "cell.json", {"asked": asked, "row": row})
-    return row
+    return row | speed_of(cell, settings, folder, options)
+
+
+def run_folder(folder, settings, part):
+    """Where one of a cell's runs lies."""
+    return folder / "run" if len(settings) == 1 else folder / part.category
 
 
 def measure_trained(settings, folder, options):
-    """Train (or go on with) the run, evaluate it, and measure its size and speed."""
+    """Train (or go on with) the runs, evaluate them, and say how large one is; the time is that of all together."""
     from vitlite.engine.ablate import SECONDS, run_part
     from vitlite.engine.detector import Detector
     from vitlite.engine.evaluate import mean_of
 
     notes = []
-    results = run_part(settings, folder / "run", options.device, True, notes.append)
-    detector = Detector(folder / "run", options.device)
+    parts = [
+        run_part(part, run_folder(folder, settings, part), options.device, True, notes.append) for part in settings
+    ]
+    method = Detector(run_folder(folder, settings, settings[0]), options.device).method
     said = (re.search(r"(?:features|weights) from (.*), on ", note) for note in notes)
     source = next((match[1] for match in said if match), None)
+    seconds = [part[SECONDS] for part in parts]
     return {
-        **scores_of(mean_of(results["categories"].values())),
-        **size_of(detector.method),
-        "images_per_second": speed_of(detector, settings, options.images),
-        "training_seconds": results[SECONDS],
-        "weights": source or weights_of(detector.method),
+        **scores_of(mean_of([scores for part in parts for scores in part["categories"].values()])),
+        **size_of(method),
+        "training_seconds": None if None in seconds else sum(seconds),
+        "weights": source or weights_of(method),
     }
 
 
@@ -192,6 +226,7 @@ def measure_untrained(settings, folder, options):
     from vitlite.engine.detector import Detector
     from vitlite.engine.evaluate import evaluate
 
+    (settings,) = settings
     write_untrained(settings, folder / "run")
     detector = Detector(folder / "run", options.device, calibrated=False)
     return {**scores_of(evaluate(detector, quiet=True)["mean"]), **size_of(detector.method), "weights": "random"}
@@ -217,7 +252,7 @@ def measure_constant(settings, folder, options):
     from vitlite.data import open_dataset
     from vitlite.engine.evaluate import mean_of, score_category, summarize_category
 
-    dataset = open_dataset(settings.data, settings.category, need_train=False, need_test=True)
+    dataset = open_dataset(settings[0].data, settings[0].category, need_train=False, need_test=True)
     detector = constant(folder)
     scored = [score_category(detector, dataset, name, quiet=True) for name in dataset.categories]
     return {**scores_of(mean_of([summarize_category(one) for one in scored])), "weights": "none"}
@@ -296,18 +331,26 @@ def own_operators():
     }
 
 
-def speed_of(detector, settings, count):
-    """Pictures per second of `vitlite predict` without overlays: from files to scores and thresholded maps."""
+def speed_of(cell, settings, folder, options):
+    """Pictures per second of `vitlite predict` without overlays: from files to scores and thresholded maps.
+
+    Of the first model where there are several; of trained ones alone.
+    """
     from vitlite.data import open_dataset
+    from vitlite.engine.detector import Detector
     from vitlite.engine.predict import predict
 
-    test = open_dataset(settings.data, settings.category, need_train=False, need_test=True).test
-    paths = [str(sample.path) for sample in test][:count]
+    if cell.kind != TRAINED:
+        return {}
+    one = settings[0]
+    detector = Detector(run_folder(folder, settings, one), options.device)
+    test = open_dataset(one.data, one.category, need_train=False, need_test=True).test
+    paths = [str(sample.path) for sample in test][: options.images]
     with tempfile.TemporaryDirectory() as folder:
         predict(detector, paths[:8], Path(folder) / "warm", overlays=False, quiet=True)
         began = time.perf_counter()
         predict(detector, paths, Path(folder) / "out", overlays=False, quiet=True)
-        return round(len(paths) / (time.perf_counter() - began), 2)
+        return {"images_per_second": round(len(paths) / (time.perf_counter() - began), 2)}
 
 
 def weights_of(method):
@@ -346,6 +389,8 @@ def markdown(rows):
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * 2 + " ---: |" * (len(head) - 3) + " --- |"]
     for (data, kind, method), group in groups.items():
         name = {TRAINED: method, UNTRAINED: f"{method}, untrained", CONSTANT: CONSTANT}[kind]
+        if group[0]["models"] > 1:
+            name += f", {group[0]['models']} models"
         cells = [data, name, *(spread([r[key] for r in group]) for key in SCORES)]
         cells += [scaled(group, "parameters", 1e6, "M"), scaled(group, "operations", 1e9, "G")]
         cells += [scaled(group, "images_per_second", 1, ""), scaled(group, "training_seconds", 1, "s")]
@@ -360,8 +405,9 @@ def footnote(rows):
     changed = f" with {first['settings']}" if first["settings"] else ""
     return (
         f"Scores in percent, the mean over categories{many}; AUPRO to 0.3, of which a constant map has 15. Preset "
-        f"{first['preset']}{changed}, one model for all categories of a data set. {COUNTED}. Images/s of `vitlite "
-        f"predict` without overlays. {first['processor']}, {first['threads']} threads, torch {first['torch']}."
+        f"{first['preset']}{changed}, one model for all categories of a data set unless more are named, whose training "
+        f"times are added. {COUNTED}. Images/s of `vitlite predict` without overlays. {first['processor']}, "
+        f"{first['threads']} threads, torch {first['torch']}."
     )
 
 

@@ -2,12 +2,14 @@
 
 import csv
 import json
+import shutil
 
 import pytest
 import torch
 from tiny_settings import TINY
 
 from vitlite.bench import methods as bench
+from vitlite.errors import UserError
 from vitlite.methods.sivt import SIVT
 
 SETTINGS = [part for key, value in TINY.items() for part in ("--set", f"sivt:{key}={value}")]
@@ -98,13 +100,44 @@ def test_settings_for_one_method():
 
 
 def test_seeds_are_put_together():
-    base = {"data": "d", "kind": "trained", "method": "m", "preset": "quick", "settings": "", "weights": "none"}
+    base = {
+        "data": "d",
+        "models": 1,
+        "kind": "trained",
+        "method": "m",
+        "preset": "quick",
+        "settings": "",
+        "weights": "none",
+    }
     base |= {"parameters": 2_500_000, "operations": 3e9, "images_per_second": 10.0, "training_seconds": 60.0}
     base |= {"processor": "p", "threads": 2, "torch": "t", **dict.fromkeys(bench.SCORES, 0.9)}
     rows = [{**base, "seed": seed, "image_auroc": value} for seed, value in enumerate((0.7, 0.8, 0.9))]
     line = bench.markdown(rows).splitlines()[2]
     assert "| 80.0 ± 10.0 |" in line
     assert "| 2.5 M | 3 G | 10 | 60 s |" in line
+
+
+def test_one_model_for_each_category(tiny_data, tmp_path, capsys):
+    both = tmp_path / "both"
+    for name in ("one", "two"):
+        shutil.copytree(tiny_data / "weave", both / name)
+    options = ["--separate", "all", "--no-controls", "--set", "steps=2"]
+    assert bench.main(arguments(both, tmp_path / "out", *options)) == 0
+    with open(tmp_path / "out/methods.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    runs = [tmp_path / "out/both/sivt/separate-0" / name for name in ("one", "two")]
+    results = [json.loads((run / "results.json").read_text()) for run in runs]
+    assert [list(part["categories"]) for part in results] == [["one"], ["two"]]
+    for key in bench.SCORES:
+        assert float(row[key]) == pytest.approx(sum(part["mean"][key] for part in results) / 2)
+    assert float(row["training_seconds"]) == pytest.approx(sum(part["training_seconds"] for part in results))
+    assert "| both | sivt, 2 models |" in capsys.readouterr().out
+
+
+def test_separate_names_a_method(tmp_path):
+    with pytest.raises(UserError, match="--separate memca: not among the methods"):
+        bench.main(["--methods", "sivt", "--separate", "memca", "--out", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("options", [["--seeds", "0"], ["--images", "0"], ["--nothing"]])

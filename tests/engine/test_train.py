@@ -14,6 +14,7 @@ from vitlite.engine.checkpoint import load_checkpoint, save_checkpoint
 from vitlite.engine.settings import load_settings
 from vitlite.engine.split import hold_out, split_good
 from vitlite.errors import UserError
+from vitlite.methods.base import TrainingConfig
 
 
 def weights(run):
@@ -165,11 +166,38 @@ def test_a_data_sets_own_validation_pictures_are_held_out(tiny_data, tmp_path):
     dataset = open_dataset(data, "all")
     if not dataset.validation:  # only MVTec LOCO's layout has them
         dataset = replace(dataset, validation=[replace(dataset.train[0], category="other", path=p) for p in moved])
-    train, held = split_good(dataset, 0.2, 0)
+    train, held = split_good(dataset, TrainingConfig(holdout=0.2), 0)
     assert sum(s.category == "other" for s in held) == 3
     assert sum(s.category == "weave" for s in held) == 2
     assert len(train) == 7 + 8
     assert not {s.path for s in train} & {s.path for s in held}
+
+
+@pytest.mark.parametrize("count", [1, 3, 100])
+def test_training_on_fewer_images(tiny_data, count):
+    """The threshold's images stay the same, and more images are the fewer ones and others."""
+    dataset = open_dataset(tiny_data, "all")
+    whole, apart = split_good(dataset, TrainingConfig(), 0)
+    train, held = split_good(dataset, TrainingConfig(train_images=count), 0)
+    assert held == apart
+    assert train == [s for s in whole if s in train]
+    every = {s.category for s in whole}
+    for category in every:
+        own = [s for s in whole if s.category == category]
+        assert sum(s.category == category for s in train) == min(count, len(own))
+    more, _ = split_good(dataset, TrainingConfig(train_images=count + 1), 0)
+    assert {s.path for s in train} <= {s.path for s in more}
+    others = [split_good(dataset, TrainingConfig(train_images=1), seed)[0] for seed in range(8)]
+    assert len({tuple(s.path for s in train) for train in others}) > 1
+
+
+def test_training_says_how_few_images_it_takes(tiny_run, tmp_path):
+    settings = load_settings(tiny_run)
+    few = replace(settings, config=replace(settings.config, train_images=2))
+    lines = []
+    training.train(few, tmp_path / "run", device="cpu", quiet=True, say=lines.append)
+    assert lines[0].startswith("data: 2 good images to train on, 1 held out")
+    assert load_settings(tmp_path / "run").config.train_images == 2
 
 
 def test_learning_rate():

@@ -61,7 +61,7 @@ def good_split(detector):
         dataset = open_dataset(data_folder(settings, detector.run), settings.category or None)
     except UserError as error:
         raise UserError(f"{error} (the data of training, with the images that it held out); or {_OTHERS}") from error
-    return dataset.root, *split_good(dataset, settings.config.holdout, settings.seed)
+    return dataset.root, *split_good(dataset, settings.config, settings.seed)
 
 
 def training_split(detector):

@@ -64,14 +64,15 @@ def _parse(key, text, default):
 def _checked(config):
     """Refuses numbers that no training can run with; a method's own check comes when it is built."""
     least_values = {"epochs": 1, "steps": 0, "batch_size": 1, "accumulate": 1, "image_size": 8, "weight_decay": 0}
-    least_values |= {"warmup_epochs": 0, "clip_norm": 0}
+    least_values |= {"warmup_epochs": 0, "clip_norm": 0, "train_images": 0}
     for key, least in least_values.items():
         if not getattr(config, key) >= least:
             raise UserError(f"--set {key}={getattr(config, key)}: must be at least {least}")
     if not 0 < config.lr < float("inf"):
         raise UserError(f"--set lr={config.lr}: must be above 0")
-    if not 0 <= config.holdout < 1:
-        raise UserError(f"--set holdout={config.holdout}: must be at least 0 and below 1")
+    for key in ("holdout", "beta1", "beta2"):
+        if not 0 <= getattr(config, key) < 1:
+            raise UserError(f"--set {key}={getattr(config, key)}: must be at least 0 and below 1")
     choices = {
         "schedule": ("constant", "cosine"),
         "precision": ("float32", "bfloat16", "auto"),

@@ -1,4 +1,4 @@
-"""Which good training images are kept apart for the threshold."""
+"""Which good training images are kept apart for the threshold, and which of the rest are trained on."""
 
 import random
 
@@ -18,13 +18,26 @@ def hold_out(samples, share, seed):
     return train, held
 
 
-def split_good(dataset, share, seed):
-    """(train, held out) of a data set's good pictures.
+def split_good(dataset, config, seed):
+    """(train, held out) of a data set's good pictures, as ``holdout`` and ``train_images`` of a config say.
 
     A category with validation pictures of its own keeps those apart and trains on all others; the rest hold out a
     share.
     """
     apart = {s.category for s in dataset.validation}
-    _, held = hold_out([s for s in dataset.train if s.category not in apart], share, seed)
+    _, held = hold_out([s for s in dataset.train if s.category not in apart], config.holdout, seed)
     out = set(map(id, held))
-    return [s for s in dataset.train if id(s) not in out], [*held, *dataset.validation]
+    train = [s for s in dataset.train if id(s) not in out]
+    return draw_few(train, config.train_images, seed), [*held, *dataset.validation]
+
+
+def draw_few(samples, count, seed):
+    """At most ``count`` samples of each category (0: all), at random but fixed by the seed, in their order."""
+    if not count:
+        return samples
+    order = random.Random(f"{seed}/few").sample(samples, len(samples))
+    taken = {}
+    for sample in order:
+        taken.setdefault(sample.category, []).append(sample)
+    chosen = {id(sample) for own in taken.values() for sample in own[:count]}
+    return [sample for sample in samples if id(sample) in chosen]

@@ -63,7 +63,7 @@ def _train(settings, run, device, team, *, resume, quiet, say):
     team.wait()
     dataset = open_dataset(data_folder(settings, run), settings.category or None)
     settings = replace(settings, category=",".join(dataset.categories))
-    samples, held = split_good(dataset, settings.config.holdout, settings.seed)
+    samples, held = split_good(dataset, settings.config, settings.seed)
     if not samples:
         raise UserError(f"{settings.data}: no good images to train on")
 
@@ -261,7 +261,7 @@ def make_optimizer(method, stage, config):
             (decayed if matrix else others).append(parameter)
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
     kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.optimizer]
-    return kind(groups, lr=config.lr, fused=True)
+    return kind(groups, lr=config.lr, betas=(config.beta1, config.beta2), fused=True)
 
 
 def learning_rate(config, step, steps_per_epoch, total):

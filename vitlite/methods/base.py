@@ -31,12 +31,15 @@ class TrainingConfig:
     batch_size: int = 8  # images per optimiser step
     accumulate: int = 1  # parts that a batch is computed in, one after the other: less memory, the same step
     optimizer: str = "adamw"  # adamw | adam (weight decay then is an L2 term)
+    beta1: float = 0.9  # of the optimiser: decay of the mean gradient
+    beta2: float = 0.999  # and of the mean squared gradient
     lr: float = 1e-4  # peak learning rate
     weight_decay: float = 0.01  # on matrices only
     schedule: str = "constant"  # after warm-up: constant | cosine (to 0)
     warmup_epochs: float = 0.0  # linear from 0
     clip_norm: float = 0.0  # largest gradient norm; 0 does not clip
     holdout: float = 0.1  # share of the good training images kept for the threshold
+    train_images: int = 0  # at most so many of a category's other good images are trained on, drawn by the seed; 0: all
     precision: str = "float32"  # of the forward and backward passes: float32 | bfloat16 | auto
     compile: bool = False  # torch.compile the loss
 

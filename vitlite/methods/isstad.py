@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from vitlite.backbones.transformer_weights import NORMALIZATION, PUBLISHED, load_mae
 from vitlite.kernels import ssim
 from vitlite.methods.base import Method, Stage, TrainingConfig, check_choice
+from vitlite.nn.augment import KINDS, augment
 from vitlite.nn.corruption import corrupt
 from vitlite.nn.mae import MaskedAutoencoder
 from vitlite.nn.maps import SmoothUpsample
@@ -57,6 +58,7 @@ class Config(TrainingConfig):
     lr: float = 1e-3  # 4.1.3, stage 2
     mae_lr: float = 1e-3  # 4.1.3, stage 1, for a batch of 256: scaled by batch_size / 256
     weight_decay: float = 0.05  # 4.1.3
+    beta2: float = 0.95  # 4.1.3
     schedule: str = "cosine"  # 4.1.3; one half period over each stage (ours; the paper's stage 2: periods of 60 epochs)
     weights: str = "auto"  # 4.1.3, ImageNet MAE: auto | none | PATH
     checkpoint: str = "mae_vit_large_patch16"  # what "auto" takes; or mae_vit_base_patch16
@@ -81,6 +83,7 @@ class Config(TrainingConfig):
     positive_weight: float = 1.0  # omega of Eq. 10 (ours)
     sigma: float = 4.0  # pixels, Gaussian filter of error, probability and map (ours, as the authors' code)
     score: str = "mean"  # Eq. 22; or max
+    augment: str = "none"  # training pictures: none | flip | affine (ours; the paper names none)
     mask_seed: int = 0  # of the fixed masks that variant I scores with (ours)
 
 
@@ -164,6 +167,7 @@ class ISSTAD(Method):
 
     def loss(self, images):
         """Of images (B, 3, S, S) in [0, 1]: Eq. 3 in the first stage, Eq. 14 in the second."""
+        images = augment(images, self.config.augment)
         if self.stage == "mae":
             c = self.config
             loss = self.mae.loss(self.normalized(images), c.mask_ratio, c.normalize_patches)
@@ -254,6 +258,7 @@ def check(config):
     choices = {
         "variant": tuple(VARIANTS),
         "score": ("mean", "max"),
+        "augment": KINDS,
         "checkpoint": tuple(n for n in PUBLISHED if "mae" in n),
     }
     for key, allowed in choices.items():
