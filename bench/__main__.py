@@ -8,6 +8,7 @@ BENCHMARKS = {
     "metrics": "the metrics against plain numpy and scikit-learn",
     "methods": "every method on given data: accuracy, size, speed and training time",
     "sivt": "training and scoring speed of SIVT against a plain eager one",
+    "pipeline": "whether pictures come as fast as the methods take them",
     "memory": "peak memory of predict and eval over many pictures",
 }
 

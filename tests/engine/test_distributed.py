@@ -35,10 +35,20 @@ def test_one_process_needs_no_sum():
     Team().wait()
 
 
-def test_two_processes_reach_the_losses_of_one(tiny_run, tiny_data, tmp_path):
-    """Nine training images in batches of four: the last one gives one process an image and the other none."""
-    options = [*TINY_OPTIONS, "--set", "batch_size=4", "--set", "epochs=3", "--data", str(tiny_data), "--device", "cpu"]
-    command = ["-m", "vitlite", "train", "--method", "sivt", *options]
+# Without the memory, whose shrinkage makes a jump of a rounding error at its threshold.
+MEMCA = {"image_size": 32, "patch": 8, "dim": 16, "depth": 1, "heads": 2, "memory": "false", "augment": "none"}
+MEMCA |= {"schedule": "constant", "warmup_epochs": 0, "lr": 0.00001}  # steps at which Adam does not magnify rounding
+OPTIONS = {"sivt": TINY_OPTIONS, "memca": [part for k, v in MEMCA.items() for part in ("--set", f"{k}={v}")]}
+
+
+@pytest.mark.parametrize("method", OPTIONS)
+def test_two_processes_reach_the_losses_of_one(tiny_run, tiny_data, tmp_path, method):
+    """Nine training images in batches of four: the last one gives one process an image and the other none.
+
+    MemCA has a batch norm, whose statistics are of all processes' images.
+    """
+    options = [*OPTIONS[method], "--set", "batch_size=4", "--set", "epochs=3", "--data", str(tiny_data)]
+    command = ["-m", "vitlite", "train", "--method", method, *options, "--device", "cpu"]
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0", "--standalone"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     for name, start in (("one", []), ("two", launcher)):
@@ -52,7 +62,8 @@ def test_two_processes_reach_the_losses_of_one(tiny_run, tiny_data, tmp_path):
         assert done.stdout.count("trained:") == 1, done.stdout
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
     assert len(one) == 3
-    assert one == pytest.approx(two, rel=1e-5)
+    # Each process's own statistics would move the first of MemCA's losses by 2e-3.
+    assert one == pytest.approx(two, rel={"sivt": 1e-5, "memca": 1e-4}[method])
 
 
 @pytest.mark.parametrize("parts", [2, 3, 20])

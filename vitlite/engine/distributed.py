@@ -2,7 +2,8 @@
 
 Every process holds the whole method and takes its part of each batch; gradients are summed. All draw the same random
 numbers, so that whatever a method draws for a whole batch (SIVT's split into subsets) is the same in all of them, and
-the loss curve is that of one process. Statistics of batch norms are each process's own; the first one's are kept.
+the loss curve is that of one process. Batch norms take their statistics from all processes. What a method draws for
+each image (ISSTAD's corruption, augmentation, VT-ADL's noise) is drawn for every process's own images.
 """
 
 import os

@@ -21,6 +21,7 @@ from vitlite.engine.settings import CONFIG_FILE, build_method, save_settings
 from vitlite.engine.split import split_good
 from vitlite.errors import UserError
 from vitlite.files import append_line, make_folder, remove_leftovers, write_text
+from vitlite.nn.batch_norm import counting
 
 LOG_FILE = "log.jsonl"
 SYNTHETIC = "synthetic"  # the value of RunSettings.data, and the folder in the run, of the built-in data set
@@ -237,7 +238,7 @@ class Loop:
     def add_gradients(self, indices, share):
         """Backward pass of ``share`` times the loss of some images; returns the loss terms as floats."""
         features = self.cache[indices].to(self.device, non_blocking=True)
-        with autocast(self.config.precision, self.device):
+        with autocast(self.config.precision, self.device), counting(share):
             terms = self.loss(features)
         (terms["loss"] if share == 1 else terms["loss"] * share).backward()
         return {name: float(term.detach()) for name, term in terms.items()}

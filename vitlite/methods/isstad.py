@@ -73,6 +73,7 @@ class Config(TrainingConfig):
     mask_ratio: float = 0.75  # 3.2
     normalize_patches: bool = False  # Eq. 3 compares plain pixels
     variant: str = "ours"  # Table 3: I to VIII
+    freeze_encoder: bool = True  # 3.3: in stage 2, after stage 1
     corrupt_share: float = 5 / 6  # 4.1.3
     corrupt_blocks: int = 100  # 4.1.3, at most
     corrupt_size: float = 0.3  # longest side of a block as a share of the image's (ours)
@@ -88,8 +89,10 @@ class Config(TrainingConfig):
 
 
 PAPER = Config()
-# Small enough for two CPU cores: about 0.35 s a step on one of them. The score was chosen on the synthetic textures
-# metal, granite and tiles, which are not in the default set; nothing else is tuned.
+# Small enough for two CPU cores: about half a second a step on one of them. The score was chosen on the synthetic
+# textures metal, granite and tiles, which are not in the default set. The paper fixes an encoder that has seen
+# ImageNet; one that has seen some dozens of good pictures alone tells too little (image AUROC of the classifier 0.63
+# on a synthetic gear of another seed), so here the second stage trains it on (0.94).
 QUICK = replace(
     PAPER,
     image_size=128,
@@ -101,9 +104,11 @@ QUICK = replace(
     decoder_dim=128,
     decoder_depth=4,
     decoder_heads=2,
-    mae_epochs=40,
-    epochs=60,
-    steps=900,
+    mae_epochs=25,
+    epochs=75,
+    steps=1600,
+    freeze_encoder=False,
+    augment="affine",
     mae_lr=1e-2,
     clip_norm=1.0,
     warmup_epochs=1.0,
@@ -158,7 +163,8 @@ class ISSTAD(Method):
         if self.variant.mae:
             stages.append(Stage("mae", c.mae_epochs, ("mae.",), c.mae_lr * c.batch_size / 256))
         if self.variant.pixel:
-            trained = ("mae.decoder.", "classifiers.") if self.variant.mae else ("mae.", "classifiers.")
+            fixed = self.variant.mae and c.freeze_encoder
+            trained = ("mae.decoder.", "classifiers.") if fixed else ("mae.", "classifiers.")
             stages.append(Stage("pixel", c.epochs, trained))
         return tuple(stages)
 

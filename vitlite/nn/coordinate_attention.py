@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+from vitlite.nn.batch_norm import BatchNorm2d
+
 
 class CoordinateAttention(nn.Module):
     """Feature map (B, C, h, w) to one of the same shape, every value scaled by a factor of its row and of its column.
@@ -14,7 +16,7 @@ class CoordinateAttention(nn.Module):
     def __init__(self, channels, reduction=32):
         super().__init__()
         hidden = max(8, channels // reduction)
-        self.squeeze = nn.Sequential(nn.Conv2d(channels, hidden, 1, bias=False), nn.BatchNorm2d(hidden), nn.Hardswish())
+        self.squeeze = nn.Sequential(nn.Conv2d(channels, hidden, 1, bias=False), BatchNorm2d(hidden), nn.Hardswish())
         self.of_rows = nn.Conv2d(hidden, channels, 1)
         self.of_columns = nn.Conv2d(hidden, channels, 1)
 

@@ -4,10 +4,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from vitlite.nn.batch_norm import BatchNorm2d
+
 # Of the normed blocks' norm. Both have a learned scale and shift, so that the convolution before needs no bias.
 NORMS = {
     "instance": lambda channels: nn.InstanceNorm2d(channels, affine=True),
-    "batch": nn.BatchNorm2d,
+    "batch": BatchNorm2d,
 }
 
 

@@ -1,0 +1,60 @@
+"""Batch norm of several processes is batch norm of all their images in one."""
+
+import pytest
+import torch
+from torch import distributed, multiprocessing, nn
+
+from vitlite.nn.batch_norm import BatchNorm2d, counting
+
+
+def picture(count, channels=3):
+    generator = torch.Generator().manual_seed(count)
+    # Far from zero, where a variance from mean squares would be lost in float32.
+    return 100 + torch.randn(count, channels, 4, 5, generator=generator)
+
+
+def one_step(norm, x):
+    """Output, gradient of the input and of the parameters of a loss that weighs every value differently."""
+    x = x.clone().requires_grad_()
+    y = norm(x)
+    weights = torch.linspace(-1, 2, y[0].numel()).view_as(y[0])
+    (y * weights * x.detach().sub(99)).sum().backward()
+    return y.detach(), x.grad, norm.weight.grad, norm.bias.grad
+
+
+def member(rank, size, counts, folder):
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=size)
+    whole, norm = picture(sum(counts)), BatchNorm2d(3)
+    start = sum(counts[:rank])
+    if counts[rank]:
+        found = one_step(norm, whole[start : start + counts[rank]])
+    else:  # computes another's image for nothing, as the trainer's processes without one do
+        with counting(False):
+            norm(whole[:1].clone().requires_grad_()).mul(0).sum().backward()
+        found = None
+    torch.save((found, norm.state_dict()), f"{folder}/{rank}.pt")
+    distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("counts", [(3, 2), (1, 0)])
+def test_two_processes_are_one(tmp_path, counts):
+    multiprocessing.spawn(member, (2, counts, str(tmp_path)), nprocs=2)
+    plain = nn.BatchNorm2d(3)
+    y, x_grad, weight_grad, bias_grad = one_step(plain, picture(sum(counts)))
+    saved = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    found = [part for part, _ in saved if part is not None]
+    close = {"rtol": 1e-4, "atol": 1e-4}
+    torch.testing.assert_close(torch.cat([part[0] for part in found]), y, **close)
+    torch.testing.assert_close(torch.cat([part[1] for part in found]), x_grad, **close)
+    torch.testing.assert_close(sum(part[2] for part in found), weight_grad, **close)
+    torch.testing.assert_close(sum(part[3] for part in found), bias_grad, **close)
+    for _, state in saved:
+        for name, value in plain.state_dict().items():
+            torch.testing.assert_close(state[name], value, rtol=1e-5, atol=1e-5)
+
+
+def test_alone_it_is_torchs():
+    ours, plain = BatchNorm2d(3), nn.BatchNorm2d(3)
+    assert torch.equal(ours(picture(4)), plain(picture(4)))
+    assert ours.state_dict().keys() == plain.state_dict().keys()
+    assert torch.equal(ours.eval()(picture(2)), plain.eval()(picture(2)))
