@@ -35,6 +35,8 @@ TINY = {
     "precision": "float32",
     "sigma": 1.0,
     "batch_size": 4,
+    "freeze_encoder": True,
+    "augment": "none",
 }
 OPTIONS = [part for key, value in TINY.items() for part in ("--set", f"{key}={value}")]
 
@@ -51,6 +53,17 @@ def pictures(count=4, size=32):
 def in_stage(method, name):
     method.begin(next(stage for stage in method.stages() if stage.name == name))
     return method
+
+
+def test_optimiser_of_the_paper():
+    """Section 4.1.3: momentum 0.9 and 0.95, weight decay 0.05."""
+    from vitlite.engine.train import make_optimizer
+
+    method = tiny()
+    assert (PAPER.beta1, PAPER.beta2, PAPER.weight_decay) == (0.9, 0.95, 0.05)
+    method.begin(method.stages()[0])
+    optimizer = make_optimizer(method, method.stages()[0], PAPER)
+    assert {group["betas"] for group in optimizer.param_groups} == {(0.9, 0.95)}
 
 
 def test_paper_preset():
@@ -91,6 +104,31 @@ def test_gradients_flow_to_the_stage_alone():
     assert "mae.decoder.pred.weight" in second
     assert "mae.decoder.pos_embed" not in first | second
     assert "mae.encoder.pos_embed" not in first | second
+
+
+def test_an_encoder_that_is_trained_on():
+    second = gradients(in_stage(tiny(freeze_encoder=False), "pixel"), pictures())
+    assert any(n.startswith("mae.encoder.blocks") for n in second)
+    assert "mae.decoder.pred.weight" in second
+
+
+@pytest.mark.parametrize("stage", ["mae", "pixel"])
+def test_training_pictures_are_augmented_before_anything_else(stage, monkeypatch):
+    """What the loss sees is what the augmentation gave, in both stages."""
+    changed = []
+
+    def mirror(images, kind):
+        changed.append(kind)
+        return images.flip(3)
+
+    images, plain = pictures(), in_stage(tiny(corrupt_share=1e-9), stage)
+    method = in_stage(tiny(augment="flip", corrupt_share=1e-9), stage)
+    torch.manual_seed(3)
+    expected = plain.loss(images.flip(3))["loss"]
+    monkeypatch.setattr("vitlite.methods.isstad.augment", mirror)
+    torch.manual_seed(3)
+    assert torch.equal(method.loss(images)["loss"], expected)
+    assert changed == ["flip"]
 
 
 @pytest.mark.parametrize("name", list(VARIANTS))

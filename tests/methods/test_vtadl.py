@@ -14,6 +14,7 @@ from vitlite.kernels import ssim
 from vitlite.kernels.gmm.reference import linear_gmm_log_likelihood_torch
 from vitlite.methods.base import Stage
 from vitlite.methods.vtadl import PAPER, QUICK, VTADL, decoder_strides
+from vitlite.nn.batch_norm import BatchNorm2d
 
 TINY = replace(
     QUICK,
@@ -24,6 +25,7 @@ TINY = replace(
     heads=2,
     vector=64,
     channels=(8, 8, 8, 8),
+    density_epochs=0,
     gaussians=3,
     projection="shared",
     augment="none",
@@ -65,7 +67,7 @@ def test_paper_parameters():
 def test_decoder_is_the_papers():
     """Five transposed convolutions, batch norm and ReLU between them, tanh last; 512 numbers to 512 x 512 pixels."""
     kinds = [type(layer) for layer in VTADL(replace(PAPER, gaussians=1, depth=1)).decoder.layers]
-    inner = [nn.ConvTranspose2d, nn.BatchNorm2d, nn.ReLU]
+    inner = [nn.ConvTranspose2d, BatchNorm2d, nn.ReLU]
     assert kinds == inner * 4 + [nn.ConvTranspose2d, nn.Tanh]
 
 
@@ -119,6 +121,24 @@ def test_what_the_likelihood_trains(trains):
     method.loss(torch.rand(2, 3, 64, 64))["nll"].backward()
     reached = {name.split(".")[0] for name, p in method.named_parameters() if p.grad is not None}
     assert reached == ({"mixture"} if trains == "mixture" else {"mixture", "encoder"})
+
+
+def test_a_density_stage_of_its_own():
+    """Each stage trains its part, by its part of the loss; together they train all."""
+    method = make(density_epochs=3, epochs=5)
+    stages = method.stages()
+    assert [(s.name, s.epochs) for s in stages] == [("reconstruction", 5), ("density", 3)]
+    reached, terms = [], []
+    for stage in stages:
+        method.begin(stage)
+        method.zero_grad()
+        found = method.loss(torch.rand(2, 3, 64, 64))
+        found["loss"].backward()
+        terms.append(set(found))
+        reached.append({n for n, p in method.named_parameters() if p.grad is not None and p.grad.any()})
+    assert terms == [{"loss", "mse", "dssim"}, {"loss", "nll"}]
+    assert reached[1] == {n for n, _ in method.named_parameters() if n.startswith("mixture.")}
+    assert reached[0] == {n for n, _ in method.named_parameters()} - reached[1]
 
 
 def test_the_whole_loss_trains_every_parameter():
