@@ -11,8 +11,7 @@
 
 #include "../common/dtypes.h"
 #include "../common/huge_pages.h"
-#include "../common/tensors.h"
-#include "gmm_problem.h"
+#include "../common/mixture.h"
 
 #define VITLITE_KERNEL "../cpu/gmm_kernel.h"
 #include "../common/each_isa.h"
@@ -24,48 +23,6 @@ namespace {
 constexpr int64_t kGrain = 1 << 13;
 
 using Shape = torch::headeronly::IntHeaderOnlyArrayRef;
-
-// The arguments of one call; y and logits are brought into memory order, the tables only in their last dimension.
-struct Mixture {
-  Tensor y, logits, mean, std;
-  GmmProblem problem;
-
-  Mixture(const Tensor& y_in, const Tensor& logits_in, const Tensor& mean_in, const Tensor& std_in)
-      : y(in_memory_order(y_in)),
-        logits(in_memory_order(logits_in)),
-        mean(with_rows(mean_in)),
-        std(with_rows(std_in)) {
-    STD_TORCH_CHECK(y.dim() == 2 && logits.dim() == 2, "gmm: expected y (T, D) and logits (T, K)");
-    const int64_t rows = y.size(0), dims = y.size(1), components = logits.size(1);
-    STD_TORCH_CHECK(components > 0 && dims > 0 && logits.size(0) == rows, "logits: wrong shape");
-    check(mean, "mean", rows, components, dims, dims);
-    check(std, "std", rows, components, dims, 1);
-    STD_TORCH_CHECK(logits.scalar_type() == y.scalar_type(), "logits: another dtype than y");
-    problem = {checked_kind(y, "y"),
-               rows,
-               components,
-               dims,
-               std.size(2) == 1 && dims > 1,
-               y.const_data_ptr(),
-               logits.const_data_ptr(),
-               {mean.const_data_ptr(), mean.stride(0), mean.stride(1)},
-               {std.const_data_ptr(), std.stride(0), std.stride(1)}};
-  }
-
-  void check(const Tensor& table, const char* name, int64_t rows, int64_t components, int64_t dims, int64_t fewest) {
-    STD_TORCH_CHECK(table.size(0) == rows && table.size(1) == components &&
-                        (table.size(2) == dims || table.size(2) == fewest),
-                    name, ": wrong shape");
-    STD_TORCH_CHECK(table.scalar_type() == y.scalar_type(), name, ": another dtype than y");
-  }
-  static Tensor with_rows(const Tensor& table) {
-    STD_TORCH_CHECK(table.dim() == 3, "gmm: expected mean and std (T, K, D)");
-    return table.stride(2) == 1 || table.size(2) == 1 ? table : in_memory_order(table);
-  }
-  bool is_double() const {
-    return problem.kind == Kind::float64;
-  }
-};
 
 template <class T>
 void forward(const GmmProblem& problem, double* densities, void* likelihood, void* log_shares) {
@@ -110,7 +67,7 @@ std::tuple<Tensor, Tensor> gmm_forward(const Tensor& y, const Tensor& logits, co
   const Tensor log_shares = torch::stable::new_empty(y, Shape(shape, 2), type);
   const Tensor densities = torch::stable::new_empty(y, Shape(shape, 2), torch::headeronly::ScalarType::Double);
   double* wide = static_cast<double*>(densities.mutable_data_ptr());
-  if (mixture.is_double()) {
+  if (mixture.problem.kind == Kind::float64) {
     forward<double>(problem, wide, likelihood.mutable_data_ptr(), log_shares.mutable_data_ptr());
   } else {
     forward<float>(problem, wide, likelihood.mutable_data_ptr(), log_shares.mutable_data_ptr());
@@ -138,7 +95,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> gmm_backward(const Tensor& grad, cons
   const GmmGradients gradients{grads.const_data_ptr(),      log_shares.const_data_ptr(),
                                data_of(grad_y, need_y),     data_of(grad_logits, need_logits),
                                data_of(grad_mean, need_mean), data_of(grad_std, need_std)};
-  if (mixture.is_double()) {
+  if (mixture.problem.kind == Kind::float64) {
     backward<double>(problem, gradients);
   } else {
     backward<float>(problem, gradients);

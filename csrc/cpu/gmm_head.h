@@ -13,7 +13,7 @@
 #include "../common/huge_pages.h"
 #include "../common/products.h"
 #include "../common/tensors.h"
-#include "gmm_problem.h"
+#include "../common/gmm_problem.h"
 #include "product.h"
 
 namespace vitlite {

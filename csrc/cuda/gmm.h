@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "../cpu/gmm_problem.h"
+#include "../common/gmm_problem.h"
 
 namespace vitlite::device {
 

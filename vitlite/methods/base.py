@@ -50,6 +50,13 @@ def check_choice(config, key, allowed):
         raise ValueError(f"{key}={getattr(config, key)}: not one of {', '.join(allowed)}")
 
 
+def check_least(config, least, *keys):
+    """ValueError names a key whose value is below ``least``, or not finite."""
+    for key in keys:
+        if not least <= getattr(config, key) < float("inf"):
+            raise ValueError(f"{key}={getattr(config, key)}: must be at least {least}")
+
+
 class Method(nn.Module):
     """Base of all methods. ``config`` is the method's frozen dataclass; ``Config`` names its class."""
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from vitlite.backbones.transformer_weights import NORMALIZATION, PUBLISHED, load_mae
 from vitlite.kernels import ssim
-from vitlite.methods.base import Method, Stage, TrainingConfig, check_choice
+from vitlite.methods.base import Method, Stage, TrainingConfig, check_choice, check_least
 from vitlite.nn.augment import KINDS, augment
 from vitlite.nn.corruption import corrupt
 from vitlite.nn.mae import MaskedAutoencoder
@@ -269,18 +269,8 @@ def check(config):
     }
     for key, allowed in choices.items():
         check_choice(config, key, allowed)
-    for key in (
-        "patch",
-        "dim",
-        "encoder_depth",
-        "heads",
-        "decoder_dim",
-        "decoder_depth",
-        "decoder_heads",
-        "mae_epochs",
-    ):
-        if getattr(config, key) < 1:
-            raise ValueError(f"{key}={getattr(config, key)}: must be at least 1")
+    check_least(config, 1, "patch", "dim", "encoder_depth", "heads", "mae_epochs")
+    check_least(config, 1, "decoder_dim", "decoder_depth", "decoder_heads")
     for width, heads in (("dim", "heads"), ("decoder_dim", "decoder_heads")):
         if getattr(config, width) % getattr(config, heads):
             raise ValueError(f"{heads}={getattr(config, heads)}: does not divide {width}={getattr(config, width)}")

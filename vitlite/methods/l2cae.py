@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from torch import nn
 
+from vitlite.methods.base import check_least
 from vitlite.methods.reconstruction import Reconstruction, ReconstructionConfig, check_reconstruction
 from vitlite.nn.windows import WindowGrid, random_windows
 
@@ -135,9 +136,7 @@ class L2CAE(Reconstruction):
 def check(config):
     """Values that no option parser can refuse by type alone; ValueError names the key."""
     check_reconstruction(config)
-    for key in ("latent", "windows", "stride"):
-        if getattr(config, key) < 1:
-            raise ValueError(f"{key}={getattr(config, key)}: must be at least 1")
+    check_least(config, 1, "latent", "windows", "stride")
     if not 0 <= config.window <= config.image_size:
         raise ValueError(f"window={config.window}: must be from 0 to image_size={config.image_size}")
     if config.window and config.stride > config.window:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from vitlite.kernels import ssim
-from vitlite.methods.base import check_choice
+from vitlite.methods.base import check_choice, check_least
 from vitlite.methods.reconstruction import (
     Reconstruction,
     ReconstructionConfig,
@@ -146,6 +146,4 @@ def check(config):
         raise ValueError(f"items={config.items}: a memory needs at least 2")
     if config.ssim_window < 1 or config.ssim_window % 2 == 0:
         raise ValueError(f"ssim_window={config.ssim_window}: must be an odd number of pixels")
-    for key in ("ssim_weight", "entropy_weight"):
-        if getattr(config, key) < 0:
-            raise ValueError(f"{key}={getattr(config, key)}: must be at least 0")
+    check_least(config, 0, "ssim_weight", "entropy_weight")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from vitlite.methods.base import Method, TrainingConfig, check_choice
+from vitlite.methods.base import Method, TrainingConfig, check_choice, check_least
 from vitlite.nn.augment import KINDS, augment
 from vitlite.nn.maps import SmoothUpsample
 
@@ -86,9 +86,7 @@ def check_channels(config):
 
 def check_encoder(config):
     """ValueError names what a ViT encoder of this config cannot be: keys image_size, patch, dim, depth, heads."""
-    for key in ("patch", "dim", "depth", "heads"):
-        if getattr(config, key) < 1:
-            raise ValueError(f"{key}={getattr(config, key)}: must be at least 1")
+    check_least(config, 1, "patch", "dim", "depth", "heads")
     if config.image_size % config.patch:
         raise ValueError(f"patch={config.patch}: does not divide image_size={config.image_size}")
     if config.image_size < 2 * config.patch:

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from vitlite import backbones
-from vitlite.methods.base import Method, TrainingConfig, check_choice
+from vitlite.methods.base import Method, TrainingConfig, check_choice, check_least
 from vitlite.nn.maps import SmoothUpsample
 from vitlite.nn.transformer import Block, init_transformer, sincos_positions
 
@@ -294,9 +294,7 @@ def check(config):
     }
     for key, allowed in choices.items():
         check_choice(config, key, allowed)
-    for key in ("patch", "dim", "encoder_depth", "decoder_depth", "heads", "feature_size", "image_size"):
-        if getattr(config, key) < 1:
-            raise ValueError(f"{key}={getattr(config, key)}: must be at least 1")
+    check_least(config, 1, "patch", "dim", "encoder_depth", "decoder_depth", "heads", "feature_size", "image_size")
     if config.feature_size % config.patch:
         raise ValueError(f"patch={config.patch}: does not divide feature_size={config.feature_size}")
     length = (config.feature_size // config.patch) ** 2

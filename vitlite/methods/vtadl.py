@@ -34,7 +34,7 @@ import torch
 from torch import nn
 
 from vitlite.kernels import ssim
-from vitlite.methods.base import Method, Stage, TrainingConfig, check_choice
+from vitlite.methods.base import Method, Stage, TrainingConfig, check_choice, check_least
 from vitlite.nn.augment import KINDS, augment
 from vitlite.nn.batch_norm import BatchNorm2d
 from vitlite.nn.maps import SmoothUpsample
@@ -228,12 +228,8 @@ def check(config):
     }
     for key, allowed in choices.items():
         check_choice(config, key, allowed)
-    for key in ("patch", "dim", "depth", "heads", "vector", "decoder_side", "gaussians"):
-        if getattr(config, key) < 1:
-            raise ValueError(f"{key}={getattr(config, key)}: must be at least 1")
-    for key in ("noise", "sigma", "mse_weight", "ssim_weight", "density_epochs"):
-        if not 0 <= getattr(config, key) < float("inf"):
-            raise ValueError(f"{key}={getattr(config, key)}: must be at least 0")
+    check_least(config, 1, "patch", "dim", "depth", "heads", "vector", "decoder_side", "gaussians")
+    check_least(config, 0, "noise", "sigma", "mse_weight", "ssim_weight", "density_epochs")
     for key in ("min_std", "mlp_ratio"):
         if not 0 < getattr(config, key) < float("inf"):
             raise ValueError(f"{key}={getattr(config, key)}: must be above 0")

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "../common/kind.h"
+#include "kind.h"
 
 namespace vitlite {
 
