@@ -124,11 +124,11 @@ def forward_blocks(width, values, dtype, queries):
     tf32 keeps both parts of the queries in registers, so that wide heads leave room for small tiles alone.
     """
     widest = power_of_two(max(width, values), 16)
-    wide = (16, 16, 4) if product_precision(dtype) == "tf32x3" else (64, 32, 8)
+    thrice = product_precision(dtype) == "tf32x3"
     own, other, warps = {
         8: (32, 16, 4) if widest <= 64 else (16, 16, 4),
-        4: (64, 32, 4) if widest <= 64 else wide,
-        2: (128, 64, 8) if widest <= 128 else (64, 32, 8),
+        4: (64, 16 if thrice else 32, 4) if widest <= 64 else (16, 16, 4) if thrice else (64, 32, 8),
+        2: (128, 64, 8) if widest <= 128 else (32, 32, 8),
     }[dtype.itemsize]
     few = power_of_two(queries, 16)
     if few < own:
@@ -140,10 +140,10 @@ def forward_blocks(width, values, dtype, queries):
 def backward_blocks(width, values, dtype):
     """Rows that a program owns and rows at a time of what it walks over, and the launch options."""
     widest = power_of_two(max(width, values), 16)
-    wide = (16, 16, 4) if product_precision(dtype) == "tf32x3" else (32, 16, 8)
+    thrice = product_precision(dtype) == "tf32x3"
     own, other, warps = {
         8: (16, 16, 4),
-        4: (64, 16, 8) if widest <= 64 else wide,
+        4: (32 if thrice else 64, 16, 8) if widest <= 64 else (16, 16, 4) if thrice else (32, 16, 8),
         2: (128, 64, 8) if widest <= 64 else (64, 32, 4) if widest <= 128 else (32, 32, 8),
     }[dtype.itemsize]
     stages = 1 if dtype == torch.float64 else 2

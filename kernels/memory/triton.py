@@ -131,14 +131,14 @@ def blocks(dtype, queries, count, channels, backward=False, swapped=False):
     With more columns the scores are computed less often; but too many spill registers, soonest where one product is
     three in tf32. ``swapped`` is for the kernel that owns items instead of queries.
     """
-    work, precision = accumulator(dtype), product_precision(dtype)
+    work, precision, narrow = accumulator(dtype), product_precision(dtype), channels <= 64
     if dtype == torch.float16 and backward:
         # Gradients of scores do not fit in float16. Its numbers are exact in tf32, which has float32's range.
         own, other, depth, widest, precision = 64, 32, 32, 128, "tf32"
     elif backward:
         own, other, depth, widest = {
             2: (64, 32, 64, 128),
-            4: (32, 32, 16 if swapped else 32, 128),
+            4: (32, 16 if narrow else 32, 16 if swapped and not narrow else 32, 128),
             8: (16, 16, 16, 64),
         }[dtype.itemsize]
     else:

@@ -191,6 +191,25 @@ def test_training_on_fewer_images(tiny_data, count):
     assert len({tuple(s.path for s in train) for train in others}) > 1
 
 
+def test_a_method_finishes_once_after_its_training(tiny_run, tmp_path, monkeypatch):
+    """With all training images, no dropout and no gradients; what it keeps is in the checkpoint."""
+    from vitlite.methods.sivt import SIVT
+
+    seen = []
+
+    def finish(method, batches):
+        seen.append((method.training, torch.is_grad_enabled(), sum(len(batch) for batch in batches)))
+        method.transformer.head.bias.fill_(7.0)
+
+    monkeypatch.setattr(SIVT, "finish", finish)
+    settings, run = load_settings(tiny_run), tmp_path / "run"
+    training.train(settings, run, device="cpu", quiet=True)
+    assert seen == [(False, False, 9)]
+    assert (load_checkpoint(run, "sivt")["model"]["transformer.head.bias"] == 7.0).all()
+    training.train(settings, run, device="cpu", quiet=True, resume=True)
+    assert len(seen) == 1
+
+
 def test_training_says_how_few_images_it_takes(tiny_run, tmp_path):
     settings = load_settings(tiny_run)
     few = replace(settings, config=replace(settings.config, train_images=2))

@@ -26,6 +26,7 @@ TINY = replace(
     vector=64,
     channels=(8, 8, 8, 8),
     density_epochs=0,
+    levels="none",
     gaussians=3,
     projection="shared",
     augment="none",
@@ -121,6 +122,21 @@ def test_what_the_likelihood_trains(trains):
     method.loss(torch.rand(2, 3, 64, 64))["nll"].backward()
     reached = {name.split(".")[0] for name, p in method.named_parameters() if p.grad is not None}
     assert reached == ({"mixture"} if trains == "mixture" else {"mixture", "encoder"})
+
+
+def test_likelihoods_are_compared_with_those_of_the_same_place():
+    method = make(levels="position", score="nll").eval()
+    good, images = torch.rand(6, 3, 64, 64), torch.rand(2, 3, 64, 64)
+    plain = make(score="nll").eval()
+    plain.load_state_dict(method.state_dict(), strict=False)
+    with torch.no_grad():
+        method.finish([good[:4], good[4:]])
+        every, these = (plain.unlikelihood(plain.encoder(2 * x - 1)) for x in (good, images))
+    expected = (these - every.mean(0)) / (every.var(0, correction=0).sqrt() + 1)
+    maps, scores = method.anomaly(images)
+    torch.testing.assert_close(scores, expected.amax((1, 2)), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(maps, method.to_map(expected), rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(maps, plain.anomaly(images)[0])
 
 
 def test_a_density_stage_of_its_own():

@@ -99,7 +99,7 @@ def _train(settings, run, device, team, *, resume, quiet, say):
     loop = Loop(method, settings, run, cache, len(indices), device, quiet, say, team)
     loop.fingerprint = fingerprint(dataset.root, [paths[i] for i in indices])
     if state is None:
-        method.fit(cache[i : min(i + 64, len(indices))].to(device) for i in range(0, len(indices), 64))
+        method.fit(loop.batches())
     else:
         loop.restore(state)
     loop.run_stages()
@@ -179,7 +179,16 @@ class Loop:
         while self.stage < len(stages):
             self.run_stage(stages[self.stage])
             self.stage, self.epoch, self.optimizer_state = self.stage + 1, 0, None
+            if self.stage == len(stages):
+                self.method.eval()
+                with torch.no_grad():
+                    self.method.finish(self.batches())
             self.save(None)
+
+    def batches(self, size=64):
+        """What ``frozen`` gave of all training images, in order."""
+        for first in range(0, self.count, size):
+            yield self.cache[first : min(first + size, self.count)].to(self.device)
 
     def run_stage(self, stage):
         steps = self.steps_per_epoch

@@ -103,6 +103,9 @@ class Method(nn.Module):
     def fit(self, batches):
         """Statistics of the training set, from an iterable of ``frozen`` outputs; called once before training."""
 
+    def finish(self, batches):
+        """Statistics of the trained network, from the same iterable; called once after training, in evaluation mode."""
+
     def loss(self, features):
         """``frozen`` outputs of a batch to a dict of scalar terms; ``"loss"`` is what is minimised."""
         raise NotImplementedError
