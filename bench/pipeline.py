@@ -37,7 +37,11 @@ def parse(args):
 def main(args=None):
     options = parse(args)
     from vitlite.data import open_dataset, synthesize
+    from vitlite.methods import method_class
 
+    names = [name.strip() for name in options.methods.split(",") if name.strip()]
+    for name in names:
+        method_class(name)  # a name that does not exist is said before anything is measured
     with tempfile.TemporaryDirectory() as folder:
         if not options.data:
             options.data = str(synthesize(Path(folder) / "synthetic", good=0, defects=0))
@@ -45,12 +49,12 @@ def main(args=None):
         print(f"{len(paths)} pictures of {Path(options.data).name}, preset {options.preset}; {surroundings(options)}\n")
         print(line("", "a training step", "of that", "scored, images/s", "", "", "decoded"))
         print(line("", "ms", "fetching", "from files", "from memory", "ratio", "alone"))
-        for name in options.methods.split(","):
-            method, settings = untrained(name.strip(), options)
+        for name in names:
+            method, settings = untrained(name, options)
             step, fetching = training(method, settings, paths, Path(folder), options)
             files, memory, decoding = scoring(method, paths, options)
             figures = (f"{step * 1e3:.1f}", f"{fetching:.2%}", f"{files:.1f}", f"{memory:.1f}", f"{files / memory:.2f}")
-            print(line(name.strip(), *figures, f"{decoding:.0f}"), flush=True)
+            print(line(name, *figures, f"{decoding:.0f}"), flush=True)
     return 0
 
 

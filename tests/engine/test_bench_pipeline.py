@@ -65,3 +65,11 @@ def test_wrong_numbers_end_with_2(option):
     with pytest.raises(SystemExit) as end:
         pipeline.parse([option, "0"])
     assert end.value.code == 2
+
+
+def test_a_method_that_does_not_exist_is_said_first(capsys):
+    from vitlite.errors import UserError
+
+    with pytest.raises(UserError, match="--method foo"):
+        pipeline.main(["--methods", "vtadl,foo"])
+    assert capsys.readouterr().out == ""

@@ -51,6 +51,8 @@ for setting, says in (
     ("weight_decay=nan", "--set weight_decay=nan: must be at least 0"),
     ("clip_norm=nan", "--set clip_norm=nan"),
     ("holdout=1", r"--set holdout=1\.0: must be at least 0 and below 1"),
+    ("train_images=-1", "--set train_images=-1: must be at least 0"),
+    ("beta2=1", r"--set beta2=1\.0: must be at least 0 and below 1"),
     ("precision=int3", "--set precision=int3: not one of"),
     ("heads=7", "--set .*heads"),
     ("patch=5", "--set .*patch"),
