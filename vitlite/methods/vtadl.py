@@ -19,10 +19,10 @@ What the text leaves open, and what was decided:
   where a fresh one gets on the finished features (image AUROC 0.64 and 0.97 on a synthetic gear). ``density_epochs``
   trains it after the rest, in a stage of its own; at 0, the paper's, all is trained together.
 - The likelihood of good patches differs from place to place: plain ones are far likelier than those with an edge, and a
-  defect on a plain one stays below a good edge. The paper's map is the likelihood as it is; trained for minutes, that is
-  near chance on MVTec's bottle, with patches a sixteenth or, as the paper's, an eighth of the picture wide (image AUROC
-  0.61 and 0.60). ``levels = "position"`` takes off the mean of the good training pictures at the same place and divides
-  by their deviation and one nat: 0.98 from the same network.
+  defect on a plain one stays below a good edge. The paper's map is the likelihood as it is; trained for minutes, that
+  is near chance on MVTec's bottle, with patches a sixteenth or, as the paper's, an eighth of the picture wide (image
+  AUROC 0.61 and 0.60). ``levels = "position"`` takes off the mean of the good training pictures at the same place and
+  divides by their deviation and one nat: 0.98 from the same network.
 - N(0, 0.2): 0.2 is the deviation. Noise far above the features' own deviations leaves x without information (the
   density is then that of y alone, with a diagonal covariance), noise far below them teaches nothing.
 - "Reshaped and projected into a reconstruction vector" (III) and "summed into a reconstruction vector" (Fig. 2): the
