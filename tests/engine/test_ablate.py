@@ -96,6 +96,8 @@ def test_table_stands_beside_the_papers(finished, tiny_data):
     assert text[1].split()[-3] == f"{100 * finished[1][0].mean['image_auroc']:.1f}"
     assert text[2].split()[-2] == "-"
     assert "Fig. 0" in text[-1]
+    plan = replace(plan_for(tiny_data), overrides=("steps=7", "lr=0.5"))
+    assert ", preset quick with steps=7 lr=0.5, seed" in table_text(TABLE, finished[1], plan)
 
 
 def test_finished_rows_are_not_trained_again(finished, tiny_data, tmp_path, monkeypatch):

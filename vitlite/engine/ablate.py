@@ -221,6 +221,7 @@ def table_text(table, outcomes, plan, categories=None):
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
     text = ["  ".join([a[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(a[1:], widths[1:]))]) for a in lines]
     models = "one model for each category" if plan.separate else "one model for all categories"
-    text.append(f"ours: {plan.data or 'synthetic'}, preset {plan.preset}, seed {plan.seed}, {models}")
+    changed = f" with {' '.join(plan.overrides)}" if plan.overrides else ""
+    text.append(f"ours: {plan.data or 'synthetic'}, preset {plan.preset}{changed}, seed {plan.seed}, {models}")
     text.append(f"paper: {table.source}; {table.about}")
     return "\n".join(text)
