@@ -85,7 +85,11 @@ def serve(operators, package, launchers="triton"):
 
 
 class _Lazy:
-    """A launcher whose file, and with it Triton, is imported at the first call."""
+    """A launcher whose file, and with it Triton, is imported at the first call.
+
+    Autocast does not reach into it: the dtypes are settled, and what it computes with torch's own operators is to have
+    them too.
+    """
 
     def __init__(self, package, module, name):
         self.package, self.module, self.name = package, module, name
@@ -94,7 +98,11 @@ class _Lazy:
     def __call__(self, *arguments):
         if self.launcher is None:
             self.launcher = getattr(importlib.import_module(f".{self.module}", self.package), self.name)
-        return self.launcher(*arguments)
+        device = arguments[0].device.type
+        if not torch.is_autocast_enabled(device):
+            return self.launcher(*arguments)
+        with torch.autocast(device, enabled=False):
+            return self.launcher(*arguments)
 
 
 def compute_type(dtype):

@@ -1,25 +1,23 @@
-"""Every operator on a GPU as programs use it: torch's operator checks, compile, autocast, streams, graphs, devices."""
+"""Every operator on a GPU as programs use it: torch's operator checks, compile, autocast, streams, graphs, devices.
+
+Rehearsed by test_triton_interpreter.py, see gpu_place.py.
+"""
 
 import pytest
 import torch
+from gpu_place import DEVICE, REHEARSAL, marks, only_on_a_gpu, sized
 
 from vitlite import kernels
 
-pytestmark = pytest.mark.gpu
+pytestmark = marks
 
 SHAPES = {
-    "ssim": [(2, 3, 40, 50), (2, 3, 40, 50)],
+    "ssim": [sized((2, 3, 40, 50), (1, 2, 2, 9))] * 2,
     "gmm_log_likelihood": [(20, 32), (20, 6), (20, 6, 32), (20, 6, 32)],
     "linear_gmm_log_likelihood": [(20, 16), (20, 12), (5, 16), (60, 16), (60, 16)],
     "memory_read": [(70, 32), (40, 32)],
-    "attention": [(2, 3, 65, 30)] * 3,
+    "attention": [sized((2, 3, 65, 30), (1, 2, 20, 30))] * 3,
 }
-
-
-@pytest.fixture(autouse=True)
-def _cuda():
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
 
 
 @pytest.fixture(params=SHAPES)
@@ -27,21 +25,26 @@ def operator(request):
     """(function of the tensors that gives one tensor, tensors on the GPU)."""
     op, function = request.param, getattr(kernels, request.param)
     generator = torch.Generator().manual_seed(0)
-    tensors = [torch.rand(shape, generator=generator) for shape in SHAPES[op]]
+    # Queries and keys on both sides of zero: the weights then differ, and their gradients are not what is left of
+    # terms that cancel.
+    draw = torch.randn if op == "attention" else torch.rand
+    tensors = [draw(size, generator=generator) for size in SHAPES[op]]
     if op == "gmm_log_likelihood":
         tensors[3] += 0.5
-    if op == "attention":
-        # The compiled kernels are torch's own; ours are asked for by name.
-        backend = "triton" if "triton" in kernels.backends(op)["available"] else "auto"
-        return lambda *a: function(*a, backend=backend), [t.cuda().requires_grad_() for t in tensors]
-    if op == "memory_read":
-        return lambda *a: function(*a)[0], [t.cuda().requires_grad_() for t in tensors]
-    return function, [t.cuda().requires_grad_() for t in tensors]
+    # The compiled kernels for attention are torch's own; ours are asked for by name.
+    ours = op == "attention" and "triton" in kernels.backends(op)["available"]
+    backend = "triton" if ours or REHEARSAL else "auto"
+
+    def call(*inputs):
+        value = function(*inputs, backend=backend)
+        return value[0] if op == "memory_read" else value
+
+    return call, [t.to(DEVICE).requires_grad_() for t in tensors]
 
 
 def results(function, tensors):
     value = function(*tensors)
-    return [value.detach(), *torch.autograd.grad(value.sum(), tensors)]
+    return [value.detach(), *torch.autograd.grad(value.square().sum(), tensors)]
 
 
 def same(ours, right, tolerance=1e-3):
@@ -55,16 +58,16 @@ def test_opcheck(op):
     reason = kernels.backends(op)["unavailable"].get("cuda")
     if reason:
         pytest.skip(reason)
-    tensors = [torch.rand(shape, device="cuda") + 0.2 for shape in SHAPES[op]]
+    tensors = [torch.rand(size, device=DEVICE) + 0.2 for size in SHAPES[op]]
     forward = getattr(torch.ops.vitlite, f"{op}_forward").default
     more = (11, 1.5, 1.0, True, 1) if op == "ssim" else ()
     torch.library.opcheck(forward, (*tensors, *more))
     backward = getattr(torch.ops.vitlite, f"{op}_backward").default
     if op == "ssim":
-        torch.library.opcheck(backward, (torch.ones((), device="cuda"), *tensors, *more, True, True))
+        torch.library.opcheck(backward, (torch.ones((), device=DEVICE), *tensors, *more, True, True))
     else:
         shares = forward(*tensors)[1]
-        grad = torch.ones(tensors[0].shape[0], device="cuda")
+        grad = torch.ones(tensors[0].shape[0], device=DEVICE)
         torch.library.opcheck(backward, (grad, *tensors, shares, True, True, True, True))
 
 
@@ -76,12 +79,13 @@ def test_compile(operator):
 
 def test_autocast(operator):
     function, tensors = operator
-    with torch.autocast("cuda", torch.bfloat16):
+    with torch.autocast(DEVICE.type, torch.bfloat16):
         value = function(*tensors)
-    grads = torch.autograd.grad(value.float().sum(), tensors)
+    grads = torch.autograd.grad(value.float().square().sum(), tensors)
     same([value.detach().float(), *grads], results(function, tensors), 4e-2)
 
 
+@only_on_a_gpu
 def test_streams(operator):
     """Work that is queued on another stream waits for what that stream has to do first."""
     function, tensors = operator
@@ -96,6 +100,7 @@ def test_streams(operator):
     same(found, right, 1e-5)
 
 
+@only_on_a_gpu
 def test_graphs(operator):
     """A captured graph gives the results for what its inputs hold when it is replayed."""
     function, tensors = operator
@@ -118,6 +123,7 @@ def test_graphs(operator):
     same(found, results(function, fresh), 1e-5)
 
 
+@only_on_a_gpu
 def test_the_current_device_need_not_be_that_of_the_tensors(operator):
     if torch.cuda.device_count() < 2:
         pytest.skip("one GPU")

@@ -1,10 +1,14 @@
-"""The Triton kernels compiled, on a GPU: against the oracles, and under everything torch does with an operator."""
+"""The Triton kernels compiled, on a GPU: against the oracles, and under everything torch does with an operator.
+
+Rehearsed by test_triton_interpreter.py, see gpu_place.py.
+"""
 
 import os
 
 import pytest
 import torch
 import triton_cases as cases
+from gpu_place import DEVICE, REHEARSAL, marks, only_on_a_gpu, sized
 
 from vitlite.kernels import attention, gmm_log_likelihood, linear_gmm_log_likelihood, memory_read, ssim
 from vitlite.kernels._triton import interpreted, recording
@@ -14,29 +18,25 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 pytest.importorskip("triton")
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
-    pytest.mark.skipif(interpreted(), reason="Triton interprets"),
-]
-CUDA = torch.device("cuda")
+pytestmark = [*marks, pytest.mark.skipif(interpreted() != REHEARSAL, reason="Triton interprets on the CPU only")]
 
 
 def rand(*shape, dtype=torch.float32, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    return torch.rand(shape, generator=generator, dtype=torch.float64).to(CUDA, dtype).requires_grad_()
+    return torch.rand(shape, generator=generator, dtype=torch.float64).to(DEVICE, dtype).requires_grad_()
 
 
 def normal(*shape, dtype=torch.float32, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(shape, generator=generator, dtype=torch.float64).to(CUDA, dtype).requires_grad_()
+    return torch.randn(shape, generator=generator, dtype=torch.float64).to(DEVICE, dtype).requires_grad_()
 
 
+IMAGES, TOKENS = sized((2, 3, 40, 33), (1, 2, 2, 9)), sized((2, 3, 50, 30), (1, 2, 20, 30))
 # Each operator as a function of tensors alone, and tensors for it.
 CALLS = {
     "attention": (
         lambda q, k, v, **b: attention(q, k, v, **b),
-        lambda dtype: [normal(2, 3, 50, 30, dtype=dtype, seed=i) for i in range(3)],
+        lambda dtype: [normal(*TOKENS, dtype=dtype, seed=i) for i in range(3)],
     ),
     "memory_read": (
         lambda z, items, **b: memory_read(z, items, threshold=0.0, **b)[0],
@@ -44,7 +44,7 @@ CALLS = {
     ),
     "ssim": (
         lambda x, y, **b: ssim(x, y, **b),
-        lambda dtype: [rand(2, 3, 40, 33, dtype=dtype), rand(2, 3, 40, 33, dtype=dtype, seed=1)],
+        lambda dtype: [rand(*IMAGES, dtype=dtype), rand(*IMAGES, dtype=dtype, seed=1)],
     ),
     "gmm_log_likelihood": (
         lambda y, logits, mean, raw, **b: gmm_log_likelihood(y, logits, mean, raw.abs() + 0.5, **b),
@@ -71,69 +71,99 @@ def assert_alike(found, right, tolerance):
 
 @pytest.mark.parametrize(("shape", "dtype"), cases.ATTENTION, ids=str)
 def test_attention(shape, dtype):
-    cases.check_attention(CUDA, shape, dtype)
+    cases.check_attention(DEVICE, shape, dtype)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize(
-    "shape", [(2, 3, 577, 577, 64, 64), (1, 2, 1025, 1025, 64, 64), (2, 2, 300, 200, 96, 80)], ids=str
+    "shape",
+    sized(
+        [(2, 3, 577, 577, 64, 64), (1, 2, 1025, 1025, 64, 64), (2, 2, 300, 200, 96, 80)],
+        [(1, 2, 97, 97, 64, 64), (1, 1, 80, 50, 96, 80)],
+    ),
+    ids=str,
 )
 def test_attention_of_many_tokens(shape, dtype):
-    cases.check_attention(CUDA, shape, dtype)
+    cases.check_attention(DEVICE, shape, dtype)
 
 
 def test_attention_under_every_circumstance():
-    cases.check_attention_with_large_scores(CUDA)
-    cases.check_attention_of_any_strides(CUDA)
+    cases.check_attention_with_large_scores(DEVICE)
+    cases.check_attention_of_any_strides(DEVICE)
+    with pytest.raises(ValueError, match=r"^q: heads of 300 are wider"):
+        attention(*[torch.rand(1, 1, 2, 300, device=DEVICE)] * 3, backend="triton")
 
 
 @pytest.mark.parametrize(("shape", "scale", "dtype", "options"), cases.MEMORY, ids=str)
 def test_memory(shape, scale, dtype, options):
-    cases.check_memory(CUDA, shape, scale, dtype, options)
+    cases.check_memory(DEVICE, shape, scale, dtype, options)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_memory_of_many_items(dtype):
-    cases.check_memory(CUDA, (300, 700, 768), 1.0, dtype, {"threshold": 0.0})
+    cases.check_memory(DEVICE, sized((300, 700, 768), (40, 70, 100)), 1.0, dtype, {"threshold": 0.0})
 
 
 def test_memory_under_every_circumstance():
-    cases.check_memory_that_is_all_shrunk(CUDA)
-    cases.check_memory_with_zero_rows(CUDA)
-    cases.check_memory_with_a_bad_row(CUDA)
+    cases.check_memory_that_is_all_shrunk(DEVICE)
+    cases.check_memory_with_zero_rows(DEVICE)
+    cases.check_memory_with_a_bad_row(DEVICE)
 
 
 @pytest.mark.parametrize(("shape", "window_size", "padding", "reduction", "dtype"), cases.SSIM, ids=str)
 def test_ssim(shape, window_size, padding, reduction, dtype):
-    cases.check_ssim(CUDA, shape, window_size, padding, reduction, dtype)
+    cases.check_ssim(DEVICE, shape, window_size, padding, reduction, dtype)
 
 
 @pytest.mark.parametrize("window_size", [11, 25])
 def test_ssim_of_large_images(window_size):
-    cases.check_ssim(CUDA, (2, 3, 150, 301), window_size, "same", "none", torch.float32)
+    cases.check_ssim(DEVICE, sized((2, 3, 150, 301), (1, 1, 3, 37)), window_size, "same", "none", torch.float32)
 
 
 def test_ssim_under_every_circumstance():
-    cases.check_ssim_of_any_strides(CUDA)
+    cases.check_ssim_of_any_strides(DEVICE)
+    with pytest.raises(ValueError, match=r"^window_size: 27 is more than"):
+        ssim(*[torch.rand(1, 1, 30, 30, device=DEVICE)] * 2, window_size=27, backend="triton")
 
 
 @pytest.mark.parametrize(("shape", "scale", "isotropic", "dtype"), cases.GMM, ids=str)
 def test_gmm(shape, scale, isotropic, dtype):
-    cases.check_gmm(CUDA, shape, scale, isotropic, dtype)
+    cases.check_gmm(DEVICE, shape, scale, isotropic, dtype)
 
 
 def test_gmm_under_every_circumstance():
-    cases.check_gmm_of_any_strides(CUDA)
+    cases.check_gmm_of_any_strides(DEVICE)
 
 
 @pytest.mark.parametrize(("shape", "scale", "biases", "chunk", "dtype"), cases.LINEAR, ids=str)
 def test_linear_gmm(shape, scale, biases, chunk, dtype):
-    cases.check_linear(CUDA, shape, scale, biases, chunk, dtype)
+    cases.check_linear(DEVICE, shape, scale, biases, chunk, dtype)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_linear_gmm_of_many_rows(dtype):
-    cases.check_linear(CUDA, (300, 9, 130, 200), 1.0, True, 0, dtype)
+    cases.check_linear(DEVICE, sized((300, 9, 130, 200), (70, 3, 40, 50)), 1.0, True, 0, dtype)
+
+
+def test_gradient_of_one_argument_alone():
+    z, items, *grads = cases.on(DEVICE, cases.test_memory.problem(7, 22, 9))
+    both = cases.test_memory.run(z, items, *grads, backend="triton")[2:]
+    for wanted in (0, 1):
+        inputs = [a.detach().requires_grad_(i == wanted) for i, a in enumerate((z, items))]
+        (alone,) = torch.autograd.grad(memory_read(*inputs, backend="triton"), inputs[wanted], grads)
+        torch.testing.assert_close(alone, both[wanted])
+    tensors, grad = cases.test_gmm_linear.problem(4, 3, 5, 6)
+    tensors, grad = cases.on(DEVICE, tensors), grad.to(DEVICE)
+    whole = cases.test_gmm_linear.run(tensors, grad, backend="triton")[1:]
+    for wanted, right in enumerate(whole):
+        inputs = [a.detach().requires_grad_(i == wanted) for i, a in enumerate(tensors)]
+        (alone,) = torch.autograd.grad(linear_gmm_log_likelihood(*inputs, backend="triton"), inputs[wanted], grad)
+        torch.testing.assert_close(alone, right)
+
+
+def test_second_derivatives():
+    q = torch.rand(1, 1, 3, 4, dtype=torch.float64).to(DEVICE).requires_grad_()
+    assert torch.autograd.gradgradcheck(lambda q: attention(q, q, q, backend="triton"), (q,), fast_mode=True)
 
 
 @every_operator
@@ -184,7 +214,7 @@ def test_compiles_to_one_graph(op, dynamic):
 def test_autocast(op, dtype):
     function, make = CALLS[op]
     tensors = make(torch.float32)
-    with torch.autocast("cuda", dtype=dtype):
+    with torch.autocast(DEVICE.type, dtype=dtype):
         found = function(*tensors, backend="triton")
     assert found.dtype == (dtype if op == "attention" else torch.float32)
     grads = torch.autograd.grad(found.float().square().sum(), tensors)
@@ -192,6 +222,7 @@ def test_autocast(op, dtype):
     assert_alike([found.detach(), *grads], value_and_gradients(function, tensors, backend="triton"), 0.05)
 
 
+@only_on_a_gpu
 @every_operator
 def test_cuda_graph_replays_on_new_numbers(op):
     function, make = CALLS[op]
@@ -212,6 +243,7 @@ def test_cuda_graph_replays_on_new_numbers(op):
     assert_alike(kept, value_and_gradients(function, tensors, backend="triton"), 1e-6)
 
 
+@only_on_a_gpu
 @every_operator
 def test_runs_on_the_current_stream(op):
     """Behind work on a side stream that has not ended, and without waiting for it."""
@@ -235,7 +267,7 @@ def test_same_bits_every_time(op):
     function, make = CALLS[op]
     tensors = make(torch.float32)
     first = value_and_gradients(function, tensors, backend="triton")
-    for _ in range(5):
+    for _ in range(sized(5, 1)):
         assert all(torch.equal(a, b) for a, b in zip(first, value_and_gradients(function, tensors, backend="triton")))
 
 
@@ -246,17 +278,18 @@ def test_auto_takes_a_fused_kernel(op):
     function, make = CALLS[op]
     from vitlite.kernels import backends
 
-    assert backends(op)["auto"]["cuda"] in ("cuda", "triton")
+    assert REHEARSAL or backends(op)["auto"]["cuda"] in ("cuda", "triton")
     tensors = make(torch.float32)
     assert_alike(value_and_gradients(function, tensors), value_and_gradients(function, tensors, backend="eager"), 1e-4)
 
 
+@only_on_a_gpu
 @pytest.mark.slow
 def test_more_elements_than_32_bits_count():
     rows, components, dims = 2**16 + 3, 64, 512  # 2^31 and some in each of mean and std
     if torch.cuda.mem_get_info()[0] < 20 * 2**30:
         pytest.skip("needs 20 GiB of GPU memory")
-    mean = torch.full((rows, components, dims), 0.25, device=CUDA, dtype=torch.bfloat16)
+    mean = torch.full((rows, components, dims), 0.25, device=DEVICE, dtype=torch.bfloat16)
     mean[-2:] = normal(2, components, dims, dtype=torch.bfloat16).detach()
     y, logits = rand(rows, dims, dtype=torch.bfloat16).detach(), rand(rows, components, dtype=torch.bfloat16).detach()
     found = gmm_log_likelihood(y, logits, mean, mean.abs() + 1, backend="triton")[-3:]
