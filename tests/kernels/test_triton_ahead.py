@@ -166,6 +166,20 @@ def test_compiles_for_each_architecture_without_spills(call, arguments, capabili
     assert_compiles(call, arguments, capability, report)
 
 
+@pytest.mark.parametrize(("call", "arguments"), named(QUICK))
+def test_triton_launches_what_was_compiled_ahead(call, arguments):
+    """At a launch Triton binds the arguments itself: to the types that are compiled for above, within all limits."""
+    with _triton.recording() as launches:
+        call(*arguments)
+    taken = ahead.launched(launches, 90)
+    assert len(taken) == len(launches)
+    for launch, (source, grid) in zip(launches, taken):
+        expected = ahead.source_of(launch)
+        assert source.signature == expected.signature
+        assert {k: v for k, v in source.attrs.items() if v} == expected.attrs
+        assert grid == (*launch.grid, 1, 1)[:3]
+
+
 def test_float32_products_follow_the_setting_of_torch():
     before = torch.backends.cuda.matmul.fp32_precision
     try:

@@ -1,5 +1,6 @@
 """Compiles recorded Triton launches for graphics processors that need not be here, and reads what they use."""
 
+import gc
 import re
 import subprocess
 import tempfile
@@ -20,8 +21,8 @@ NAMES = {
 }
 
 
-def compile_launch(launch, capability):
-    """The compiled kernel of a recorded launch, specialised as Triton would for these arguments."""
+def source_of(launch):
+    """The kernel of a recorded launch, specialised as Triton would for these arguments."""
     signature, constants, attributes = {}, {}, {}
     for index, parameter in enumerate(launch.kernel.params):
         name = parameter.name
@@ -41,8 +42,72 @@ def compile_launch(launch, capability):
             multiple = value % 16 == 0
         if multiple:
             attributes[index,] = [["tt.divisibility", 16]]
-    source = ASTSource(launch.kernel, signature, constants, attributes)
-    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=launch.options)
+    return ASTSource(launch.kernel, signature, constants, attributes)
+
+
+def compile_launch(launch, capability):
+    return triton.compile(source_of(launch), target=GPUTarget("cuda", capability, 32), options=launch.options)
+
+
+# Bytes of shared memory that a program may have.
+SHARED = {80: 166912, 90: 232448, 100: 232448}
+GRID = (2**31 - 1, 65535, 65535)
+
+
+class PretendedDriver:
+    """In the place of Triton's driver for CUDA: it has a GPU that takes every kernel and runs none.
+
+    Arguments are bound, specialised and compiled for by Triton itself, and its limits are checked, as at a real launch.
+    ``taken`` are the compiled kernels with their grids.
+    """
+
+    def __init__(self, capability):
+        self.target, self.taken, self.utils = GPUTarget("cuda", capability, 32), [], self
+
+    def get_current_target(self):
+        return self.target
+
+    def get_current_device(self):
+        return 0
+
+    def get_current_stream(self, device):
+        return 0
+
+    def get_device_properties(self, device):
+        return {"max_shared_mem": SHARED[self.target.arch]}
+
+    def load_binary(self, name, binary, shared, device):
+        return object(), 1, 32, 0, 1024  # module, function, registers, spills, most threads
+
+    def unload_module(self, module):
+        pass
+
+    def launcher_cls(self, source, metadata):
+        def launcher(x, y, z, stream, function, packed, launched, enter, leave, *arguments):
+            assert all(0 < size <= most for size, most in zip((x, y, z), GRID)), (source.name, x, y, z)
+            assert len(arguments) == len(source.signature)
+            self.taken.append((source, (x, y, z)))
+
+        return launcher
+
+
+def launched(launches, capability):
+    """[(source, grid)] of recorded launches, by Triton's own way of launching them."""
+    from triton.runtime.driver import driver
+
+    pretended = PretendedDriver(capability)
+    before = driver._active
+    driver.set_active(pretended)
+    try:
+        for launch in launches:
+            launch.kernel[launch.grid](**launch.arguments, **launch.constants, **launch.options)
+    finally:
+        # Kernels that were "loaded" are unloaded when they go, by the driver that is active then.
+        for launch in launches:
+            launch.kernel.device_caches.clear()
+        gc.collect()
+        driver._active = before
+    return pretended.taken
 
 
 def resources(compiled):
