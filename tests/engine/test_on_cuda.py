@@ -1,0 +1,154 @@
+"""``--device cuda`` for every command and method, on a GPU that is only pretended: no tensor is on the wrong device."""
+
+import contextlib
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pretend_cuda import REHEARSAL, pretended_cuda
+from tiny_settings import TINY
+
+from vitlite import kernels
+from vitlite.cli import main
+from vitlite.engine import train as training
+
+TESTS = Path(__file__).parents[1]
+SMALL = {"image_size": 32, "epochs": 2, "steps": 0, "sigma": 1, "batch_size": 4, "patch": 8, "dim": 16, "heads": 2}
+TRANSFORMER = {**SMALL, "depth": 1, "channels": "8,8,4,4,4", "augment": "affine"}
+METHODS = {
+    "sivt": TINY,
+    "anovit": TRANSFORMER,
+    "memca": {**TRANSFORMER, "items": 20},
+    "l2cae": {k: SMALL[k] for k in ("image_size", "epochs", "steps", "sigma", "batch_size")}
+    | {"window": 16, "stride": 8, "latent": 5, "augment": "affine"},
+    "vtadl": SMALL
+    | {"image_size": 64, "patch": 16, "depth": 1, "vector": 64, "channels": "8,8,8,8", "gaussians": 3}
+    | {"augment": "affine", "levels": "position", "density_epochs": 2, "precision": "auto"},
+    "isstad": SMALL | {"encoder_depth": 1, "decoder_dim": 16, "decoder_depth": 1, "decoder_heads": 2, "mae_epochs": 2},
+}
+every_method = pytest.mark.parametrize("name", METHODS)
+
+
+@pytest.fixture(autouse=True)
+def _ssim(monkeypatch):
+    """Triton's interpreter takes minutes for the pictures of a batch."""
+    if REHEARSAL:
+        from vitlite.kernels.ssim.op import BACKENDS
+
+        monkeypatch.setitem(BACKENDS["ssim"].choice, ("auto", "cuda"), "eager")
+
+
+def vitlite(*args):
+    """Runs a command; its exit code and what it said."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as end:
+        main([str(a) for a in args])
+    return end.value.code or 0, out.getvalue() + err.getvalue()
+
+
+def train(name, data, run, *more):
+    options = [part for key, value in METHODS[name].items() for part in ("--set", f"{key}={value}")]
+    return vitlite("train", "--method", name, "--data", data, "--out", run, "--device", "cuda", *options, *more)
+
+
+def right(answer):
+    code, text = answer
+    assert code == 0, text
+    return text
+
+
+@every_method
+def test_commands(name, tiny_data, tmp_path):
+    run = tmp_path / "run"
+    with pretended_cuda() as gpu:
+        assert "on cuda" in right(train(name, tiny_data, run))
+        right(vitlite("eval", run, "--device", "cuda", "--maps"))
+        right(vitlite("predict", run, tiny_data / "weave/test/missing", "--out", tmp_path / "p", "--device", "cuda"))
+        right(vitlite("calibrate", run, "--target-fpr", "0.2", "--device", "cuda"))
+        right(vitlite("report", run, "--device", "cuda"))
+        right(vitlite("export", run, "--format", "pt2", "--out", tmp_path / "model.pt2"))
+        assert gpu.moved > 20
+    results = json.loads((run / "results.json").read_text())
+    assert results["about"]["device"].startswith("cuda")
+    assert all(0 <= value <= 1 for value in results["mean"].values())
+    # What a GPU's run leaves is read on a machine without one.
+    right(vitlite("predict", run, tiny_data / "weave/test/missing", "--out", tmp_path / "q", "--device", "cpu"))
+
+
+@every_method
+def test_resume(name, tiny_data, tmp_path, monkeypatch):
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", 0)
+    step = training.Loop.train_step
+
+    def stop(self, *args):
+        if self.epoch == 1:
+            raise KeyboardInterrupt
+        return step(self, *args)
+
+    with pretended_cuda():
+        right(train(name, tiny_data, whole))
+        with monkeypatch.context() as patch:
+            patch.setattr(training.Loop, "train_step", stop)
+            assert train(name, tiny_data, run)[0] == 130
+        right(vitlite("train", "--resume", "--out", run, "--device", "cuda"))
+    one, other = (
+        torch.load(folder / "checkpoint.pt", weights_only=True, map_location="cpu")["model"] for folder in (run, whole)
+    )
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+@every_method
+def test_deterministic(name, tiny_data, tmp_path):
+    """Every method trains and scores with --deterministic on a GPU."""
+    with pretended_cuda():
+        right(train(name, tiny_data, tmp_path / "run", "--deterministic"))
+        right(vitlite("eval", tmp_path / "run", "--device", "cuda", "--deterministic"))
+
+
+def test_rehearsal():
+    """The commands once more with the Triton kernels, in the interpreter, and under autocast to bfloat16."""
+    pytest.importorskip("triton")
+    if REHEARSAL:
+        table = kernels.backends("memory_read")["auto"]
+        assert table["cuda"] == "triton"
+        return
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "VITLITE_REHEARSAL": "1"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(TESTS), *filter(None, [environment.get("PYTHONPATH")])])
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "pretend_cuda", "-p", "no:cacheprovider", __file__]
+    done = subprocess.run(
+        [*command, "-k", "commands or rehearsal"], capture_output=True, text=True, env=environment, cwd=TESTS.parent
+    )
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert f"{len(METHODS) + 1} passed" in done.stdout
+
+
+def test_what_the_pretended_device_refuses():
+    """The tests above can fail."""
+    layer = torch.nn.Linear(4, 3)
+    with pretended_cuda() as gpu:
+        layer.to("cuda")
+        x = torch.rand(2, 4, device="cuda")
+        assert layer(x).device == torch.device("cuda", 0)
+        assert layer(x).sum().backward() is None
+        assert layer.weight.grad.is_cuda
+        ones = torch.ones(2, 4)
+        for wrong in (lambda: layer(ones), lambda: x + ones, lambda: torch.where(x > 0, x, x.cpu())):
+            with pytest.raises(RuntimeError, match="same device"):
+                wrong()
+        for wrong in (lambda: x.numpy(), lambda: np.asarray(x)):
+            with pytest.raises(TypeError, match=r"Tensor\.cpu"):
+                wrong()
+        with pytest.raises(RuntimeError, match="generator"):
+            torch.rand(3, device="cuda", generator=torch.Generator())
+        assert (x + torch.tensor(1.0)).is_cuda  # a number goes along
+        assert not x.cpu().is_cuda
+        assert gpu.moved >= 3
+    assert not x.is_cuda
