@@ -106,16 +106,19 @@ def stage(title, run):
     print(f"\n== {title} ({run.left():.0f} s left)", flush=True)
 
 
-def has_gpu(run):
-    code = "import sys, torch; sys.exit(0 if torch.cuda.is_available() else 3)"
-    return run.command([sys.executable, "-c", code], 60, quiet=True)[0] == 0
+def find_gpu(run):
+    """The architecture of the GPU as setup.py wants it, such as "90", or None."""
+    code = "import torch; print('sm', *torch.cuda.get_device_capability(), sep='_')"
+    found = re.search(r"^sm_(\d+)_(\d+)$", run.command([sys.executable, "-c", code], 60, quiet=True)[1], re.MULTILINE)
+    return found and found[1] + found[2]
 
 
-def build(run):
-    """Whether both extensions are there; the package is installed from the clone."""
+def build(run, architecture):
+    """Whether both extensions are there; the package is installed from the clone, for this GPU alone."""
     stage("build", run)
     install = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps", "--no-build-isolation"]
-    code, text = run.command([*install, "-e", "."], BUILD, quiet=True, VITLITE_CUDA="1")
+    wish = {"VITLITE_CUDA": "1", "VITLITE_CUDA_ARCH": architecture}
+    code, text = run.command([*install, "-e", "."], BUILD, quiet=True, **wish)
     if code != 0:
         print(text[-3000:])
         return False
@@ -184,12 +187,13 @@ def main(argv=None):
     run = Run()
     if options.predict:
         return run.command([sys.executable, "-m", "vitlite.bench.gpu_ops", "--predict"], 120)[0]
-    if not has_gpu(run):
+    architecture = find_gpu(run)
+    if architecture is None:
         print(NO_GPU)
         return 2
     folder = Path(os.environ.get("OUT") or CLONE / "bench" / "results")
     folder.mkdir(parents=True, exist_ok=True)
-    complete = options.no_build or build(run)
+    complete = options.no_build or build(run, architecture)
     if not complete:
         print("the build is not complete: what is there is tested all the same")
     refused = test(run, folder if os.environ.get("OUT") else CLONE / "build")

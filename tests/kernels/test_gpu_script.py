@@ -5,10 +5,12 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from pretend_cuda import pretended_cuda
 
 from vitlite.bench import _gpu_cases, _gpu_small, gpu_ops, gpu_run
 
@@ -169,17 +171,47 @@ def test_predictions_take_the_slowest_ceiling():
             assert pace in ("bytes", "matrix products", "instructions")
 
 
-def test_contenders_that_are_wrong_or_fail_are_left_out(capsys):
-    def broken(x, y):
-        raise RuntimeError("out of luck")
-
+def small_ssim(dtype=torch.float32, **contenders):
+    """A small case whose first contender, "vitlite", is right."""
     case = _gpu_cases._op_ssim._case((1, 1, 16, 16), "same", "small")
     eager = case.contenders["eager"]
-    contenders = {"vitlite": eager, "twice": lambda x, y: 2 * eager(x, y), "broken": broken}
-    assert gpu_ops.right(case, contenders, "cpu") == {"vitlite": eager}
+    case = replace(case, contenders={"vitlite": eager, **{name: make(eager) for name, make in contenders.items()}})
+    return _gpu_cases.GpuCase(_gpu_cases.cast(case, dtype), dtype, compiled=False)
+
+
+def twice(eager):
+    return lambda x, y: 2 * eager(x, y)
+
+
+def broken(eager):
+    def fail(x, y):
+        raise RuntimeError("out of luck")
+
+    return fail
+
+
+def test_contenders_that_are_wrong_or_fail_are_left_out(capsys):
+    gpu_case = small_ssim(twice=twice, broken=broken)
+    functions, errors = gpu_ops.checked(gpu_case, gpu_case.case.contenders, "cpu")
+    assert list(functions) == list(errors) == ["vitlite"]
     printed = capsys.readouterr().out
     assert "twice is off by" in printed
     assert "broken failed, RuntimeError: ['out of luck']" in printed
+    ours_is_wrong = {"vitlite": gpu_case.case.contenders["twice"]}
+    for case in (gpu_case, replace(gpu_case, dtype=torch.bfloat16)):
+        assert gpu_ops.checked(case, ours_is_wrong, "cpu") == ({}, {})
+
+
+def test_what_eager_torch_loses_in_half_precision_is_said(capsys):
+    """It is what people run, and so it is timed, its error beside it."""
+    gpu_case = small_ssim(torch.bfloat16, twice=twice, broken=broken)
+    functions, errors = gpu_ops.checked(gpu_case, gpu_case.case.contenders, "cpu")
+    assert list(functions) == ["vitlite", "twice"]
+    assert errors["vitlite"] < 4e-2 < errors["twice"]
+    assert "timed all the same" in capsys.readouterr().out
+    rows = [{"contender": name, "error": error} for name, error in errors.items()]
+    gpu_ops.print_case(gpu_case, rows, {"copy": 1e12, "matrix": {}})
+    assert [("off by" in line) for line in capsys.readouterr().out.splitlines()[3:5]] == [False, True]
 
 
 class FakeClock:
@@ -208,6 +240,63 @@ def test_refused_and_wrong_operators_print_no_speed(monkeypatch, tmp_path, capsy
     options.seconds = 0
     assert gpu_ops.run(cases, {}, options) == 0
     assert "left out, the time is up" in capsys.readouterr().out
+
+
+class WallClockEvent:
+    """In the place of an event of the pretended GPU."""
+
+    def __init__(self, enable_timing):
+        assert enable_timing
+
+    def record(self):
+        self.at = time.perf_counter()
+
+    def synchronize(self):
+        pass
+
+    def elapsed_time(self, end):
+        return (end.at - self.at) * 1e3
+
+
+def test_a_whole_measurement_on_a_pretended_gpu(monkeypatch, tmp_path, capsys):
+    """Every operator, in the dtypes and with the bars of its first case, but small; the numbers mean nothing."""
+    small = [
+        _gpu_cases._op_ssim._case((1, 1, 16, 16), "same", "large"),
+        _gpu_cases._op_gmm._mixture_case(6, 5, 8, "large"),
+        _gpu_cases._op_memory._case(12, 20, 16, "large"),
+        _gpu_cases._op_gmm._head_case(6, 5, 8, 8, "large"),
+        _gpu_cases._op_attention._case((1, 2, 9, 8), "large"),
+    ]
+    cases = []
+    for case, first in zip(small, _gpu_cases.in_turn()):
+        assert case.op == first.case.op
+        cases.append(replace(first, case=_gpu_cases.cast(case, first.dtype), compiled=False))
+    for name, value in {
+        "Event": WallClockEvent,
+        "memory_allocated": lambda: 100,
+        "max_memory_allocated": lambda: 1100,
+        "reset_peak_memory_stats": lambda: None,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    for name, value in {"FLUSH_BYTES": 1 << 10, "COPIED": 1 << 12, "SQUARE": 32}.items():
+        monkeypatch.setattr(gpu_ops, name, value)
+    monkeypatch.setattr(gpu_ops.Clock.medians, "__defaults__", (0.05, 5))
+    file = tmp_path / "out.csv"
+    with pretended_cuda() as gpu:
+        code = gpu_ops.run(cases, {}, gpu_ops.parser().parse_args(["--csv", str(file)]))
+    assert code == 0
+    assert gpu.moved > 20
+    rows = list(csv.DictReader(file.open()))
+    assert {row["op"] for row in rows} == set(_gpu_cases.CASES)
+    ours = [row for row in rows if row["contender"] == "vitlite"]
+    assert len(ours) == len(cases)
+    for row in ours:
+        assert row["gpu"] == "pretended"
+        assert float(row["forward_seconds"]) > 0
+        assert float(row["both_bytes"]) == 1000
+        assert "pass" in row["bars"] or "short" in row["bars"]
+    printed = capsys.readouterr().out
+    assert "not taken" not in printed.replace("torch.compile: not taken", "")
 
 
 def test_half_precision_cases_keep_their_gradients():
