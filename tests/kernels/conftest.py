@@ -1,8 +1,16 @@
 """What the tests of all operators share."""
 
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
+CLONE = Path(__file__).parents[2]
 LEVELS = {"baseline": 0, "avx2": 1, "avx512": 2}
 
 
@@ -41,3 +49,30 @@ def level(request, compiled):
         pytest.skip(f"this processor has no {request.param}")
     yield request.param
     torch.ops.vitlite.isa_level(max(LEVELS.values()))
+
+
+@pytest.fixture
+def set_up(tmp_path):
+    """Builds a copy of the sources under an environment: (folder of the package, build information, what was said)."""
+    if not (CLONE / "setup.py").exists():
+        pytest.skip("not a clone")
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(CLONE / name, tmp_path)
+    ignored = shutil.ignore_patterns("*.so", "__pycache__", "_build_info.json")
+    for name in ("vitlite", "kernels", "cli", "bench", "csrc"):
+        shutil.copytree(CLONE / name, tmp_path / name, ignore=ignored)
+
+    def build(**environment):
+        done = subprocess.run(
+            [sys.executable, "setup.py", "-q", "build", "--build-base", "out", "--build-lib", "out/lib"],
+            cwd=tmp_path,
+            env={**os.environ, "VITLITE_NO_EXT": "", **environment},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        installed = tmp_path / "out" / "lib"
+        info = json.loads((installed / "vitlite" / "kernels" / "_build_info.json").read_text())
+        return installed, info, done.stderr
+
+    return build

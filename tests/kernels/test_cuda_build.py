@@ -5,7 +5,6 @@ ptxas says of registers, shared memory and spills stays in build/cuda-test/<arch
 """
 
 import importlib.util
-import json
 import os
 import re
 import shutil
@@ -172,30 +171,14 @@ def failing_nvcc(tmp_path):
 
 
 @pytest.mark.parametrize(("wish", "reason"), [("0", "VITLITE_CUDA=0"), ("1", "ssim.cu(3): error: no such thing")])
-def test_an_installation_goes_on_without_it_and_keeps_the_reason(tmp_path, failing_nvcc, wish, reason):
-    if not (CLONE / "setup.py").exists():
-        pytest.skip("not a clone")
-    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(CLONE / name, tmp_path)
-    ignored = shutil.ignore_patterns("*.so", "__pycache__", "_build_info.json")
-    for name in ("vitlite", "kernels", "cli", "bench", "csrc"):
-        shutil.copytree(CLONE / name, tmp_path / name, ignore=ignored)
+def test_an_installation_goes_on_without_it_and_keeps_the_reason(set_up, failing_nvcc, wish, reason):
     # Without a C++ compiler the library for the processor is not compiled either, which takes minutes.
-    environment = {"VITLITE_CUDA": wish, "CUDA_HOME": str(failing_nvcc.parents[1]), "CXX": "no-such-compiler"}
-    done = subprocess.run(
-        [sys.executable, "setup.py", "-q", "build", "--build-base", "out", "--build-lib", "out/lib"],
-        cwd=tmp_path,
-        env={**os.environ, "VITLITE_NO_EXT": "", **environment},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    info = json.loads((tmp_path / "out" / "lib" / "vitlite" / "kernels" / "_build_info.json").read_text())
+    installed, info, _ = set_up(VITLITE_CUDA=wish, CUDA_HOME=str(failing_nvcc.parents[1]), CXX="no-such-compiler")
     assert info["cuda"]["compiled"] is False
     assert reason in info["cuda"]["reason"]
     ask = "from vitlite.kernels import backends; print(backends('ssim')['unavailable']['cuda'])"
-    installed = {**os.environ, "PYTHONPATH": str(tmp_path / "out" / "lib")}
-    said = subprocess.check_output([sys.executable, "-c", ask], cwd=tmp_path / "out", env=installed, text=True)
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    said = subprocess.check_output([sys.executable, "-c", ask], cwd=installed, env=environment, text=True)
     assert said.startswith("_C_cuda is not built: ")
     assert reason in said
 
