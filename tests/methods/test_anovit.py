@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from method_checks import assert_trains_and_scores
 from scipy.ndimage import gaussian_filter
 
 from vitlite.methods import anovit
@@ -129,14 +130,7 @@ ABLATIONS = {
 
 @pytest.mark.parametrize("changes", ABLATIONS.values(), ids=ABLATIONS.keys())
 def test_ablations_train_and_score(changes):
-    method = make(**changes)
-    images = torch.rand(2, 3, 32, 32)
-    method.loss(images)["loss"].backward()
-    assert not [n for n, p in method.named_parameters() if p.grad is None]
-    maps, scores = method.eval().anomaly(images)
-    assert maps.shape == (2, 32, 32)
-    assert scores.shape == (2,)
-    assert torch.isfinite(maps).all()
+    assert_trains_and_scores(make(**changes))
 
 
 @pytest.mark.parametrize(

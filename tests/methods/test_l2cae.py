@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from method_checks import assert_trains_and_scores
 from scipy.ndimage import gaussian_filter
 from torch import nn
 
@@ -139,15 +140,7 @@ ABLATIONS = {
 
 @pytest.mark.parametrize("changes", ABLATIONS.values(), ids=ABLATIONS.keys())
 def test_ablations_train_and_score(changes):
-    method = make(**changes)
-    size = method.config.image_size
-    images = torch.rand(2, 3, size, size)
-    method.loss(images)["loss"].backward()
-    assert not [n for n, p in method.named_parameters() if p.grad is None]
-    maps, scores = method.eval().anomaly(images)
-    assert maps.shape == (2, size, size)
-    assert scores.shape == (2,)
-    assert torch.isfinite(maps).all()
+    assert_trains_and_scores(make(**changes))
 
 
 @pytest.mark.parametrize(
