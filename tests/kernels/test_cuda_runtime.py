@@ -8,14 +8,15 @@ import torch
 from gpu_place import DEVICE, REHEARSAL, marks, only_on_a_gpu, sized
 
 from vitlite import kernels
+from vitlite.bench import _gpu_small
 
 pytestmark = marks
 
 SHAPES = {
-    "ssim": [sized((2, 3, 40, 50), (1, 2, 2, 9))] * 2,
+    "ssim": [sized((2, 3, 40, 50), (1, 2, 4, 9))] * 2,
     "gmm_log_likelihood": [(20, 32), (20, 6), (20, 6, 32), (20, 6, 32)],
     "linear_gmm_log_likelihood": [(20, 16), (20, 12), (5, 16), (60, 16), (60, 16)],
-    "memory_read": [(70, 32), (40, 32)],
+    "memory_read": [sized((70, 32), (20, 32)), (40, 32)],
     "attention": [sized((2, 3, 65, 30), (1, 2, 20, 30))] * 3,
 }
 
@@ -35,8 +36,10 @@ def operator(request):
     ours = op == "attention" and "triton" in kernels.backends(op)["available"]
     backend = "triton" if ours or REHEARSAL else "auto"
 
+    options = {"window_size": sized(11, 3)} if op == "ssim" else {}
+
     def call(*inputs):
-        value = function(*inputs, backend=backend)
+        value = function(*inputs, backend=backend, **options)
         return value[0] if op == "memory_read" else value
 
     return call, [t.to(DEVICE).requires_grad_() for t in tensors]
@@ -132,3 +135,11 @@ def test_the_current_device_need_not_be_that_of_the_tensors(operator):
     there = [t.detach().to("cuda:1").requires_grad_() for t in tensors]
     same([a.to("cuda:0") for a in results(function, there)], right, 1e-5)
     assert torch.cuda.current_device() == 0
+
+
+@only_on_a_gpu
+def test_what_the_sanitizer_will_watch(capsys):
+    """It runs, and its kernels are compiled: under compute-sanitizer that would take most of the time."""
+    _gpu_small.run()
+    printed = capsys.readouterr().out
+    assert all(f"{op} triton" in printed for op in SHAPES)

@@ -31,7 +31,8 @@ def normal(*shape, dtype=torch.float32, seed=0):
     return torch.randn(shape, generator=generator, dtype=torch.float64).to(DEVICE, dtype).requires_grad_()
 
 
-IMAGES, TOKENS = sized((2, 3, 40, 33), (1, 2, 2, 9)), sized((2, 3, 50, 30), (1, 2, 20, 30))
+IMAGES, WINDOW = sized((2, 3, 40, 33), (1, 2, 4, 9)), sized(11, 3)
+TOKENS, ROWS = sized((2, 3, 50, 30), (1, 2, 20, 30)), sized((70, 48), (20, 24))
 # Each operator as a function of tensors alone, and tensors for it.
 CALLS = {
     "attention": (
@@ -40,10 +41,10 @@ CALLS = {
     ),
     "memory_read": (
         lambda z, items, **b: memory_read(z, items, threshold=0.0, **b)[0],
-        lambda dtype: [normal(70, 48, dtype=dtype), normal(33, 48, dtype=dtype, seed=1)],
+        lambda dtype: [normal(*ROWS, dtype=dtype), normal(33, ROWS[1], dtype=dtype, seed=1)],
     ),
     "ssim": (
-        lambda x, y, **b: ssim(x, y, **b),
+        lambda x, y, **b: ssim(x, y, window_size=WINDOW, **b),
         lambda dtype: [rand(*IMAGES, dtype=dtype), rand(*IMAGES, dtype=dtype, seed=1)],
     ),
     "gmm_log_likelihood": (
