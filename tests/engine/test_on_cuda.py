@@ -113,6 +113,11 @@ def test_deterministic(name, tiny_data, tmp_path):
         right(vitlite("eval", tmp_path / "run", "--device", "cuda", "--deterministic"))
 
 
+def test_doctor_names_the_device():
+    with pretended_cuda():
+        assert "device: cuda (pretended)" in right(vitlite("doctor"))
+
+
 def test_rehearsal():
     """The commands once more with the Triton kernels, in the interpreter, and under autocast to bfloat16."""
     pytest.importorskip("triton")
