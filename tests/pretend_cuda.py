@@ -61,7 +61,7 @@ class Storages:
         self.found = {}
 
     def __contains__(self, tensor):
-        return not tensor.is_sparse and tensor.untyped_storage()._cdata in self.found
+        return tensor.layout is torch.strided and tensor.untyped_storage()._cdata in self.found
 
     def add(self, tensor):
         storage = tensor.untyped_storage()

@@ -43,6 +43,8 @@ def _command(args, out, setup, setup_args):
     from vitlite.engine import train
 
     torch.set_num_threads(1)
+    # As where a user starts it; what a shell starts in the background, these tests for one, ignores Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     train.SECONDS_BETWEEN_CHECKPOINTS = 0
     if setup is not None:
         setup(*setup_args)
