@@ -6,16 +6,16 @@ tensors of one device, numpy reads none of a GPU's memory, a random generator se
 that have no deterministic form on CUDA refuse under ``use_deterministic_algorithms``. A program that passes here has no
 tensor left behind on the wrong device. What the numbers would be on a GPU, and how fast, is not known from it.
 
-With VITLITE_REHEARSAL=1, and as a plugin of pytest, which is imported before vitlite, torch seems to be built with CUDA
-and the GPU to be fast in bfloat16: with TRITON_INTERPRET=1 the Triton kernels then serve it, under autocast.
+In a rehearsal (see rehearsal.py), where this is a plugin of pytest that is imported before vitlite, torch seems to be
+built with CUDA and the GPU to be fast in bfloat16: the Triton kernels then serve it, under autocast.
 """
 
 import contextlib
 import functools
-import os
 from unittest import mock
 
 import torch
+from rehearsal import REHEARSAL
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -47,7 +47,6 @@ NOT_DETERMINISTIC = {
     "aten::upsample_bilinear2d_backward",
     "aten::upsample_linear1d_backward",
 }
-REHEARSAL = os.environ.get("VITLITE_REHEARSAL") == "1"
 if REHEARSAL:
     torch.version.cuda = "13.0"
 _real_device = torch.Tensor.device

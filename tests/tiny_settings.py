@@ -14,4 +14,20 @@ TINY = {
     "sigma": 1,
     "lr": 0.001,
 }
-TINY_OPTIONS = [part for key, value in TINY.items() for part in ("--set", f"{key}={value}")]
+
+
+def options_of(settings, prefix=""):
+    """The settings as a command takes them."""
+    return [part for key, value in settings.items() for part in ("--set", f"{prefix}{key}={value}")]
+
+
+TINY_OPTIONS = options_of(TINY)
+
+# The methods that reconstruct, of 32x32 pictures.
+SHARED = {"image_size": 32, "epochs": 3, "sigma": 1, "batch_size": 4}
+TRANSFORMER = {"patch": 8, "dim": 16, "depth": 1, "heads": 2, "channels": "8,8,4,4,4", "augment": "affine"}
+RECONSTRUCTION = {
+    "anovit": {**SHARED, **TRANSFORMER},
+    "memca": {**SHARED, **TRANSFORMER, "items": 20},
+    "l2cae": {**SHARED, "window": 16, "stride": 8, "latent": 5, "augment": "affine"},
+}

@@ -1,20 +1,8 @@
 """vitlite ablate as a person types it."""
 
-import contextlib
-import io
-
 import pytest
+from commands import outcome as vitlite
 from tiny_settings import TINY_OPTIONS
-
-from vitlite.cli import main
-
-
-def vitlite(*args):
-    """Exit code, standard output and standard error of a command in this process."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as end:
-        main([str(a) for a in args])
-    return end.value.code or 0, out.getvalue(), err.getvalue()
 
 
 def test_a_table(tiny_data, tmp_path):

@@ -1,26 +1,16 @@
 """``vitlite calibrate``, and what predict and eval do with it and with --maps."""
 
-import contextlib
 import csv
-import io
 import json
 import shutil
 
 import numpy as np
 import pytest
+from commands import vitlite
 from PIL import Image
 
-from vitlite.cli import main
 from vitlite.metrics.maps_io import read_map
 from vitlite.metrics.results import KEYS
-
-
-def vitlite(*args, code=0):
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as end:
-        main([str(a) for a in args])
-    assert (end.value.code or 0) == code, out.getvalue() + err.getvalue()
-    return out.getvalue(), err.getvalue()
 
 
 def refused(*args):

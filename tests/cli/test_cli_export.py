@@ -1,7 +1,5 @@
 """vitlite export as a person types it: what is written, what is refused, and that nothing is left behind then."""
 
-import contextlib
-import io
 import json
 import shutil
 import sys
@@ -9,21 +7,12 @@ import sys
 import numpy as np
 import pytest
 import torch
+from commands import vitlite
 from PIL import Image
 
-from vitlite.cli import main
 from vitlite.data import read_image, resize_image
 from vitlite.engine.detector import Detector
 from vitlite.export import program
-
-
-def vitlite(*args, code=0):
-    """Run a command in this process; its standard output and error."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as end:
-        main([str(a) for a in args])
-    assert (end.value.code or 0) == code, out.getvalue() + err.getvalue()
-    return out.getvalue(), err.getvalue()
 
 
 def refused(*args, says):

@@ -1,8 +1,6 @@
 """train, eval, predict and doctor as a person types them, with right and wrong input."""
 
-import contextlib
 import csv
-import io
 import json
 import os
 import shutil
@@ -12,10 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from commands import vitlite as run_command
 from PIL import Image
 from tiny_settings import TINY_OPTIONS
 
-from vitlite.cli import COMMANDS, main
+from vitlite.cli import COMMANDS
 
 KEYS = ["image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "pixel_f1_max", "aupro_30", "aupro_05"]
 
@@ -27,12 +26,8 @@ class Result:
 
 
 def vitlite(*args, code=0):
-    """Run a command in this process (a new one would import torch anew each time)."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as end:
-        main([str(a) for a in args])
-    result = Result(out.getvalue(), err.getvalue())
-    assert (end.value.code or 0) == code, result.stdout + result.stderr
+    """Runs a command."""
+    result = Result(*run_command(*args, code=code))
     assert "Traceback" not in result.stderr
     return result
 

@@ -6,13 +6,13 @@ import shutil
 
 import pytest
 import torch
-from tiny_settings import TINY
+from tiny_settings import TINY, options_of
 
 from vitlite.bench import methods as bench
 from vitlite.errors import UserError
 from vitlite.methods.sivt import SIVT
 
-SETTINGS = [part for key, value in TINY.items() for part in ("--set", f"sivt:{key}={value}")]
+SETTINGS = options_of(TINY, "sivt:")
 
 
 def arguments(data, out, *more):

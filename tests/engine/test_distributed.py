@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_settings import TINY_OPTIONS
+from tiny_settings import TINY_OPTIONS, options_of
 
 from vitlite.engine import train as training
 from vitlite.engine.distributed import Team
@@ -38,7 +38,7 @@ def test_one_process_needs_no_sum():
 # Without the memory, whose shrinkage makes a jump of a rounding error at its threshold.
 MEMCA = {"image_size": 32, "patch": 8, "dim": 16, "depth": 1, "heads": 2, "memory": "false", "augment": "none"}
 MEMCA |= {"schedule": "constant", "warmup_epochs": 0, "lr": 0.00001}  # steps at which Adam does not magnify rounding
-OPTIONS = {"sivt": TINY_OPTIONS, "memca": [part for k, v in MEMCA.items() for part in ("--set", f"{k}={v}")]}
+OPTIONS = {"sivt": TINY_OPTIONS, "memca": options_of(MEMCA)}
 
 
 @pytest.mark.parametrize("method", OPTIONS)

@@ -1,32 +1,22 @@
 """``--device cuda`` for every command and method, on a GPU that is only pretended: no tensor is on the wrong device."""
 
-import contextlib
-import io
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from pretend_cuda import REHEARSAL, pretended_cuda
-from tiny_settings import TINY
+from commands import vitlite
+from pretend_cuda import pretended_cuda
+from rehearsal import REHEARSAL, rehearse
+from tiny_settings import RECONSTRUCTION, SHARED, TINY, options_of
 
 from vitlite import kernels
-from vitlite.cli import main
 from vitlite.engine import train as training
 
-TESTS = Path(__file__).parents[1]
-SMALL = {"image_size": 32, "epochs": 2, "steps": 0, "sigma": 1, "batch_size": 4, "patch": 8, "dim": 16, "heads": 2}
-TRANSFORMER = {**SMALL, "depth": 1, "channels": "8,8,4,4,4", "augment": "affine"}
+SMALL = {**SHARED, "epochs": 2, "steps": 0, "patch": 8, "dim": 16, "heads": 2}
 METHODS = {
     "sivt": TINY,
-    "anovit": TRANSFORMER,
-    "memca": {**TRANSFORMER, "items": 20},
-    "l2cae": {k: SMALL[k] for k in ("image_size", "epochs", "steps", "sigma", "batch_size")}
-    | {"window": 16, "stride": 8, "latent": 5, "augment": "affine"},
+    **{name: {**settings, "epochs": 2} for name, settings in RECONSTRUCTION.items()},
     "vtadl": SMALL
     | {"image_size": 64, "patch": 16, "depth": 1, "vector": 64, "channels": "8,8,8,8", "gaussians": 3}
     | {"augment": "affine", "levels": "position", "density_epochs": 2, "precision": "auto"},
@@ -44,41 +34,27 @@ def _ssim(monkeypatch):
         monkeypatch.setitem(BACKENDS["ssim"].choice, ("auto", "cuda"), "eager")
 
 
-def vitlite(*args):
-    """Runs a command; its exit code and what it said."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as end:
-        main([str(a) for a in args])
-    return end.value.code or 0, out.getvalue() + err.getvalue()
-
-
-def train(name, data, run, *more):
-    options = [part for key, value in METHODS[name].items() for part in ("--set", f"{key}={value}")]
-    return vitlite("train", "--method", name, "--data", data, "--out", run, "--device", "cuda", *options, *more)
-
-
-def right(answer):
-    code, text = answer
-    assert code == 0, text
-    return text
+def train(name, data, run, *more, code=0):
+    options = [*options_of(METHODS[name]), "--device", "cuda", *more]
+    return vitlite("train", "--method", name, "--data", data, "--out", run, *options, code=code)
 
 
 @every_method
 def test_commands(name, tiny_data, tmp_path):
     run = tmp_path / "run"
     with pretended_cuda() as gpu:
-        assert "on cuda" in right(train(name, tiny_data, run))
-        right(vitlite("eval", run, "--device", "cuda", "--maps"))
-        right(vitlite("predict", run, tiny_data / "weave/test/missing", "--out", tmp_path / "p", "--device", "cuda"))
-        right(vitlite("calibrate", run, "--target-fpr", "0.2", "--device", "cuda"))
-        right(vitlite("report", run, "--device", "cuda"))
-        right(vitlite("export", run, "--format", "pt2", "--out", tmp_path / "model.pt2"))
+        assert "on cuda" in "".join(train(name, tiny_data, run))
+        vitlite("eval", run, "--device", "cuda", "--maps")
+        vitlite("predict", run, tiny_data / "weave/test/missing", "--out", tmp_path / "p", "--device", "cuda")
+        vitlite("calibrate", run, "--target-fpr", "0.2", "--device", "cuda")
+        vitlite("report", run, "--device", "cuda")
+        vitlite("export", run, "--format", "pt2", "--out", tmp_path / "model.pt2")
         assert gpu.moved > 20
     results = json.loads((run / "results.json").read_text())
     assert results["about"]["device"].startswith("cuda")
     assert all(0 <= value <= 1 for value in results["mean"].values())
     # What a GPU's run leaves is read on a machine without one.
-    right(vitlite("predict", run, tiny_data / "weave/test/missing", "--out", tmp_path / "q", "--device", "cpu"))
+    vitlite("predict", run, tiny_data / "weave/test/missing", "--out", tmp_path / "q", "--device", "cpu")
 
 
 @every_method
@@ -93,11 +69,11 @@ def test_resume(name, tiny_data, tmp_path, monkeypatch):
         return step(self, *args)
 
     with pretended_cuda():
-        right(train(name, tiny_data, whole))
+        train(name, tiny_data, whole)
         with monkeypatch.context() as patch:
             patch.setattr(training.Loop, "train_step", stop)
-            assert train(name, tiny_data, run)[0] == 130
-        right(vitlite("train", "--resume", "--out", run, "--device", "cuda"))
+            train(name, tiny_data, run, code=130)
+        vitlite("train", "--resume", "--out", run, "--device", "cuda")
     one, other = (
         torch.load(folder / "checkpoint.pt", weights_only=True, map_location="cpu")["model"] for folder in (run, whole)
     )
@@ -109,13 +85,13 @@ def test_resume(name, tiny_data, tmp_path, monkeypatch):
 def test_deterministic(name, tiny_data, tmp_path):
     """Every method trains and scores with --deterministic on a GPU."""
     with pretended_cuda():
-        right(train(name, tiny_data, tmp_path / "run", "--deterministic"))
-        right(vitlite("eval", tmp_path / "run", "--device", "cuda", "--deterministic"))
+        train(name, tiny_data, tmp_path / "run", "--deterministic")
+        vitlite("eval", tmp_path / "run", "--device", "cuda", "--deterministic")
 
 
 def test_doctor_names_the_device():
     with pretended_cuda():
-        assert "device: cuda (pretended)" in right(vitlite("doctor"))
+        assert "device: cuda (pretended)" in vitlite("doctor")[0]
 
 
 def test_rehearsal():
@@ -125,14 +101,8 @@ def test_rehearsal():
         table = kernels.backends("memory_read")["auto"]
         assert table["cuda"] == "triton"
         return
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "VITLITE_REHEARSAL": "1"}
-    environment["PYTHONPATH"] = os.pathsep.join([str(TESTS), *filter(None, [environment.get("PYTHONPATH")])])
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "pretend_cuda", "-p", "no:cacheprovider", __file__]
-    done = subprocess.run(
-        [*command, "-k", "commands or rehearsal"], capture_output=True, text=True, env=environment, cwd=TESTS.parent
-    )
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-    assert f"{len(METHODS) + 1} passed" in done.stdout
+    printed = rehearse("pretend_cuda", "-k", "commands or rehearsal", __file__)
+    assert f"{len(METHODS) + 1} passed" in printed
 
 
 def test_what_the_pretended_device_refuses():

@@ -1,16 +1,14 @@
 """Where the tests that are meant for a GPU run: there, or as a rehearsal on the processor.
 
-With VITLITE_REHEARSAL=1 and TRITON_INTERPRET=1 they run on CPU tensors in Triton's interpreter, so that what such a
+In a rehearsal (see rehearsal.py) they run on CPU tensors in Triton's interpreter, so that what such a
 test asks, and the tolerances that it sets, are known to be right before there is a GPU. ``only_on_a_gpu`` marks what
 the processor has no counterpart of: streams, graphs, several devices.
 """
 
-import os
-
 import pytest
 import torch
+from rehearsal import REHEARSAL
 
-REHEARSAL = os.environ.get("VITLITE_REHEARSAL") == "1"
 DEVICE = torch.device("cpu" if REHEARSAL else "cuda")
 NO_DEVICE = not REHEARSAL and not torch.cuda.is_available()
 

@@ -16,6 +16,7 @@ import numpy as np
 from triton.language import float32
 from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
+ERROR = 2.0**-22
 # What was rounded, and how often: a test can tell from it that this file did something.
 used = Counter()
 
@@ -67,8 +68,8 @@ def noise(x):
     return (bits >> np.uint32(8)).astype(np.float64) / 2.0**23 - 1
 
 
-def with_error(name, size):
-    """Makes a method of the interpreter err by up to ``size``, relatively, for float32."""
+def with_error(name):
+    """Makes a method of the interpreter err by up to ``ERROR``, relatively, for float32."""
     exact = getattr(InterpreterBuilder, name)
 
     def coarse(self, *arguments):
@@ -77,7 +78,7 @@ def with_error(name, size):
             return found
         used[name] += 1
         with np.errstate(all="ignore"):
-            data = (found.data * (1 + size * noise(found.data))).astype(np.float32)
+            data = (found.data * (1 + ERROR * noise(found.data))).astype(np.float32)
         # What a GPU gets exactly: exp2(0) is 1, log(1) is 0, and infinities and zeros stay.
         kept = ~np.isfinite(found.data) | (found.data == 0) | (found.data == 1)
         return TensorHandle(np.where(kept, found.data, data), found.dtype)
@@ -99,7 +100,7 @@ def coarse_dot(self, a, b, d, precision, imprecise):
 def pytest_configure(config):
     InterpreterBuilder.create_dot = coarse_dot
     for name in ("exp", "exp2", "log", "log2", "rsqrt", "fdiv", "sqrt"):
-        with_error(f"create_{name}", 2.0**-22)
+        with_error(f"create_{name}")
 
 
 def pytest_terminal_summary(terminalreporter):

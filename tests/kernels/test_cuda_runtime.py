@@ -5,7 +5,8 @@ Rehearsed by test_triton_interpreter.py, see gpu_place.py.
 
 import pytest
 import torch
-from gpu_place import DEVICE, REHEARSAL, marks, only_on_a_gpu, sized
+from gpu_place import DEVICE, marks, only_on_a_gpu, sized
+from rehearsal import REHEARSAL
 
 from vitlite import kernels
 from vitlite.bench import _gpu_small

@@ -8,7 +8,8 @@ import os
 import pytest
 import torch
 import triton_cases as cases
-from gpu_place import DEVICE, REHEARSAL, marks, only_on_a_gpu, sized
+from gpu_place import DEVICE, marks, only_on_a_gpu, sized
+from rehearsal import REHEARSAL
 
 from vitlite.kernels import attention, gmm_log_likelihood, linear_gmm_log_likelihood, memory_read, ssim
 from vitlite.kernels._triton import interpreted, recording

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter
+from tiny_settings import options_of
 from torch.nn import functional as F
 
 from vitlite.cli import main
@@ -38,7 +39,7 @@ TINY = {
     "freeze_encoder": True,
     "augment": "none",
 }
-OPTIONS = [part for key, value in TINY.items() for part in ("--set", f"{key}={value}")]
+OPTIONS = options_of(TINY)
 
 
 def tiny(seed=0, **changes):

@@ -1,46 +1,29 @@
 """The reconstruction methods through the commands: train, resume, eval, predict, calibrate, export."""
 
-import contextlib
-import io
 import json
 import shutil
 
 import numpy as np
 import pytest
 import torch
+from commands import vitlite
+from tiny_settings import RECONSTRUCTION, options_of
 
-from vitlite.cli import main
 from vitlite.data.loading import pixel_batches
 from vitlite.engine import train as training
 from vitlite.engine.checkpoint import load_checkpoint
 from vitlite.engine.detector import Detector
 from vitlite.engine.settings import load_settings
 
-SHARED = {"image_size": 32, "epochs": 3, "sigma": 1, "batch_size": 4}
-TRANSFORMER = {"patch": 8, "dim": 16, "depth": 1, "heads": 2, "channels": "8,8,4,4,4", "augment": "affine"}
-TINY = {
-    "anovit": {**SHARED, **TRANSFORMER},
-    "memca": {**SHARED, **TRANSFORMER, "items": 20},
-    "l2cae": {**SHARED, "window": 16, "stride": 8, "latent": 5, "augment": "affine"},
-}
-METHODS = list(TINY)
-
-
-def vitlite(*args):
-    """Run a command in this process; its standard output."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as end:
-        main([str(a) for a in args])
-    assert not end.value.code, out.getvalue() + err.getvalue()
-    return out.getvalue()
+METHODS = list(RECONSTRUCTION)
 
 
 @pytest.fixture(scope="module")
 def runs(tiny_data, tmp_path_factory):
     """A finished run of every method, trained by the command."""
     folder = tmp_path_factory.mktemp("reconstruction")
-    for name, settings in TINY.items():
-        options = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+    for name, settings in RECONSTRUCTION.items():
+        options = options_of(settings)
         vitlite("train", "--method", name, "--data", tiny_data, "--out", folder / name, *options, "--device", "cpu")
     return folder
 

@@ -1,9 +1,7 @@
 """Everything a user can get wrong that we could think of: the documented exit code, one line, nothing half-written."""
 
-import contextlib
 import fnmatch
 import hashlib
-import io
 import re
 import shutil
 import subprocess
@@ -14,8 +12,7 @@ from bad_case import Place
 from bad_options import OPTIONS, refuse_all, wrong_calls
 from bad_pictures import FOLDERS, MAPS, PICTURES
 from bad_runs import CALIBRATIONS, CHECKPOINTS, CONFIGS, EXPORTS
-
-from vitlite.cli import main
+from commands import outcome
 
 TABLES = {
     "pictures": PICTURES,
@@ -51,11 +48,7 @@ def tree(folder):
 
 
 def run_here(args):
-    """(exit code, stdout, stderr) of a command in this process."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as end:
-        main(args)
-    return end.value.code or 0, out.getvalue(), err.getvalue()
+    return outcome(*args)
 
 
 def run_outside(args):
