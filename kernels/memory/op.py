@@ -96,8 +96,8 @@ def memory_read(z, items, *, threshold=None, eps=1e-12, backend="auto"):
         threshold: t, at least 0; None is 1 / N.
         eps: above 0, in the shrinkage and as the least sum of weights to divide by.
         backend: "auto", "cpp" (compiled, CPU; holds a block of the (T, N) weights, and where a gradient is wanted and
-            T N is at most 2^24 all of them), "triton" (CUDA; holds none of them) or "eager" (holds several (T, N)
-            matrices).
+            T N is at most 2^24 all of them), "triton" (CUDA; holds 2^23 of them at most, or those of 16 queries) or
+            "eager" (holds several (T, N) matrices).
 
     Returns:
         output (T, C) and entropy (T,), the entropy between 0 and log N, in the wider dtype of the arguments; computed

@@ -1,20 +1,25 @@
-"""Reading from a memory in Triton, the launchers: block shapes, shares of the work, and room for the results."""
+"""Reading from a memory in Triton, the launchers: how many queries at a time, block shapes, room for what they find."""
 
 import torch
 import triton.language as tl
 
-from .._triton import accumulator, ceil_div, compute_type, launch, pieces, power_of_two, product_precision
+from .._triton import accumulator, ceil_div, compute_type, launch, power_of_two, product_precision
 from .triton_kernels import (
-    memory_grad_items_kernel,
-    memory_grad_z_kernel,
+    memory_grad_kernel,
     memory_norms_kernel,
     memory_powers_kernel,
     memory_read_kernel,
-    memory_sums_kernel,
+    memory_score_grads_kernel,
+    memory_scores_kernel,
 )
 
-# Programs of the passes that only add up: a few for each multiprocessor of the largest chips.
-PROGRAMS = 512
+# Numbers that are held between the first pass over the items and the second, whatever the number of queries. In float32
+# they are 32 MiB, which stays in the cache of an H100.
+ROOM = 1 << 23
+# With fewer programs than this an H100 has multiprocessors without work.
+PROGRAMS = 132
+# Queries of a program that turns scores into their gradients.
+ROWS = 16
 
 
 def memory_read_forward(z, items, threshold, eps, save):
@@ -26,84 +31,109 @@ def memory_read_forward(z, items, threshold, eps, save):
     output = z.new_empty((queries, channels), dtype=compute)
     entropy = z.new_empty((queries,), dtype=compute)
     kept = z.new_empty((2, queries), dtype=compute)
-    if queries == 0:
-        return output, entropy, kept
-    shapes, options = blocks(z.dtype, queries, count, channels)
-    common = {"z": z, "items": items, "z_norms": _norms(z), "item_norms": _norms(items)}
-    sizes = {"queries": queries, "count": count, "channels": channels}
-    tiles = ceil_div(queries, shapes["BT"])
-    splits, share = split(count, shapes["BN"], tiles)
-    sums = z.new_empty((splits, queries), dtype=compute)
-    launch(
-        memory_powers_kernel,
-        (tiles, splits),
-        {**common, "sums": sums, **sizes, "share": share},
-        **{name: shapes[name] for name in ("BT", "BN", "BK", "WORK", "PRECISION", "ACC")},
-        **options,
-    )
-    results = {"sums": sums, "out": output, "entropies": entropy, "inverses": kept[0], "totals": kept[1]}
-    launch(
-        memory_read_kernel,
-        (tiles, ceil_div(channels, shapes["W"])),
-        {**common, **results, "splits": splits, **sizes, "threshold": threshold, "eps": eps},
-        **shapes,
-        **options,
-    )
+    norms, item_norms, types = _norms(z), _norms(items), types_of(z.dtype)
+    most = at_a_time(queries, count, ROOM)
+    shapes, options = product_blocks(most, count, channels, types)
+    splits = ceil_div(count, shapes["BN"])
+    between = {"powers": z.new_empty((most, count), dtype=compute), "sums": z.new_empty((splits, most), dtype=compute)}
+    for own in slabs(queries, most):
+        slab = {"z": z[own], "items": items, "z_norms": norms[own], "item_norms": item_norms}
+        grid = (ceil_div(slab["z"].shape[0], shapes["BM"]) * splits,)
+        launch(memory_powers_kernel, grid, {**slab, **between, **_sizes(slab)}, **shapes, **types, **options)
+        results = {"out": output[own], "entropies": entropy[own], "inverses": kept[0, own], "totals": kept[1, own]}
+        numbers = {"splits": splits, "threshold": threshold, "eps": eps}
+        _read({"items": items, **between, **results, **_sizes(slab), **numbers}, types)
     return output, entropy, kept
+
+
+def _read(arguments, types):
+    queries, channels = arguments["out"].shape
+    shapes, options = read_blocks(queries, arguments["count"], channels, types)
+    grid = (ceil_div(queries, shapes["BM"]), ceil_div(channels, shapes["BN"]))
+    launch(memory_read_kernel, grid, arguments, **shapes, **types, **options)
 
 
 def memory_read_backward(grad_output, grad_entropy, z, items, kept, threshold, eps, need_z, need_items):
     """Gradients for z (T, C) and items (N, C) in their dtype; an empty tensor where one is not wanted."""
-    z, items, grad_output = z.contiguous(), items.contiguous(), grad_output.contiguous()
-    (queries, channels), count = z.shape, items.shape[0]
-    compute = compute_type(z.dtype)
-    shapes, options = blocks(z.dtype, queries, count, channels, backward=True)
-    few = {name: shapes[name] for name in ("BT", "BN", "BK", "WORK", "PRECISION", "ACC")}
-    tensors = {
-        "z": z,
-        "items": items,
-        "grad": grad_output,
-        "z_norms": _norms(z),
-        "item_norms": _norms(items),
-        "inverses": kept[0],
-        "totals": kept[1],
-        "grad_entropies": grad_entropy.contiguous(),
-    }
-    numbers = {"threshold": threshold, "eps": eps}
-    sizes = {"queries": queries, "count": count, "channels": channels}
-    tiles = ceil_div(queries, shapes["BT"])
-    splits, share = split(count, shapes["BN"], tiles)
-    sums = z.new_empty((3, splits, queries), dtype=compute)
-    launch(
-        memory_sums_kernel,
-        (tiles, splits),
-        {**tensors, "sums": sums, **sizes, "share": share, **numbers},
-        **few,
-        **options,
-    )
-    normal, sloped, slopes = sums.sum(1)
-    offsets = torch.where(kept[1] <= eps, 0.0, normal)
-    means = (sloped - offsets * slopes) / torch.where(kept[1] <= eps, eps, kept[1])
-    tensors |= {"offsets": offsets, "means": means}
+    z, items, grad_output, grad_entropy = (t.contiguous() for t in (z, items, grad_output, grad_entropy))
+    queries, count = z.shape[0], items.shape[0]
+    compute, types = compute_type(z.dtype), types_of(z.dtype, backward=True)
+    norms, item_norms = _norms(z), _norms(items)
+    most = at_a_time(queries, count, ROOM // 2)
+    scores = [z.new_empty((most, count), dtype=compute) for _ in range(2)]
+    tables = scores
+    if types["WORK"] != types["ACC"]:
+        # The products would round to the narrower type in any case; what is of another size needs a place of its own.
+        grad_output, tables = grad_output.to(z.dtype), [t.to(z.dtype) for t in scores]
     grad_z = torch.empty_like(z) if need_z else z.new_empty((0, 0))
-    across = ceil_div(channels, shapes["W"])
-    if need_z:
-        launch(
-            memory_grad_z_kernel,
-            (tiles, across),
-            {**tensors, "grad_z": grad_z, **sizes, **numbers},
-            **shapes,
-            **options,
-        )
-    if not need_items:
-        return grad_z, items.new_empty((0, 0))
-    shapes, options = blocks(z.dtype, queries, count, channels, backward=True, swapped=True)
-    tiles = ceil_div(count, shapes["BN"])
-    splits, share = split(queries, shapes["BT"], tiles * across)
-    parts = items.new_empty((splits, count, channels), dtype=items.dtype if splits == 1 else compute)
-    arguments = {**tensors, "grad_items": parts, **sizes, "share": share, **numbers}
-    launch(memory_grad_items_kernel, (tiles, across, splits), arguments, **shapes, **options)
-    return grad_z, parts[0] if splits == 1 else parts.sum(0).to(items.dtype)
+    grad_items = torch.empty_like(items, dtype=compute if queries > most else None) if need_items else grad_z[:0, :0]
+    if queries == 0:
+        return grad_z, grad_items.zero_()
+    for own in slabs(queries, most):
+        slab = {"z": z[own], "items": items, "grad": grad_output[own], "z_norms": norms[own], "item_norms": item_norms}
+        rows = {"inverses": kept[0, own], "totals": kept[1, own], "grad_entropies": grad_entropy[own]}
+        _scores(slab, scores, types)
+        along = _score_grads(slab, rows, scores, tables, {"threshold": threshold, "eps": eps}, types)
+        if need_z:
+            _grad_z(slab, tables, along[0], grad_z[own], types)
+        if need_items:
+            _grad_items(slab, tables, along[1], grad_items, own.start > 0, types)
+    return grad_z, grad_items.to(items.dtype)
+
+
+def _scores(slab, scores, types):
+    queries, count, channels = _sizes(slab).values()
+    shapes, options = product_blocks(queries, count, channels, types, products=2)
+    arguments = {**slab, "cosines": scores[0], "given": scores[1], **_sizes(slab)}
+    grid = (ceil_div(queries, shapes["BM"]) * ceil_div(count, shapes["BN"]),)
+    launch(memory_scores_kernel, grid, arguments, **shapes, **types, **options)
+
+
+def _score_grads(slab, rows, scores, tables, numbers, types):
+    """Fills the tables, of weights and of gradients of scores; the sums of these along z (T,) and the items (N,)."""
+    queries, count, _ = _sizes(slab).values()
+    blocks = ceil_div(queries, ROWS)
+    along_z, along_items = (scores[0].new_empty(shape) for shape in ((queries,), (blocks, count)))
+    arguments = {
+        "cosines": scores[0],
+        "given": scores[1],
+        "z_norms": slab["z_norms"],
+        "item_norms": slab["item_norms"],
+        **rows,
+        "weights": tables[0],
+        "grads": tables[1],
+        "along_z": along_z,
+        "along_items": along_items,
+        "queries": queries,
+        "count": count,
+        **numbers,
+    }
+    shapes = {"BR": ROWS, "BN": power_of_two(count, 16, 128), "ACC": types["ACC"]}
+    launch(memory_score_grads_kernel, (blocks,), arguments, **shapes, num_warps=8 if count > 64 else 4)
+    return along_z, along_items.sum(0)
+
+
+def _grad_z(slab, tables, along, out, types):
+    operands = {"grads": tables[1], "values": slab["items"], "weights": None, "more": None}
+    own = {"x": slab["z"], "norms": slab["z_norms"], "along": along, "out": out}
+    _grad({**operands, **own, **_sizes(slab)}, types, SWAPPED=False, ADD=False)
+
+
+def _grad_items(slab, tables, along, out, add, types):
+    operands = {"grads": tables[1], "values": slab["z"], "weights": tables[0], "more": slab["grad"]}
+    own = {"x": slab["items"], "norms": slab["item_norms"], "along": along, "out": out}
+    _grad({**operands, **own, **_sizes(slab)}, types, SWAPPED=True, ADD=add)
+
+
+def _grad(arguments, types, **which):
+    (rows, channels), depth = arguments["x"].shape, arguments["values"].shape[0]
+    shapes, options = product_blocks(rows, channels, depth, types)
+    grid = (ceil_div(rows, shapes["BM"]), ceil_div(channels, shapes["BN"]))
+    launch(memory_grad_kernel, grid, arguments, **shapes, **which, **types, **options)
+
+
+def _sizes(slab):
+    return {"queries": slab["z"].shape[0], "count": slab["items"].shape[0], "channels": slab["z"].shape[1]}
 
 
 def _norms(matrix):
@@ -117,45 +147,55 @@ def _norms(matrix):
     return norms
 
 
-def split(length, block, programs):
-    """Into how many shares to cut ``length``, and how long each is: whole blocks, so that ``PROGRAMS`` have work."""
-    blocks = max(1, ceil_div(length, block))
-    share = ceil_div(blocks, min(blocks, max(1, PROGRAMS // max(programs, 1)))) * block
-    return max(1, ceil_div(length, share)), share
+def at_a_time(queries, count, room):
+    """How many queries to take so that their weights fit in ``room``: shares of about one size, of whole blocks."""
+    most = max(16, room // count)
+    shares = ceil_div(queries, most)
+    return queries if shares <= 1 else min(most, ceil_div(ceil_div(queries, shares), 128) * 128)
 
 
-def blocks(dtype, queries, count, channels, backward=False, swapped=False):
-    """Block shapes and types of the kernels, and the launch options. Fixed by shape: nothing is timed at run time.
+def slabs(queries, most):
+    return [slice(start, min(start + most, queries)) for start in range(0, queries, max(1, most))]
 
-    The accumulators of W columns are what fills the registers: 64 rows of 384 numbers are 96 for each of 256 threads.
-    With more columns the scores are computed less often; but too many spill registers, soonest where one product is
-    three in tf32. ``swapped`` is for the kernel that owns items instead of queries.
-    """
-    work, precision, narrow = accumulator(dtype), product_precision(dtype), channels <= 64
-    if dtype == torch.float16 and backward:
+
+def types_of(dtype, backward=False):
+    """What the products are computed in, how exactly, and what everything else is computed in."""
+    work, precision = accumulator(dtype), product_precision(dtype)
+    if dtype == torch.bfloat16:
+        work = tl.bfloat16
+    elif dtype == torch.float16 and not backward:
+        work = tl.float16
+    elif dtype == torch.float16:
         # Gradients of scores do not fit in float16. Its numbers are exact in tf32, which has float32's range.
-        own, other, depth, widest, precision = 64, 32, 32, 128, "tf32"
-    elif backward:
-        own, other, depth, widest = {
-            2: (64, 32, 64, 128),
-            4: (32, 16 if narrow else 32, 16 if swapped and not narrow else 32, 128),
-            8: (16, 16, 16, 64),
-        }[dtype.itemsize]
-    else:
-        own, other, depth, widest = {2: (64, 32, 64, 384), 4: (32, 32, 32, 256), 8: (16, 16, 16, 64)}[dtype.itemsize]
-    if dtype == torch.bfloat16 or (dtype == torch.float16 and not backward):
-        work = tl.bfloat16 if dtype == torch.bfloat16 else tl.float16
-    width = ceil_div(channels, ceil_div(channels, widest))
-    first, second = pieces(width)
+        precision = "tf32"
+    return {"WORK": work, "PRECISION": precision, "ACC": accumulator(dtype)}
+
+
+def product_blocks(rows, columns, depth, types, products=1):
+    """Block shapes of a product of two matrices, and the launch options. Fixed by shape: nothing is timed at run time.
+
+    128 by 128 where there are enough of them for every multiprocessor. A product that is three in tf32 takes twice the
+    registers, and 64 by 64 are what fits everywhere. A program that computes several ``products`` has more threads.
+    """
+    side, deep = {16: (128, 64), 32: (128, 32), 64: (16, 16)}[types["WORK"].primitive_bitwidth]
+    if types["PRECISION"] == "tf32x3" or ceil_div(rows, side) * ceil_div(columns, side) < PROGRAMS:
+        side = min(side, 64)
     shapes = {
-        "BT": power_of_two(queries, 16, other if swapped else own),
-        "BN": power_of_two(count, 16, own if swapped else other),
-        "BK": power_of_two(channels, 16, depth),
-        "W": width,
-        "W0": first,
-        "W1": second,
-        "WORK": work,
-        "PRECISION": precision,
-        "ACC": accumulator(dtype),
+        "BM": power_of_two(rows, 16, side),
+        "BN": power_of_two(columns, 16, side),
+        "BK": power_of_two(depth, 16, deep),
     }
-    return shapes, {"num_warps": 8 if first >= 128 else 4, "num_stages": 2}
+    return shapes, {"num_warps": 8 if products * shapes["BM"] * shapes["BN"] > 64 * 64 else 4, "num_stages": 3}
+
+
+def read_blocks(queries, count, channels, types):
+    """Block shapes of the second pass, queries by columns of the output, and the launch options."""
+    rows, items, columns = {16: (64, 64, 128), 32: (64, 32, 128), 64: (16, 16, 32)}[types["WORK"].primitive_bitwidth]
+    if types["PRECISION"] == "tf32x3":
+        columns = 64
+    shapes = {
+        "BM": power_of_two(queries, 16, rows),
+        "BN": power_of_two(channels, 16, columns),
+        "BK": power_of_two(count, 16, items),
+    }
+    return shapes, {"num_warps": 4, "num_stages": 3}

@@ -1,4 +1,5 @@
-"""Every Triton kernel compiles ahead of time, without a GPU, at the shapes that the methods use, and spills nothing.
+"""Every Triton kernel compiles ahead of time, without a GPU, at the shapes that the methods use, spills nothing, and
+takes no more shared memory than consumers' GPUs have.
 
 The launches are recorded from the launchers themselves, so that what is compiled is what runs. Registers, shared memory
 and spills of each kernel are written to build/triton-resources.txt.
@@ -19,6 +20,8 @@ if _triton.interpreted():
     pytest.skip("kernels that are interpreted cannot be compiled", allow_module_level=True)
 
 REPORT = Path(__file__).parents[2] / "build" / "triton-resources.txt"
+# Bytes of shared memory for a program on GPUs of sm_86, sm_89 and sm_120, the least that any of ours have.
+LEAST_SHARED = 99 * 1024
 HALF, SINGLE, DOUBLE = torch.bfloat16, torch.float32, torch.float64
 
 
@@ -79,7 +82,8 @@ QUICK = [
     (attention, (4, 12, 577, 64, HALF)),
     (attention, (64, 8, 50, 30, SINGLE)),
     (memory, (4608, 2000, 768, HALF)),
-    (memory, (784, 500, 768, SINGLE)),
+    (memory, (4608, 2000, 768, SINGLE)),
+    (memory, (784, 500, 768, HALF)),
     (ssim, (16, 3, 256, 11, True, SINGLE)),
     (gmm, (4608, 150, 512, False, SINGLE)),
     (linear, (4608, 150, 512, 512, True, HALF)),
@@ -97,8 +101,9 @@ MORE = [
     (attention, (2, 4, 300, 80, HALF)),
     (attention, (1, 1, 17, 30, DOUBLE)),
     (attention, (1, 1, 1, 1, SINGLE)),
-    (memory, (4608, 2000, 768, SINGLE)),
+    (memory, (784, 500, 768, SINGLE)),
     (memory, (4608, 2000, 768, torch.float16)),
+    (memory, (784, 500, 768, torch.float16)),
     (memory, (576, 50, 30, SINGLE)),
     (memory, (9, 20, 33, DOUBLE)),
     (memory, (1, 1, 1, SINGLE)),
@@ -135,7 +140,7 @@ def assert_compiles(call, arguments, capability, report):
         call(*arguments)
     assert launches
     what = ", ".join(str(a).removeprefix("torch.") for a in arguments)
-    seen, spilled = set(), []
+    seen, wrong = set(), []
     for launch in launches:
         key = launch.kernel.__name__, str(sorted(launch.constants.items(), key=str))
         if key in seen:
@@ -145,9 +150,9 @@ def assert_compiles(call, arguments, capability, report):
         mode = f" mode {launch.constants['MODE']}" if "MODE" in launch.constants else ""
         name = f"{call.__name__}({what}) {launch.kernel.__name__}{mode} sm_{capability} triton {triton.__version__}"
         report[name] = f"{name}: " + ", ".join(f"{key} {number}" for key, number in {**used, **launch.options}.items())
-        if used["spilled"]:
-            spilled.append(report[name])
-    assert not spilled, "\n".join(spilled)
+        if used["spilled"] or used["shared"] > LEAST_SHARED:
+            wrong.append(report[name])
+    assert not wrong, "\n".join(wrong)
 
 
 def named(cases):
@@ -178,6 +183,26 @@ def test_triton_launches_what_was_compiled_ahead(call, arguments):
         assert source.signature == expected.signature
         assert {k: v for k, v in source.attrs.items() if v} == expected.attrs
         assert grid == (*launch.grid, 1, 1)[:3]
+
+
+@pytest.mark.parametrize("items", [1, 2000, 3 << 20])
+def test_memory_takes_no_more_room_for_more_queries(items):
+    room = launchers("memory").ROOM
+    with _triton.recording() as launches:
+        memory(200_000, items, 4, SINGLE)
+    given = 200_000 * 4, items * 4
+    between = [
+        (name, tensor.numel())
+        for launch in launches
+        for name, tensor in launch.arguments.items()
+        if isinstance(tensor, torch.Tensor) and tensor.numel() > max(given)
+    ]
+    assert all(numbers <= max(room, 16 * items) for _, numbers in between), between
+    assert {name for name, _ in between} == (
+        set() if items == 1 else {"powers", "cosines", "given", "weights", "grads"}
+    )
+    if items == 2000:
+        assert len(launches) > 90  # it did take them a share at a time
 
 
 def test_float32_products_follow_the_setting_of_torch():

@@ -106,6 +106,16 @@ def test_memory_of_many_items(dtype):
     cases.check_memory(DEVICE, sized((300, 700, 768), (40, 70, 100)), 1.0, dtype, {"threshold": 0.0})
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
+def test_memory_of_a_few_queries_at_a_time(dtype, monkeypatch):
+    """As it goes where the weights of all queries are more than there is room for."""
+    from vitlite.kernels.memory import triton
+
+    monkeypatch.setattr(triton, "ROOM", 40 * 33)
+    assert [s.stop for s in triton.slabs(70, triton.at_a_time(70, 33, triton.ROOM))] == [40, 70]
+    cases.check_memory(DEVICE, (70, 33, 40), 1.0, dtype, {"threshold": 0.0})
+
+
 def test_memory_under_every_circumstance():
     cases.check_memory_that_is_all_shrunk(DEVICE)
     cases.check_memory_with_zero_rows(DEVICE)
