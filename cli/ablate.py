@@ -13,7 +13,7 @@ import click
 @click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Change a setting of every row.")
 @click.option("--rows", metavar="ROWS", help="Numbers or labels of rows, commas between.  [default: all]")
 @click.option("--out", metavar="DIR", help="Folder for the runs and ablation.csv.  [default: runs/ablate-METHOD]")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of every row.")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Seed of every row.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--quiet", is_flag=True, help="Print the table alone.")
 def command(method, name, data, category, separate, preset, overrides, rows, out, seed, device, quiet):

@@ -25,7 +25,7 @@ from vitlite.methods import REGISTRY
     "--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Change a setting of the preset; repeatable."
 )
 @click.option("--weights", metavar="auto|none|PATH", help="Backbone weights; the same as --set weights=...")
-@click.option("--seed", type=click.IntRange(0), help="Seed of everything random.  [default: 0]")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Seed of everything random.  [default: 0]")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--deterministic", is_flag=True, help="Refuse operators whose results vary from run to run.")

@@ -13,7 +13,7 @@ def train(data, out, *, method="sivt", category=None, preset="quick", seed=0, de
         method: ``"sivt"``.
         category: a name, or several as a list or with commas between, or ``"all"``, in one model.
         preset: ``"quick"``, for two CPU cores, or ``"paper"``.
-        seed: of everything random, 0 or more.
+        seed: of everything random, 0 to 2^63 - 1.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
         settings: settings of the preset to change, such as ``epochs=50, holdout=0.2``.
 
@@ -29,8 +29,8 @@ def train(data, out, *, method="sivt", category=None, preset="quick", seed=0, de
     from vitlite.engine.train import train as train_run
     from vitlite.errors import UserError
 
-    if not isinstance(seed, int) or seed < 0:
-        raise UserError(f"seed={seed!r}: must be a whole number of 0 or more")
+    if not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise UserError(f"seed={seed!r}: must be a whole number from 0 to 2^63 - 1")
     config = apply_overrides(preset_config(method, preset), [f"{key}={_plain(v)}" for key, v in settings.items()])
     source = SYNTHETIC if data is None else os.path.realpath(data)
     if category is None:

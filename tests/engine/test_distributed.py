@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_settings import TINY_OPTIONS, options_of
+from tiny_settings import RECONSTRUCTION, TINY_OPTIONS, options_of
 
 from vitlite.engine import train as training
 from vitlite.engine.distributed import Team
@@ -64,6 +64,49 @@ def test_two_processes_reach_the_losses_of_one(tiny_run, tiny_data, tmp_path, me
     assert len(one) == 3
     # Each process's own statistics would move the first of MemCA's losses by 2e-3.
     assert one == pytest.approx(two, rel={"sivt": 1e-5, "memca": 1e-4}[method])
+
+
+STOPPING = """
+import os, sys, torch
+from vitlite.engine import train
+from vitlite.cli import main
+
+stop, *arguments = sys.argv[1:]
+train.SECONDS_BETWEEN_CHECKPOINTS = -1
+step = train.Loop.train_step
+
+def cut(self, optimizer, indices, rate):
+    if self.epoch == int(stop):
+        sys.exit(0)
+    os.write(1, f"drawn {torch.rand(1).item()}\\n".encode())  # in one piece, beside the other process's
+    return step(self, optimizer, indices, rate)
+
+train.Loop.train_step = cut
+main(arguments)
+"""
+
+
+def test_a_resumed_run_of_two_processes_reaches_the_same_weights(tiny_data, tmp_path):
+    """Nine images in batches of three, so that one process has two of them; each is turned and mirrored at random."""
+    script = tmp_path / "stopping.py"
+    script.write_text(STOPPING)
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0", "--standalone"]
+    tiny = {**RECONSTRUCTION["anovit"], "batch_size": 3}
+    options = ["--method", "anovit", *options_of(tiny), "--data", str(tiny_data), "--device", "cpu"]
+    printed = ""
+    for stop, out, arguments in ((9, "whole", options), (2, "cut", options), (9, "cut", ["--resume"])):
+        done = subprocess.run(
+            [sys.executable, *launcher, str(script), str(stop), "train", *arguments, "--out", str(tmp_path / out)],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        assert done.returncode == 0, done.stderr
+        printed = printed or done.stdout
+    one, two = (torch.load(tmp_path / out / "checkpoint.pt", weights_only=True)["model"] for out in ("whole", "cut"))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    drawn = [line.split()[-1] for line in printed.splitlines() if line.startswith("drawn")]
+    assert len(drawn) == len(set(drawn)) == 18  # other numbers at every step and in each process
 
 
 @pytest.mark.parametrize("parts", [2, 3, 20])

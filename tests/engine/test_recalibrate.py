@@ -143,8 +143,17 @@ def test_training_data_that_is_gone(run, data, more_good):
 def test_training_data_that_has_changed(run, data, more_good):
     """One image more shifts the split, and images that were trained on would pass for held out."""
     shutil.copy(more_good / "000.png", data / "weave/train/good/zzz.png")
-    with pytest.raises(UserError, match="added, removed or renamed"):
+    with pytest.raises(UserError, match="added, removed, renamed or changed"):
         again(run)
+
+
+def test_images_that_were_trained_on_are_refused_after_a_change(run, data, more_good):
+    trained, _ = training_split(Detector(run, "cpu"))
+    shutil.copy(more_good / "000.png", data / "weave/train/good/zzz.png")
+    with pytest.raises(UserError, match="trained on 1 of the 1"):
+        again(run, good=[trained[0].path])
+    others = [path for path in more_good.iterdir() if path.name != "000.png"]
+    assert again(run, good=others)[0]["images"] == 23
 
 
 def test_images_that_training_could_not_read_do_not_count_as_a_change(tiny_data, data, tmp_path):

@@ -99,10 +99,20 @@ def test_resume_refuses_other_images(tiny_run, tiny_data, tmp_path):
     shutil.copytree(tiny_run, run)
     shutil.copytree(tiny_data, data)
     (run / "calibration.json").unlink()  # interrupted before the end
-    next((data / "weave/train/good").glob("*.png")).unlink()
+    changed = next((data / "weave/train/good").glob("*.png"))
+    shutil.copy(next((data / "weave/test").glob("[!g]*/*.png")), changed)
     settings = replace(load_settings(run), data=str(data))
     with pytest.raises(UserError, match="not the training images"):
         training.train(settings, run, device="cpu", quiet=True, resume=True)
+    changed.unlink()
+    with pytest.raises(UserError, match="not the training images"):
+        training.train(settings, run, device="cpu", quiet=True, resume=True)
+
+
+def test_the_largest_seed(tiny_run, tmp_path):
+    settings = replace(load_settings(tiny_run), seed=2**63 - 1)
+    training.train(settings, tmp_path / "run", device="cpu", quiet=True)
+    assert load_settings(tmp_path / "run").seed == 2**63 - 1
 
 
 def test_resuming_a_finished_run_changes_nothing(tiny_run, tmp_path):

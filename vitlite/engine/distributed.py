@@ -1,9 +1,9 @@
 """Training on several processes: ``torchrun --nproc-per-node N -m vitlite train ...``.
 
-Every process holds the whole method and takes its part of each batch; gradients are summed. All draw the same random
-numbers, so that whatever a method draws for a whole batch (SIVT's split into subsets) is the same in all of them, and
-the loss curve is that of one process. Batch norms take their statistics from all processes. What a method draws for
-each image (ISSTAD's corruption, augmentation, VT-ADL's noise) is drawn for every process's own images.
+Every process holds the whole method and takes its part of each batch; gradients are summed. What a method draws for a
+whole batch (SIVT's split into subsets) is the same in all of them, and the loss curve is that of one process. Batch
+norms take their statistics from all processes. What a method draws for each image (ISSTAD's corruption, augmentation,
+VT-ADL's noise) differs from process to process, and comes from the step's own seed, so that a resumed run draws it too.
 """
 
 import os

@@ -1,7 +1,6 @@
 """Setting the thresholds of a finished run anew, from good images that training did not see. Nothing is trained."""
 
 import contextlib
-import hashlib
 import os
 from pathlib import Path
 
@@ -10,8 +9,9 @@ from vitlite.data.layout import TITLES
 from vitlite.data.reading import shown
 from vitlite.engine.calibrate import CALIBRATION_FILE, HELD_OUT, TARGET_FPR, calibrate, load_calibration
 from vitlite.engine.coverage import check_target
+from vitlite.engine.fingerprint import digest, fingerprint
 from vitlite.engine.split import split_good
-from vitlite.engine.train import SYNTHETIC, data_folder, fingerprint
+from vitlite.engine.train import SYNTHETIC, data_folder
 from vitlite.errors import UserError
 
 _OTHERS = "give good images that it has not seen with --good DIR"
@@ -73,8 +73,8 @@ def training_split(detector):
         if fingerprint(root, [s.path for s in samples()]) == detector.fingerprint:
             return trained, held
     raise UserError(
-        f"{detector.settings.data}: images were added, removed or renamed since training, so that it is no longer "
-        f"known which were held out; {_OTHERS}"
+        f"{detector.settings.data}: images were added, removed, renamed or changed since training, so that it is no "
+        f"longer known which were held out; {_OTHERS}"
     )
 
 
@@ -110,12 +110,7 @@ def category_of(path, categories):
 
 def refuse_trained(detector, samples):
     """Images that were trained on, copies included, score too low; found where the data of training is still there."""
-    settings = detector.settings
-    folder = detector.run / SYNTHETIC if settings.data == SYNTHETIC else Path(settings.data)
-    trained = []
-    if folder.is_dir():
-        with contextlib.suppress(UserError):
-            trained = training_split(detector)[0]
+    trained = perhaps_trained(detector)
     # Only files of equal size can be equal, which spares reading most of them.
     sizes = {size_of(s.path) for s in samples}
     digests = {digest(s.path) for s in trained if size_of(s.path) in sizes} - {None}
@@ -127,16 +122,21 @@ def refuse_trained(detector, samples):
         )
 
 
+def perhaps_trained(detector):
+    """What was trained on; all good images where the split is no longer known; none where the data is gone."""
+    settings = detector.settings
+    folder = detector.run / SYNTHETIC if settings.data == SYNTHETIC else Path(settings.data)
+    if folder.is_dir():
+        with contextlib.suppress(UserError):
+            return training_split(detector)[0]
+        with contextlib.suppress(UserError):
+            _, trained, held = good_split(detector)
+            return trained + held
+    return []
+
+
 def size_of(path):
     try:
         return os.stat(path).st_size
     except OSError:  # reading it will say why
         return -1
-
-
-def digest(path):
-    """SHA-256 of a file's bytes; None, which equals nothing that was trained on, where it cannot be read."""
-    try:
-        return hashlib.sha256(Path(path).read_bytes()).digest()
-    except OSError:
-        return None

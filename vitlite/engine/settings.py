@@ -44,7 +44,7 @@ def apply_overrides(config, overrides):
         if key not in known:
             raise UserError(f"--set {key}: no such option; there are {', '.join(known)}")
         changes[key] = _parse(key, text.strip(), known[key])
-    if "epochs" in changes:
+    if any(key.endswith("epochs") and key != "warmup_epochs" for key in changes):
         changes.setdefault("steps", 0)  # whoever says how many epochs means it
     return _checked(replace(config, **changes))
 
@@ -132,8 +132,8 @@ def _from_tables(head, values):
     for key, kind in kinds.items():
         if type(head[key]) is not kind:
             raise UserError(f"{key} = {head[key]!r}: must be a {'whole number' if kind is int else 'string'}")
-    if head["seed"] < 0:
-        raise UserError(f"seed = {head['seed']}: must be 0 or more")
+    if not 0 <= head["seed"] < 2**63:
+        raise UserError(f"seed = {head['seed']}: must be from 0 to 2^63 - 1")
     values = {key: _typed(key, value, known[key]) for key, value in values.items()}
     return RunSettings(config=_checked(replace(defaults, **values)), **head)
 

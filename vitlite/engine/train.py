@@ -1,7 +1,6 @@
 """Training: from settings to a run directory with a trained, calibrated detector."""
 
 import contextlib
-import hashlib
 import json
 import math
 import time
@@ -16,6 +15,7 @@ from vitlite.engine.calibrate import CALIBRATION_FILE, calibrate, load_calibrati
 from vitlite.engine.checkpoint import CHECKPOINT_FILE, load_checkpoint, restore_model, save_checkpoint
 from vitlite.engine.device import autocast, keep_freed_memory
 from vitlite.engine.distributed import Team, join, leave
+from vitlite.engine.fingerprint import fingerprint
 from vitlite.engine.progress import Progress
 from vitlite.engine.settings import CONFIG_FILE, build_method, save_settings
 from vitlite.engine.split import split_good
@@ -119,12 +119,6 @@ def print_training(method, dataset, samples, held, device, say):
     say(f"model: {count / 1e6:.2f} M trained parameters{source}, on {device}")
 
 
-def fingerprint(root, paths):
-    """Digest of which files a run trains on, in order."""
-    names = "\n".join(str(Path(p).relative_to(root)) for p in paths)
-    return hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()
-
-
 class Loop:
     """The stages of a method over cached features, with checkpoints between epochs."""
 
@@ -133,7 +127,6 @@ class Loop:
         self.method, self.settings, self.config = method, settings, settings.config
         self.run, self.cache, self.count, self.device = run, cache, count, device
         self.quiet, self.say = quiet, say
-        self.steps_per_epoch = math.ceil(count / self.config.batch_size)
         self.loss = method.loss
         self.stage, self.epoch = 0, 0  # the next to be trained
         self.optimizer_state = None
@@ -175,7 +168,7 @@ class Loop:
         self.saved_at = time.monotonic()
 
     def run_stages(self):
-        stages = plan_stages(self.method.stages(), self.config, self.steps_per_epoch)
+        stages = plan_stages(self.method.stages(), self.config, self.count)
         while self.stage < len(stages):
             self.run_stage(stages[self.stage])
             self.stage, self.epoch, self.optimizer_state = self.stage + 1, 0, None
@@ -191,7 +184,7 @@ class Loop:
             yield self.cache[first : min(first + size, self.count)].to(self.device)
 
     def run_stage(self, stage):
-        steps = self.steps_per_epoch
+        steps = stage.steps_per_epoch(self.count, self.config)
         self.method.begin(stage)
         self.loss = torch.compile(self.method.loss) if self.config.compile else self.method.loss
         optimizer = make_optimizer(self.method, stage, self.config)
@@ -208,13 +201,20 @@ class Loop:
     def run_epoch(self, stage, optimizer, steps, progress):
         """One pass over the training set in an order that depends on seed, stage and epoch alone."""
         self.method.train()
-        generator = torch.Generator().manual_seed((self.settings.seed * 1009 + self.stage) * 1_000_003 + self.epoch)
+        generator = torch.Generator().manual_seed(self.seed_of(self.epoch))
         order = torch.randperm(self.count, generator=generator)
         sums, began = {}, time.monotonic()
-        for step, indices in enumerate(order.split(self.config.batch_size)):
+        for step, indices in enumerate(order.split(stage.batch_size or self.config.batch_size)):
             peak = stage.lr or self.config.lr
             rate = peak * learning_rate(self.config, self.epoch * steps + step, steps, stage.epochs * steps)
+            if self.team.size > 1 and not self.method.draws_for_batch:
+                # Other numbers in every process, that depend on nothing before: parts of a batch differ in length.
+                torch.manual_seed(self.seed_of(self.epoch, step, self.team.rank))
             terms = self.train_step(optimizer, indices, rate)
+            if not math.isfinite(terms["loss"]):
+                option = stage.lr_option
+                mend = f"train again with --set {option} below {getattr(self.config, option)}"
+                raise UserError(f"the loss became {terms['loss']}; {mend}")
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0.0) + value * len(indices) / self.count
             progress.step(len(indices), f"epoch {self.epoch + 1}/{stage.epochs}  loss {terms['loss']:.4g}")
@@ -223,6 +223,13 @@ class Loop:
         if not self.team.leads:
             return
         append_line(self.run / LOG_FILE, json.dumps({**line, "images_per_second": round(speed, 2)}))
+
+    def seed_of(self, *place):
+        """Seed for a place in training, of seed, stage and the numbers given; epochs, steps and ranks."""
+        seed = self.settings.seed * 1009 + self.stage
+        for number in place:
+            seed = seed * 1_000_003 + number
+        return seed % 2**63
 
     def train_step(self, optimizer, indices, rate):
         """One optimiser step; returns the loss terms as floats."""
@@ -240,8 +247,6 @@ class Loop:
         if self.config.clip_norm > 0:
             torch.nn.utils.clip_grad_norm_(trained, self.config.clip_norm)
         optimizer.step()
-        if not math.isfinite(values["loss"]):
-            raise UserError(f"the loss became {values['loss']}; train again with --set lr below {self.config.lr}")
         return values
 
     def add_gradients(self, indices, share):
@@ -253,13 +258,16 @@ class Loop:
         return {name: float(term.detach()) for name, term in terms.items()}
 
 
-def plan_stages(stages, config, steps_per_epoch):
+def plan_stages(stages, config, images):
     """The stages with the epochs that they get: their own, or their part of ``config.steps``."""
     if not config.steps:
         return stages
     whole = sum(stage.epochs for stage in stages)
     steps = [config.steps * stage.epochs / whole for stage in stages]
-    return [replace(stage, epochs=max(1, round(n / steps_per_epoch))) for stage, n in zip(stages, steps)]
+    return [
+        replace(stage, epochs=max(1, round(n / stage.steps_per_epoch(images, config))))
+        for stage, n in zip(stages, steps)
+    ]
 
 
 def make_optimizer(method, stage, config):

@@ -19,6 +19,12 @@ class Stage:
     epochs: int
     trains: tuple = ("",)  # prefixes of parameter names
     lr: float = 0.0  # peak learning rate; 0: the config's
+    batch_size: int = 0  # images per optimiser step; 0: the config's
+    lr_option: str = "lr"  # the config's field that sets the rate
+
+    def steps_per_epoch(self, images, config):
+        """Optimiser steps of one pass over so many training images."""
+        return -(-images // (self.batch_size or config.batch_size))
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,9 @@ class TrainingConfig:
     epochs: int = 100  # passes over the training images
     steps: int = 0  # above 0: as many epochs as come nearest to this number of optimiser steps, whatever ``epochs``
     batch_size: int = 8  # images per optimiser step
-    accumulate: int = 1  # parts that a batch is computed in, one after the other: less memory, the same step
+    # Parts that a batch is computed in, one after the other: less memory, and the same step but for batch norms, whose
+    # statistics are then a part's, and for SIVT's split, which each part draws.
+    accumulate: int = 1
     optimizer: str = "adamw"  # adamw | adam (weight decay then is an L2 term)
     beta1: float = 0.9  # of the optimiser: decay of the mean gradient
     beta2: float = 0.999  # and of the mean squared gradient
@@ -38,7 +46,7 @@ class TrainingConfig:
     schedule: str = "constant"  # after warm-up: constant | cosine (to 0)
     warmup_epochs: float = 0.0  # linear from 0
     clip_norm: float = 0.0  # largest gradient norm; 0 does not clip
-    holdout: float = 0.1  # share of the good training images kept for the threshold
+    holdout: float = 0.1  # share of the good training images kept for the threshold (ours; the papers keep none)
     train_images: int = 0  # at most so many of a category's other good images are trained on, drawn by the seed; 0: all
     precision: str = "float32"  # of the forward and backward passes: float32 | bfloat16 | auto
     compile: bool = False  # torch.compile the loss
@@ -62,6 +70,7 @@ class Method(nn.Module):
 
     Config = TrainingConfig
     cache_as = "float32"  # how what ``frozen`` gives is kept; "uint8" for plain pictures, which lose nothing by it
+    draws_for_batch = False  # whether ``loss`` draws for a whole batch, and nothing for a single image
     stage = None  # name of the training stage that ``loss`` is called in
     _trainable = None  # names of the parameters that any stage trains
 

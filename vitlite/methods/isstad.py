@@ -54,12 +54,15 @@ class Config(TrainingConfig):
     image_size: int = 224  # 4.1.3
     epochs: int = 200  # 4.1.3, of stage 2
     mae_epochs: int = 120  # 4.1.3, of stage 1
-    batch_size: int = 16  # 4.1.3, stage 2; the paper's stage 1 has 20
+    batch_size: int = 16  # 4.1.3, stage 2
+    mae_batch_size: int = 20  # 4.1.3, stage 1; 0: as in stage 2
     lr: float = 1e-3  # 4.1.3, stage 2
-    mae_lr: float = 1e-3  # 4.1.3, stage 1, for a batch of 256: scaled by batch_size / 256
+    mae_lr: float = 1e-3  # 4.1.3, stage 1, for a batch of 256: scaled by mae_batch_size / 256
     weight_decay: float = 0.05  # 4.1.3
     beta2: float = 0.95  # 4.1.3
-    schedule: str = "cosine"  # 4.1.3; one half period over each stage (ours; the paper's stage 2: periods of 60 epochs)
+    # 4.1.3, but one half period over each stage (ours): with the paper's periods of 60 epochs, the last of 200 would be
+    # trained at a quarter of the highest rate or more.
+    schedule: str = "cosine"
     weights: str = "auto"  # 4.1.3, ImageNet MAE: auto | none | PATH
     checkpoint: str = "mae_vit_large_patch16"  # what "auto" takes; or mae_vit_base_patch16
     patch: int = 16  # 4.1.3
@@ -107,6 +110,7 @@ QUICK = replace(
     mae_epochs=25,
     epochs=75,
     steps=1600,
+    mae_batch_size=0,
     freeze_encoder=False,
     augment="affine",
     mae_lr=1e-2,
@@ -161,7 +165,8 @@ class ISSTAD(Method):
         """Sections 3.2 and 3.3, as far as the variant has them."""
         c, stages = self.config, []
         if self.variant.mae:
-            stages.append(Stage("mae", c.mae_epochs, ("mae.",), c.mae_lr * c.batch_size / 256))
+            batch = c.mae_batch_size or c.batch_size
+            stages.append(Stage("mae", c.mae_epochs, ("mae.",), c.mae_lr * batch / 256, batch, "mae_lr"))
         if self.variant.pixel:
             fixed = self.variant.mae and c.freeze_encoder
             trained = ("mae.decoder.", "classifiers.") if fixed else ("mae.", "classifiers.")
@@ -270,6 +275,7 @@ def check(config):
     for key, allowed in choices.items():
         check_choice(config, key, allowed)
     check_least(config, 1, "patch", "dim", "encoder_depth", "heads", "mae_epochs")
+    check_least(config, 0, "mae_batch_size")
     check_least(config, 1, "decoder_dim", "decoder_depth", "decoder_heads")
     for width, heads in (("dim", "heads"), ("decoder_dim", "decoder_heads")):
         if getattr(config, width) % getattr(config, heads):

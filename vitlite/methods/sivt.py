@@ -185,6 +185,7 @@ class SIVT(Method):
 
     Config = Config
     presets: ClassVar = {"paper": PAPER, "quick": QUICK}
+    draws_for_batch = True  # the split into subsets
 
     def __init__(self, config, weights=None):
         """``weights`` overrides ``config.weights`` ("none" when a checkpoint will fill the backbone in)."""
