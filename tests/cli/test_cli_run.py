@@ -128,6 +128,24 @@ def test_fail_on_defect(run, tiny_data, tmp_path):
         vitlite("predict", copy, picture, "--out", tmp_path / "o")
 
 
+def test_predicting_again_into_a_folder_of_the_pictures(run, tiny_data, tmp_path):
+    """Nothing of what is scored is overwritten, and nothing is scored that was drawn."""
+    pictures = tmp_path / "parts"
+    shutil.copytree(tiny_data / "weave/test/good", pictures)
+    before = {path.name: path.read_bytes() for path in pictures.iterdir()}
+    for inputs in ([pictures], [pictures / "000.png"], [f"{pictures}/*.png"]):
+        refused("predict", run, *inputs, "--out", pictures, says=f"--out {pictures}: holds the image")
+    assert {path.name: path.read_bytes() for path in pictures.iterdir()} == before
+    checked = pictures / "checked"
+    for _ in range(2):
+        vitlite("predict", run, pictures, "--maps", "--out", checked)
+        assert len(rows_of(checked / "predictions.csv")) == len(before)
+    refused("predict", run, checked / "000.png", pictures, "--out", tmp_path / "parts/checked/", says="holds the image")
+    only = tmp_path / "only"
+    shutil.copytree(checked, only / "checked")
+    refused("predict", run, only, "--out", only / "checked", says="no image there but those of --out")
+
+
 def test_predict_without_the_backbone_weights_or_the_data(run, tiny_data, tmp_path, monkeypatch):
     """The run directory is all that scoring needs."""
     config = (run / "config.toml").read_text().replace(str(tiny_data), "/nowhere").replace('"none"', '"auto"')

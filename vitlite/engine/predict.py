@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from vitlite.data.reading import shown
 from vitlite.engine.maps import MAPS_FOLDER
 from vitlite.engine.prediction import judge, limits_of
 from vitlite.engine.progress import Progress
+from vitlite.errors import UserError
 from vitlite.files import atomic, make_folder, write_text
 from vitlite.metrics.maps_io import write_map
 from vitlite.report.heatmap import overlay
@@ -25,9 +27,10 @@ def predict(detector, inputs, out, *, overlays=True, maps=False, category=None, 
     """Score files, folders or patterns; write predictions.csv, overlays and (``maps``) float TIFFs into ``out``.
 
     Returns the rows, one dict per file in order. A file that cannot be read is a row with its reason. All overlays
-    of all calls share one scale, fixed by the calibration.
+    of all calls share one scale, fixed by the calibration. Pictures in ``out`` below a folder given are what an earlier
+    call wrote there, and left out. Raises ``UserError`` for inputs that stand for no image, or for one in ``out``.
     """
-    paths = list_images(inputs)
+    paths = not_written_here(list_images(inputs), inputs, out)
     limits = limits_of(detector.calibration, category)
     out = make_folder(out)
     if maps:
@@ -51,6 +54,28 @@ def predict(detector, inputs, out, *, overlays=True, maps=False, category=None, 
     ordered = [rows[i] for i in range(len(paths))]
     write_text(out / CSV_FILE, to_csv(ordered))
     return ordered
+
+
+def not_written_here(paths, inputs, out):
+    """The images that do not lie in ``out``. ``UserError`` for those that do by more than a folder above it: an overlay
+    might take their place."""
+    target = Path(os.path.realpath(out))
+    folders = {parent: Path(os.path.realpath(parent)) for parent in {path.parent for path in paths}}
+    inside = [path for path in paths if folders[path.parent].is_relative_to(target)]
+    if not inside:
+        return paths
+    inputs = [inputs] if isinstance(inputs, (str, os.PathLike)) else inputs
+    above = [given for given in inputs if os.path.isdir(given) and Path(os.path.realpath(given)) in target.parents]
+    others = [given for given in inputs if given not in above]
+    named = {os.path.abspath(path) for path in list_images(others)} if others else set()
+    for path in inside:
+        if os.path.abspath(path) in named:
+            raise UserError(f"--out {shown(out)}: holds the image {shown(path)} that is to be scored; choose another")
+    inside = set(inside)
+    rest = [path for path in paths if path not in inside]
+    if not rest:
+        raise UserError(f"{shown(above[0])}: no image there but those of --out {shown(out)}")
+    return rest
 
 
 def row_of(prediction):
