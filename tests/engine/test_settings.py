@@ -22,7 +22,9 @@ def test_epochs_replace_a_length_in_steps():
     assert quick.steps > 0
     assert apply_overrides(quick, ["epochs=3"]).steps == 0
     assert apply_overrides(quick, ["epochs=3", "steps=7"]).steps == 7
-    assert apply_overrides(quick, ["lr=1"]).steps == quick.steps
+    assert apply_overrides(quick, ["lr=1"]).steps == apply_overrides(quick, ["warmup_epochs=1"]).steps == quick.steps
+    for method, key in (("isstad", "mae_epochs"), ("vtadl", "density_epochs")):
+        assert apply_overrides(preset_config(method, "quick"), [f"{key}=3"]).steps == 0
 
 
 @pytest.mark.parametrize(

@@ -78,8 +78,9 @@ def test_paper_preset():
     assert (encoder, decoder) == (303_301_632, 26_240_256)
     assert sum(p.numel() for p in parts.classifiers.parameters()) == 8 * (512 * 256 + 256)
     mae, pixel = parts.stages()
-    assert (mae.name, mae.epochs, mae.lr) == ("mae", 120, 1e-3 * 16 / 256)
-    assert (pixel.name, pixel.epochs, pixel.lr or PAPER.lr) == ("pixel", 200, 1e-3)
+    assert (mae.name, mae.epochs, mae.lr, mae.batch_size) == ("mae", 120, 1e-3 * 20 / 256, 20)
+    assert (pixel.name, pixel.epochs, pixel.lr or PAPER.lr, pixel.batch_size) == ("pixel", 200, 1e-3, 0)
+    assert (mae.steps_per_epoch(209, PAPER), pixel.steps_per_epoch(209, PAPER)) == (11, 14)
 
 
 def test_quick_preset_is_small():
@@ -372,3 +373,22 @@ def test_onnx(run, tmp_path):
     with pytest.raises(SystemExit) as end:
         main(["export", str(run), "--out", str(tmp_path / "tiny.onnx"), "--quiet"])
     assert not end.value.code
+
+
+def test_each_stage_has_its_own_batch_and_rate(run, tmp_path, monkeypatch):
+    settings = load_settings(run)
+    settings = replace(settings, config=replace(settings.config, steps=0, epochs=1, mae_epochs=1, mae_batch_size=3))
+    step, seen = training.Loop.train_step, []
+
+    def watched(self, optimizer, indices, rate):
+        seen.append((self.method.stage, len(indices)))
+        return step(self, optimizer, indices, rate)
+
+    monkeypatch.setattr(training.Loop, "train_step", watched)
+    training.train(settings, tmp_path / "run", device="cpu", quiet=True)
+    batch = settings.config.batch_size
+    assert {stage: max(n for s, n in seen if s == stage) for stage, _ in seen} == {"mae": 3, "pixel": min(batch, 9)}
+
+    monkeypatch.setattr(training.Loop, "train_step", lambda *arguments: {"loss": float("nan")})
+    with pytest.raises(UserError, match=f"--set mae_lr below {settings.config.mae_lr}"):
+        training.train(settings, tmp_path / "other", device="cpu", quiet=True)

@@ -30,7 +30,7 @@ class Config(ReconstructionConfig):
     """Defaults are the paper's; section numbers are the paper's. ``(ours)`` marks what it leaves open."""
 
     image_size: int = 384  # 4.1.2; MNIST and CIFAR-10 are resized to 224 (4.1.1)
-    epochs: int = 200  # (ours); MemCA's, which trains the same network
+    epochs: int = 200  # (ours); MemCA's, which trains a network of this kind
     batch_size: int = 8  # (ours), likewise
     optimizer: str = "adam"  # (ours), likewise
     lr: float = 2e-4  # (ours), likewise

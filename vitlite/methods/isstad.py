@@ -84,7 +84,7 @@ class Config(TrainingConfig):
     mse_weight: float = 0.5  # lambda 0 of Eq. 12 (ours, as the authors' code)
     ssim_weight: float = 0.1  # lambda 1 of Eq. 12 (ours, as the authors' code)
     pixel_weight: float = 1.0  # lambda 2 of Eq. 13 (ours, as the authors' code)
-    positive_weight: float = 1.0  # omega of Eq. 10 (ours)
+    positive_weight: float = 1.0  # omega of Eq. 10, on corrupted pixels; the paper gives no value (ours)
     sigma: float = 4.0  # pixels, Gaussian filter of error, probability and map (ours, as the authors' code)
     score: str = "mean"  # Eq. 22; or max
     augment: str = "none"  # training pictures: none | flip | affine (ours; the paper names none)

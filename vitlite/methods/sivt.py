@@ -1,7 +1,7 @@
 """SIVT: self-induction vision transformer (Yao and Yu, 2022).
 
-Frozen CNN features are reconstructed by a transformer that never sees a token's own value: in each of N sequences
-one subset of the tokens is replaced by learned induction tokens, only those are kept after the encoder, and
+Frozen CNN features are reconstructed by a transformer whose encoder never sees a token's own value: in each of N
+sequences one subset of the tokens is replaced by learned induction tokens, only those are kept after the encoder, and
 together they are decoded to the features (Algorithm 1). What cannot be induced from its surroundings is anomalous.
 """
 
@@ -35,7 +35,7 @@ class Config(TrainingConfig):
     dim: int = 240  # IV.A
     encoder_depth: int = 12  # "the design of MAE-base", IV.A
     decoder_depth: int = 8
-    heads: int = 8
+    heads: int = 8  # (ours): of width 30; MAE-base's 12 would do as well
     mlp_ratio: float = 4.0
     induction: bool = True  # False: the vanilla transformer of Fig. 6
     subsets: int = 4  # IV.A, N; Fig. 5a: 2 to 8

@@ -29,6 +29,8 @@ What the text leaves open, and what was decided:
   sum of the patches, each projected by one learned matrix (``projection = "shared"``), or by a matrix for each
   position, which is a projection of all patches side by side (``"position"``).
 - "Full covariance" (III) contradicts Eq. 4, which has one sigma_k per component output: diagonal.
+- The encoder has no class token: all that the method reads are the patches. The squared error is a mean over
+  the colours too.
 - Pictures are scaled to the input size; the paper's crop of MVTec AD (550 to 512) would leave the borders unscored.
 """
 
