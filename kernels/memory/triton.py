@@ -32,10 +32,11 @@ def memory_read_forward(z, items, threshold, eps, save):
     entropy = z.new_empty((queries,), dtype=compute)
     kept = z.new_empty((2, queries), dtype=compute)
     norms, item_norms, types = _norms(z), _norms(items), types_of(z.dtype)
-    most = at_a_time(queries, count, ROOM)
-    shapes, options = product_blocks(most, count, channels, types)
+    width = width_of(count)
+    most = at_a_time(queries, width, ROOM)
+    shapes, options = product_blocks(most, count, channels, types, channels % 16 == 0)
     splits = ceil_div(count, shapes["BN"])
-    between = {"powers": z.new_empty((most, count), dtype=compute), "sums": z.new_empty((splits, most), dtype=compute)}
+    between = {"powers": z.new_empty((most, width), dtype=compute), "sums": z.new_empty((splits, most), dtype=compute)}
     for own in slabs(queries, most):
         slab = {"z": z[own], "items": items, "z_norms": norms[own], "item_norms": item_norms}
         grid = (ceil_div(slab["z"].shape[0], shapes["BM"]) * splits,)
@@ -59,8 +60,9 @@ def memory_read_backward(grad_output, grad_entropy, z, items, kept, threshold, e
     queries, count = z.shape[0], items.shape[0]
     compute, types = compute_type(z.dtype), types_of(z.dtype, backward=True)
     norms, item_norms = _norms(z), _norms(items)
-    most = at_a_time(queries, count, ROOM // 2)
-    scores = [z.new_empty((most, count), dtype=compute) for _ in range(2)]
+    width = width_of(count)
+    most = at_a_time(queries, width, ROOM // 2)
+    scores = [z.new_empty((most, width), dtype=compute) for _ in range(2)]
     tables = scores
     if types["WORK"] != types["ACC"]:
         # The products would round to the narrower type in any case; what is of another size needs a place of its own.
@@ -82,8 +84,8 @@ def memory_read_backward(grad_output, grad_entropy, z, items, kept, threshold, e
 
 
 def _scores(slab, scores, types):
-    queries, count, channels = _sizes(slab).values()
-    shapes, options = product_blocks(queries, count, channels, types, products=2)
+    queries, count, _, channels = _sizes(slab).values()
+    shapes, options = product_blocks(queries, count, channels, types, channels % 16 == 0, products=2)
     arguments = {**slab, "cosines": scores[0], "given": scores[1], **_sizes(slab)}
     grid = (ceil_div(queries, shapes["BM"]) * ceil_div(count, shapes["BN"]),)
     launch(memory_scores_kernel, grid, arguments, **shapes, **types, **options)
@@ -91,7 +93,7 @@ def _scores(slab, scores, types):
 
 def _score_grads(slab, rows, scores, tables, numbers, types):
     """Fills the tables, of weights and of gradients of scores; the sums of these along z (T,) and the items (N,)."""
-    queries, count, _ = _sizes(slab).values()
+    queries, count, width, _ = _sizes(slab).values()
     blocks = ceil_div(queries, ROWS)
     along_z, along_items = (scores[0].new_empty(shape) for shape in ((queries,), (blocks, count)))
     arguments = {
@@ -106,6 +108,7 @@ def _score_grads(slab, rows, scores, tables, numbers, types):
         "along_items": along_items,
         "queries": queries,
         "count": count,
+        "width": width,
         **numbers,
     }
     shapes = {"BR": ROWS, "BN": power_of_two(count, 16, 128), "ACC": types["ACC"]}
@@ -127,13 +130,14 @@ def _grad_items(slab, tables, along, out, add, types):
 
 def _grad(arguments, types, **which):
     (rows, channels), depth = arguments["x"].shape, arguments["values"].shape[0]
-    shapes, options = product_blocks(rows, channels, depth, types)
+    shapes, options = product_blocks(rows, channels, depth, types, channels % 16 == 0)
     grid = (ceil_div(rows, shapes["BM"]), ceil_div(channels, shapes["BN"]))
     launch(memory_grad_kernel, grid, arguments, **shapes, **which, **types, **options)
 
 
 def _sizes(slab):
-    return {"queries": slab["z"].shape[0], "count": slab["items"].shape[0], "channels": slab["z"].shape[1]}
+    (queries, channels), count = slab["z"].shape, slab["items"].shape[0]
+    return {"queries": queries, "count": count, "width": width_of(count), "channels": channels}
 
 
 def _norms(matrix):
@@ -147,9 +151,14 @@ def _norms(matrix):
     return norms
 
 
-def at_a_time(queries, count, room):
+def width_of(count):
+    """Numbers from one row of a table to the next: all rows are then aligned."""
+    return ceil_div(count, 16) * 16
+
+
+def at_a_time(queries, width, room):
     """How many queries to take so that their weights fit in ``room``: shares of about one size, of whole blocks."""
-    most = max(16, room // count)
+    most = max(16, room // width)
     shares = ceil_div(queries, most)
     return queries if shares <= 1 else min(most, ceil_div(ceil_div(queries, shares), 128) * 128)
 
@@ -162,16 +171,16 @@ def types_of(dtype, backward=False):
     """What the products are computed in, how exactly, and what everything else is computed in."""
     work, precision = accumulator(dtype), product_precision(dtype)
     if dtype == torch.bfloat16:
-        work = tl.bfloat16
+        work, precision = tl.bfloat16, "ieee"
     elif dtype == torch.float16 and not backward:
-        work = tl.float16
+        work, precision = tl.float16, "ieee"
     elif dtype == torch.float16:
         # Gradients of scores do not fit in float16. Its numbers are exact in tf32, which has float32's range.
         precision = "tf32"
     return {"WORK": work, "PRECISION": precision, "ACC": accumulator(dtype)}
 
 
-def product_blocks(rows, columns, depth, types, products=1):
+def product_blocks(rows, columns, depth, types, aligned, products=1):
     """Block shapes of a product of two matrices, and the launch options. Fixed by shape: nothing is timed at run time.
 
     128 by 128 where there are enough of them for every multiprocessor. A product that is three in tf32 takes twice the
@@ -182,8 +191,9 @@ def product_blocks(rows, columns, depth, types, products=1):
         side = min(side, 64)
     shapes = {
         "BM": power_of_two(rows, 16, side),
-        "BN": power_of_two(columns, 16, side),
-        "BK": power_of_two(depth, 16, deep),
+        "BN": power_of_two(columns, 16, side // products if side == 128 else side),
+        # Rows that are not aligned are loaded number by number, and every number takes registers.
+        "BK": power_of_two(depth, 16, deep if aligned else 16),
     }
     return shapes, {"num_warps": 8 if products * shapes["BM"] * shapes["BN"] > 64 * 64 else 4, "num_stages": 3}
 

@@ -6,8 +6,9 @@ adds up in one go the weighted items, the weights and their entropy; the L1 norm
 the end. The backward pass computes the cosines again, turns them row by row into weights and gradients of scores, and
 multiplies with those.
 
-Scores are inner products of the rows as they are, divided by the norms afterwards: half-precision rows then lose
-nothing by being normalised. Results are added up in a fixed order.
+Rows of a table (T, N) begin at addresses from which several numbers are loaded at once; zeros fill the room behind the
+N of them. Scores are inner products of the rows as they are, divided by the norms afterwards: half-precision rows then
+lose nothing by being normalised. Results are added up in a fixed order.
 """
 
 import triton
@@ -102,7 +103,7 @@ def _cosines(
 
 @triton.jit
 def memory_powers_kernel(
-    z, items, z_norms, item_norms, powers, sums, queries, count, channels,
+    z, items, z_norms, item_norms, powers, sums, queries, count, width, channels,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
     WORK: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
@@ -115,14 +116,14 @@ def memory_powers_kernel(
         z, items, z_norms, item_norms, first, start, queries, count, channels, BM, BN, BK, WORK, PRECISION, ACC
     )
     found = tl.where((own < count - start)[None, :], tl.exp2(cosines * LOG2E), 0.0)
-    _store(_at(powers, first, count), rows, queries - first, start + own, count, found)
+    _store(_at(powers, first, width), rows, queries - first, start + own, width, found)
     place = _at(sums, share, queries) + first + rows
     tl.store(place, tl.sum(found, 1), mask=rows < queries - first)
 
 
 @triton.jit
 def memory_read_kernel(
-    items, powers, sums, out, entropies, inverses, totals, splits, queries, count, channels,
+    items, powers, sums, out, entropies, inverses, totals, splits, queries, count, width, channels,
     threshold: tl.float64, eps: tl.float64,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
     WORK: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
@@ -143,9 +144,9 @@ def memory_read_kernel(
     total = tl.zeros([BM], ACC)
     moment = tl.zeros([BM], ACC)
     scale = tl.full((), count, ACC)
-    powers = _at(powers, first, count)
+    powers = _at(powers, first, width)
     for start in range(0, count, BK):
-        softmax = _tile(powers, rows, left, start + own, count, ACC) * inverse[:, None]
+        softmax = _tile(powers, rows, left, start + own, width, ACC) * inverse[:, None]
         gap = softmax - least
         # Times N they are between 1 and e^2: within any format, and the logarithms small. A comparison lets what is not
         # a number through.
@@ -168,7 +169,7 @@ def memory_read_kernel(
 
 @triton.jit
 def memory_scores_kernel(
-    z, items, grad, z_norms, item_norms, cosines, given, queries, count, channels,
+    z, items, grad, z_norms, item_norms, cosines, given, queries, count, width, channels,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
     WORK: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
@@ -179,12 +180,12 @@ def memory_scores_kernel(
     found = _cosines(
         z, items, z_norms, item_norms, first, start, queries, count, channels, BM, BN, BK, WORK, PRECISION, ACC
     )
-    _store(_at(cosines, first, count), rows, queries - first, own, count, found)
+    _store(_at(cosines, first, width), rows, queries - first, own, width, found)
     found = _inner_products(
         _at(grad, first, channels), _at(items, start, channels), queries - first, count - start, channels, BM, BN, BK,
         WORK, PRECISION, ACC,
     )  # fmt: skip
-    _store(_at(given, first, count), rows, queries - first, own, count, found)
+    _store(_at(given, first, width), rows, queries - first, own, width, found)
 
 
 @triton.jit
@@ -200,7 +201,7 @@ def _weight_grads(cosines, given, inverse, total_inverse, grad_entropy, least, r
 @triton.jit
 def memory_score_grads_kernel(
     cosines, given, z_norms, item_norms, inverses, totals, grad_entropies, weights, grads, along_z, along_items,
-    queries, count, threshold: tl.float64, eps: tl.float64,
+    queries, count, width, threshold: tl.float64, eps: tl.float64,
     BR: tl.constexpr, BN: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     """Of some queries the normalised weights (T, N) and the gradients of the scores, both norms divided out; and the
@@ -219,14 +220,14 @@ def memory_score_grads_kernel(
     total_inverse = 1.0 / tl.where(total <= room, room, total)
     grad_entropy = tl.load(grad_entropies + first + rows, mask=there, other=0.0)
     z_inverse = _inverse(z_norms + first, rows, left)
-    cosines, given = _at(cosines, first, count), _at(given, first, count)
+    cosines, given = _at(cosines, first, width), _at(given, first, width)
     offset = tl.zeros([BR], ACC)
     sloped = tl.zeros([BR], ACC)
     slopes = tl.zeros([BR], ACC)
     for start in range(0, count, BN):
         items = start + own
-        cosine = _tile(cosines, rows, left, items, count, ACC)
-        gift = _tile(given, rows, left, items, count, ACC)
+        cosine = _tile(cosines, rows, left, items, width, ACC)
+        gift = _tile(given, rows, left, items, width, ACC)
         softmax, normal, slope, found = _weight_grads(cosine, gift, inverse, total_inverse, grad_entropy, least, room)
         inside = (items < count)[None, :]
         offset += tl.sum(tl.where(inside, normal * found, 0.0), 1)
@@ -234,27 +235,28 @@ def memory_score_grads_kernel(
         slopes += tl.sum(tl.where(inside, softmax * slope, 0.0), 1)
     offset = tl.where(total <= room, 0.0, offset)
     mean = (sloped - offset * slopes) * total_inverse
-    weights, grads = _at(weights, first, count), _at(grads, first, count)
+    weights, grads = _at(weights, first, width), _at(grads, first, width)
     along = tl.zeros([BR], ACC)
     for start in range(0, count, BN):
         items = start + own
-        cosine = _tile(cosines, rows, left, items, count, ACC)
-        gift = _tile(given, rows, left, items, count, ACC)
+        cosine = _tile(cosines, rows, left, items, width, ACC)
+        gift = _tile(given, rows, left, items, width, ACC)
         softmax, normal, slope, found = _weight_grads(cosine, gift, inverse, total_inverse, grad_entropy, least, room)
         found = tl.where(slope == 0, 0.0, (found - offset[:, None]) * total_inverse[:, None] * slope)
-        found = tl.where((items < count)[None, :], softmax * (found - mean[:, None]), 0.0)
+        inside = (items < count)[None, :]
+        found = tl.where(inside, softmax * (found - mean[:, None]), 0.0)
         parts = found * cosine
         along += tl.sum(parts, 1)
         tl.store(_at(along_items, tl.program_id(0), count) + items, tl.sum(parts, 0), mask=items < count)
         item_inverse = _inverse(item_norms, items, count)
-        _store(weights, rows, left, items, count, normal)
-        _store(grads, rows, left, items, count, found * z_inverse[:, None] * item_inverse[None, :])
+        _store(weights, rows, left, items, width, tl.where(inside, normal, 0.0))
+        _store(grads, rows, left, items, width, found * z_inverse[:, None] * item_inverse[None, :])
     tl.store(along_z + first + rows, along, mask=there)
 
 
 @triton.jit
 def _combined(
-    table, values, acc, first, columns, queries, count, channels, BM: tl.constexpr, BK: tl.constexpr,
+    table, values, acc, first, columns, queries, count, width, channels, BM: tl.constexpr, BK: tl.constexpr,
     SWAPPED: tl.constexpr, WORK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """acc plus columns of the product of the table (T, N), from row ``first`` on, with values (N, C); ``SWAPPED``: of
@@ -262,10 +264,10 @@ def _combined(
     own, other = first + tl.arange(0, BM), tl.arange(0, BK)
     for start in range(0, queries if SWAPPED else count, BK):
         if SWAPPED:
-            left = tl.trans(_tile(_at(table, start, count), other, queries - start, own, count, WORK))
+            left = tl.trans(_tile(_at(table, start, width), other, queries - start, own, width, WORK))
             right = _tile(_at(values, start, channels), other, queries - start, columns, channels, WORK)
         else:
-            left = _tile(_at(table, first, count), own - first, queries - first, start + other, count, WORK)
+            left = _tile(_at(table, first, width), own - first, queries - first, start + other, width, WORK)
             right = _tile(_at(values, start, channels), other, count - start, columns, channels, WORK)
         acc = dot(left, right, acc, PRECISION)
     return acc
@@ -273,7 +275,7 @@ def _combined(
 
 @triton.jit
 def memory_grad_kernel(
-    grads, values, weights, more, x, norms, along, out, queries, count, channels,
+    grads, values, weights, more, x, norms, along, out, queries, count, width, channels,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, SWAPPED: tl.constexpr, ADD: tl.constexpr,
     WORK: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
@@ -286,9 +288,13 @@ def memory_grad_kernel(
     count_own = (count if SWAPPED else queries) - first
     rows, columns = tl.arange(0, BM), tl.program_id(1) * BN + tl.arange(0, BN)
     acc = tl.zeros([BM, BN], ACC)
-    acc = _combined(grads, values, acc, first, columns, queries, count, channels, BM, BK, SWAPPED, WORK, PRECISION)
+    acc = _combined(
+        grads, values, acc, first, columns, queries, count, width, channels, BM, BK, SWAPPED, WORK, PRECISION
+    )
     if weights is not None:
-        acc = _combined(weights, more, acc, first, columns, queries, count, channels, BM, BK, SWAPPED, WORK, PRECISION)
+        acc = _combined(
+            weights, more, acc, first, columns, queries, count, width, channels, BM, BK, SWAPPED, WORK, PRECISION
+        )
     norm = tl.load(norms + first + rows, mask=rows < count_own, other=1.0)
     inverse = _inverse(norms + first, rows, count_own)
     # A short row is divided by a constant and not by its norm.
