@@ -111,8 +111,8 @@ def _score_grads(slab, rows, scores, tables, numbers, types):
         "width": width,
         **numbers,
     }
-    shapes = {"BR": ROWS, "BN": power_of_two(count, 16, 128), "ACC": types["ACC"]}
-    launch(memory_score_grads_kernel, (blocks,), arguments, **shapes, num_warps=8 if count > 64 else 4)
+    shapes = {"BR": ROWS, "BN": power_of_two(count, 16, 64), "ACC": types["ACC"]}
+    launch(memory_score_grads_kernel, (blocks,), arguments, **shapes)
     return along_z, along_items.sum(0)
 
 
