@@ -116,6 +116,88 @@ def test_folders_that_would_train_on_the_wrong_pictures(tmp_path, put, files, me
         data.open_dataset(tmp_path)
 
 
+MVTEC = ("train/good/0.png", "test/good/0.png", "test/bent/0.png", "ground_truth/bent/0_mask.png")
+BTAD = ("train/ok/0.bmp", "test/ok/0.bmp", "test/ko/0.bmp", "ground_truth/ko/0.png")
+LOCO = ("train/good/0.png", "test/logical_anomalies/0.png", "ground_truth/logical_anomalies/0/0.png")
+VISA = ("Images/Normal/0.png", "Images/Anomaly/0.png", "Masks/Anomaly/0.png")
+CLASSES = ("train/cat/0.png", "train/dog/0.png", "test/cat/1.png")
+
+
+def below(folder, names):
+    return [f"{folder}/{name}" for name in names]
+
+
+@pytest.mark.parametrize(
+    ("files", "root", "message"),
+    [
+        (below("sets/mvtec/bottle", MVTEC), "sets", r"a data set in mvtec/; give \S*sets/mvtec$"),
+        (below("a/sets/mvtec/bottle", MVTEC), "a", r"part of a data set; give that data set, \S*a/sets/mvtec$"),
+        (below("sets/btad/01", BTAD), "sets", r"a data set in btad/; give \S*sets/btad$"),
+        (below("sets/loco/pins", LOCO), "sets", r"a data set in loco/; give \S*sets/loco$"),
+        (
+            below("visa/candle/Data", VISA),
+            "visa/candle",
+            r"has Data/Images/Normal/ beside .*; give \S*visa, .*/Normal for",
+        ),
+        (below("visa/candle/Data", VISA), "visa/candle/Data", r"has Images/Normal/ beside .*; give \S*visa, "),
+        (below("visa/candle/Data", VISA), "visa/candle/Data/Images", r"has Normal/ beside .*; give \S*visa, "),
+        (below("visa/candle/Data", VISA), "visa/candle/Data/Images/Anomaly", r"part of a data set .*; give \S*visa$"),
+        (below("btad/01", BTAD), "btad/01/test", r"has ok/ beside other folders; give \S*btad/01, .* \S*test/ok for"),
+        (below("btad/01", BTAD), "btad/01/test/ko", r"part of a data set and not its good images; give \S*btad/01$"),
+        (below("nut", MVTEC), "nut/ground_truth", r"part of a data set and not its good images; give \S*nut$"),
+        (below("animals", CLASSES), "animals/train", r"part of a data set and not its good images; give \S*animals$"),
+        (["K2/train/1.png", "K2/train/1_GT.png"], "K2/train", r"has 1_GT\.png, .* mask of 1\.png; give \S*K2, the"),
+        (
+            ["K/kos01/Part0.jpg", "K/kos01/Part0_label.bmp"],
+            "K",
+            r"has kos01/Part0_label\.bmp, .* mask of Part0\.jpg; give",
+        ),
+        (["x/1.png", "x/1_mask.png"], "x", r"has 1_mask\.png, by its name the mask of 1\.png"),
+        (["x/normal/a.png", "x/scratch/b.png"], "x", r"has normal/ beside other folders; give \S*normal$"),
+        (["x/images/a.png", "x/masks/b.png"], "x", r"has masks/, by its name masks and not good images; give"),
+        (["x/line1/a.png", "x/line2/Defective/b.png"], "x", r"has line2/Defective/, by its name defects"),
+        (["x/line1/test/a.png"], "x", r"has line1/test/ but not MVTec's"),
+    ],
+)
+def test_no_data_set_or_part_of_one_passes_for_a_plain_folder(tmp_path, put, files, root, message):
+    for name in files:
+        put(tmp_path / name)
+    with pytest.raises(UserError, match=message) as caught:
+        data.open_dataset(tmp_path / root, "all", need_train=False)
+    assert str(caught.value).startswith(f"{tmp_path / root}: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("files", "root", "count"),
+    [
+        (["x/line1/2024-05/a.png", "x/line2/b.png", "x/training day/c.png"], "x", 3),
+        (["x/a_mask.png", "x/b_GT.png", "x/c.png"], "x", 3),  # no picture of that name: theirs are no masks
+        (["x/a.png", "x/test/b.png", "x/mvtec/nut/train/good/c.png"], "x", 1),  # what lies deeper is not taken
+        (["x/good/a.png"], "x", 1),
+        (["x/2023/ok/a.png", "x/2024/ok/b.png"], "x", 2),
+        (["defects/a.png"], "defects", 1),
+        (below("nut", MVTEC), "nut/train", 1),
+        (below("nut", MVTEC), "nut/test/good", 1),
+        (below("btad/01", BTAD), "btad/01/train/ok", 1),
+        (below("visa/candle/Data", VISA), "visa/candle/Data/Images/Normal", 1),
+        (below("animals", CLASSES), "animals/train/cat", 1),
+    ],
+)
+def test_folders_of_good_pictures_still_open(tmp_path, put, files, root, count):
+    for name in files:
+        put(tmp_path / name)
+    dataset = data.open_dataset(tmp_path / root)
+    assert (dataset.layout, len(dataset.train)) == ("folder", count)
+
+
+def test_lists_of_pictures_take_folders_of_any_name(tmp_path, put):
+    """What is scored may well be defective."""
+    for name in ("test/ko/a.png", "test/ok/b.png", "masks/c.png"):
+        put(tmp_path / name)
+    assert [path.name for path in data.list_images([tmp_path])] == ["c.png", "a.png", "b.png"]
+
+
 def test_what_is_no_category_is_named_and_passed_over(tmp_path, tree, put):
     tree(tmp_path / "nut")
     put(tmp_path / "cifar" / "train" / "cat" / "a.png")

@@ -130,6 +130,9 @@ def test_data_sets_with_defects_are_refused(run, data):
         again(run, good=[data])
     with pytest.raises(UserError, match="good"):
         again(run, good=[data / "weave/test"])
+    for part in ("weave/test/spot", "weave/ground_truth"):
+        with pytest.raises(UserError, match="part of a data set and not its good images"):
+            again(run, good=[data / part])
 
 
 def test_training_data_that_is_gone(run, data, more_good):

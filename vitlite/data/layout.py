@@ -4,6 +4,7 @@ MVTec AD and MPDD: mvtec.py. MVTec LOCO AD: loco.py. BTAD: btad.py. VisA: visa.p
 CIFAR-10 and folders of classes, one class normal: oneclass.py. A plain folder of good pictures: folder.py.
 """
 
+import contextlib
 from pathlib import Path
 
 from vitlite.data import categories, folder, ksdd2, oneclass, visa
@@ -32,6 +33,8 @@ TITLES = {
     "classes": "folders of classes, for one-class data",
     "folder": "plain folder of images",
 }
+_NOT_GOOD = folder.TESTS | folder.MASKS | folder.DEFECTS
+_DEEPEST_PART = 4  # folders between a data set's root and its pictures, VisA's being the deepest
 
 
 def open_dataset(root, category: str | None = None, *, need_train: bool = True, need_test: bool = False) -> Dataset:
@@ -87,15 +90,71 @@ def _open(root: Path, category: str | None) -> Dataset:
     if categories.has_categories(root, FAMILIES):
         return categories.read_root(root, category, FAMILIES)
     _refuse_data_sets_within(root)
-    return folder.read(root, category)
+    _refuse_parts(root)
+    dataset = folder.read(root, category)
+    _refuse_doubtful(root, [sample.path for sample in dataset.train])
+    return dataset
 
 
 def _refuse_data_sets_within(root: Path):
     """A plain folder takes all that is below it, which must not be some data set's defects."""
-    for name in sub_folders(root):
+    folders, images, _ = entries(root)
+    for name in folders if not images else ():
         inner = root / name
-        if any(layout.is_here(inner) for layout in (oneclass, visa, ksdd2)) and not entries(root)[1]:
+        if _is_data_set(inner) or categories.has_categories(inner, FAMILIES):
             raise UserError(f"{shown(root)}: has no images, but a data set in {shown(name)}/; give {shown(inner)}")
+
+
+def _refuse_parts(root: Path):
+    """Folders of a data set that hold something else than its good pictures."""
+    whole = _data_set_around(root)
+    if whole is None:
+        return
+    names = [part.lower() for part in root.resolve().relative_to(whole).parts]
+    if oneclass.is_here(whole):
+        wrong = names in (["train"], ["test"])  # all classes at once, whichever is normal
+    else:
+        wrong = names[-1] not in folder.GOOD_NAMES and not {*names}.isdisjoint(_NOT_GOOD)
+    # Where good pictures lie beside others, the folder's own reading names those too.
+    if wrong and not any(name.lower() in folder.GOOD_NAMES for name in sub_folders(root)):
+        raise UserError(f"{shown(root)}: is part of a data set and not its good images; give {shown(whole)}")
+
+
+def _refuse_doubtful(root: Path, paths: list[Path]):
+    """Pictures that cannot all be good ones; the line says which folder to give instead, as far as that is known."""
+    found = folder.doubt(root, paths)
+    if found is None:
+        return
+    within, whole, mend = _data_set_within(root, found.place), _data_set_around(root), found.mend
+    if within:
+        raise UserError(
+            f"{shown(root)}: has {shown(found.place)}/, part of a data set; give that data set, {shown(within)}"
+        )
+    if whole:
+        alone = f", or {shown(root / found.good)} for good images alone" if found.good else ""
+        mend = f"give {shown(whole)}, the data set that it is part of{alone}"
+    raise UserError(f"{shown(root)}: {found.reason}; {mend}")
+
+
+def _is_data_set(place: Path) -> bool:
+    """Whether a folder is in any of the known layouts but that of a folder of categories."""
+    known = any(layout.is_here(place) for layout in (oneclass, visa, ksdd2))
+    return known or categories.family_of(place, FAMILIES) is not None
+
+
+def _data_set_within(root: Path, place: Path) -> Path | None:
+    """The outermost data set on the way from ``root`` down to ``place``; None where there is none."""
+    ways = [root.joinpath(*place.parts[:depth]) for depth in range(1, len(place.parts) + 1)]
+    return next((way for way in ways if _is_data_set(way) or categories.has_categories(way, FAMILIES)), None)
+
+
+def _data_set_around(root: Path) -> Path | None:
+    """The data set that a folder is a part of, such as ``candle/Data/Images/Anomaly`` of VisA; None for others."""
+    for parent in list(root.resolve().parents)[:_DEEPEST_PART]:
+        with contextlib.suppress(UserError):  # a folder that may not be listed
+            if _is_data_set(parent):
+                return parent
+    return None
 
 
 def _require(dataset: Dataset, need_train: bool, need_test: bool):
