@@ -21,10 +21,10 @@ def command():
 def check(folder, category):
     """Read every picture and mask below DIR and say what is there and what is wrong.
 
-    DIR is a data set in the layout of MVTec AD, MPDD, MVTec LOCO AD, BTAD, VisA or KolektorSDD2, one category of those
-    that have them, MNIST's idx files, CIFAR-10's batches, folders of classes, or a plain folder of good images; which
-    one is found out. Problems that training and evaluation can live with are warnings; a folder that cannot be used
-    ends with exit code 2.
+    DIR is a data set in the layout of MVTec AD, MPDD, MVTec AD 2, MVTec LOCO AD, BTAD, VisA or KolektorSDD2, one
+    category of those that have them, MNIST's idx files, CIFAR-10's batches, folders of classes, or a plain folder of
+    good images; which one is found out. Problems that training and evaluation can live with are warnings; a folder that
+    cannot be used ends with exit code 2.
 
     Example: vitlite data check mvtec --category bottle
     """

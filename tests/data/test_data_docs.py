@@ -18,6 +18,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "data.md"
 LAYOUTS = {
     "parts": "folder",
     "mvtec": "mvtec",
+    "mvtec2": "mvtec2",
     "loco": "loco",
     "btad": "btad",
     "visa": "visa",
@@ -92,7 +93,7 @@ def test_trees_and_training_commands(root):
     if dataset.test:
         assert {sample.label for sample in dataset.test} == {0, 1}
     masks = [data.read_mask(sample.mask) for sample in dataset.test if sample.mask]
-    assert bool(masks) == (root in ("mvtec", "loco", "btad", "visa", "KolektorSDD2"))
+    assert bool(masks) == (root in ("mvtec", "mvtec2", "loco", "btad", "visa", "KolektorSDD2"))
     assert all(mask.any() for mask in masks)
 
 

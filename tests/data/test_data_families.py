@@ -165,6 +165,65 @@ def test_mpdd_is_mvtec_layout(tmp_path, put):
     }
 
 
+@pytest.fixture
+def mvtec2(put):
+    """Two kinds of test pictures with the masks among them, and private ones without labels."""
+
+    def write(folder):
+        names = (
+            "train/good/000",
+            "train/good/001",
+            "validation/good/000",
+            "test_public/good/000",
+            "test_public/bad/000",
+        )
+        for name in (*names, "test_public/bad/001", "test_private/000", "test_private_mixed/000"):
+            put(folder / f"{name}_regular.png")
+        put(folder / "test_public" / "ground_truth" / "bad" / "000_regular_mask.png", MARK)
+        return folder
+
+    return write
+
+
+def test_mvtec2_takes_its_public_test_pictures(tmp_path, mvtec2):
+    root = mvtec2(tmp_path / "can")
+    dataset = data.open_dataset(tmp_path, need_test=True)
+    assert (dataset.layout, dataset.categories) == ("mvtec2", ("can",))
+    assert (len(dataset.train), len(dataset.validation)) == (2, 1)
+    assert summary(dataset.test) == [
+        ("can", "bad", 1, "000_regular.png"),
+        ("can", "bad", 1, "001_regular.png"),
+        ("can", "good", 0, "000_regular.png"),
+    ]
+    assert {s.split for s in dataset.test} == {"test"}
+    masks = [s.mask for s in dataset.test]
+    assert masks == [root / "test_public" / "ground_truth" / "bad" / "000_regular_mask.png", None, None]
+    assert dataset.notes == (f"ignored in {root}: test_private/, test_private_mixed/",)
+    assert "above 127" in dataset.mask_rule
+
+
+def test_mvtec2_category_alone_and_checked(tmp_path, mvtec2, put):
+    root = mvtec2(tmp_path / "can")
+    stray = put(root / "test_public" / "ground_truth" / "bad" / "007_regular_mask.png", MARK)
+    report = data.check(root)
+    assert "one category in MVTec AD 2 layout" in report.text()
+    assert report.counts["can"]["test"] == {"bad": 2, "good": 1}
+    assert report.orphan_masks == [stray]
+    assert [path.name for path in report.missing_masks] == ["001_regular.png"]
+
+
+def test_mvtec2_without_pictures_names_the_folder(tmp_path, put):
+    put(tmp_path / "can" / "train" / "good" / "0.png")
+    (tmp_path / "can" / "test_public" / "good").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"can.test_public: no images there"):
+        data.open_dataset(tmp_path, need_test=True)
+
+
+def test_mvtec2_with_a_test_folder_is_mvtec_layout(tmp_path, mvtec2, put):
+    put(mvtec2(tmp_path / "can") / "test" / "good" / "0.png")
+    assert data.open_dataset(tmp_path).layout == "mvtec"
+
+
 ROWS = """\
 object,split,label,image,mask
 candle,train,normal,candle/Data/Images/Normal/0010.JPG,

@@ -1,4 +1,4 @@
-"""Categories with train/ and test/ folders of their own: what MVTec AD, MPDD, MVTec LOCO AD and BTAD have in common.
+"""Categories with train/ and test/ folders of their own: what MVTec AD, MPDD, LOCO AD, AD 2 and BTAD share.
 
 ``CATEGORY/train/<good>``, ``CATEGORY/validation/<good>`` (where there is one), ``CATEGORY/test/<kind>`` with the good
 ones among them, and masks below ``CATEGORY/ground_truth/<kind>``.
@@ -13,8 +13,6 @@ from vitlite.data.index import GOOD, Dataset, Sample, choose, name_of, note
 from vitlite.data.listing import entries, sub_folders
 from vitlite.data.masks import MaskFiles
 
-_PARTS = ("train", "validation", "test", "ground_truth")
-
 
 @dataclass(frozen=True)
 class Family:
@@ -24,11 +22,18 @@ class Family:
     good: str  # what the folders of good pictures are called
     is_category: Callable[[Path], bool]
     masks: Callable[[Path, str], dict[str, Path | MaskFiles]]  # (category, kind) -> masks by stem
+    test: str = "test"  # the folder of test pictures
+    truth: str = "ground_truth"  # that of their masks, from the category's
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The folders of a category."""
+        return ("train", "validation", self.test, *([] if "/" in self.truth else [self.truth]))
 
 
-def mask_files(category_folder: Path, kind: str) -> dict[str, Path]:
+def mask_files(category_folder: Path, kind: str, truth: str = "ground_truth") -> dict[str, Path]:
     """The mask files of one kind of defect by stem."""
-    folder = category_folder / "ground_truth" / kind
+    folder = category_folder / truth / kind
     found: dict[str, Path] = {}
     if folder.is_dir():
         for name in entries(folder)[1]:
@@ -77,7 +82,7 @@ def read_only(root: Path, category: str | None, family: Family) -> Dataset:
 def read_category(folder: Path, name: str, family: Family) -> Dataset:
     """One category."""
     folders, images, others = entries(folder)
-    used = [part for part in _PARTS if part != "validation" or (folder / part / family.good).is_dir()]
+    used = [part for part in family.parts if part != "validation" or (folder / part / family.good).is_dir()]
     notes = list(note(folder, [f"{n}/" for n in folders if n not in used] + images + others))
     ignored = len(images) + len(others)
     good = {}
@@ -86,11 +91,13 @@ def read_category(folder: Path, name: str, family: Family) -> Dataset:
         ignored += passed
         notes += extra
     test = []
-    if (folder / "test").is_dir():
-        kinds, images, others = entries(folder / "test")
+    if (folder / family.test).is_dir():
+        kinds, images, others = entries(folder / family.test)
         ignored += len(images) + len(others)
-        notes += note(folder / "test", images)
+        notes += note(folder / family.test, images)
         for kind in kinds:
+            if f"{family.test}/{kind}" == family.truth:
+                continue
             samples, passed, extra = _read_kind(folder, name, kind, family)
             test += samples
             ignored += passed
@@ -113,7 +120,7 @@ def _read_good(folder: Path, name: str, split: str, family: Family):
 
 def _read_kind(folder: Path, name: str, kind: str, family: Family):
     """``(samples, files passed over, notes)`` of one kind of test pictures."""
-    here = folder / "test" / kind
+    here = folder / family.test / kind
     folders, images, others = entries(here)
     label = int(kind != family.good)
     masks = family.masks(folder, kind) if label else {}

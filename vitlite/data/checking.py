@@ -85,7 +85,7 @@ class Report:
 
     def text(self) -> str:
         """The whole report for a terminal."""
-        single = "one category in " if self.layout in ("loco", "btad") and not self.nested else ""
+        single = "one category in " if self.layout in ("loco", "btad", "mvtec2") and not self.nested else ""
         lines = [f"{shown(self.root)}: {single}{TITLES[self.layout]}"]
         for name in self.categories:
             lines += ["", *self._category_lines(name)]
@@ -257,9 +257,9 @@ def _check_mask_folders(report: Report, dataset: Dataset):
     for name in dataset.categories:
         folder = dataset.folder(name)
         family = family_of(folder, FAMILIES)
-        if family is None or not (folder / "ground_truth").is_dir():
+        if family is None or not (folder / family.truth).is_dir():
             continue
-        for kind in entries(folder / "ground_truth")[0]:
+        for kind in entries(folder / family.truth)[0]:
             for stem, mask in family.masks(folder, kind).items():
                 if kind == family.good and ((name, stem) in good or (name, stem.removesuffix("_mask")) in good):
                     _add_good_mask(report, mask)

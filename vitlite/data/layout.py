@@ -1,7 +1,8 @@
 """Finding out how a data set lies on disk, and its pictures. Each layout has a file of its own beside this one.
 
-MVTec AD and MPDD: mvtec.py. MVTec LOCO AD: loco.py. BTAD: btad.py. VisA: visa.py. KolektorSDD2: ksdd2.py. MNIST,
-CIFAR-10 and folders of classes, one class normal: oneclass.py. A plain folder of good pictures: folder.py.
+MVTec AD and MPDD: mvtec.py. MVTec AD 2: mvtec2.py. MVTec LOCO AD: loco.py. BTAD: btad.py. VisA: visa.py.
+KolektorSDD2: ksdd2.py. MNIST, CIFAR-10 and folders of classes, one class normal: oneclass.py. A plain folder of good
+pictures: folder.py.
 """
 
 import contextlib
@@ -13,16 +14,18 @@ from vitlite.data.index import GOOD, Dataset, Sample
 from vitlite.data.listing import entries, sub_folders
 from vitlite.data.loco import LOCO
 from vitlite.data.mvtec import MVTEC
+from vitlite.data.mvtec2 import MVTEC2
 from vitlite.data.reading import shown
 from vitlite.errors import UserError
 
 __all__ = ["FAMILIES", "GOOD", "TITLES", "Dataset", "Sample", "open_dataset", "survey"]
 
-# LOCO's folders are MVTec's and more, so it is asked first.
-FAMILIES = (LOCO, BTAD, MVTEC)
+# The folders of LOCO and of MVTec AD 2 are MVTec's and more, so these are asked first.
+FAMILIES = (LOCO, BTAD, MVTEC2, MVTEC)
 TITLES = {
     "mvtec": "MVTec layout",
     "category": "one category in MVTec layout",
+    "mvtec2": "MVTec AD 2 layout",
     "loco": "MVTec LOCO layout",
     "btad": "BTAD layout",
     "mixed": "categories in several layouts",
@@ -180,5 +183,5 @@ def _empty(dataset: Dataset, name: str, split: str) -> str:
         return f"{shown(dataset.root / split)}: no {'good ' * (split == 'train')}images there"
     folder_of = dataset.folder(name)
     family = categories.family_of(folder_of, FAMILIES)
-    good = family.good if family else GOOD
-    return f"{shown(folder_of / split / good if split == 'train' else folder_of / split)}: no images there"
+    good, test = (family.good, family.test) if family else (GOOD, "test")
+    return f"{shown(folder_of / 'train' / good if split == 'train' else folder_of / test)}: no images there"
