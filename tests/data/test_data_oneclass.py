@@ -220,6 +220,23 @@ def test_cifar10_with_a_batch_missing(tmp_path):
     assert data.open_dataset(tmp_path, "cat", need_train=False, need_test=True).train == ()
 
 
+@pytest.mark.parametrize(
+    ("name", "version"),
+    [
+        ("data_batch_1.bin", "binary"),
+        ("cifar-10-batches-bin/test_batch.bin", "binary"),
+        ("cifar-10-batches-mat/data_batch_5.mat", "Matlab"),
+    ],
+)
+def test_other_versions_of_cifar10_are_told_apart(tmp_path, name, version):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(bytes(3073))
+    with pytest.raises(UserError, match=rf"{name}: is of CIFAR-10's {version} version; get the Python version"):
+        data.open_dataset(tmp_path, "cat")
+    write_cifar(tmp_path)  # the right one beside it
+    assert data.open_dataset(tmp_path, "cat").layout == "cifar10"
+
+
 class Evil:
     """Pickled, it is a call of a function of the pickler's choice."""
 

@@ -9,6 +9,7 @@ MNIST and CIFAR-10. Three kinds of sources, each as its owners distribute it:
 - Folders of classes, ``train/<class>/`` and ``test/<class>/``, with picture files in them.
 """
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +27,8 @@ CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
 _IDX_PLACES = ("", "raw", "MNIST/raw")
 _CIFAR_PLACES = ("", "cifar-10-batches-py")
+_OTHER_PLACES = ("", "cifar-10-batches-bin", "cifar-10-batches-mat")
+_OTHER_VERSIONS = {"bin": "binary", "mat": "Matlab"}
 _IDX_SPLITS = {"train": "train", "test": "t10k"}
 
 
@@ -58,6 +61,8 @@ class Classes:
 def find(root: Path) -> Classes | None:
     """The labelled pictures of a folder; None where it holds none of the three kinds."""
     source = next((read for is_here, read in _SOURCES if is_here(root)), None)
+    if source is None:
+        _refuse_other_cifar(root)
     return source(root) if source else None
 
 
@@ -156,6 +161,18 @@ def _read_idx_split(folder: Path, split: str) -> list[Item]:
 def _cifar_folder(root: Path) -> Path | None:
     folders = [root / place for place in _CIFAR_PLACES]
     return next((folder for folder in folders if any((folder / n).is_file() for n in (*BATCHES, "test_batch"))), None)
+
+
+def _refuse_other_cifar(root: Path):
+    """CIFAR-10 comes in three versions, and the wrong one is easily fetched."""
+    for place, version in itertools.product(_OTHER_PLACES, _OTHER_VERSIONS):
+        for batch in (*BATCHES, "test_batch"):
+            file = root / place / f"{batch}.{version}"
+            if file.is_file():
+                raise UserError(
+                    f"{shown(file)}: is of CIFAR-10's {_OTHER_VERSIONS[version]} version; "
+                    f"get the Python version, cifar-10-python.tar.gz"
+                )
 
 
 def _read_cifar(root: Path) -> Classes:
