@@ -9,7 +9,7 @@ import pytest
 from tiny_settings import TINY
 
 from vitlite.engine import ablate as engine
-from vitlite.engine.ablate import Plan, ablate, row_config, select_rows, slug, table_text
+from vitlite.engine.ablate import Plan, ablate, row_config, select_rows, slug, slugs, table_text
 from vitlite.engine.settings import RunSettings, build_method
 from vitlite.errors import UserError
 from vitlite.methods import REGISTRY, method_class
@@ -154,6 +154,29 @@ def test_one_model_for_each_category(tmp_path):
     values = [r["mean"]["image_auroc"] for r in found]
     assert outcome.mean["image_auroc"] == pytest.approx(sum(values) / 2)
     assert rows_of(tmp_path / "out")[0]["models"] == "one for each category"
+
+
+def test_folders_are_called_after_labels():
+    plain = {"bottle": "bottle", "magnetic_tile": "magnetic-tile", "N = 2": "n-2", "VT-ADL, K=150": "vt-adl-k-150"}
+    assert slugs(plain) == plain
+    assert slugs(["瓶", "管", "Größe 2"]) == {"瓶": "瓶", "管": "管", "Größe 2": "größe-2"}
+    assert slugs(["e\u0301"]) == {"e\u0301": "é"}
+
+
+@pytest.mark.parametrize("labels", [["A b", "a-b", "a_b"], ["!", "?", "row"], ["\udcff", "\udcfe"], ["c", "C", "c++"]])
+def test_no_two_labels_share_a_folder(labels):
+    found = slugs(labels)
+    assert list(found) == labels
+    assert len(set(found.values())) == len(labels)
+    assert all(found[label] == label for label in labels if label == slug(label))
+    assert found == slugs(reversed(labels))
+
+
+def test_categories_that_look_alike_are_trained_apart(tmp_path):
+    plan = Plan("sivt", separate=True)
+    folders = [folder for _, folder in engine._parts(plan, ("A b", "a-b", "瓶", "管"), tmp_path)]
+    assert len(set(folders)) == 4
+    assert folders[1:] == [tmp_path / "a-b", tmp_path / "瓶", tmp_path / "管"]
 
 
 def test_selecting_rows():

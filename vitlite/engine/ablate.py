@@ -1,10 +1,13 @@
 """A method's ablation table: every row trained and evaluated, beside the paper's figures."""
 
 import csv
+import hashlib
 import io
 import re
 import sys
 import time
+import unicodedata
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,10 +60,11 @@ def ablate(plan, table, out, *, name="ablation", rows=None, quiet=False, say=lam
     root, categories = _dataset(plan, out)
     chosen = select_rows(table, rows)
     configs = [row_config(plan, row) for row in chosen]  # every mistake before the first hour of training
+    folders = slugs(row.label for row in table.rows)
     done = []
     for place, (row, config) in enumerate(zip(chosen, configs), 1):
         say(f"{name}, row {place} of {len(chosen)}: {row.label} ({' '.join(row.overrides) or 'as it is'})")
-        folder = out / name / slug(row.label)
+        folder = out / name / folders[row.label]
         parts = [
             run_part(
                 RunSettings(plan.method, root, part, plan.preset, plan.seed, config), where, plan.device, quiet, say
@@ -88,7 +92,8 @@ def _parts(plan, categories, folder):
     """Which categories are trained together, and where."""
     if not plan.separate:
         return [(",".join(categories), folder)]
-    return [(category, folder / slug(category)) for category in categories]
+    names = slugs(categories)
+    return [(category, folder / names[category]) for category in categories]
 
 
 def select_rows(table, wanted):
@@ -161,8 +166,26 @@ def differences(held, wanted):
 
 
 def slug(label):
-    """A folder name for a label."""
-    return re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-") or "row"
+    """A folder name for a label: its letters and digits, in lower case. Several labels may have the same."""
+    return re.sub(r"[\W_]+", "-", unicodedata.normalize("NFC", label).lower()).strip("-") or "row"
+
+
+def slugs(labels):
+    """``{label: folder name}``, no two alike: a hash tells those apart that would be, and names those without letters.
+
+    A label that is its own slug keeps it.
+    """
+    bare = {label: slug(label) for label in labels}
+    often = Counter(bare.values())
+    named = {}
+    for label, name in bare.items():
+        unclear = often[name] > 1 or not re.search(r"[^\W_]", label)
+        named[label] = f"{name}-{_digest(label)}" if unclear and label != name else name
+    return named
+
+
+def _digest(label):
+    return hashlib.sha256(label.encode("utf-8", "surrogateescape")).hexdigest()[:8]
 
 
 HEAD = ("method", "table", "row", "settings", "preset", "seed", "models", "data", "categories", "training_seconds")
