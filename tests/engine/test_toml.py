@@ -29,6 +29,14 @@ def test_reader_for_python_3_10():
     assert toml.loads_plain(toml.dumps(TABLES)) == TABLES
 
 
+@pytest.mark.parametrize("space", ["\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\u2029"])
+def test_line_breaks_of_unicode_within_a_string(space):
+    tables = {"run": {"data": f"/parts{space}of the line{space}", "seed": 3}}
+    assert toml.loads_plain(toml.dumps(tables)) == tables
+    assert toml.loads_plain(toml.dumps(tables).replace("\n", "\r\n")) == tables
+    assert toml.loads(toml.dumps(tables)) == tables
+
+
 def test_readers_agree_with_the_standard_library():
     tomllib = pytest.importorskip("tomllib")
     text = toml.dumps(TABLES)

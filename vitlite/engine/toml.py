@@ -43,7 +43,8 @@ def loads(text):
 def loads_plain(text):
     """Reads what :func:`dumps` writes, line by line; anything else is a ``ValueError``."""
     tables, table = {}, None
-    for number, line in enumerate(text.splitlines(), 1):
+    # Not splitlines(): it also breaks at characters such as U+2028, which may stand within a string.
+    for number, line in enumerate(text.split("\n"), 1):
         line = line.strip()
         if not line or line.startswith("#"):
             continue
