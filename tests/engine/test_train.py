@@ -3,11 +3,12 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
-from vitlite.data import open_dataset
+from vitlite.data import Sample, open_dataset
 from vitlite.engine import train as training
 from vitlite.engine.cache import FeatureCache
 from vitlite.engine.checkpoint import load_checkpoint, save_checkpoint
@@ -162,6 +163,45 @@ def test_hold_out_keeps_both_sides(tiny_data):
         assert (train, held) == hold_out(samples, share, 0)
     assert hold_out(samples, 0, 0) == (list(samples), [])
     assert hold_out(samples[:1], 0.5, 0) == (list(samples[:1]), [])
+
+
+@pytest.mark.parametrize(
+    ("category", "seed", "held"),
+    [
+        ("weave", 0, [8, 23, 25, 27, 28, 29]),
+        ("b,x é", 3, [2, 11, 17, 19, 21, 27]),
+        ("瓶", 2**40, [7, 8, 15, 17, 23, 25]),
+    ],
+)
+def test_splits_stay_as_they_were(category, seed, held):
+    """The thresholds of earlier runs are set anew from the pictures that these had held out."""
+    samples = [Sample(Path(str(i)), category, "train", "good", 0, None) for i in range(30)]
+    assert [int(s.path.name) for s in hold_out(samples, 0.2, seed)[1]] == held
+
+
+def test_a_category_whose_name_is_no_text_is_split_too():
+    samples = [Sample(Path(str(i)), name, "train", "good", 0, None) for name in ("\udcff", "\udcfe") for i in range(30)]
+    train, held = hold_out(samples, 0.2, 0)
+    assert (len(train), len(held)) == (48, 12)
+    assert (train, held) == hold_out(samples, 0.2, 0)
+
+
+def test_names_that_the_run_cannot_hold_are_refused(tiny_run, tmp_path):
+    settings = load_settings(tiny_run)
+    for name in ("set", "b\udcff"):
+        shutil.copytree(Path(settings.data) / "weave", tmp_path / name / "caf\udce9")
+        shutil.copytree(Path(settings.data) / "weave", tmp_path / name / "weave")
+    cases = {
+        "caf\ufffd": replace(settings, data=str(tmp_path / "set"), category="all"),
+        "b\ufffd": replace(settings, data=str(tmp_path / "b\udcff")),
+        "w\ufffd": replace(settings, config=replace(settings.config, weights="w\udce9")),
+    }
+    for name, changed in cases.items():
+        with pytest.raises(
+            UserError, match=rf"{name}: this name is not valid UTF-8, as config\.toml must be; rename it"
+        ):
+            training.train(changed, tmp_path / "run", device="cpu", quiet=True)
+        assert not (tmp_path / "run").exists()
 
 
 def test_a_data_sets_own_validation_pictures_are_held_out(tiny_data, tmp_path):

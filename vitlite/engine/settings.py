@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import vitlite
+from vitlite.data.reading import shown
 from vitlite.engine import toml
 from vitlite.errors import UserError
 from vitlite.files import write_text
@@ -90,6 +91,14 @@ def build_method(settings, weights=None):
         return method_class(settings.method)(settings.config, weights=weights)
     except ValueError as error:
         raise UserError(f"--set {error}") from error
+
+
+def refuse_invalid_names(settings):
+    """``UserError`` where a folder, category or file has a name that config.toml, which is UTF-8, cannot hold."""
+    values = asdict(settings.config).values()
+    for name in (settings.data, *settings.category.split(","), *(v for v in values if isinstance(v, str))):
+        if shown(name) != name:
+            raise UserError(f"{shown(name)}: this name is not valid UTF-8, as {CONFIG_FILE} must be; rename it")
 
 
 def save_settings(run, settings):

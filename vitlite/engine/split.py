@@ -12,7 +12,9 @@ def hold_out(samples, share, seed):
     for category in dict.fromkeys(s.category for s in samples):
         own = [s for s in samples if s.category == category]
         count = min(max(round(share * len(own)), 1), len(own) - 1) if share > 0 else 0
-        chosen = set(random.Random(f"{seed}/{category}").sample(range(len(own)), count))
+        # As bytes, because a folder's name need not be valid text; for valid text both seed alike.
+        place = f"{seed}/{category}".encode("utf-8", "surrogateescape")
+        chosen = set(random.Random(place).sample(range(len(own)), count))
         train += [s for i, s in enumerate(own) if i not in chosen]
         held += [s for i, s in enumerate(own) if i in chosen]
     return train, held

@@ -17,7 +17,7 @@ from vitlite.engine.device import autocast, keep_freed_memory
 from vitlite.engine.distributed import Team, join, leave
 from vitlite.engine.fingerprint import fingerprint
 from vitlite.engine.progress import Progress
-from vitlite.engine.settings import CONFIG_FILE, build_method, save_settings
+from vitlite.engine.settings import CONFIG_FILE, build_method, refuse_invalid_names, save_settings
 from vitlite.engine.split import split_good
 from vitlite.errors import UserError
 from vitlite.files import append_line, make_folder, remove_leftovers, write_text
@@ -64,6 +64,7 @@ def _train(settings, run, device, team, *, resume, quiet, say):
     team.wait()
     dataset = open_dataset(data_folder(settings, run), settings.category or None)
     settings = replace(settings, category=",".join(dataset.categories))
+    refuse_invalid_names(settings)
     samples, held = split_good(dataset, settings.config, settings.seed)
     if not samples:
         raise UserError(f"{settings.data}: no good images to train on")
