@@ -42,12 +42,13 @@ def command(run, data, category, maps, device, deterministic, quiet):
 
 def table(results):
     """The results as aligned text: a line per category, its kinds of defects below it, the mean last."""
+    from vitlite.data.reading import shown
     from vitlite.engine.evaluate import KEYS
 
     rows = [("", "images", *(k.replace("_", " ") for k in KEYS))]
 
     def add(name, images, values):
-        rows.append((name, str(images), *("-" if values[k] is None else f"{values[k]:.4f}" for k in KEYS)))
+        rows.append((shown(name), str(images), *("-" if values[k] is None else f"{values[k]:.4f}" for k in KEYS)))
 
     for name, result in results["categories"].items():
         add(name, result["good"] + result["defective"], result)

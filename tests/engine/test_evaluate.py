@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vitlite.cli.eval import table
 from vitlite.engine.detector import Detector, map_at
 from vitlite.engine.evaluate import KEYS, evaluate, mean_of, results_csv
 from vitlite.errors import UserError
 from vitlite.metrics import aupro, auroc, average_precision
+from vitlite.metrics.results import COUNTS, THRESHOLDS, collect, write
+from vitlite.metrics.results import table as maps_table
 
 
 @pytest.fixture
@@ -95,6 +98,19 @@ def test_both_kinds_are_needed(detector, data):
     shutil.rmtree(data / "weave/test/good")
     with pytest.raises(UserError, match="good"):
         evaluate(detector, data=data, quiet=True)
+
+
+def test_names_that_are_no_text_are_written_and_printed(detector, data, tmp_path):
+    """Names of folders that are not valid UTF-8 show a replacement character, as everywhere else."""
+    (data / "weave/test/spot").rename(data / "weave/test/sp\udcf6t")
+    (data / "weave").rename(data / "w\udce4")
+    results = evaluate(detector, data=data, category="all", quiet=True)
+    assert "\nw\ufffd,sp\ufffdt,2," in results_csv(results)
+    assert all(name in table(results) for name in ("w\ufffd ", "sp\ufffdt"))
+    own = {"w\udce4": dict.fromkeys((*COUNTS, *KEYS, *THRESHOLDS), 1)}
+    write(tmp_path / "out", collect(own))
+    assert "w\ufffd," in (tmp_path / "out/results.csv").read_text(encoding="utf-8")
+    assert "w\ufffd" in maps_table(collect(own))
 
 
 def test_mean_is_over_categories():

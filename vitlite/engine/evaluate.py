@@ -9,6 +9,7 @@ import numpy as np
 
 import vitlite
 from vitlite.data import ImageError, open_dataset, read_mask
+from vitlite.data.reading import shown
 from vitlite.engine.detector import map_at
 from vitlite.engine.maps import earlier_maps, save_maps
 from vitlite.engine.progress import Progress
@@ -204,7 +205,7 @@ def results_csv(results):
 
     def row(category, defect, images, values):
         cells = ("" if values[k] is None else f"{values[k]:.6f}" for k in KEYS)
-        lines.append(",".join((quote(category), quote(defect), str(images), *cells)))
+        lines.append(",".join((quote(shown(category)), quote(shown(defect)), str(images), *cells)))
 
     for name, result in results["categories"].items():
         row(name, "all", result["good"] + result["defective"], result)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vitlite.data.reading import shown
 from vitlite.files import make_folder, write_json, write_text
 
 KEYS = (
@@ -41,14 +42,14 @@ def write(folder, results: dict):
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(("category", *columns))
     for name, row in (*results["categories"].items(), ("mean", results["mean"])):
-        rows.writerow((name, *(row.get(key, "") for key in columns)))
+        rows.writerow((shown(name), *(row.get(key, "") for key in columns)))
     write_json(folder / "results.json", results)
     write_text(folder / "results.csv", text.getvalue())
 
 
 def table(results: dict) -> str:
     """The metrics in percent, a line per category and one for the mean."""
-    rows = [*results["categories"].items(), ("mean", results["mean"])]
+    rows = [(shown(name), row) for name, row in (*results["categories"].items(), ("mean", results["mean"]))]
     width = max(8, *(len(name) for name, _ in rows))
     lines = [" ".join([" " * width, "images", *(f"{key:>12}" for key in KEYS)])]
     for name, row in rows:
