@@ -60,4 +60,15 @@ def table(results):
     lines = []
     for row in rows:
         lines.append("  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:]))]))
+    lines += loco_lines(results)
     return "\n".join(lines)
+
+
+def loco_lines(results):
+    """A note on MVTec LOCO's own image AUROC, where a category has it; none elsewhere."""
+    from vitlite.data.reading import shown
+    from vitlite.engine.evaluate import MEAN_OF_KINDS
+
+    every = [*results["categories"].items(), *([("mean", results["mean"])] if len(results["categories"]) > 1 else [])]
+    own = [f"{shown(name)} {values[MEAN_OF_KINDS]:.4f}" for name, values in every if MEAN_OF_KINDS in values]
+    return [f"image auroc as LOCO has it, the mean of its two kinds: {', '.join(own)}"] if own else []

@@ -8,7 +8,7 @@ from PIL import Image
 
 from vitlite.cli.eval import table
 from vitlite.engine.detector import Detector, map_at
-from vitlite.engine.evaluate import KEYS, evaluate, mean_of, results_csv
+from vitlite.engine.evaluate import KEYS, MEAN_OF_KINDS, evaluate, mean_of, results_csv
 from vitlite.errors import UserError
 from vitlite.metrics import aupro, auroc, average_precision
 from vitlite.metrics.results import COUNTS, THRESHOLDS, collect, write
@@ -111,6 +111,27 @@ def test_names_that_are_no_text_are_written_and_printed(detector, data, tmp_path
     write(tmp_path / "out", collect(own))
     assert "w\ufffd," in (tmp_path / "out/results.csv").read_text(encoding="utf-8")
     assert "w\ufffd" in maps_table(collect(own))
+
+
+def test_loco_has_an_image_auroc_of_its_own(detector, data):
+    """The mean of the two kinds', and of the categories' for the data set; in other layouts there is no such figure."""
+    plain = evaluate(detector, data=data, quiet=True)
+    assert MEAN_OF_KINDS not in plain["categories"]["weave"]
+    assert MEAN_OF_KINDS not in plain["mean"]
+    assert "LOCO" not in table(plain)
+    for part in ("test", "ground_truth"):
+        shutil.rmtree(data / "weave" / part / "missing")
+        for old, new in (("scratch", "logical_anomalies"), ("spot", "structural_anomalies")):
+            (data / "weave" / part / old).rename(data / "weave" / part / new)
+    shutil.copytree(data / "weave", data / "wood")
+    results = evaluate(detector, data=data, category="all", quiet=True)
+    for name in ("weave", "wood"):
+        own = results["categories"][name]
+        kinds = [own["defects"][kind]["image_auroc"] for kind in ("logical_anomalies", "structural_anomalies")]
+        assert own[MEAN_OF_KINDS] == pytest.approx(sum(kinds) / 2, abs=1e-12)
+    assert results["mean"][MEAN_OF_KINDS] == pytest.approx(own[MEAN_OF_KINDS], abs=1e-12)
+    text = f"{own[MEAN_OF_KINDS]:.4f}"
+    assert table(results).endswith(f"mean of its two kinds: weave {text}, wood {text}, mean {text}")
 
 
 def test_mean_is_over_categories():

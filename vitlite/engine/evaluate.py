@@ -9,6 +9,7 @@ import numpy as np
 
 import vitlite
 from vitlite.data import ImageError, open_dataset, read_mask
+from vitlite.data.loco import KINDS as LOCO_KINDS
 from vitlite.data.reading import shown
 from vitlite.engine.detector import map_at
 from vitlite.engine.maps import earlier_maps, save_maps
@@ -17,6 +18,9 @@ from vitlite.engine.train import data_folder
 from vitlite.errors import UserError
 from vitlite.metrics import auroc, average_precision, evaluate_maps, f1_max
 from vitlite.metrics.results import KEYS
+
+# Of MVTec LOCO: image AUROC over good and logical anomalies, and over good and structural ones; the mean of both.
+MEAN_OF_KINDS = "image_auroc_mean_of_kinds"
 
 
 @dataclass
@@ -44,7 +48,7 @@ def evaluate(detector, *, data=None, category=None, maps=None, quiet=False, say=
         name: evaluate_category(detector, dataset, name, maps=maps, quiet=quiet, say=say) for name in dataset.categories
     }
     return {
-        "mean": mean_of(categories.values()),
+        "mean": mean_of(categories.values()) | mean_of_kinds(categories.values()),
         "categories": categories,
         "about": about(detector, dataset),
     }
@@ -135,6 +139,8 @@ def summarize_category(scored):
         chosen = [i for i, s in enumerate(scored.samples) if not s.label or s.defect == kind]
         result["defects"][kind] = measure(rows, scored.maps, scored.masks, chosen)
         result["defects"][kind]["images"] = sum(labels[i] for i in chosen)
+    if set(result["defects"]) == set(LOCO_KINDS):
+        result[MEAN_OF_KINDS] = float(np.mean([own["image_auroc"] for own in result["defects"].values()]))
     return result
 
 
@@ -197,6 +203,12 @@ def mean_of(results):
         values = [r[key] for r in results if r[key] is not None]
         means[key] = float(np.mean(values)) if values else None
     return means
+
+
+def mean_of_kinds(results):
+    """The mean over categories of LOCO's own image AUROC, as a dict; empty unless all categories are LOCO's."""
+    values = [r.get(MEAN_OF_KINDS) for r in results]
+    return {} if None in values else {MEAN_OF_KINDS: float(np.mean(values))}
 
 
 def results_csv(results):
