@@ -32,6 +32,7 @@ CARD = {
     "instructions": 132 * 128 * 1.98e9,
 }
 FLUSH_BYTES = 256 << 20
+HEAD_START = 4_000_000  # cycles, about 2 ms: more than it takes to put a call into the queue
 COPIED, SQUARE = 1 << 28, 8192  # float32 numbers of the large copy; rows of the large matrix products
 SLACK = 12.0  # seconds that a case with torch.compile may take
 
@@ -69,6 +70,8 @@ class Clock:
     def once(self, function):
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         self.flush.zero_()
+        # The GPU waits until the whole call is in its queue: what is timed is its work and not Python's.
+        torch.cuda._sleep(HEAD_START)
         start.record()
         function()
         end.record()
@@ -133,7 +136,7 @@ def checked(gpu_case, contenders, device="cuda"):
         try:
             error = 0.0 if name in case.limits else ops.errors(case, function, inputs)
         except Exception as failure:  # whatever a contender dies of, the others can still be measured
-            print(f"{case.op} {case.name}: {name} failed, {type(failure).__name__}: {str(failure).splitlines()[:1]}")
+            print(f"{case.op} {case.name}: {name} failed, {failed(failure)}")
             continue
         if error > case.tolerance:
             timed = name != ours and gpu_case.dtype.itemsize == 2 and math.isfinite(error)
@@ -145,13 +148,19 @@ def checked(gpu_case, contenders, device="cuda"):
     return functions, errors
 
 
+def failed(failure):
+    """An exception in one line."""
+    return f"{type(failure).__name__}: {str(failure).strip().splitlines()[:1]}"
+
+
 def measured(gpu_case, clock):
     """Rows of one case, or None where ours is wrong; a contender that fails is named and left out."""
     case = gpu_case.case
     contenders = {name: f for name, f in case.contenders.items() if name not in ("distributions", "pytorch-msssim")}
     if gpu_case.compiled and "eager" in contenders:
         torch.compiler.reset()
-        contenders["torch.compile"] = torch.compile(contenders["eager"])
+        # The check has other shapes than the timing, after which torch.compile would make code for any shape.
+        contenders["torch.compile"] = torch.compile(contenders["eager"], dynamic=False)
     ours = next(iter(contenders))
     with products_in(gpu_case.precision):
         contenders, errors = checked(gpu_case, contenders)
@@ -168,10 +177,12 @@ def measured(gpu_case, clock):
                 try:
                     calls[name] = make(function, inputs)
                     rows[name][f"{phase}_bytes"] = peak_memory(calls[name])
-                except torch.cuda.OutOfMemoryError:
+                except Exception as failure:  # such as not enough memory
                     calls.pop(name, None)
-                    print(f"{case.op} {gpu_case.label}: {name} needs more memory than there is")
+                    print(f"{case.op} {gpu_case.label}: {name} failed, {failed(failure)}")
                     torch.cuda.empty_cache()
+            if ours not in calls:
+                return None
             for name, seconds in clock.medians(calls).items():
                 rows[name][f"{phase}_seconds"] = seconds
     return list(rows.values())

@@ -210,6 +210,7 @@ def pretended_cuda():
             "current_device": lambda: 0,
             "synchronize": lambda *a: None,
             "empty_cache": lambda: None,
+            "_sleep": lambda cycles: None,
             "get_device_name": lambda *a: "pretended",
             "is_bf16_supported": lambda *a, **k: REHEARSAL,
             "get_rng_state": lambda *a: torch.get_rng_state(),

@@ -113,6 +113,15 @@ def test_a_stage_that_outruns_its_time_is_stopped():
     assert gpu_run.Run().left() <= 9 * 60
 
 
+def test_tests_that_outrun_their_time_write_what_passed(tmp_path):
+    slow = tmp_path / "test_ssim.py"
+    slow.write_text("import time\ndef test_one(): pass\ndef test_two(): time.sleep(600)\n")
+    report = tmp_path / "report.xml"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", str(slow)]
+    assert gpu_run.Run(minutes=1).command(command, 30, quiet=True, gently=20)[0] is None
+    assert "ssim" not in gpu_run.judge(report.read_text())
+
+
 def test_every_operator_has_names_cases_and_small_calls():
     assert set(gpu_run.NAMES) == set(_gpu_cases.CASES)
     for op in gpu_run.NAMES:
