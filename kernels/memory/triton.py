@@ -19,7 +19,7 @@ ROOM = 1 << 23
 # With fewer programs than this an H100 has multiprocessors without work.
 PROGRAMS = 132
 # Queries of a program that turns scores into their gradients.
-ROWS = 16
+ROWS = 8
 
 
 def memory_read_forward(z, items, threshold, eps, save):
@@ -68,7 +68,9 @@ def memory_read_backward(grad_output, grad_entropy, z, items, kept, threshold, e
         # The products would round to the narrower type in any case; what is of another size needs a place of its own.
         grad_output, tables = grad_output.to(z.dtype), [t.to(z.dtype) for t in scores]
     grad_z = torch.empty_like(z) if need_z else z.new_empty((0, 0))
-    grad_items = torch.empty_like(items, dtype=compute if queries > most else None) if need_items else grad_z[:0, :0]
+    grad_items = (
+        torch.empty_like(items, dtype=compute if queries > most else None) if need_items else z.new_empty((0, 0))
+    )
     if queries == 0:
         return grad_z, grad_items.zero_()
     for own in slabs(queries, most):
