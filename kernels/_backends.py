@@ -1,6 +1,14 @@
 """Which backend serves a call: the table behind ``backend=`` and ``backends()``."""
 
+import torch
+from torch.autograd import forward_ad
+
 DEVICES = ("cpu", "cuda")
+
+
+def transformed():
+    """Whether a transform of torch.func or forward-mode differentiation is going on."""
+    return forward_ad._current_level >= 0 or torch._C._functorch.maybe_current_level() is not None
 
 
 class Backends:
@@ -26,8 +34,19 @@ class Backends:
 
     def pick(self, backend, device):
         """Name of the backend that serves ``backend`` on this device type; a ValueError says why there is none."""
-        chosen = self.choice.get((backend, device))
+        if not torch.compiler.is_compiling() and transformed():
+            return self.pick_for_transforms(backend, device)
+        chosen = self.choice.get((backend, device)) if isinstance(backend, str) else None
         return self.fallback(backend, device) if chosen is None else chosen
+
+    def pick_for_transforms(self, backend, device):
+        """What torch.func and forward-mode derivatives can look into: torch's own operators."""
+        if backend == "auto" and "eager" in self.everywhere:
+            return "eager"
+        chosen = (isinstance(backend, str) and self.choice.get((backend, device))) or self.fallback(backend, device)
+        if chosen not in self.everywhere and forward_ad._current_level >= 0:
+            raise ValueError(f"backend: {backend!r} of {self.op} has no forward-mode derivatives; use 'auto'")
+        return chosen
 
     def fallback(self, backend, device):
         if self.everywhere and device not in DEVICES and backend in ("auto", *self.everywhere):

@@ -1,5 +1,6 @@
 """Argument checks shared by the operators: each failure is a ValueError in one line that names the argument."""
 
+import numpy as np
 import torch
 
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -28,14 +29,24 @@ def check_same_dtype(name, value, other_name, other):
 
 
 def check_choice(name, value, choices):
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name}: {value!r} is not one of {', '.join(choices)}")
 
 
 def check_positive(name, value):
     """``value`` is a finite number above zero."""
-    if not 0 < value < float("inf"):
+    if not is_number(value) or not 0 < value < float("inf"):
         raise ValueError(f"{name}: expected a finite number above 0, got {value!r}")
+
+
+def is_number(value):
+    """Whether it is a number of Python or of numpy."""
+    return isinstance(value, (int, float, np.number))
+
+
+def is_count(value):
+    """Whether it is a whole number of at least 1, of Python or of numpy."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 1
 
 
 def dtype_name(dtype):

@@ -95,15 +95,18 @@ template <class T>
 VL_INLINE Vec<T> exp_of(Vec<T> x) {
   typedef Layout<T> L;
   typedef typename Integers<T>::Native Int;
+  // Unsigned: of an x far outside, whose lane is picked over at the end, these numbers wrap around.
+  typedef typename Integers<T>::Unsigned Unsigned;
   const Vec<T> round(L::round);
-  const Int zero = bits_of(round);
+  const Unsigned zero = (Unsigned)bits_of(round);
   const Vec<T> shifted = fma(x, Vec<T>(T(1.44269504088896340736)), round), n = shifted - round;
   Vec<T> r = fma(n, Vec<T>(-L::ln2_high), x);
   r = fma(n, Vec<T>(-L::ln2_low), r);
   // 2^n in two factors: n may reach beyond the exponents of T at either end.
-  const Int half = bits_of(fma(n, Vec<T>(T(0.5)), round)) - zero, rest = bits_of(shifted) - zero - half;
-  const Vec<T> scale = value_of<T>((half + L::bias) << L::mantissa_bits);
-  Vec<T> y = polynomial(r, kCoefficients<T>.exp) * scale * value_of<T>((rest + L::bias) << L::mantissa_bits);
+  const Unsigned half = (Unsigned)bits_of(fma(n, Vec<T>(T(0.5)), round)) - zero;
+  const Unsigned rest = (Unsigned)bits_of(shifted) - zero - half;
+  const Vec<T> scale = value_of<T>((Int)((half + L::bias) << L::mantissa_bits));
+  Vec<T> y = polynomial(r, kCoefficients<T>.exp) * scale * value_of<T>((Int)((rest + L::bias) << L::mantissa_bits));
   y = pick(below(Vec<T>(L::exp_overflow), x), value_of<T>(Int{} + L::infinity), y);
   return pick(below(x, Vec<T>(L::exp_underflow)), Vec<T>(T(0)), y);
 }

@@ -40,8 +40,8 @@ void forward(const Head& head, const Tensor& likelihood, const Tensor& log_share
   }
   for (int64_t k = 0; k < components; k += head.chunk) {
     const int64_t count = std::min(head.chunk, components - k);
-    to_mean.set(w_mean.chunk(k, count).transposed());
-    to_std.set(w_std.chunk(k, count).transposed());
+    to_mean.set(w_mean.chunk(k, count).transposed(), head.rows);
+    to_std.set(w_std.chunk(k, count).transposed(), head.rows);
     for (int64_t t = 0; t < head.rows; t += head.block) {
       const int64_t rows = std::min(head.block, head.rows - t);
       const Matrix<T> x = head.rows_of<T>(head.x, t, rows);

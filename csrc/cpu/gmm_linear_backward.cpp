@@ -155,12 +155,12 @@ template <class T>
 struct ChunkFactors {
   RightFactor<T> to_mean, to_std, from_mean, from_std;
 
-  void set(const Matrix<T>& w_mean, const Matrix<T>& w_std, bool need_x) {
-    to_mean.set(w_mean.transposed());
-    to_std.set(w_std.transposed());
+  void set(const Matrix<T>& w_mean, const Matrix<T>& w_std, int64_t rows, bool need_x) {
+    to_mean.set(w_mean.transposed(), rows);
+    to_std.set(w_std.transposed(), rows);
     if (!need_x) return;
-    from_mean.set(w_mean);
-    from_std.set(w_std);
+    from_mean.set(w_mean, rows);
+    from_std.set(w_std, rows);
   }
 };
 
@@ -179,7 +179,7 @@ void backward(const Head& head, const Tensor& shares, const HeadGrads& to) {
     const int64_t count = std::min(head.chunk, head.components - k), columns = count * head.dims;
     sharing.find(k, count);
     const int64_t number = static_cast<int64_t>(sharing.rows.size());
-    if (number > 0) factors.set(w_mean.chunk(k, count), w_std.chunk(k, count), need_x);
+    if (number > 0) factors.set(w_mean.chunk(k, count), w_std.chunk(k, count), number, need_x);
     for (int64_t begin = 0; begin < number; begin += head.block) {
       const int64_t rows = std::min(head.block, number - begin);
       sharing.gather(begin, rows, k, count);

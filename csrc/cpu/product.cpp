@@ -1,4 +1,5 @@
-// Matrix products on the CPU: splits them among threads. No element's sum depends on the split.
+// Matrix products on the CPU: splits them among threads. No element's sum depends on the split, but where the product is
+// torch's.
 
 #include "product.h"
 
@@ -20,6 +21,9 @@ namespace {
 // Multiply-adds and packed elements that are worth another thread.
 constexpr int64_t kProductGrain = 1 << 17, kPackGrain = 1 << 14;
 
+// With fewer rows laying out the right factor costs more than it saves.
+constexpr int64_t kFewRows = 28;
+
 int64_t divided_up(int64_t a, int64_t by) {
   return (a + by - 1) / by;
 }
@@ -32,9 +36,9 @@ void RightFactor<T>::Release::operator()(T* memory) const {
 }
 
 template <class T>
-void RightFactor<T>::set(const Matrix<T>& b) {
+void RightFactor<T>::set(const Matrix<T>& b, int64_t rows) {
   matrix_ = b;
-  level_ = isa_level();
+  level_ = rows < kFewRows ? 0 : isa_level();
   if (level_ == 0) return;
   const T* type = nullptr;
   const int64_t width = VITLITE_ISA_CALL(product_panel_columns(type)), count = divided_up(b.columns, width);

@@ -22,7 +22,8 @@ struct Product {
 };
 
 // The right factor b (depth, columns). Where the processor has AVX2 or AVX-512 the product is ours, which on a block
-// of rows is faster than the BLAS that torch brings; elsewhere it is torch's, and nothing is laid out.
+// of rows is faster than the BLAS that torch brings; elsewhere, and for a few rows, it is torch's, and nothing is laid
+// out.
 template <class T>
 class RightFactor {
  public:
@@ -31,8 +32,8 @@ class RightFactor {
     set(b);
   }
 
-  // Takes another matrix; its memory must outlive the products with it.
-  void set(const Matrix<T>& b);
+  // Takes another matrix, whose memory must outlive the products with it, for left factors of so many rows in all.
+  void set(const Matrix<T>& b, int64_t rows = INT64_MAX);
 
   // out = a b, or out += a b.
   void multiply(const Matrix<T>& a, T* out, bool add = false) const;

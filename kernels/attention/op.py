@@ -7,9 +7,9 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from .. import _triton
-from .._autograd import differentiable_gradients, wants_second_derivatives
+from .._autograd import autocasts, differentiable_gradients, exporting, wants_second_derivatives
 from .._backends import Backends
-from .._checks import FLOATS, check_same_device, check_same_dtype, check_tensor
+from .._checks import FLOATS, check_same_device, check_same_dtype, check_tensor, is_number
 from .reference import attention_torch
 
 # The second result is the maximum and the inverse sum of the powers of each query, for the backward pass.
@@ -49,6 +49,9 @@ BACKENDS = {
 
 # A tile of a Triton program holds whole rows of a head: their widest, by the bytes of a number.
 WIDEST = {2: 256, 4: 96, 8: 128}
+
+# Whether oneDNN multiplies bfloat16 in hardware; it then is far ahead of blocks of float32.
+BFLOAT16_PRODUCTS = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 # Above this many scores per head their (N, M) matrix no longer pays.
 HALF_SCORES = 1024 * 1024
@@ -102,7 +105,7 @@ def attention(q, k, v, *, scale=None, backend="auto"):
 
 def _blockwise(q, k, v, scale):
     """The Triton kernels, which want one dtype."""
-    if torch.is_autocast_enabled(q.device.type) and q.dtype != torch.float64:
+    if autocasts(q.device.type) and q.dtype != torch.float64:
         dtype = torch.get_autocast_dtype(q.device.type)
         q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
     for name, a in (("q", q), ("v", v)):
@@ -115,16 +118,19 @@ def _blockwise(q, k, v, scale):
 
 
 def products_are_faster(q, k):
-    """Whether plain half-precision matrix products beat SDPA: with gradients, on a CPU, while the scores stay small.
+    """Whether plain bfloat16 matrix products beat SDPA: with gradients, on a CPU that has instructions for them, while
+    the scores stay few.
 
-    SDPA's CPU kernel works in blocks of float32, and its backward most of all; the products run in oneDNN's bfloat16.
+    SDPA's CPU kernel works in blocks of float32, and its backward most of all; the products run in oneDNN's bfloat16,
+    to which they round the scores. In float16 they are slower, and scores above 65504 would be infinite.
     """
-    half = q.dtype is torch.bfloat16 or q.dtype is torch.float16
     return (
-        half
+        q.dtype is torch.bfloat16
+        and BFLOAT16_PRODUCTS
         and q.device.type == "cpu"
         and q.requires_grad
         and torch.is_grad_enabled()
+        and not exporting()
         and q.shape[2] * k.shape[2] <= HALF_SCORES
     )
 
@@ -166,9 +172,9 @@ def _check_arguments(q, k, v, scale):
         raise ValueError(f"k: shape {tuple(k.shape)} holds no keys to attend to")
     check_same_device("k", k, "q", q)
     check_same_device("v", v, "q", q)
-    if scale is not None and not math.isfinite(scale):
+    if scale is not None and not (is_number(scale) and -math.inf < scale < math.inf):
         raise ValueError(f"scale: expected a finite number, got {scale!r}")
     # Autocast brings them to one dtype itself.
-    if (k.dtype != q.dtype or v.dtype != q.dtype) and not torch.is_autocast_enabled(q.device.type):
+    if (k.dtype != q.dtype or v.dtype != q.dtype) and not autocasts(q.device.type):
         check_same_dtype("k", k, "q", q)
         check_same_dtype("v", v, "q", q)

@@ -5,9 +5,9 @@ from functools import partial, reduce
 import torch
 
 from .. import _extension, _triton
-from .._autograd import differentiable_gradients, wants_second_derivatives
+from .._autograd import autocasts, differentiable_gradients, exporting, wants_second_derivatives, without_autocast
 from .._backends import Backends
-from .._checks import check_positive, check_same_device, check_tensor
+from .._checks import check_positive, check_same_device, check_tensor, is_count
 from .reference import linear_gmm_log_likelihood_torch
 
 # w_mean and w_std may be half precision beside float32; the other tensors have the dtype of the computation. A chunk of
@@ -44,6 +44,9 @@ def _fake_backward(
 
 _extension.define(FORWARD, _fake_forward)
 _extension.define(BACKWARD, _fake_backward)
+
+# Up to so many dimensions and so many means (T K D) "auto" takes eager torch on a CPU, which is then faster.
+FEW_DIMS, FEW_MEANS = 2, 1 << 22
 
 BACKENDS = Backends(
     "linear_gmm_log_likelihood",
@@ -129,18 +132,22 @@ def linear_gmm_log_likelihood(
     tensors = (x, y, w_logits, w_mean, w_std, b_logits, b_mean, b_std)
     _check_arguments(*tensors)
     check_positive("min_std", min_std)
-    if chunk is not None and (not isinstance(chunk, int) or chunk < 1):
+    if chunk is not None and not is_count(chunk):
         raise ValueError(f"chunk: expected a number of components of at least 1, got {chunk!r}")
+    chunk = 0 if chunk is None else chunk if isinstance(chunk, int) else int(chunk)
     chosen = BACKENDS.pick(backend, x.device.type)
+    if chosen == "cpp" and backend == "auto" and y.shape[1] <= FEW_DIMS and not exporting():
+        # As for the mixture itself, where the means of all rows are no matter.
+        chosen = "eager" if x.shape[0] * w_mean.shape[0] <= FEW_MEANS else chosen
     triton = chosen == "triton"
     dtype, tensors = _one_dtype(tensors, triton)
     if chosen == "eager":
         result = _eager(*tensors, min_std=min_std)
     elif torch.is_grad_enabled() and any(a is not None and a.requires_grad for a in tensors):
-        result = _Likelihood.apply(*tensors, float(min_std), chunk or 0, triton)
+        result = _Likelihood.apply(*tensors, float(min_std), chunk, triton)
     else:
-        result = (_triton_forward if triton else _forward)(*tensors, float(min_std), chunk or 0)[0]
-    if result.dtype != dtype and not torch.is_autocast_enabled(x.device.type):
+        result = (_triton_forward if triton else _forward)(*tensors, float(min_std), chunk)[0]
+    if result.dtype != dtype and not autocasts(x.device.type):
         result = result.to(dtype)
     return result
 
@@ -166,7 +173,7 @@ def _one_dtype(tensors, keep_features=False):
 def _eager(*tensors, min_std):
     """The reference in the dtype of the computation, which that of y is."""
     dtype = tensors[1].dtype
-    with torch.autocast(tensors[0].device.type, enabled=False):
+    with without_autocast(tensors[0].device.type):
         return linear_gmm_log_likelihood_torch(*(a if a is None else a.to(dtype) for a in tensors), min_std)
 
 

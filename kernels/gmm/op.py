@@ -6,7 +6,7 @@
 import torch
 
 from .. import _extension, _triton
-from .._autograd import differentiable_gradients, wants_second_derivatives
+from .._autograd import autocasts, differentiable_gradients, wants_second_derivatives, without_autocast
 from .._backends import Backends
 from .._checks import check_same_device, check_tensor
 from . import linear
@@ -31,6 +31,10 @@ def _fake_forward(y, logits, mean, std):
 def _fake_backward(grad, y, logits, mean, std, log_shares, *needs):
     return tuple(a.new_empty(a.shape if need else (0,)) for a, need in zip((y, logits, mean, std), needs))
 
+
+# With so few dimensions a point has less work than a kernel's call for it, and the means are as small as the logits:
+# "auto" then takes eager torch on a CPU.
+FEW_DIMS = 2
 
 _extension.define(FORWARD, _fake_forward)
 _extension.define(BACKWARD, _fake_backward)
@@ -94,6 +98,8 @@ def gmm_log_likelihood(y, logits, mean, std, *, backend="auto"):
     """
     _check_arguments(y, logits, mean, std)
     chosen = BACKENDS["gmm_log_likelihood"].pick(backend, y.device.type)
+    if chosen == "cpp" and backend == "auto" and y.shape[1] <= FEW_DIMS:
+        chosen = "eager"
     dtype = y.dtype
     if logits.dtype != dtype or mean.dtype != dtype or std.dtype != dtype:
         for other in (logits, mean, std):
@@ -107,7 +113,7 @@ def gmm_log_likelihood(y, logits, mean, std, *, backend="auto"):
         result = _Likelihood.apply(y, logits, mean, std, chosen == "triton")
     else:
         result = (_triton_forward if chosen == "triton" else _forward)(y, logits, mean, std)[0]
-    if result.dtype != dtype and not torch.is_autocast_enabled(y.device.type):
+    if result.dtype != dtype and not autocasts(y.device.type):
         result = result.to(dtype)
     return result
 
@@ -115,7 +121,7 @@ def gmm_log_likelihood(y, logits, mean, std, *, backend="auto"):
 def _eager(y, logits, mean, std):
     if y.dtype in (torch.float16, torch.bfloat16):
         y, logits, mean, std = y.float(), logits.float(), mean.float(), std.float()
-    with torch.autocast(y.device.type, enabled=False):
+    with without_autocast(y.device.type):
         return gmm_log_likelihood_torch(y, logits, mean, std)
 
 

@@ -6,9 +6,9 @@ from functools import partial
 import torch
 
 from .. import _extension, _triton
-from .._autograd import differentiable_gradients, wants_second_derivatives
+from .._autograd import autocasts, differentiable_gradients, exporting, wants_second_derivatives, without_autocast
 from .._backends import Backends
-from .._checks import check_positive, check_same_device, check_tensor
+from .._checks import check_positive, check_same_device, check_tensor, is_number
 from .reference import memory_read_torch
 
 # The third result is the softmax (T, N) if `save`, else empty; given back to the backward pass it saves that a matrix
@@ -23,6 +23,9 @@ BACKWARD = (
 
 # Up to this many weights (T times N) the softmax is kept for the backward pass; beyond, memory does not grow with T N.
 KEPT_WEIGHTS = 1 << 24
+
+
+SMALLEST = torch.finfo(torch.float32).tiny
 
 
 def _fake_forward(z, items, threshold, eps, save):
@@ -65,7 +68,7 @@ _triton_forward, _triton_backward = _triton.serve(((FORWARD, _fake_triton), (BAC
 class _MemoryRead(torch.autograd.Function):
     @staticmethod
     def forward(ctx, z, items, threshold, eps, triton):
-        save = z.shape[0] * items.shape[0] <= KEPT_WEIGHTS
+        save = not exporting() and z.shape[0] * items.shape[0] <= KEPT_WEIGHTS
         output, entropy, softmax = (_triton_forward if triton else _forward)(z, items, threshold, eps, save)
         ctx.backward_operator = _triton_backward if triton else _backward
         ctx.save_for_backward(z, items, softmax)
@@ -118,13 +121,13 @@ def memory_read(z, items, *, threshold=None, eps=1e-12, backend="auto"):
     items = items if items.dtype == compute else items.to(compute)
     threshold = 1 / items.shape[0] if threshold is None else float(threshold)
     if chosen == "eager":
-        with torch.autocast(z.device.type, enabled=False):
+        with without_autocast(z.device.type):
             output, entropy = memory_read_torch(z, items, threshold, eps)
     elif torch.is_grad_enabled() and (z.requires_grad or items.requires_grad):
         output, entropy = _MemoryRead.apply(z, items, threshold, eps, triton)
     else:
         output, entropy, _ = (_triton_forward if triton else _forward)(z, items, threshold, eps, False)
-    if output.dtype != dtype and not torch.is_autocast_enabled(z.device.type):
+    if output.dtype != dtype and not autocasts(z.device.type):
         output, entropy = output.to(dtype), entropy.to(dtype)
     return output, entropy
 
@@ -138,5 +141,7 @@ def _check_arguments(z, items, threshold, eps):
         raise ValueError(f"items: shape {tuple(items.shape)} holds nothing to read")
     check_same_device("items", items, "z", z)
     check_positive("eps", eps)
-    if threshold is not None and not 0 <= threshold < math.inf:
+    if eps < SMALLEST and z.dtype != torch.float64 and items.dtype != torch.float64:
+        raise ValueError(f"eps: {eps!r} is 0 in float32; give at least {SMALLEST:.4g}")
+    if threshold is not None and not (is_number(threshold) and 0 <= threshold < math.inf):
         raise ValueError(f"threshold: expected a finite number of at least 0, got {threshold!r}")

@@ -3,9 +3,9 @@
 import torch
 
 from .. import _extension, _triton
-from .._autograd import differentiable_gradients, wants_second_derivatives
+from .._autograd import autocasts, differentiable_gradients, wants_second_derivatives
 from .._backends import Backends
-from .._checks import check_choice, check_positive, check_same_device, check_tensor
+from .._checks import check_choice, check_positive, check_same_device, check_tensor, is_count
 from .reference import ssim_torch
 
 REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}
@@ -121,6 +121,7 @@ def ssim(
         raise ValueError(f"y: shape {tuple(y.shape)} differs from that of x, {tuple(x.shape)}")
     check_same_device("y", y, "x", x)
     _check_options(x, window_size, window, sigma, data_range, padding, reduction)
+    window_size = window_size if isinstance(window_size, int) else int(window_size)
     device = x.device.type
     chosen = BACKENDS["ssim"].pick(backend, device)
     if chosen == "triton" and window_size > WIDEST_WINDOW:
@@ -140,13 +141,13 @@ def ssim(
         result = _SSIM.apply(x, y, *options, how, triton)
     else:
         result = (_triton_forward if triton else _forward)(x, y, *options, how)
-    if result.dtype != dtype and not torch.is_autocast_enabled(device):
+    if result.dtype != dtype and not autocasts(device):
         result = result.to(dtype)
     return result
 
 
 def _check_options(x, window_size, window, sigma, data_range, padding, reduction):
-    if not isinstance(window_size, int) or window_size < 1 or window_size % 2 == 0:
+    if not is_count(window_size) or window_size % 2 == 0:
         raise ValueError(f"window_size: expected an odd number of pixels, got {window_size!r}")
     check_choice("window", window, ("gaussian", "uniform"))
     check_choice("padding", padding, ("same", "valid"))

@@ -7,21 +7,23 @@ SSIM (Wang, Bovik, Sheikh and Simoncelli 2004, eq. 13) with population moments u
 with C1 = (0.01 data_range)^2 and C2 = (0.03 data_range)^2.
 """
 
-import functools
+import math
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from .._autograd import without_autocast
+
 K1, K2 = 0.01, 0.03
 
 
-@functools.lru_cache(maxsize=64)
 def window_weights(size, sigma):
     """Window along one axis, a tuple of ``size`` numbers that sum to 1: a Gaussian, or equal weights for sigma 0."""
-    offsets = np.arange(size) - size // 2
-    weights = np.exp(-(offsets**2) / (2 * sigma**2)) if sigma > 0 else np.ones(size)
-    return tuple((weights / weights.sum()).tolist())
+    offsets = range(-(size // 2), size - size // 2)
+    weights = [math.exp(-((offset / sigma) ** 2) / 2) if sigma > 0 else 1.0 for offset in offsets]
+    whole = sum(weights)
+    return tuple([weight / whole for weight in weights])
 
 
 def ssim_numpy(x, y, window_size=11, sigma=1.5, data_range=1.0, same=True):
@@ -56,7 +58,7 @@ def ssim_torch(x, y, window_size=11, sigma=1.5, data_range=1.0, same=True):
     pad = window_size // 2 if same else 0
     c1, c2 = (K1 * data_range) ** 2, (K2 * data_range) ** 2
     # All moments in one convolution with a group for each channel: several times as fast as five convolutions.
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x.device.type):
         stacked = torch.cat([x, y, x * x, y * y, x * y], dim=1)
         moments = F.conv2d(stacked, down, padding=(pad, 0), groups=channels)
         moments = F.conv2d(moments, along, padding=(0, pad), groups=channels)
