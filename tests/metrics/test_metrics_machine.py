@@ -1,5 +1,8 @@
 """Threads, processes, caches and memory: what the metrics do to the machine they run on."""
 
+import errno
+import gc
+import importlib
 import os
 import subprocess
 import sys
@@ -76,17 +79,94 @@ def test_a_forked_child_can_use_them_too():
     assert found.returncode == 0, found.stderr
 
 
+CALL = """
+    import numpy as np
+    from vitlite.metrics.compiled import keys_of
+    bits = np.zeros(2, np.uint32)
+    keys_of(bits, bits)
+    print(bits[0], sum(keys_of.stats.cache_hits.values()), sum(keys_of.stats.cache_misses.values()))
+"""
+COMPILED, FROM_DISK = [str(1 << 31), "0", "1"], [str(1 << 31), "1", "0"]
+
+
+def call_with_cache(folder):
+    found = run(CALL, NUMBA_CACHE_DIR=str(folder))
+    assert found.returncode == 0, found.stderr
+    return found.stdout.split()
+
+
 def test_compiled_code_is_kept_on_disk(tmp_path):
-    call = """
-        import numpy as np
-        from vitlite.metrics.compiled import keys_of
-        bits = np.zeros(2, np.uint32)
-        keys_of(bits, bits)
-        print(bits[0], sum(keys_of.stats.cache_hits.values()), sum(keys_of.stats.cache_misses.values()))
-    """
-    outputs = [run(call, NUMBA_CACHE_DIR=str(tmp_path)).stdout.split() for _ in range(2)]
+    outputs = [call_with_cache(tmp_path) for _ in range(2)]
     assert list(tmp_path.rglob("*.nbc"))
-    assert outputs == [[str(1 << 31), "0", "1"], [str(1 << 31), "1", "0"]]
+    assert outputs == [COMPILED, FROM_DISK]
+
+
+def test_empty_files_in_the_cache(tmp_path):
+    """What a full disk or a killed process leaves behind."""
+    call_with_cache(tmp_path)
+    for path in tmp_path.rglob("*.nb[ic]"):
+        path.write_bytes(b"")
+    assert call_with_cache(tmp_path) == COMPILED
+
+
+@pytest.fixture
+def twice(tmp_path, monkeypatch):
+    """A maker of fresh compiled functions that share one cache, in ``tmp_path``."""
+    monkeypatch.setattr("numba.config.CACHE_DIR", str(tmp_path / "cache"))
+    (tmp_path / "cached_twice.py").write_text("def twice(x):\n    return 2 * x\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("cached_twice")  # numba imports it by this name when it loads the code
+    yield lambda: jit.jit(module.twice)
+    del sys.modules["cached_twice"]
+
+
+def comes_from_disk(function):
+    gc.collect()  # what earlier copies of the function left in memory
+    assert function(4) == 8
+    return bool(function.stats.cache_hits)
+
+
+@pytest.mark.parametrize("damage", [lambda b: b"", lambda b: b"no pickle", lambda b: b[: len(b) // 2]])
+@pytest.mark.parametrize("kind", ["nbi", "nbc"])
+def test_a_damaged_cache_is_compiled_and_written_anew(tmp_path, twice, kind, damage):
+    assert [comes_from_disk(twice()) for _ in range(2)] == [False, True]
+    (path,) = tmp_path.rglob(f"*.{kind}")
+    path.write_bytes(damage(path.read_bytes()))
+    found = [comes_from_disk(twice()) for _ in range(3)]
+    assert not found[0]
+    assert found[-1]
+
+
+@pytest.mark.parametrize("part", ["_save_index", "_save_data"])
+def test_a_full_disk_under_the_cache(tmp_path, twice, monkeypatch, part):
+    """The index may be written and the code not: old code under that name is then not taken for it."""
+    twice()(4.0)
+    (code,) = tmp_path.rglob("*.nbc")
+    (tmp_path / "cached_twice.py").write_text("def twice(x):\n    return 2 * x  # changed\n")
+
+    def no_space(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(f"numba.core.caching.IndexDataCacheFile.{part}", no_space)
+        assert not comes_from_disk(twice())
+    assert code.exists()
+    assert [comes_from_disk(twice()) for _ in range(2)] == [False, True]
+
+
+def test_a_numba_with_other_private_names(twice, monkeypatch):
+    import numba.core.dispatcher as dispatcher
+
+    class Cache:  # takes no new attributes
+        __slots__ = ()
+        load_overload = save_overload = lambda *args: None
+
+    for cache in (Cache, object, lambda: None):
+        monkeypatch.setattr(dispatcher.Dispatcher, "enable_caching", lambda self, c=cache: setattr(self, "_cache", c()))
+        function = twice()
+        assert function.py_func(4) == 8
+    monkeypatch.setattr("numba.config.DISABLE_JIT", True)
+    assert twice()(4) == 8
 
 
 def test_where_nothing_can_be_kept_on_disk_it_compiles_in_memory():

@@ -5,6 +5,7 @@ Kernels are plain numba functions that release the interpreter lock, run by ordi
 another when a forked child does. Threads that live only as long as the call have neither problem.
 """
 
+import contextlib
 from concurrent.futures import ThreadPoolExecutor
 
 from numba import config, njit
@@ -14,12 +15,44 @@ SMALL = 1 << 17  # scores below which starting threads costs more than it saves
 
 
 def jit(function):
-    """Compile without the interpreter lock, cached on disk where a folder can be written, in memory otherwise."""
+    """Compile without the interpreter lock, cached on disk where a folder can be written, in memory otherwise.
+
+    A cache that is full or damaged when the function is called costs the time of compiling, never the call.
+    """
     options = {"nogil": True, "error_model": "numpy"}
     try:
-        return njit(cache=True, **options)(function)
+        return _guarded(njit(cache=True, **options)(function))
     except RuntimeError:  # numba's "no locator available": neither the package nor the user's cache folder is writable
         return njit(**options)(function)
+
+
+def _guarded(dispatcher):
+    """The dispatcher; its cache no longer raises what goes wrong with its files, so that numba compiles in memory.
+
+    The cache's names are private to numba: where they are others, or compilation is switched off, nothing is changed.
+    """
+    cache = getattr(dispatcher, "_cache", None)
+    load, save = getattr(cache, "load_overload", None), getattr(cache, "save_overload", None)
+    if load is None or save is None:
+        return dispatcher
+
+    def load_or_none(*args, **options):
+        try:
+            return load(*args, **options)
+        except Exception:  # a damaged pickle raises nearly anything: EOFError, UnpicklingError, ValueError ...
+            return None  # numba's answer for what is not in the cache
+
+    def save_if_possible(*args, **options):
+        try:
+            save(*args, **options)
+        except Exception:  # a full disk, or an index that cannot be read
+            # numba writes the index before the code that it names. An empty index lets the next process start afresh.
+            with contextlib.suppress(Exception):
+                cache.flush()
+
+    with contextlib.suppress(AttributeError, TypeError):  # a class that takes no new attributes
+        cache.load_overload, cache.save_overload = load_or_none, save_if_possible
+    return dispatcher
 
 
 def thread_count(size):
