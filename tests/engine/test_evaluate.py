@@ -7,12 +7,22 @@ import pytest
 from PIL import Image
 
 from vitlite.cli.eval import table
+from vitlite.data import open_dataset
 from vitlite.engine.detector import Detector, map_at
-from vitlite.engine.evaluate import KEYS, MEAN_OF_KINDS, evaluate, mean_of, results_csv
+from vitlite.engine.evaluate import (
+    KEYS,
+    MEAN_OF_KINDS,
+    evaluate,
+    mean_of,
+    results_csv,
+    score_category,
+    summarize_category,
+)
 from vitlite.errors import UserError
 from vitlite.metrics import aupro, auroc, average_precision
 from vitlite.metrics.results import COUNTS, THRESHOLDS, collect, write
 from vitlite.metrics.results import table as maps_table
+from vitlite.report.build import build_report
 
 
 @pytest.fixture
@@ -73,6 +83,59 @@ def test_missing_masks_leave_image_metrics(detector, data):
     assert own["pixel_auroc"] is None
     assert own["image_auroc"] is not None
     assert "weave,all,10" in results_csv(results)
+
+
+def enlarge(folder, size):
+    for path in folder.rglob("*.png"):
+        Image.open(path).resize(size, Image.NEAREST).save(path)
+
+
+def sizes_of_maps(scored):
+    return {values.shape for values in scored.maps}
+
+
+def test_without_masks_no_map_is_kept_at_original_size(detector, data, tmp_path, monkeypatch):
+    """Not in a category without masks; with them, the metrics need every map of a picture that has one."""
+    enlarge(data / "weave/test", (160, 120))
+    enlarge(data / "weave/ground_truth", (160, 120))
+    masked = score_category(detector, open_dataset(data, "weave"), "weave", quiet=True)
+    assert sizes_of_maps(masked) == {(120, 160)}
+    with_masks = summarize_category(masked)
+    shutil.rmtree(data / "weave/ground_truth")
+    dataset, side = open_dataset(data, "weave"), detector.image_size
+    asked = score_category(detector, dataset, "weave", full_maps=True, quiet=True)
+    for values, wanted in zip(asked.maps, masked.maps, strict=True):
+        np.testing.assert_array_equal(values, wanted)
+    evaluate(detector, data=data, maps=tmp_path / "maps", quiet=True)
+    with Image.open(next((tmp_path / "maps").rglob("*.tiff"))) as image:
+        assert image.size == (160, 120)
+
+    monkeypatch.setattr("vitlite.engine.evaluate.map_at", None)  # nothing is resized from here on
+    scored = score_category(detector, dataset, "weave", quiet=True)
+    assert sizes_of_maps(scored) == {(side, side)}
+    result = summarize_category(scored)
+    assert result["pixel_auroc"] is None
+    assert all(result[key] == with_masks[key] for key in KEYS[:3])
+    (part,) = build_report(detector, data=data, quiet=True).parts
+    assert {card.size for card in part.cards} == {(160, 120)}
+
+
+def test_a_picture_whose_mask_is_missing_keeps_a_small_map(detector, data):
+    enlarge(data / "weave/test", (160, 120))
+    enlarge(data / "weave/ground_truth", (160, 120))
+    for mask in (data / "weave/ground_truth/spot").glob("*.png"):
+        mask.unlink()
+    scored = score_category(detector, open_dataset(data, "weave"), "weave", quiet=True)
+    for values, mask in zip(scored.maps, scored.masks, strict=True):
+        assert values.shape == ((detector.image_size,) * 2 if mask is None else mask.shape)
+    assert summarize_category(scored)["pixel_auroc"] is not None
+
+
+def test_of_pictures_smaller_than_the_network_the_small_map_is_kept(detector, data):
+    enlarge(data / "weave/test", (20, 16))
+    shutil.rmtree(data / "weave/ground_truth")
+    scored = score_category(detector, open_dataset(data, "weave"), "weave", quiet=True)
+    assert sizes_of_maps(scored) == {(16, 20)}
 
 
 def test_empty_mask_still_counts_as_a_defective_image(detector, data):

@@ -2,7 +2,6 @@
 
 import platform
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -25,13 +24,17 @@ MEAN_OF_KINDS = "image_auroc_mean_of_kinds"
 
 @dataclass
 class Scored:
-    """The test images of one category that could be read, in order: image scores, maps and masks at original size."""
+    """The test images of one category that could be read, in order: image scores, maps and masks.
+
+    A map is at original size where a metric or a file needs it, and else as the network gave it where that is smaller:
+    large photographs without masks would otherwise fill the memory with maps of which nothing is measured.
+    """
 
     name: str
     samples: list  # vitlite.data.Sample
     scores: list  # float
-    maps: list  # (H, W) float32
-    masks: list  # (H, W) uint8 of 0 and 1, None where a defective image has no usable mask
+    maps: list  # (H, W) float32, or (S, S) as the network gave it
+    masks: list  # (H, W) uint8 at original size of 0 and 1, None where a defective image has no usable mask
     bad: list  # (index, path, reason) of every picture or mask that could not be read
 
 
@@ -56,7 +59,7 @@ def evaluate(detector, *, data=None, category=None, maps=None, quiet=False, say=
 
 def evaluate_category(detector, dataset, name, *, maps=None, quiet=False, say=lambda line: None):
     """Score, measure and (``maps``) write one category; its entry in results.json."""
-    scored = score_category(detector, dataset, name, quiet=quiet, say=say)
+    scored = score_category(detector, dataset, name, full_maps=maps is not None, quiet=quiet, say=say)
     result = summarize_category(scored)
     if maps is not None:  # after what may refuse: a failed evaluation leaves earlier maps alone
         save_maps(scored, maps, [s for s in dataset.test if s.category == name])
@@ -102,21 +105,29 @@ def about(detector, dataset):
     }
 
 
-def score_category(detector, dataset, name, *, quiet=False, say=lambda line: None):
-    """Scores, maps and masks of a category's test images; what cannot be read is said and kept in ``bad``."""
+def score_category(detector, dataset, name, *, full_maps=False, quiet=False, say=lambda line: None):
+    """Scores, maps and masks of a category's test images; what cannot be read is said and kept in ``bad``.
+
+    ``full_maps`` has every map at original size, also those that no mask is compared with.
+    """
     samples = [s for s in dataset.test if s.category == name]
     if len({s.label for s in samples}) < 2:
         missing = "good" if samples[0].label else "defective"
         raise UserError(f"{name}: no {missing} test images; ranking metrics need both kinds")
     scored = Scored(name, [], [], [], [], [])
+    has_masks = any(s.mask is not None for s in samples)
     with Progress(f"scoring {name}", len(samples), quiet=quiet) as progress:
         paths = [s.path for s in samples]
         for loaded, pixels, score in detector.score_files(paths, bad=scored.bad, keep_original=False):
             sample = samples[loaded.index]
             scored.samples.append(sample)
             scored.scores.append(score)
-            scored.maps.append(map_at(pixels, loaded.height, loaded.width))
-            scored.masks.append(mask_of(sample, loaded, scored.bad))
+            mask = mask_of(sample, loaded, scored.bad)
+            needed = full_maps or (has_masks and mask is not None)
+            # The smaller of the two is kept: tiny pictures may have maps that are larger as the network gives them.
+            full = needed or loaded.height * loaded.width <= pixels.size
+            scored.maps.append(map_at(pixels, loaded.height, loaded.width) if full else pixels)
+            scored.masks.append(mask)
             progress.step()
     for _, _, reason in scored.bad:
         say(f"skipped {reason}")
@@ -163,12 +174,9 @@ def mask_of(sample, loaded, bad):
     return mask
 
 
-@lru_cache(4)
 def blank(height, width):
-    """The mask of a good picture: one for all of its size."""
-    mask = np.zeros((height, width), np.uint8)
-    mask.flags.writeable = False
-    return mask
+    """The mask of a good picture, read-only: one zero that stands at every place, so that it takes no memory."""
+    return np.broadcast_to(np.uint8(0), (height, width))
 
 
 def measure(rows, maps, masks, chosen):

@@ -53,8 +53,8 @@ def earlier_maps(folder, samples):
 def save_maps(scored, folder, samples):
     """Write the maps of one category's test pictures, (H, W) at original size, as 32-bit float TIFFs.
 
-    ``samples`` are all of the category: earlier maps are removed first, also of pictures that were not read this time,
-    so that maps of two evaluations never lie side by side.
+    ``scored`` is of ``score_category(full_maps=True)``; ``samples`` are all of the category: earlier maps are removed
+    first, also of pictures that were not read this time, so that maps of two evaluations never lie side by side.
     """
     for path in earlier_maps(folder, samples):
         remove(path)

@@ -56,7 +56,7 @@ def make_card(index, file, path, values, mask, calibration):
     Args:
         index, file: kept as they are.
         path: the picture; ``ImageError`` where it can no longer be read.
-        values: (H, W) float32 map.
+        values: float32 map, of the picture's size or any other.
         mask: (H, W) of 0 and 1, or None.
         calibration: the run's, for scale and pixel threshold.
     """
