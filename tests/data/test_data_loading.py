@@ -1,9 +1,13 @@
 """The threaded loader: order, batches, files that cannot be read."""
 
 import numpy as np
+import pytest
 from PIL import Image
 
+from vitlite.data import loading
+from vitlite.data.archives import entry
 from vitlite.data.loading import load_ahead, pixel_batches
+from vitlite.data.reading import pixel_count
 
 
 def pictures(folder, count):
@@ -40,3 +44,56 @@ def test_unreadable_files_are_named_and_the_rest_goes_on(tmp_path):
 def test_many_more_pictures_than_are_held(tmp_path):
     paths = pictures(tmp_path, 3) * 10
     assert [loaded.index for loaded in load_ahead(paths, 4, ahead=2, workers=3)] == list(range(30))
+
+
+def begun(monkeypatch, paths, taken, **options):
+    """How many pictures are decoded by the time that so many have been taken."""
+    indices = []
+
+    class Watched(loading.Loaded):
+        def __init__(self, index, *args):
+            indices.append(index)
+            super().__init__(index, *args)
+
+    monkeypatch.setattr(loading, "Loaded", Watched)
+    loader = load_ahead(paths, 4, **options)
+    for _ in range(taken):
+        next(loader)
+    loader.close()  # waits for what is under way
+    return len(indices)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, 12),  # no originals are kept
+        ({"keep_original": True}, 2 + 3),
+        ({"keep_original": True, "least": 6}, 2 + 6),
+        ({"keep_original": True, "ahead": 2}, 2 + 2),
+    ],
+)
+def test_large_originals_wait_in_small_numbers(tmp_path, monkeypatch, options, expected):
+    """Pictures of 200 pixels each, where 700 may wait: what is taken, and those after it, less the last one taken."""
+    monkeypatch.setattr(loading, "PIXELS_AHEAD", 700)
+    paths = pictures(tmp_path, 1) * 12
+    assert begun(monkeypatch, paths, 3, **options) == expected
+
+
+def test_originals_over_the_limit_still_come_one_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(loading, "PIXELS_AHEAD", 10)
+    paths = [*pictures(tmp_path, 3), tmp_path / "gone.png"]
+    batches = list(pixel_batches(paths, 4, 2, keep_original=True))
+    assert [loaded.index for batch, _ in batches for loaded in batch] == [0, 1, 2]
+    assert begun(monkeypatch, paths, 2, keep_original=True) == 2
+
+
+def test_the_pixels_of_a_picture_by_its_header(tmp_path):
+    (path,) = pictures(tmp_path, 1)
+    assert pixel_count(path) == 200
+    path.write_bytes(path.read_bytes()[:60])  # the header is whole
+    assert pixel_count(path) == 200
+    (tmp_path / "text.png").write_text("none")
+    archive = tmp_path / "images-idx3-ubyte"
+    archive.write_bytes(b"")
+    for other in (tmp_path, tmp_path / "gone.png", tmp_path / "text.png", "zero\0byte", entry(archive, 0)):
+        assert pixel_count(other) == 0

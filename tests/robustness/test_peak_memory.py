@@ -37,6 +37,20 @@ def test_predict_holds_no_picture_or_map_of_the_past(detector, tiny_data, tmp_pa
     assert max(most) <= 2
 
 
+@pytest.mark.parametrize("overlays", [True, False])
+def test_predict_keeps_originals_for_overlays_alone(detector, tiny_data, tmp_path, monkeypatch, overlays):
+    kept, score_files = set(), detector.score_files
+
+    def watched(*args, **options):
+        for found in score_files(*args, **options):
+            kept.add(found[0].original is not None)
+            yield found
+
+    monkeypatch.setattr(detector, "score_files", watched)
+    predicting.predict(detector, [tiny_data / "weave/test"], tmp_path / "out", overlays=overlays, quiet=True)
+    assert kept == {overlays}
+
+
 def test_the_maps_of_a_category_are_gone_before_the_next(detector, tiny_data, tmp_path, monkeypatch):
     """Two categories; when the second is scored, nothing of the first is alive."""
     root = tmp_path / "set"

@@ -1,13 +1,14 @@
 """Picture files to arrays of one size, decoded by threads ahead of the model; unreadable files are named, not fatal."""
 
 import collections
-import itertools
 import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from vitlite.data.reading import ImageError, read_image, resize_image
+from vitlite.data.reading import ImageError, pixel_count, read_image, resize_image
+
+PIXELS_AHEAD = 64_000_000  # of originals that are kept, 192 MB: fewer pictures wait where they are large
 
 
 class Loaded:
@@ -26,19 +27,28 @@ class Loaded:
             self.original = image
 
 
-def load_ahead(paths, size, *, workers=None, ahead=32, keep_original=False):
-    """Decode ``paths`` in order on threads, at most ``ahead`` pictures in memory; yields :class:`Loaded`."""
-    paths = iter(enumerate(paths))
+def load_ahead(paths, size, *, workers=None, ahead=32, least=1, keep_original=False):
+    """Decode ``paths`` in order on threads, at most ``ahead`` pictures in memory; yields :class:`Loaded`.
+
+    Kept originals that wait have at most ``PIXELS_AHEAD`` pixels together, or are at most ``least``.
+    """
+    coming = ((index, path, pixel_count(path) if keep_original else 0) for index, path in enumerate(paths))
+    following = next(coming, None)
+    waiting, held = collections.deque(), 0  # (future, its pixels), the pixels of all
+
+    def has_room(pixels):
+        return len(waiting) < ahead and (len(waiting) < least or held + pixels <= PIXELS_AHEAD)
+
     with ThreadPoolExecutor(workers or min(4, os.cpu_count() or 1)) as pool:
-        waiting = collections.deque()
-        submit = lambda index, path: pool.submit(Loaded, index, path, size, keep_original)  # noqa: E731
-        for index, path in itertools.islice(paths, ahead):
-            waiting.append(submit(index, path))
-        while waiting:
-            loaded = waiting.popleft().result()
-            for index, path in itertools.islice(paths, 1):
-                waiting.append(submit(index, path))
-            yield loaded
+        while waiting or following is not None:
+            while following is not None and has_room(following[2]):
+                index, path, pixels = following
+                waiting.append((pool.submit(Loaded, index, path, size, keep_original), pixels))
+                held += pixels
+                following = next(coming, None)
+            future, pixels = waiting.popleft()
+            held -= pixels
+            yield future.result()
 
 
 def pixel_batches(paths, size, batch_size, *, bad=None, keep_original=False, workers=None):
@@ -47,7 +57,7 @@ def pixel_batches(paths, size, batch_size, *, bad=None, keep_original=False, wor
     Unreadable ones are appended to ``bad`` as ``(index, path, reason)``.
     """
     batch = []
-    for loaded in load_ahead(paths, size, workers=workers, keep_original=keep_original):
+    for loaded in load_ahead(paths, size, workers=workers, least=batch_size, keep_original=keep_original):
         if loaded.error is not None:
             if bad is not None:
                 bad.append((loaded.index, loaded.path, loaded.error))

@@ -85,6 +85,21 @@ def read_image(path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     return decode(path, _rgb8, max_pixels)[0]
 
 
+def pixel_count(path) -> int:
+    """How many pixels a picture has, by the header of its file alone; 0 for what ``read_image`` may refuse.
+
+    Also 0 for a picture of an idx file or a CIFAR-10 batch, which is in memory already.
+    """
+    if split_entry(path) is not None:
+        return 0
+    try:
+        _require_file(path)
+        with _quiet, Image.open(path, formats=_formats()) as image:
+            return image.width * image.height
+    except Exception:  # nearly anything, as in decode, where the reason is given
+        return 0
+
+
 def convert_picture(image: Image.Image, name="picture") -> np.ndarray:
     """A Pillow picture as the array that ``read_image`` gives for its file. Raises ImageError about ``name``."""
     try:

@@ -38,7 +38,9 @@ def predict(detector, inputs, out, *, overlays=True, maps=False, category=None, 
     names = overlay_names(paths)
     rows, bad = {}, []
     with Progress("scoring", len(paths), quiet=quiet) as progress:
-        for loaded, pixels, score in detector.score_files(paths, bad=bad, batch_size=batch_size):
+        for loaded, pixels, score in detector.score_files(
+            paths, bad=bad, batch_size=batch_size, keep_original=overlays
+        ):
             values = map_at(pixels, loaded.height, loaded.width)
             row = {"file": str(loaded.path), **row_of(judge(values, score, limits))}
             if overlays:
