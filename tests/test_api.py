@@ -69,12 +69,41 @@ def test_the_same_run_as_the_command_writes(tiny_data, tiny_run, tmp_path):
         ({"seed": -1}, "seed=-1"),
         ({"device": "tpu9"}, "tpu9"),
         ({"category": "nut"}, "nut"),
+        ({"method": ["sivt"]}, r"method=\['sivt'\]: must be the name of a method"),
+        ({"preset": ["quick"]}, r"preset=\['quick'\]: must be the name of a preset"),
+        ({"category": 3}, "'3'"),
     ],
 )
 def test_wrong_settings(tiny_data, tmp_path, options, says):
     with pytest.raises(UserError, match=says):
         vitlite.train(tiny_data, tmp_path / "run", **options)
     assert not (tmp_path / "run").exists()
+
+
+def test_train_on_or_into_what_is_no_path(tiny_data, tmp_path):
+    with pytest.raises(UserError, match="data=3: must be the folder of a data set"):
+        vitlite.train(3, tmp_path / "run")
+    for out in (None, 3):
+        with pytest.raises(UserError, match=f"out={out}: must be the folder for the run"):
+            vitlite.train(tiny_data, out)
+
+
+def test_evaluate_what_is_no_run_or_data(detector):
+    for run in (None, 3, ["run"]):
+        with pytest.raises(UserError, match="give the folder of a run"):
+            vitlite.evaluate(run)
+    with pytest.raises(UserError, match="data=3: must be the folder of a data set"):
+        vitlite.evaluate(detector, data=3)
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.0, "2", None])
+def test_batch_sizes_below_one_or_of_another_type(detector, pictures, size):
+    for images in (pictures[0], pictures[:2], []):
+        with pytest.raises(UserError, match=f"batch_size={size!r}: must be a whole number"):
+            detector.predict(images, batch_size=size)
+    with pytest.raises(UserError, match="batch_size"):
+        next(detector.score_files(pictures, batch_size=size))
+    assert len(detector.predict(pictures[:2], batch_size=np.int64(1))) == 2
 
 
 def test_settings_of_every_type(tiny_data, tmp_path):
@@ -201,6 +230,9 @@ def test_categories(detector):
     assert detector.predict(grey, category="weave").score == detector.predict(grey).score
     with pytest.raises(UserError, match="calibrated for weave"):
         detector.predict(grey, category="nut")
+    for category in (["weave"], 3, {}):
+        with pytest.raises(UserError, match="must be the name of one category"):
+            detector.predict(grey, category=category)
 
 
 def test_threads_give_the_numbers_of_one(tiny_run, pictures):

@@ -3,6 +3,8 @@
 import os
 import sys
 
+_PATH = (str, os.PathLike)
+
 
 def train(data, out, *, method="sivt", category=None, preset="quick", seed=0, device="auto", **settings):
     """Train a detector on good images and calibrate it on those that training leaves aside.
@@ -21,7 +23,7 @@ def train(data, out, *, method="sivt", category=None, preset="quick", seed=0, de
         Detector: the trained run, loaded.
 
     Raises:
-        UserError: one line that says what is wrong with the data, a setting or the folder.
+        UserError: one line that says what is wrong with the data, a setting, the folder or the type of an argument.
     """
     from vitlite.engine.detector import Detector
     from vitlite.engine.settings import RunSettings, apply_overrides, preset_config
@@ -29,6 +31,11 @@ def train(data, out, *, method="sivt", category=None, preset="quick", seed=0, de
     from vitlite.engine.train import train as train_run
     from vitlite.errors import UserError
 
+    if data is not None:
+        _check("data", data, _PATH, "the folder of a data set, or None for a synthetic one")
+    _check("out", out, _PATH, "the folder for the run")
+    _check("method", method, str, "the name of a method")
+    _check("preset", preset, str, "the name of a preset")
     if not isinstance(seed, int) or not 0 <= seed < 2**63:
         raise UserError(f"seed={seed!r}: must be a whole number from 0 to 2^63 - 1")
     config = apply_overrides(preset_config(method, preset), [f"{key}={_plain(v)}" for key, v in settings.items()])
@@ -54,12 +61,16 @@ def evaluate(run, data=None, category=None):
         ``about``: the contents of ``vitlite eval``'s results.json. Nothing is written.
 
     Raises:
-        UserError: no such run or data, or a category without both good and defective test images.
+        UserError: no such run or data, something of another type in their place, or a category without both good and
+            defective test images.
     """
     from vitlite.engine.evaluate import evaluate as evaluate_run
+    from vitlite.engine.predictor import Predictor
     from vitlite.errors import UserError
 
-    detector = load(run) if isinstance(run, (str, os.PathLike)) else run
+    if data is not None:
+        _check("data", data, _PATH, "the folder of a data set, or None for the data of training")
+    detector = run if isinstance(run, Predictor) else load(run)  # which refuses what is neither
     if not hasattr(detector, "settings"):
         raise UserError(f"{detector.path}: an exported file knows no data set; give the run that it was exported from")
     category = None if category is None else _plain(category)
@@ -83,6 +94,14 @@ def load(path, device="auto"):
     from vitlite.engine.opening import open_detector
 
     return open_detector(path, device)
+
+
+def _check(name, value, kind, what):
+    """``UserError`` unless the argument is of a type, which ``what`` describes."""
+    from vitlite.errors import UserError
+
+    if not isinstance(value, kind):
+        raise UserError(f"{name}={value!r}: must be {what}")
 
 
 def _plain(value):

@@ -52,6 +52,8 @@ def limits_of(calibration, category=None):
         own = calibration
     else:
         known = calibration.get("categories", {})
+        if not isinstance(category, str):
+            raise UserError(f"category={category!r}: must be the name of one category")
         if category not in known:
             raise UserError(f"--category {category}: calibrated for {', '.join(known) or 'no category by itself'}")
         # A calibration by an older version has one pixel threshold, and one list of scores, for all categories.

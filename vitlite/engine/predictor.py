@@ -1,10 +1,13 @@
 """``predict(images)`` for whatever can score pictures of one size. Never imports torch."""
 
+from numbers import Integral
+
 import numpy as np
 
 from vitlite.data.loading import pixel_batches
 from vitlite.data.reading import resize_image
 from vitlite.engine.prediction import as_list, as_rgb, judge, limits_of
+from vitlite.errors import UserError
 from vitlite.report.resize import map_at
 
 
@@ -28,8 +31,10 @@ class Predictor:
             A :class:`~vitlite.engine.prediction.Prediction`, or a list of them in order for several pictures.
 
         Raises:
-            UserError: a file that cannot be read, an array of another type or shape, an unknown category.
+            UserError: a file that cannot be read, an array of another type or shape, an unknown category, a batch size
+                below 1.
         """
+        check_batch_size(batch_size)
         pictures, single = as_list(images)
         limits = limits_of(self.calibration, category)
         found = []
@@ -41,8 +46,10 @@ class Predictor:
     def score_files(self, paths, *, batch_size=8, bad=None, keep_original=True):
         """Yield ``(loaded, map, score)`` per readable file in order: the map (S, S) float32 array, the score a float.
 
-        Unreadable files are appended to ``bad`` as ``(index, path, reason)``.
+        Unreadable files are appended to ``bad`` as ``(index, path, reason)``. ``UserError`` for a batch size
+        below 1.
         """
+        check_batch_size(batch_size)
         for batch, pixels in pixel_batches(paths, self.image_size, batch_size, bad=bad, keep_original=keep_original):
             maps, scores = self.score_pixels(pixels)
             yield from zip(batch, maps, scores.tolist())
@@ -54,3 +61,9 @@ class Predictor:
             judge(map_at(values, *array.shape[:2]), score, limits)
             for values, array, score in zip(maps, arrays, scores.tolist())
         ]
+
+
+def check_batch_size(batch_size):
+    """``UserError`` unless it is a whole number from 1."""
+    if not isinstance(batch_size, Integral) or batch_size < 1:
+        raise UserError(f"batch_size={batch_size!r}: must be a whole number of at least 1")
