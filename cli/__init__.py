@@ -59,8 +59,8 @@ def group():
 def main(args=None):
     """Entry point.
 
-    Exit codes: 0 done, 1 defects found (``predict --fail-on-defect``), 2 wrong use or bad input, 130 and 143 stopped by
-    Ctrl-C and by SIGTERM.
+    Exit codes: 0 done, 1 images defective or not read (``predict --fail-on-defect``), 2 wrong use or bad input, 130 and
+    143 stopped by Ctrl-C and by SIGTERM.
     """
     from vitlite.cli._stopping import Stopped, stoppable
 

@@ -12,7 +12,7 @@ import click
 @click.option("--category", metavar="NAME", help="Use the thresholds of this category of the run.")
 @click.option("--maps", is_flag=True, help="Write the anomaly maps as 32-bit float TIFFs at the original size.")
 @click.option("--no-overlays", is_flag=True, help="Write the CSV alone.")
-@click.option("--fail-on-defect", is_flag=True, help="Exit with 1 if any image is defective.")
+@click.option("--fail-on-defect", is_flag=True, help="Exit with 1 if any image is defective or cannot be read.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--deterministic", is_flag=True, help="Refuse operators whose results vary from run to run.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
@@ -40,4 +40,4 @@ def command(run, images, out, category, maps, no_overlays, fail_on_defect, devic
         click.echo(f"{defects} of {len(rows) - len(failed)} images defective, {len(failed)} not read; {out}/{CSV_FILE}")
     if len(failed) == len(rows):
         raise UserError(f"none of the {len(rows)} images could be read; the first: {failed[0]['error']}")
-    sys.exit(1 if fail_on_defect and defects else 0)
+    sys.exit(1 if fail_on_defect and (defects or failed) else 0)

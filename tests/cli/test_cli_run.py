@@ -126,6 +126,10 @@ def test_fail_on_defect(run, tiny_data, tmp_path):
         (copy / "calibration.json").write_text(json.dumps({**calibration, "image_threshold": threshold}))
         vitlite("predict", copy, picture, "--out", tmp_path / "o", "--fail-on-defect", code=code)
         vitlite("predict", copy, picture, "--out", tmp_path / "o")
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    vitlite("predict", copy, picture, broken, "--out", tmp_path / "o", "--fail-on-defect", code=1)
+    vitlite("predict", copy, picture, broken, "--out", tmp_path / "o")
 
 
 def test_predicting_again_into_a_folder_of_the_pictures(run, tiny_data, tmp_path):
