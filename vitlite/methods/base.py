@@ -102,8 +102,9 @@ class Method(nn.Module):
 
     @property
     def image_score(self):
-        """How the score of a picture comes from its map, in words."""
-        return f"{self.config.score} of the map at {self.config.image_size} pixels"
+        """How the score of a picture comes from its map, in words; ``config.score`` names the way if there is one."""
+        how = getattr(self.config, "score", "score")
+        return f"{how} of the map at {self.config.image_size} pixels"
 
     def frozen(self, images):
         """Float images (B, 3, S, S) in [0, 1] to what ``loss`` reads: everything that no training changes."""
