@@ -11,8 +11,9 @@ def train(data, out, *, method="sivt", category=None, preset="quick", seed=0, de
 
     Args:
         data: a data set in a layout of docs/data.md, or a plain folder of good images; None: a synthetic set.
-        out: folder for the run; must not hold one yet. ``vitlite train --resume --out OUT`` ends an interrupted one.
-        method: ``"sivt"``.
+        out: folder for the run; must not hold one yet. ``vitlite train --resume --out OUT`` finishes one
+            that was interrupted.
+        method: ``"sivt"``, ``"anovit"``, ``"l2cae"``, ``"memca"``, ``"vtadl"`` or ``"isstad"``.
         category: a name, or several as a list or with commas between, or ``"all"``, in one model.
         preset: ``"quick"``, for two CPU cores, or ``"paper"``.
         seed: of everything random, 0 to 2^63 - 1.

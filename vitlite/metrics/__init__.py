@@ -2,6 +2,10 @@
 
 ``evaluate_maps`` gives all of them from one sort; ``StreamingEvaluator`` does the same in fixed memory with a stated
 error bound. Everything is imported on first use, so that ``import vitlite.metrics`` costs nothing.
+
+All of them raise ``ValueError``, which names the argument, for shapes that differ, empty input, scores that are not a
+number, masks or labels with other values than 0 and 1, a limit outside (0, 1], and when one of the two classes is
+missing (good or defective images, normal or defective pixels). Infinite scores are allowed and rank first or last.
 """
 
 import importlib
