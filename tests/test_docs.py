@@ -105,6 +105,12 @@ def test_the_method_on_its_page(monkeypatch, capsys):
         main(["train", "--method", "squeeze", "--set", "width=0", "--data", "parts", "--out", "runs/none"])
     assert capsys.readouterr().err.splitlines()[-1] == "vitlite: --set width=0: must be at least 1"
 
+    monkeypatch.setitem(REGISTRY, name, None)
+    monkeypatch.setitem(sys.modules, "my_project.squeeze", module)
+    shutil.rmtree("runs/squeeze")
+    ((_, text),) = [block for block in blocks("docs/adding-a-method.md") if block[0] == "py"]
+    exec(compile(text, "elsewhere.py", "exec"), {})
+
 
 def commands(command, path=()):
     """(names, command) of every command and command of a command."""

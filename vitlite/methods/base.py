@@ -102,7 +102,7 @@ class Method(nn.Module):
 
     @property
     def image_score(self):
-        """How the score of a picture comes from its map, in words; ``config.score`` names the way if there is one."""
+        """How the score of a picture comes from its map, in words; ``config.score`` says it, if there is one."""
         how = getattr(self.config, "score", "score")
         return f"{how} of the map at {self.config.image_size} pixels"
 
