@@ -85,7 +85,7 @@ def attention(q, k, v, *, scale=None, backend="auto"):
         scale: factor of the scores; None is 1 / sqrt(D).
         backend: "sdpa" (torch's fused attention), "triton" (CUDA; D and E up to 96, in half precision 256), "eager"
             (materialises the (B, H, N, M) weights) or "auto", which is "sdpa" except when training on short sequences
-            in half precision on a CPU.
+            in bfloat16 on a CPU that has instructions for it: scores are rounded to bfloat16 then.
 
     Returns:
         (B, H, N, E) in the dtype of the inputs. Differentiable in q, k and v.
