@@ -168,7 +168,7 @@ for about, damage, says in (
     ("table for a number", replaced(r"^dim = .*", "dim = {a = 1}"), CONFIG),
     ("negative size", replaced(r"^image_size = .*", "image_size = -64"), CONFIG + ".*image_size=-64: must be at least"),
     ("seed in words", replaced(r"^seed = .*", 'seed = "zero"'), CONFIG + "seed = 'zero': must be a whole number"),
-    ("negative seed", replaced(r"^seed = .*", "seed = -1"), CONFIG + "seed = -1: must be 0 or more"),
+    ("negative seed", replaced(r"^seed = .*", "seed = -1"), CONFIG + r"seed = -1: must be from 0 to 2\^63 - 1"),
     ("another width", replaced(r"^dim = .*", "dim = 32"), r".*weights do not fit config\.toml"),
     ("heads that do not divide", replaced(r"^heads = .*", "heads = 3"), r".*heads"),
     ("unknown backbone", replaced(r"^backbone = .*", 'backbone = "magic"'), r".*magic"),
