@@ -1,7 +1,7 @@
 """The library of CUDA kernels, proved without a GPU: it compiles, links, spills nothing, and registers its operators.
 
-Each machine code is built once for all tests here: sm_90 in the ordinary run, all of them with the slow tests. What
-ptxas says of registers, shared memory and spills stays in build/cuda-test/<architectures>/ptxas.txt.
+It is built once for all tests here, for every architecture that is built for by default and that nvcc knows. What ptxas
+says of registers, shared memory and spills stays in build/cuda-test/ptxas.txt.
 """
 
 import importlib.util
@@ -17,7 +17,6 @@ import torch
 
 CLONE = Path(__file__).parents[2]
 OPERATORS = [f"{op}_{way}" for op in ("ssim", "gmm_log_likelihood") for way in ("forward", "backward")]
-EVERYTHING = "80,90,100"
 
 # Takes the place of the one function that only a CUDA build of torch has.
 STREAM = 'extern "C" int aoti_torch_get_current_cuda_stream(int, void** stream) { *stream = nullptr; return 0; }\n'
@@ -56,31 +55,15 @@ def builder():
     return module
 
 
-@pytest.fixture(scope="session")
-def build(builder):
-    """architectures -> (library, report of ptxas), each compiled at most once."""
-    done = {}
-
-    def build(architectures):
-        if architectures not in done:
-            folder = CLONE / "build" / "cuda-test" / architectures.replace(",", "-")
-            before = os.environ.get("VITLITE_CUDA_ARCH")
-            os.environ["VITLITE_CUDA_ARCH"] = architectures
-            try:
-                library = builder.build(folder, folder)
-            finally:
-                os.environ.pop("VITLITE_CUDA_ARCH")
-                if before is not None:
-                    os.environ["VITLITE_CUDA_ARCH"] = before
-            done[architectures] = library, builder.report((folder / "ptxas.txt").read_text())
-        return done[architectures]
-
-    return build
-
-
-@pytest.fixture(params=["90", pytest.param(EVERYTHING, marks=pytest.mark.slow)])
-def built(request, build):
-    return request.param.split(","), *build(request.param)
+@pytest.fixture(scope="module")
+def built(builder):
+    """Architectures, library and report of ptxas, of what is built where nothing else is asked for."""
+    folder = CLONE / "build" / "cuda-test"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("VITLITE_CUDA_ARCH", raising=False)
+        architectures = builder.architectures(builder.find_nvcc())
+        library = builder.build(folder, folder)
+    return architectures, library, builder.report((folder / "ptxas.txt").read_text())
 
 
 def test_the_kernels_spill_nothing(built):
@@ -137,9 +120,9 @@ def test_the_library_asks_for_all_of_torch(built):
     assert not [name for name in needed if name.startswith(("libcuda", "libtorch_cuda", "libpython"))]
 
 
-def test_the_operators_are_registered(build, tmp_path):
+def test_the_operators_are_registered(built, tmp_path):
     """Loaded into a torch without CUDA, with a stand-in for the one function that such a torch lacks."""
-    library, _ = build("90")
+    _, library, _ = built
     compiler = shutil.which(os.environ.get("CXX", "c++"))
     if compiler is None:
         pytest.skip("no C++ compiler")

@@ -155,18 +155,12 @@ def assert_compiles(call, arguments, capability, report):
     assert not wrong, "\n".join(wrong)
 
 
-def named(cases):
-    return [pytest.param(*case, id=f"{case[0].__name__}-{'-'.join(map(str, case[1]))}") for case in cases]
+def named(cases, *marks):
+    return [pytest.param(*case, id=f"{case[0].__name__}-{'-'.join(map(str, case[1]))}", marks=marks) for case in cases]
 
 
-@pytest.mark.parametrize(("call", "arguments"), named(QUICK))
-def test_compiles_for_hopper_without_spills(call, arguments, report):
-    assert_compiles(call, arguments, 90, report)
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("capability", [80, 90, 100], ids=["sm_80", "sm_90", "sm_100"])
-@pytest.mark.parametrize(("call", "arguments"), named([*QUICK, *MORE]))
+@pytest.mark.parametrize(("call", "arguments"), named(QUICK) + named(MORE, pytest.mark.slow))
 def test_compiles_for_each_architecture_without_spills(call, arguments, capability, report):
     assert_compiles(call, arguments, capability, report)
 
