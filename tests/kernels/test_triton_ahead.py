@@ -165,6 +165,11 @@ def test_compiles_for_each_architecture_without_spills(call, arguments, capabili
     assert_compiles(call, arguments, capability, report)
 
 
+def noted(source):
+    """What is known of each argument; versions of Triton differ in whether they list those of which nothing is."""
+    return {index: facts for index, facts in source.attrs.items() if facts}
+
+
 @pytest.mark.parametrize(("call", "arguments"), named(QUICK))
 def test_triton_launches_what_was_compiled_ahead(call, arguments):
     """At a launch Triton binds the arguments itself: to the types that are compiled for above, within all limits."""
@@ -175,7 +180,7 @@ def test_triton_launches_what_was_compiled_ahead(call, arguments):
     for launch, (source, grid) in zip(launches, taken):
         expected = ahead.source_of(launch)
         assert source.signature == expected.signature
-        assert {k: v for k, v in source.attrs.items() if v} == expected.attrs
+        assert noted(source) == noted(expected)
         assert grid == (*launch.grid, 1, 1)[:3]
 
 
