@@ -136,7 +136,7 @@ def linear_gmm_log_likelihood(
         raise ValueError(f"chunk: expected a number of components of at least 1, got {chunk!r}")
     chunk = 0 if chunk is None else chunk if isinstance(chunk, int) else int(chunk)
     chosen = BACKENDS.pick(backend, x.device.type)
-    if chosen == "cpp" and backend == "auto" and y.shape[1] <= FEW_DIMS and not exporting():
+    if chosen == "cpp" and backend == "auto" and not exporting() and y.shape[1] <= FEW_DIMS:
         # As for the mixture itself, where the means of all rows are no matter.
         chosen = "eager" if x.shape[0] * w_mean.shape[0] <= FEW_MEANS else chosen
     triton = chosen == "triton"

@@ -6,7 +6,7 @@
 import torch
 
 from .. import _extension, _triton
-from .._autograd import autocasts, differentiable_gradients, wants_second_derivatives, without_autocast
+from .._autograd import autocasts, differentiable_gradients, exporting, wants_second_derivatives, without_autocast
 from .._backends import Backends
 from .._checks import check_same_device, check_tensor
 from . import linear
@@ -98,7 +98,7 @@ def gmm_log_likelihood(y, logits, mean, std, *, backend="auto"):
     """
     _check_arguments(y, logits, mean, std)
     chosen = BACKENDS["gmm_log_likelihood"].pick(backend, y.device.type)
-    if chosen == "cpp" and backend == "auto" and y.shape[1] <= FEW_DIMS:
+    if chosen == "cpp" and backend == "auto" and not exporting() and y.shape[1] <= FEW_DIMS:
         chosen = "eager"
     dtype = y.dtype
     if logits.dtype != dtype or mean.dtype != dtype or std.dtype != dtype:

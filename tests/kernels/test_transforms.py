@@ -111,6 +111,29 @@ def test_an_exported_memory_takes_any_number_of_rows(strict):
     torch.testing.assert_close(program.module()(z), module(z))
 
 
+class Module(torch.nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, *tensors):
+        return self.function(*tensors)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_an_exported_mixture_takes_any_number_of_dimensions(strict):
+    rows, components, dims = (torch.export.Dim(name) for name in ("rows", "components", "dims"))
+    shapes = {0: rows, 1: dims}, {0: rows, 1: components}, *[{0: rows, 1: components, 2: dims}] * 2
+
+    def tensors(t, k, d):
+        return numbers(t, d), numbers(t, k), numbers(t, k, d), numbers(t, k, d).exp()
+
+    module = Module(lambda *a: gmm_log_likelihood(*a))
+    program = torch.export.export(module, tensors(5, 3, 8), dynamic_shapes=(shapes,), strict=strict)
+    for sizes in ((5, 3, 8), (4, 5, 2)):
+        close(program.module()(*tensors(*sizes)), module(*tensors(*sizes)))
+
+
 def test_attention_trained_in_float16_keeps_large_scores_finite():
     q, k, v = (numbers(1, 1, 8, 64, seed=s).mul(200).half().requires_grad_() for s in range(3))
     result = attention(q, k, v)
