@@ -40,8 +40,8 @@ def check_positive(name, value):
 
 
 def is_number(value):
-    """Whether it is a number of Python or of numpy."""
-    return isinstance(value, (int, float, np.number))
+    """Whether it is a number of Python or of numpy, or one that torch.export makes of a shape."""
+    return isinstance(value, (int, float, np.number, torch.SymInt, torch.SymFloat))
 
 
 def is_count(value):

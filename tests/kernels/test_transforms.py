@@ -134,6 +134,21 @@ def test_an_exported_mixture_takes_any_number_of_dimensions(strict):
         close(program.module()(*tensors(*sizes)), module(*tensors(*sizes)))
 
 
+@pytest.mark.parametrize(
+    ("function", "shape"),
+    [
+        (lambda q: attention(q, q, q, scale=q.shape[2] ** -0.5), (1, 2, 5, 4)),
+        (lambda z: memory_read(z, z, threshold=0.5 / z.shape[0])[0], (6, 4)),
+    ],
+    ids=["attention", "memory_read"],
+)
+def test_an_exported_option_may_come_from_a_shape(function, shape):
+    """torch then takes the shape to be fixed."""
+    x, module = numbers(*shape), Module(function)
+    shapes = ((dict.fromkeys(range(len(shape)), torch.export.Dim.AUTO),),)
+    close(torch.export.export(module, (x,), dynamic_shapes=shapes).module()(x), module(x))
+
+
 def test_attention_trained_in_float16_keeps_large_scores_finite():
     q, k, v = (numbers(1, 1, 8, 64, seed=s).mul(200).half().requires_grad_() for s in range(3))
     result = attention(q, k, v)
