@@ -31,7 +31,9 @@ def _products(z, items):
 
 def _case(rows, items, channels, size, bars=None):
     product = 2 * rows * items * channels
-    numbers = (2 * rows + items) * channels
+    # Forward reads queries and items and writes the output; backward reads both again and the output's gradient, and
+    # writes two gradients.
+    numbers = (2 * rows + items) * channels, (5 * rows + 3 * items) * channels
     return Case(
         op="memory_read",
         name=f"{rows}x{channels} on {items} items",
@@ -43,7 +45,7 @@ def _case(rows, items, channels, size, bars=None):
             "matrix products": _products,
         },
         reference=memory_read_torch,
-        traffic=(4 * numbers, 12 * numbers),
+        traffic=tuple(4 * count for count in numbers),
         operations=(2 * product, 6 * product),
         bars=bars or {},
         check_inputs=_clear_inputs,

@@ -180,6 +180,13 @@ def test_predictions_take_the_slowest_ceiling():
             assert pace in ("bytes", "matrix products", "instructions")
 
 
+def test_what_a_memory_must_move():
+    """Of 2 queries and 3 items with 4 channels; backward reads both and a gradient, and writes two."""
+    queries, items = 4 * 2 * 4, 4 * 3 * 4
+    forward, backward = queries + items + queries, (queries + items + queries) + (queries + items)
+    assert _gpu_cases._op_memory._case(2, 3, 4, "small").traffic == (forward, forward + backward)
+
+
 def small_ssim(dtype=torch.float32, **contenders):
     """A small case whose first contender, "vitlite", is right."""
     case = _gpu_cases._op_ssim._case((1, 1, 16, 16), "same", "small")
