@@ -206,7 +206,8 @@ def main(argv=None):
     options = parser().parse_args(argv)
     run = Run()
     if options.predict:
-        return run.command([sys.executable, "-m", "vitlite.bench.gpu_ops", "--predict"], 120)[0]
+        code, _ = run.command([sys.executable, "-m", "vitlite.bench.gpu_ops", "--predict"], 120)
+        return 1 if code is None else code
     architecture = find_gpu(run)
     if architecture is None:
         print(NO_GPU)

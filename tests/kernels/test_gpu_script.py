@@ -61,6 +61,11 @@ def test_predictions_are_marked_as_such():
         assert any(row.startswith(op) for row in rows)
 
 
+def test_predictions_that_were_stopped_are_a_failure(monkeypatch):
+    monkeypatch.setattr(gpu_run.Run, "command", lambda *_, **__: (None, ""))
+    assert gpu_run.main(["--predict"]) == 1
+
+
 def test_operators_whose_tests_pass_are_timed():
     assert gpu_run.judge(report()) == {}
 
