@@ -70,7 +70,7 @@ def _checked(config):
         if not getattr(config, key) >= least:
             raise UserError(f"--set {key}={getattr(config, key)}: must be at least {least}")
     if not 0 < config.lr < float("inf"):
-        raise UserError(f"--set lr={config.lr}: must be above 0")
+        raise UserError(f"--set lr={config.lr}: must be above 0 and finite")
     for key in ("holdout", "beta1", "beta2"):
         if not 0 <= getattr(config, key) < 1:
             raise UserError(f"--set {key}={getattr(config, key)}: must be at least 0 and below 1")

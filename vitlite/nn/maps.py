@@ -8,9 +8,12 @@ from torch.nn import functional as F
 def gaussian_matrix(size, sigma):
     """(size, size) matrix of a Gaussian filter cut at 4 sigma with mirrored borders; rows sum to 1.
 
-    The same filter as ``scipy.ndimage.gaussian_filter1d(mode="reflect")``. ``sigma`` 0 gives the identity.
+    The same filter as ``scipy.ndimage.gaussian_filter1d(mode="reflect")``. ``sigma`` 0 gives the identity. ValueError
+    for one below 0, wider than the map, or not a number.
     """
-    if sigma <= 0:
+    if not 0 <= sigma <= size:
+        raise ValueError(f"sigma={sigma}: must be from 0 to the {size} pixels that the map is wide")
+    if sigma == 0:
         return torch.eye(size, dtype=torch.float64)
     radius = int(4 * sigma + 0.5)
     offsets = torch.arange(-radius, radius + 1)
