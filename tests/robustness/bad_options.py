@@ -88,6 +88,7 @@ for name, args, says in (
     ("predict where", ["predict", run, data], "Missing option '--out'"),
     ("predict category", ["predict", run, data, "--out", out, "--category", "nut"], "--category nut: calibrated for"),
     ("calibrate rate", ["calibrate", run, "--target-fpr", "2"], "--target-fpr 2"),
+    ("calibrate rate lost in rounding", ["calibrate", run, "--target-fpr", "1e-320"], ".*must be at least 1e-09"),
     ("calibrate rate in words", ["calibrate", run, "--target-fpr", "few"], "Invalid value for '--target-fpr'"),
     ("calibrate on trained images", ["calibrate", run, "--good", good], "--good: the run was trained on"),
     ("calibrate on nothing", ["calibrate", run, "--good", new], ".*new: no image there"),

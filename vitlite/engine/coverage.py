@@ -17,9 +17,10 @@ _ROUNDING = 1e-9  # 30 * 0.1 must count as 3 whatever its last bit
 
 
 def check_target(share):
-    """Refuses a false-alarm rate outside (0, 1), not-a-number included."""
-    if not 0 < share < 1:
-        raise UserError(f"--target-fpr {share}: must be above 0 and below 1, such as 0.01 for one false alarm in 100")
+    """Refuses a false-alarm rate outside (0, 1), not-a-number included, and one that is lost in rounding."""
+    if not _ROUNDING <= share < 1:
+        bound = f"at least {_ROUNDING:g}" if 0 < share < 1 else "above 0"
+        raise UserError(f"--target-fpr {share}: must be {bound} and below 1, such as 0.01 for one false alarm in 100")
 
 
 def threshold_rank(count, share):
