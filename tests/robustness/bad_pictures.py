@@ -76,6 +76,14 @@ def picture_is_an_empty_folder(place):
 
 
 @PICTURES.works("out/*")
+def names_as_long_as_the_file_system_takes(place):
+    """Two of them alike from the start to far behind where an overlay's name is cut."""
+    for name in ("x" * 251, "布" * 83 + "ab", "x" * 250 + "y"):
+        place.save(f"in/{name}.png", noise())
+    return place.predict(place.root / "in", options=["--maps"])
+
+
+@PICTURES.works("out/*")
 def one_of_two_is_broken(place):
     place.save("in/good.png", noise())
     place.write("in/broken.png", b"x")

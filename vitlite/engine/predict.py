@@ -21,6 +21,7 @@ from vitlite.report.resize import map_at
 
 COLUMNS = ("file", "score", "percentile", "verdict", "defect_pixels", "regions", "overlay", "map", "error")
 CSV_FILE = "predictions.csv"
+LONGEST_NAME = 240  # bytes
 
 
 def predict(detector, inputs, out, *, overlays=True, maps=False, category=None, batch_size=8, quiet=False):
@@ -97,13 +98,20 @@ def overlay_names(paths):
     stems = Counter(p.stem for p in paths)
     names, taken = [], set()
     for path in paths:
-        base = name = path.stem if stems[path.stem] == 1 else f"{path.parent.name}_{path.stem}"
+        base = name = shortened(path.stem if stems[path.stem] == 1 else f"{path.parent.name}_{path.stem}")
         number = 2
         while name in taken:
             name, number = f"{base}_{number}", number + 1
         taken.add(name)
         names.append(f"{name}.png")
     return names
+
+
+def shortened(name):
+    """A name with room for a number and a suffix in the 255 bytes that file systems take."""
+    encoded = os.fsencode(name)
+    # A letter that the cut goes through is left out.
+    return name if len(encoded) <= LONGEST_NAME else encoded[:LONGEST_NAME].decode("utf-8", errors="ignore")
 
 
 def save_overlay(path, image, values, calibration, threshold):
