@@ -1,6 +1,7 @@
 """vitlite train."""
 
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -70,5 +71,8 @@ def command(method, data, category, out, preset, overrides, weights, seed, resum
         stop.hint = f"; go on with --resume --out {out}" if begun else " before training began; start it again"
         raise
     if done is not None and not quiet:  # None: one of several processes, and not the one that writes
-        click.echo(f"trained: {out}\nnext: vitlite eval {out}   vitlite predict {out} IMAGE... --out DIR")
+        # To be pasted into a shell. A plain folder has nothing to evaluate on, so predict comes first.
+        run = shlex.quote(str(out))
+        click.echo(f"trained: {out}\nnext: vitlite predict {run} IMAGE... --out DIR")
+        click.echo(f"with labelled test pictures: vitlite eval {run}")
     sys.exit(0)

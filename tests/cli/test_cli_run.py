@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -72,6 +73,14 @@ def test_train_eval_predict(tiny_data, tmp_path):
     vitlite("predict", out, tiny_data / "weave/test/scratch", "--out", tmp_path / "p")
     assert len(rows_of(tmp_path / "p/predictions.csv")) == 2
     vitlite("train", "--resume", "--out", out)
+
+
+def test_what_training_says_to_do_next_can_be_pasted(tiny_data, tmp_path):
+    """Also where the run's name has a space; predict comes first, which needs no labelled pictures."""
+    good, out = tiny_data / "weave/train/good", tmp_path / "two words"
+    said = vitlite("train", "--method", "sivt", "--data", good, "--out", out, *TINY_OPTIONS, "--device", "cpu").stdout
+    (line,) = (line for line in said.splitlines() if line.startswith("next: "))
+    assert shlex.split(line)[:4] == ["next:", "vitlite", "predict", str(out)]
 
 
 def test_evaluating_needs_only_the_test_folders(run, tiny_data, tmp_path):
