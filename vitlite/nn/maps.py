@@ -9,10 +9,10 @@ def gaussian_matrix(size, sigma):
     """(size, size) matrix of a Gaussian filter cut at 4 sigma with mirrored borders; rows sum to 1.
 
     The same filter as ``scipy.ndimage.gaussian_filter1d(mode="reflect")``. ``sigma`` 0 gives the identity. ValueError
-    for one below 0, wider than the map, or not a number.
+    for one below 0 or not finite.
     """
-    if not 0 <= sigma <= size:
-        raise ValueError(f"sigma={sigma}: must be from 0 to the {size} pixels that the map is wide")
+    if not 0 <= sigma < float("inf"):
+        raise ValueError(f"sigma={sigma}: must be at least 0 and finite")
     if sigma == 0:
         return torch.eye(size, dtype=torch.float64)
     radius = int(4 * sigma + 0.5)
