@@ -176,7 +176,9 @@ def test_categories_of_one_model(tmp_path):
         # Other batches may move a score by its last bit, and so one image past itself.
         ranks = sorted(float(row["percentile"]) * 9 / 100 for row in rows)
         assert ranks == pytest.approx(list(range(9)), abs=1.02)
-    assert vitlite("calibrate", run, "--good", more / "wood/train/good")[0].count("too few") == 1
+    out, _ = vitlite("calibrate", run, "--good", more / "wood/train/good")
+    assert out.count("too few") == 1
+    assert "no threshold of its own: weave; give --good images of every category" in out
     assert "calibrated for wood" in refused("predict", run, data / "weave/test", "--out", run, "--category", "weave")
 
 

@@ -43,7 +43,20 @@ def recalibrate(detector, *, target_fpr=TARGET_FPR, good=(), quiet=False, say=pr
         quiet=quiet,
         say=say,
     )
+    for line in without_threshold(detector):
+        say(line)
     return detector.calibration
+
+
+def without_threshold(detector):
+    """A line on the categories of a run of several that the calibration has no images of; none otherwise."""
+    trained, calibrated = detector.settings.category.split(","), detector.calibration["categories"]
+    left_out = [shown(name) for name in trained if name not in calibrated]
+    if not left_out or len(trained) == 1:
+        return []
+    return [
+        f"no threshold of its own: {', '.join(left_out)}; give --good images of every category in a folder so named"
+    ]
 
 
 def held_out_share(detector):

@@ -1,5 +1,6 @@
 """What a run is made of: method, data, seed and config, from presets and ``--set``, to config.toml and back."""
 
+import math
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -71,6 +72,9 @@ def _checked(config):
             raise UserError(f"--set {key}={getattr(config, key)}: must be at least {least}")
     if not 0 < config.lr < float("inf"):
         raise UserError(f"--set lr={config.lr}: must be above 0 and finite")
+    for key, value in asdict(config).items():
+        if isinstance(value, float) and not math.isfinite(value) and key != "clip_norm":  # inf: gradients as they are
+            raise UserError(f"--set {key}={value}: must be finite")
     for key in ("holdout", "beta1", "beta2"):
         if not 0 <= getattr(config, key) < 1:
             raise UserError(f"--set {key}={getattr(config, key)}: must be at least 0 and below 1")
