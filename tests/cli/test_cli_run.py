@@ -16,6 +16,7 @@ from PIL import Image
 from tiny_settings import TINY_OPTIONS
 
 from vitlite.cli import COMMANDS
+from vitlite.engine.claim import Claim
 
 KEYS = ["image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "pixel_f1_max", "aupro_30", "aupro_05"]
 
@@ -81,6 +82,22 @@ def test_what_training_says_to_do_next_can_be_pasted(tiny_data, tmp_path):
     said = vitlite("train", "--method", "sivt", "--data", good, "--out", out, *TINY_OPTIONS, "--device", "cpu").stdout
     (line,) = (line for line in said.splitlines() if line.startswith("next: "))
     assert shlex.split(line)[:4] == ["next:", "vitlite", "predict", str(out)]
+
+
+def test_two_processes_do_not_train_into_one_folder(run, tiny_data, tmp_path):
+    before = sorted(os.listdir(run))
+    for folder, arguments in (
+        (run, ["--resume"]),
+        (tmp_path, ["--method", "sivt"]),
+        (tmp_path, ["--method", "sivt", "--data", tiny_data, *TINY_OPTIONS]),
+    ):
+        with Claim(folder) as claim:
+            claim.take()
+            claim.take()
+            refused("train", "--out", folder, *arguments, says=f"{folder}: another process is training there")
+    assert os.listdir(tmp_path) == []
+    vitlite("train", "--resume", "--out", run)
+    assert sorted(os.listdir(run)) == before
 
 
 def test_evaluating_needs_only_the_test_folders(run, tiny_data, tmp_path):

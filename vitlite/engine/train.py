@@ -13,6 +13,7 @@ from vitlite.data import open_dataset, synthesize
 from vitlite.engine.cache import cache_features
 from vitlite.engine.calibrate import CALIBRATION_FILE, calibrate, load_calibration
 from vitlite.engine.checkpoint import CHECKPOINT_FILE, load_checkpoint, restore_model, save_checkpoint
+from vitlite.engine.claim import Claim
 from vitlite.engine.device import autocast, keep_freed_memory
 from vitlite.engine.distributed import Team, join, leave
 from vitlite.engine.fingerprint import fingerprint
@@ -50,14 +51,16 @@ def train(settings, run, *, device="auto", resume=False, quiet=False, say=lambda
     if not team.leads:
         quiet, say = True, lambda line: None
     try:
-        return _train(settings, Path(run), device, team, resume=resume, quiet=quiet, say=say)
+        with Claim(run) as claim:
+            return _train(settings, Path(run), device, team, claim, resume=resume, quiet=quiet, say=say)
     finally:
         leave(team)
 
 
-def _train(settings, run, device, team, *, resume, quiet, say):
-    if not resume and (run / CONFIG_FILE).exists():
-        raise UserError(f"{run}: already holds a run; add --resume to go on with it, or choose another --out")
+def _train(settings, run, device, team, claim, *, resume, quiet, say):
+    if team.leads and (resume or settings.data == SYNTHETIC):  # else the folder waits for data to be found
+        claim.take()
+    refuse_present(run, resume)
     keep_freed_memory()
     if team.leads:
         data_folder(settings, run)  # made once, before the others look for it
@@ -81,7 +84,9 @@ def _train(settings, run, device, team, *, resume, quiet, say):
             say(f"{run}: already trained to the end; nothing to do")
             return load_calibration(run)
     elif team.leads:
-        save_settings(make_folder(run), settings)
+        claim.take()
+        refuse_present(run, resume)
+        save_settings(run, settings)
         drop_log_after(run / LOG_FILE, 0, 0)  # of an earlier start that was stopped before its first checkpoint
     if team.leads:
         remove_leftovers(run)
@@ -107,6 +112,12 @@ def _train(settings, run, device, team, *, resume, quiet, say):
     if not team.leads:
         return None
     return calibrate(method, settings, run, held or samples, device, held_out=bool(held), quiet=quiet, say=say)
+
+
+def refuse_present(run, resume):
+    """``UserError`` where a new run would take the place of another."""
+    if not resume and (run / CONFIG_FILE).exists():
+        raise UserError(f"{run}: already holds a run; add --resume to go on with it, or choose another --out")
 
 
 def print_training(method, dataset, samples, held, device, say):
