@@ -109,21 +109,37 @@ def test_what_the_sanitizer_finds_is_refused():
 
 
 def test_a_stage_that_outruns_its_time_is_stopped():
+    """What would not end in days does."""
     run = gpu_run.Run(minutes=1)
-    began = time.monotonic()
-    code, text = run.command([sys.executable, "-uc", "import time; print('on'); time.sleep(600)"], 2, quiet=True)
+    code, text = run.command([sys.executable, "-uc", "import time; print('on'); time.sleep(1e6)"], 2, quiet=True)
     assert code is None
     assert text.strip() in ("on", "")
-    assert time.monotonic() - began < 60
     assert gpu_run.Run().left() <= 9 * 60
 
 
-def test_tests_that_outrun_their_time_write_what_passed(tmp_path):
-    slow = tmp_path / "test_ssim.py"
-    slow.write_text("import time\ndef test_one(): pass\ndef test_two(): time.sleep(600)\n")
+def test_tests_that_outrun_their_time_write_what_passed(tmp_path, monkeypatch):
+    """Their time is up once the second has begun, however slow the machine."""
+    slow, begun = tmp_path / "test_ssim.py", tmp_path / "begun"
+    slow.write_text(f"""
+import pathlib, time
+def test_one(): pass
+def test_two():
+    pathlib.Path({str(begun)!r}).touch()
+    time.sleep(1e6)
+""")
+
+    class UntilBegun(subprocess.Popen):
+        def communicate(self, input=None, timeout=None):
+            if timeout is None:
+                return super().communicate(input)
+            while not begun.exists() and self.poll() is None:
+                time.sleep(0.05)
+            raise subprocess.TimeoutExpired(self.args, timeout)
+
+    monkeypatch.setattr(subprocess, "Popen", UntilBegun)
     report = tmp_path / "report.xml"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", str(slow)]
-    assert gpu_run.Run(minutes=1).command(command, 30, quiet=True, gently=20)[0] is None
+    assert gpu_run.Run(minutes=1).command(command, 30, quiet=True, gently=600)[0] is None
     assert "ssim" not in gpu_run.judge(report.read_text())
 
 
