@@ -35,6 +35,11 @@ NO_GPU = "no CUDA device: nothing was built, tested or measured; bench/gpu.sh --
 SANITIZED = "from vitlite.bench import _gpu_small; _gpu_small.run()"
 
 
+def hear_interrupts():
+    """A shell starts what it runs in the background deaf to interrupts, and programs inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def operator_of(text):
     """The operator that a test's or a kernel's name is about, or None."""
     text = text.lower()
@@ -98,6 +103,8 @@ class Run:
             pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         else:
             pipe = {}
+        if gently:
+            pipe["preexec_fn"] = hear_interrupts
         with subprocess.Popen(command, cwd=CLONE, env=environment, start_new_session=True, **pipe) as process:
             try:
                 text, _ = process.communicate(timeout=max(1.0, limit - gently))

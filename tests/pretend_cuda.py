@@ -12,6 +12,7 @@ built with CUDA and the GPU to be fast in bfloat16: the Triton kernels then serv
 
 import contextlib
 import functools
+import importlib
 from unittest import mock
 
 import torch
@@ -190,6 +191,17 @@ class Autocast(_autocast):
         super().__init__("cpu", *args, **kwargs)
 
 
+def choices_of_triton():
+    """Of a torch built with CUDA: the tables of operators that Triton serves, which takes no ordinary memory."""
+    if REHEARSAL or torch.version.cuda is None:
+        return []
+    from vitlite.kernels import ROOMS
+
+    rooms = {op: importlib.import_module(f"vitlite.kernels.{room}.op") for op, room in ROOMS.items()}
+    choices = [room.BACKENDS[op].choice for op, room in rooms.items()]
+    return [choice for choice in choices if choice.get(("auto", "cuda")) == "triton"]
+
+
 @contextlib.contextmanager
 def pretended_cuda():
     """Yields a ``Pretended``; its ``moved`` counts what was put on the GPU."""
@@ -209,6 +221,7 @@ def pretended_cuda():
             "device_count": lambda: 1,
             "current_device": lambda: 0,
             "synchronize": lambda *a: None,
+            "is_current_stream_capturing": lambda: False,
             "empty_cache": lambda: None,
             "_sleep": lambda cycles: None,
             "get_device_name": lambda *a: "pretended",
@@ -225,6 +238,8 @@ def pretended_cuda():
             "get_autocast_dtype": lambda device: _autocast_dtype("cpu"),
         }.items():
             stack.enter_context(mock.patch.object(torch, name, value))
+        for choice in choices_of_triton():
+            stack.enter_context(mock.patch.dict(choice, {("auto", "cuda"): "eager"}))
         stack.enter_context(mock.patch.object(torch.Tensor, "device", property(state.device), create=True))
         is_cuda = property(lambda tensor: tensor in state.there)
         stack.enter_context(mock.patch.object(torch.Tensor, "is_cuda", is_cuda, create=True))
