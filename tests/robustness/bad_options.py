@@ -83,6 +83,8 @@ for name, args, says in (
     ("resume with settings", ["train", "--resume", "--out", run, "--set", "lr=1"], "--set: not together with --resume"),
     ("eval what", ["eval"], "Missing argument 'RUN'"),
     ("eval nothing", ["eval", new], ".*new: no config.toml here"),
+    ("eval no name", ["eval", ""], "the run's name is empty: .*give the folder"),
+    ("eval a file", ["eval", lambda place: place.run / "config.toml"], ".*config.toml: is a file; give the folder"),
     ("eval of a file", ["eval", lambda place: place.picture], r".*picture\.png.*"),
     ("eval category", ["eval", run, "--data", data, "--category", "nut"], "--category 'nut': not in"),
     ("predict nothing", ["predict", run, "--out", out], "Missing argument 'IMAGE...'"),

@@ -120,7 +120,11 @@ def load_settings(run):
         head, values = dict(tables["run"]), dict(tables["config"])
         head.pop("vitlite", None)
     except FileNotFoundError:
-        raise UserError(f"{run}: no {CONFIG_FILE} here; give the folder that `vitlite train --out` wrote") from None
+        where = run if str(run) else "the run's name is empty"
+        raise UserError(f"{where}: no {CONFIG_FILE} here; give the folder that `vitlite train --out` wrote") from None
+    except NotADirectoryError:
+        exported = "; an exported file can be given to predict alone" if Path(run).suffix == ".onnx" else ""
+        raise UserError(f"{run}: is a file; give the folder that `vitlite train --out` wrote{exported}") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error}); give a run's folder") from None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
