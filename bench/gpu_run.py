@@ -59,12 +59,12 @@ def judge(report):
         return dict.fromkeys(NAMES, "its tests did not run to the end")
     passed, failed = dict.fromkeys(NAMES, 0), {}
     for case in ElementTree.fromstring(report).iter("testcase"):
-        name = f"{case.get('classname', '')}::{case.get('name', '')}"
+        name = f"{case.get('classname', '').rsplit('.', 1)[-1]}::{case.get('name', '')}"
         # The test's own name says more than that of the file, which may hold several operators.
         op = operator_of(case.get("name", "")) or operator_of(case.get("classname", ""))
         if any(case.find(kind) is not None for kind in ("failure", "error")):
             for one in NAMES if op is None else (op,):
-                failed.setdefault(one, f"{name.rsplit('.', 1)[-1]} failed")
+                failed.setdefault(one, f"{name} failed")
         elif case.find("skipped") is None and op is not None:
             passed[op] += 1
     return {op: failed.get(op) or "none of its tests ran" for op in NAMES if op in failed or not passed[op]}

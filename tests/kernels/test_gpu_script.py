@@ -80,13 +80,14 @@ def test_operators_whose_tests_pass_are_timed():
         ("test_cuda_runtime", "test_graphs[linear_gmm_log_likelihood]", "linear_gmm_log_likelihood"),
         ("test_cuda_runtime", "test_graphs[memory_read]", "memory_read"),
         ("test_triton_attention", "test_values", "attention"),
+        ("test_triton_gpu", "test_memory[(5, 33)-1.0-torch.float64]", "memory_read"),
     ],
 )
 @pytest.mark.parametrize("kind", ["failure", "error"])
 def test_an_operator_whose_test_failed_is_refused(file, name, op, kind):
     refused = gpu_run.judge(report(failing(file, name, kind)))
     assert list(refused) == [op]
-    assert f"{name} failed" in refused[op]
+    assert refused[op] == f"{file}::{name} failed"
 
 
 def test_a_failure_that_names_no_operator_counts_against_all():
