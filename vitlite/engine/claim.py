@@ -1,6 +1,5 @@
 """One process trains into a run's folder at a time: two would mix their logs and checkpoints."""
 
-import contextlib
 import os
 
 from vitlite.errors import UserError
@@ -26,17 +25,15 @@ class Claim:
         make_folder(self.run)
         if self.handle is not None or fcntl is None:
             return
-        with contextlib.suppress(OSError):  # a file system without locks, or a folder that cannot be read
-            self.handle = os.open(self.run, os.O_RDONLY)
-            self.lock()
-
-    def lock(self):
         try:
+            self.handle = os.open(self.run, os.O_RDONLY)
             fcntl.flock(self.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(
                 f"{self.run}: another process is training there; wait for its end, or choose another --out"
             ) from None
+        except OSError:  # a file system without locks, or a folder that cannot be read: nobody is refused there
+            pass
 
     def __enter__(self):
         return self
