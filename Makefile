@@ -37,6 +37,7 @@ test-slow: $(VENV)/.dev
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python .ci/types
 
 bench: $(VENV)/.dev
 	$(BIN)/vitlite bench all

@@ -165,6 +165,6 @@ setup(
     package_dir={"vitlite": "vitlite", **ROOMS},
     ext_modules=extensions() if REASON is None else [],
     cmdclass={"build_ext": optional_build_ext()} if REASON is None else {"build_py": PurePython},
-    # Tags a wheel for every Python from 3.10 on.
-    options={"bdist_wheel": {"py_limited_api": "cp310"}} if REASON is None else {},
+    # Tags a wheel for every Python from 3.11 on.
+    options={"bdist_wheel": {"py_limited_api": "cp311"}} if REASON is None else {},
 )

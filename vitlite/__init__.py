@@ -9,8 +9,9 @@ before something needs it.
 """
 
 import importlib
+from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _SUBMODULES = frozenset(
     {"api", "backbones", "bench", "cli", "data", "engine", "export", "kernels", "methods", "metrics", "nn", "report"}
@@ -25,7 +26,7 @@ _HOME = {
 }
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     if name in _HOME:
         value = getattr(importlib.import_module(f"vitlite.{_HOME[name]}"), name)
         globals()[name] = value
@@ -35,5 +36,5 @@ def __getattr__(name):
     raise AttributeError(f"module 'vitlite' has no attribute {name!r}")
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted({*globals(), *_SUBMODULES, *_HOME})
