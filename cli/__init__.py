@@ -40,6 +40,16 @@ class _Commands(click.Group):
             return None
         return importlib.import_module(f"vitlite.cli.{name.replace('-', '_')}").command
 
+    def invoke(self, ctx):
+        """Run a command. The arguments that an error names become the options of that command."""
+        from vitlite.errors import UserError
+
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            command = self.get_command(ctx, ctx.invoked_subcommand)
+            raise click.ClickException(in_options(error.marked, command)) from error
+
     def format_commands(self, ctx, formatter):
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
@@ -79,6 +89,29 @@ def main(args=None):
             raise
         click.echo(f"vitlite: {line}", err=True)
         sys.exit(2)
+
+
+def in_options(message, command):
+    """A message of the library, in which backticks mark arguments, as the user of ``command`` has to write them.
+
+    A name becomes its option, with the value if the option takes one: ``resume=True`` is ``--resume``. A name that is
+    no option of the command is a setting of the method, if the command has ``--set``.
+    """
+    from vitlite.errors import MARK
+
+    params = {p.name: p for c in (command, *getattr(command, "commands", {}).values()) for p in c.params}
+
+    def spelled(found):
+        name, value = found.groups()
+        param = params.get(name)
+        if isinstance(param, click.Argument):
+            return value or param.human_readable_name
+        if param is not None:
+            option = max(param.opts, key=len)
+            return option if value is None or param.is_flag else f"{option} {value}"
+        return f"--set {found[0][1:-1]}" if "overrides" in params else found[0][1:-1]
+
+    return MARK.sub(spelled, message)
 
 
 def in_one_line(error):

@@ -1,0 +1,60 @@
+"""What the library calls arguments and settings, the command line calls options."""
+
+import click
+import pytest
+from commands import outcome
+
+from vitlite.cli import in_options
+from vitlite.errors import UserError
+
+
+@click.command()
+@click.argument("run", metavar="RUN")
+@click.option("--out")
+@click.option("--target-fpr")
+@click.option("-q", "--quiet", is_flag=True)
+@click.option("--format", "kind")
+@click.option("--set", "overrides", multiple=True)
+def command(**options):
+    """A command with each kind of parameter."""
+
+
+@pytest.mark.parametrize(
+    ("message", "plain", "options"),
+    [
+        ("`out=a b`: is a folder", "out=a b: is a folder", "--out a b: is a folder"),
+        ("choose another `out`", "choose another out", "choose another --out"),
+        ("`target_fpr=2`: too large", "target_fpr=2: too large", "--target-fpr 2: too large"),
+        ("use `quiet=True`", "use quiet=True", "use --quiet"),
+        ("`kind=exe`: unknown", "kind=exe: unknown", "--format exe: unknown"),
+        ("`overrides=lr`: no value", "overrides=lr: no value", "--set lr: no value"),
+        ("`lr=-1`: must be above 0", "lr=-1: must be above 0", "--set lr=-1: must be above 0"),
+        ("`weights=`: is empty", "weights=: is empty", "--set weights=: is empty"),
+        ("a smaller `lr`", "a smaller lr", "a smaller --set lr"),
+        ("`run=x`: no run, other `run`", "run=x: no run, other run", "x: no run, other RUN"),
+        ("see `vitlite doctor`", "see `vitlite doctor`", "see `vitlite doctor`"),
+        ("two\n lines", "two lines", "two lines"),
+    ],
+)
+def test_arguments_become_options(message, plain, options):
+    error = UserError(message)
+    assert str(error) == plain
+    assert in_options(error.marked, command) == options
+
+
+def test_without_settings_a_name_stays():
+    assert in_options("`lr=-1`: must be above 0", click.Command("eval")) == "lr=-1: must be above 0"
+
+
+def test_commands_of_a_group():
+    group = click.Group("data", commands={"synth": click.Command("synth", params=[click.Option(["--size"])])})
+    assert in_options("`size=5`: too small", group) == "--size 5: too small"
+
+
+def test_an_error_of_a_command_is_spelled_for_it(monkeypatch):
+    def refuse(*args):
+        raise UserError("`method=x`: unknown; `lr=0`: must be above 0")
+
+    monkeypatch.setattr("vitlite.engine.settings.preset_config", refuse)
+    code, _, err = outcome("train", "--method", "x")
+    assert (code, err) == (2, "vitlite: --method x: unknown; --set lr=0: must be above 0\n")
