@@ -262,7 +262,7 @@ def constant(folder):
     """The predictor whose maps and scores are all zero."""
     import numpy as np
 
-    from vitlite.engine.predictor import Predictor
+    from vitlite.engine.predict import Predictor
 
     class Constant(Predictor):
         run, calibration, image_size = folder, None, 64

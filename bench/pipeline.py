@@ -95,7 +95,7 @@ def training(method, settings, paths, folder, options):
     """(seconds of a step of the longest stage as the trainer runs it, part of it that went into fetching)."""
     import torch
 
-    from vitlite.engine.cache import cache_features
+    from vitlite.engine.features import cache_features
     from vitlite.engine.train import Loop, make_optimizer
 
     device = torch.device(options.device)
@@ -121,8 +121,8 @@ def scoring(method, paths, options):
     """Images a second: scored from files, scored from memory, decoded and resized without being scored."""
     import torch
 
-    from vitlite.data.loading import pixel_batches
-    from vitlite.engine.images import batches, to_images
+    from vitlite.engine.features import batches, to_images
+    from vitlite.images.loading import pixel_batches
 
     device, size = torch.device(options.device), method.config.image_size
     method.eval()

@@ -117,7 +117,7 @@ def train_speed(options):
     """Images per second of one alternative's training steps (forward, loss, backward, AdamW)."""
     import torch
 
-    from vitlite.engine.device import autocast, keep_freed_memory
+    from vitlite.engine.distributed import autocast, keep_freed_memory
     from vitlite.methods.sivt import residuals
 
     plain = options.worker == ALTERNATIVES[0]

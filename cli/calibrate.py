@@ -29,10 +29,8 @@ def command(run, target_fpr, good, device, quiet):
     rewrites calibration.json. In a run of several categories, an image given with --good belongs to the category whose
     name one of its folders has.
     """
-    from vitlite.engine.calibrate import CALIBRATION_FILE
-    from vitlite.engine.coverage import check_target
+    from vitlite.engine.calibrate import CALIBRATION_FILE, check_target, recalibrate
     from vitlite.engine.detector import Detector
-    from vitlite.engine.recalibrate import recalibrate
     from vitlite.files import require_writable
 
     check_target(target_fpr)

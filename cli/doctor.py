@@ -32,7 +32,7 @@ def version(package):
 def report_torch():
     import torch
 
-    from vitlite.engine.device import has_fast_bfloat16, pick_device
+    from vitlite.engine.distributed import has_fast_bfloat16, pick_device
 
     device = pick_device()
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"

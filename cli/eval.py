@@ -21,9 +21,9 @@ def command(run, data, category, maps, device, deterministic, quiet):
     32-bit float TIFFs at the original size, RUN/maps/<category>/test/<defect>/<stem>.tiff.
     """
     from vitlite.engine.detector import Detector
-    from vitlite.engine.determinism import deterministic as only_deterministic
+    from vitlite.engine.distributed import deterministic as only_deterministic
     from vitlite.engine.evaluate import evaluate, results_csv
-    from vitlite.engine.maps import MAPS_FOLDER
+    from vitlite.engine.results import MAPS_FOLDER
     from vitlite.files import require_writable, write_json, write_text
 
     say = (lambda line: None) if quiet else (lambda line: click.echo(line, err=True))
@@ -42,8 +42,8 @@ def command(run, data, category, maps, device, deterministic, quiet):
 
 def table(results):
     """The results as aligned text: a line per category, its kinds of defects below it, the mean last."""
-    from vitlite.data.reading import shown
     from vitlite.engine.evaluate import KEYS
+    from vitlite.files import shown
 
     rows = [("", "images", *(k.replace("_", " ") for k in KEYS))]
 
@@ -66,8 +66,8 @@ def table(results):
 
 def loco_lines(results):
     """A note on MVTec LOCO's own image AUROC, where a category has it; none elsewhere."""
-    from vitlite.data.reading import shown
     from vitlite.engine.evaluate import MEAN_OF_KINDS
+    from vitlite.files import shown
 
     every = [*results["categories"].items(), *([("mean", results["mean"])] if len(results["categories"]) > 1 else [])]
     own = [f"{shown(name)} {values[MEAN_OF_KINDS]:.4f}" for name, values in every if MEAN_OF_KINDS in values]

@@ -19,9 +19,10 @@ def command(maps, data, category, out):
 
     Example: vitlite eval-maps maps --data mvtec --category bottle --out results
     """
-    from vitlite.metrics import maps_io, results
+    from vitlite.engine import results
+    from vitlite.engine.evaluate import evaluate_folder
 
-    found = maps_io.evaluate_folder(maps, data, category)
+    found = evaluate_folder(maps, data, category)
     out = out or maps
     results.write(out, found)
     click.echo(results.table(found))

@@ -1,5 +1,6 @@
 """vitlite predict."""
 
+import contextlib
 import sys
 
 import click
@@ -23,14 +24,16 @@ def command(run, images, out, category, maps, no_overlays, fail_on_defect, devic
     IMAGE is a file, a folder or a pattern. Heat maps are drawn at the original size, on the scale that the run's
     calibration fixes, so that pictures compare. A file that cannot be read is a row of the CSV with its reason.
     """
-    from vitlite.engine.determinism import deterministic as only_deterministic
-    from vitlite.engine.opening import is_exported, open_detector
+    from vitlite.api import is_exported, open_detector
     from vitlite.engine.predict import CSV_FILE, predict
     from vitlite.errors import UserError
 
     options = {"overlays": not no_overlays, "maps": maps, "category": category, "quiet": quiet}
-    # An exported file is scored on the CPU and without torch.
-    with only_deterministic(deterministic and not is_exported(run)):
+    with contextlib.ExitStack() as stack:
+        if deterministic and not is_exported(run):  # an exported file is scored on the CPU and without torch
+            from vitlite.engine.distributed import deterministic as only_deterministic
+
+            stack.enter_context(only_deterministic())
         rows = predict(open_detector(run, device), images, out, **options)
     failed = [row for row in rows if "error" in row]
     defects = sum(row.get("verdict") == "defect" for row in rows)

@@ -38,9 +38,16 @@ def command(method, data, category, out, preset, overrides, weights, seed, resum
     are held out to set the threshold; test images are never looked at.
     """
     from vitlite.cli._stopping import Stopped
-    from vitlite.engine.determinism import deterministic as only_deterministic
-    from vitlite.engine.settings import CONFIG_FILE, RunSettings, apply_overrides, load_settings, preset_config
-    from vitlite.engine.train import SYNTHETIC, train
+    from vitlite.engine.distributed import deterministic as only_deterministic
+    from vitlite.engine.settings import (
+        CONFIG_FILE,
+        SYNTHETIC,
+        RunSettings,
+        apply_overrides,
+        load_settings,
+        preset_config,
+    )
+    from vitlite.engine.train import train
     from vitlite.errors import UserError
 
     if weights is not None:

@@ -14,14 +14,28 @@ from typing import Any
 __version__ = "0.2.0"
 
 _SUBMODULES = frozenset(
-    {"api", "backbones", "bench", "cli", "data", "engine", "export", "kernels", "methods", "metrics", "nn", "report"}
+    {
+        "api",
+        "backbones",
+        "bench",
+        "cli",
+        "data",
+        "engine",
+        "export",
+        "images",
+        "kernels",
+        "methods",
+        "metrics",
+        "nn",
+        "report",
+    }
 )
 # name: the module it lives in
 _HOME = {
     "train": "api",
     "evaluate": "api",
     "load": "api",
-    "Prediction": "engine.prediction",
+    "Prediction": "engine.predict",
     "UserError": "errors",
 }
 

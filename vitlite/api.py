@@ -2,6 +2,9 @@
 
 import os
 import sys
+from pathlib import Path
+
+from vitlite.errors import UserError
 
 _PATH = (str, os.PathLike)
 
@@ -27,8 +30,7 @@ def train(data, out, *, method="sivt", category=None, preset="quick", seed=0, de
         UserError: one line that says what is wrong with the data, a setting, the folder or the type of an argument.
     """
     from vitlite.engine.detector import Detector
-    from vitlite.engine.settings import RunSettings, apply_overrides, preset_config
-    from vitlite.engine.train import SYNTHETIC
+    from vitlite.engine.settings import SYNTHETIC, RunSettings, apply_overrides, preset_config
     from vitlite.engine.train import train as train_run
     from vitlite.errors import UserError
 
@@ -66,7 +68,7 @@ def evaluate(run, data=None, category=None):
             defective test images.
     """
     from vitlite.engine.evaluate import evaluate as evaluate_run
-    from vitlite.engine.predictor import Predictor
+    from vitlite.engine.predict import Predictor
     from vitlite.errors import UserError
 
     if data is not None:
@@ -92,7 +94,7 @@ def load(path, device="auto"):
     Raises:
         UserError: nothing of the kind there, or a damaged one.
     """
-    from vitlite.engine.opening import open_detector
+    from vitlite.api import open_detector
 
     return open_detector(path, device)
 
@@ -108,3 +110,26 @@ def _check(name, value, kind, what):
 def _plain(value):
     """A setting's value as the command line writes it."""
     return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def is_exported(source):
+    """Whether the name is that of an exported ONNX file."""
+    return Path(source).suffix.lower() == ".onnx"
+
+
+def open_detector(source, device="auto"):
+    """The detector of a run directory, or of an ``.onnx`` file that ``vitlite export`` wrote.
+
+    Both are a :class:`~vitlite.engine.predict.Predictor`. ``UserError`` says what is wrong with the source.
+    """
+    if not isinstance(source, (str, os.PathLike)):
+        raise UserError(f"{source!r}: give the folder of a run, or an exported .onnx file")
+    if is_exported(source):
+        from vitlite.export.onnx_detector import OnnxDetector
+
+        return OnnxDetector(source, device)
+    if Path(source).suffix.lower() == ".pt2" and Path(source).is_file():
+        raise UserError(f"{source}: a pt2 file is for torch.export.load; give the run's folder or an .onnx file")
+    from vitlite.engine.detector import Detector
+
+    return Detector(source, device)

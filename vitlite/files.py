@@ -101,3 +101,16 @@ def make_folder(path):
     except OSError as error:
         raise UserError(f"{path}: cannot make this folder ({error.strerror or error})") from error
     return Path(path)
+
+
+def shown(path) -> str:
+    """A path as text that can be printed, also when its bytes are not valid in the file system's encoding."""
+    return os.fspath(path).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def is_folder_name(text: str) -> bool:
+    """Whether a name that came out of a file can serve as one of a folder, here and in what is written for it."""
+    return 0 < len(text) <= _LONGEST_NAME and text.isprintable() and text[0] != "." and not set(text) & set("/\\")
+
+
+_LONGEST_NAME = 100

@@ -9,8 +9,8 @@ import pytest
 from commands import vitlite
 from PIL import Image
 
-from vitlite.metrics.maps_io import read_map
-from vitlite.metrics.results import KEYS
+from vitlite.engine.results import KEYS
+from vitlite.images.maps import read_map
 
 
 def refused(*args):

@@ -7,8 +7,9 @@ import pytest
 
 from vitlite.cli import main
 from vitlite.data import open_dataset, synthesize
+from vitlite.data.map_files import truth
+from vitlite.images.maps import write_map
 from vitlite.metrics import evaluate_maps
-from vitlite.metrics.maps_io import truth, write_map
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def test_scores_table_json_and_csv(data, maps, tmp_path, capsys):
     lines = out.splitlines()
     assert [line.split()[0] for line in lines[1:4]] == ["weave", "wood", "mean"]
     samples = open_dataset(data, "wood", need_train=False).test
-    from vitlite.metrics.maps_io import read_map
+    from vitlite.images.maps import read_map
 
     values = [read_map(maps / "wood" / "test" / s.defect / f"{s.path.stem}.tiff") for s in samples]
     expected = evaluate_maps([truth(s) for s in samples], values)

@@ -16,7 +16,7 @@ from PIL import Image
 from tiny_settings import TINY_OPTIONS
 
 from vitlite.cli import COMMANDS
-from vitlite.engine.claim import Claim
+from vitlite.engine.checkpoint import Claim
 
 KEYS = ["image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "pixel_f1_max", "aupro_30", "aupro_05"]
 

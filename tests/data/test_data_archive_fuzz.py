@@ -15,10 +15,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from vitlite import data
-from vitlite.data.archives import ArchiveError, read_archive
-from vitlite.data.batches import _OPERATIONS, read_batch, read_class_names
-from vitlite.data.idx import read_idx
 from vitlite.errors import UserError
+from vitlite.images.archives import ArchiveError, read_archive
+from vitlite.images.batches import _OPERATIONS, read_batch, read_class_names
+from vitlite.images.idx import read_idx
 
 IDX = idx(digits([1, 2, 3], side=4))
 BATCHES = (python2_batch(rows(1), [3]), *(modern_batch(rows(1), [3], protocol) for protocol in (2, 3, 4, 5)))

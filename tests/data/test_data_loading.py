@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vitlite.data import loading
-from vitlite.data.archives import entry
-from vitlite.data.loading import load_ahead, pixel_batches
-from vitlite.data.reading import pixel_count
+from vitlite.images import loading
+from vitlite.images.archives import entry
+from vitlite.images.loading import load_ahead, pixel_batches
+from vitlite.images.reading import pixel_count
 
 
 def pictures(folder, count):

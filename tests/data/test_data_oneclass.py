@@ -12,11 +12,11 @@ import pytest
 from archive_files import digits, idx, modern_batch, python2_batch, rows, write_cifar, write_mnist
 
 from vitlite import data
-from vitlite.data.archives import ArchiveError, read_archive, split_entry
-from vitlite.data.batches import read_batch
-from vitlite.data.idx import read_idx
-from vitlite.data.loading import pixel_batches
 from vitlite.errors import UserError
+from vitlite.images.archives import ArchiveError, read_archive, split_entry
+from vitlite.images.batches import read_batch
+from vitlite.images.idx import read_idx
+from vitlite.images.loading import pixel_batches
 
 TRAIN, TEST = [3, 1, 1, 0, 3], [1, 3, 0, 0]
 
@@ -85,7 +85,7 @@ def test_a_file_that_changes_is_read_again(tmp_path):
 
 
 def test_threads_decode_a_file_once(tmp_path, monkeypatch):
-    from vitlite.data import idx as reader
+    from vitlite.images import idx as reader
 
     path = tmp_path / "x"
     path.write_bytes(idx(digits(range(50))))
@@ -372,4 +372,4 @@ def test_reading_archives_does_not_import_torch(tmp_path):
     code = f"from vitlite import data; data.open_dataset({str(tmp_path)!r}, 'cat')\nimport sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert "torch" not in done.stdout.split()
-    assert "vitlite.data.batches" in done.stdout.split()
+    assert "vitlite.images.batches" in done.stdout.split()

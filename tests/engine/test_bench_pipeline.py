@@ -24,7 +24,7 @@ def test_a_line_for_each_method(tiny_data, capsys):
 
 def test_a_slow_cache_is_seen(tiny_data, tmp_path, monkeypatch):
     """With a cache that takes longer than the step, most of the step is fetching."""
-    from vitlite.engine.cache import FeatureCache
+    from vitlite.engine.features import FeatureCache
 
     options = pipeline.parse(["--data", str(tiny_data), "--steps", "2"])
     method, settings = pipeline.untrained("vtadl", options)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vitlite.engine.coverage import check_target, false_alarms, images_needed, threshold_rank, upper_quantile
+from vitlite.engine.calibrate import check_target, false_alarms, images_needed, threshold_rank, upper_quantile
 from vitlite.errors import UserError
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from vitlite.cli.eval import table
 from vitlite.data import open_dataset
-from vitlite.engine.detector import Detector, map_at
+from vitlite.engine.detector import Detector
 from vitlite.engine.evaluate import (
     KEYS,
     MEAN_OF_KINDS,
@@ -18,10 +18,11 @@ from vitlite.engine.evaluate import (
     score_category,
     summarize_category,
 )
+from vitlite.engine.results import COUNTS, THRESHOLDS, collect, write
+from vitlite.engine.results import table as maps_table
 from vitlite.errors import UserError
+from vitlite.images.resize import map_at
 from vitlite.metrics import aupro, auroc, average_precision
-from vitlite.metrics.results import COUNTS, THRESHOLDS, collect, write
-from vitlite.metrics.results import table as maps_table
 from vitlite.report.build import build_report
 
 

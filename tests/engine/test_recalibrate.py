@@ -7,11 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vitlite.engine.calibrate import load_calibration, summarize
-from vitlite.engine.coverage import false_alarms
+from vitlite.engine.calibrate import category_of, false_alarms, load_calibration, recalibrate, summarize, training_split
 from vitlite.engine.detector import Detector
-from vitlite.engine.prediction import limits_of
-from vitlite.engine.recalibrate import category_of, recalibrate, training_split
+from vitlite.engine.predict import limits_of
 from vitlite.engine.settings import load_settings, save_settings
 from vitlite.errors import UserError
 

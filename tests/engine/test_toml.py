@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from vitlite.engine import toml
+from vitlite.engine import settings as toml
 
 TABLES = {
     "run": {"method": "sivt", "data": 'C:\\päth "x"\n\x7f', "seed": 3, "empty": ""},

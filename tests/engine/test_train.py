@@ -10,8 +10,8 @@ import torch
 
 from vitlite.data import Sample, open_dataset
 from vitlite.engine import train as training
-from vitlite.engine.cache import FeatureCache
 from vitlite.engine.checkpoint import load_checkpoint, save_checkpoint
+from vitlite.engine.features import FeatureCache
 from vitlite.engine.settings import load_settings
 from vitlite.engine.split import hold_out, split_good
 from vitlite.errors import UserError
@@ -314,7 +314,7 @@ def test_features_that_do_not_fit_memory_go_to_a_file(tmp_path):
 
 
 def test_file_cache_trains_to_the_same_weights(tiny_run, tmp_path, monkeypatch):
-    from vitlite.engine import cache
+    from vitlite.engine import features as cache
 
     monkeypatch.setattr(cache.FeatureCache.__init__, "__defaults__", (0,))
     monkeypatch.setattr(cache.cache_features, "__kwdefaults__", {"progress": None, "limit": 0, "batch_size": 8})

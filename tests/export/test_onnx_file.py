@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import vitlite
+from vitlite.api import open_detector
 from vitlite.data import read_image, resize_image
 from vitlite.engine.detector import Detector
-from vitlite.engine.opening import open_detector
 from vitlite.errors import UserError
 from vitlite.export.metadata import FORMAT, KEY
 from vitlite.export.onnx_detector import OnnxDetector

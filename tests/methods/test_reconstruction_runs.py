@@ -9,11 +9,11 @@ import torch
 from commands import vitlite
 from tiny_settings import RECONSTRUCTION, options_of
 
-from vitlite.data.loading import pixel_batches
 from vitlite.engine import train as training
 from vitlite.engine.checkpoint import load_checkpoint
 from vitlite.engine.detector import Detector
 from vitlite.engine.settings import load_settings
+from vitlite.images.loading import pixel_batches
 
 METHODS = list(RECONSTRUCTION)
 

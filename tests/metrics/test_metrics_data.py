@@ -8,7 +8,7 @@ import pytest
 
 from vitlite import metrics
 from vitlite.data import open_dataset
-from vitlite.metrics.maps_io import truth
+from vitlite.data.map_files import truth
 
 DATA = os.environ.get("VITLITE_TEST_DATA")
 pytestmark = pytest.mark.skipif(not DATA, reason="VITLITE_TEST_DATA does not name the folder of real test data")

@@ -33,7 +33,7 @@ def test_no_torch_and_nothing_heavy_on_import():
         import numpy as np
         vitlite.metrics.evaluate_maps(np.eye(3)[None].repeat(2, 0) * [[[0]], [[1]]], np.random.rand(2, 3, 3))
         vitlite.metrics.StreamingEvaluator
-        import vitlite.metrics.maps_io, vitlite.metrics.results
+        import vitlite.images.maps, vitlite.engine.results
         assert 'torch' not in sys.modules
     """)
     assert found.returncode == 0, found.stderr

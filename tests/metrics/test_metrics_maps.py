@@ -8,8 +8,10 @@ import pytest
 from PIL import Image
 
 from vitlite import metrics
+from vitlite.engine import results
+from vitlite.engine.evaluate import evaluate_folder
 from vitlite.errors import UserError
-from vitlite.metrics import maps_io, results
+from vitlite.images import maps as maps_io
 
 
 @pytest.fixture
@@ -41,7 +43,7 @@ def save(path, values):
 
 def message(maps, data, category=None):
     with pytest.raises(UserError) as error:
-        maps_io.evaluate_folder(maps, data, category)
+        evaluate_folder(maps, data, category)
     text = str(error.value)
     assert "\n" not in text
     return text
@@ -50,7 +52,7 @@ def message(maps, data, category=None):
 def test_scores_equal_those_of_the_arrays(folders):
     maps, data, truth = folders
     seen = []
-    found = maps_io.evaluate_folder(maps, data, on_category=lambda name, row: seen.append(name))
+    found = evaluate_folder(maps, data, on_category=lambda name, row: seen.append(name))
     assert seen == list(found["categories"]) == ["bolt", "nut"]
     for category, pairs in truth.items():
         expected = metrics.evaluate_maps(*zip(*pairs))
@@ -68,9 +70,9 @@ def test_scores_equal_those_of_the_arrays(folders):
 
 def test_one_category_alone_from_the_root_or_its_own_folder(folders):
     maps, data, _ = folders
-    expected = maps_io.evaluate_folder(maps, data)["categories"]["nut"]
-    assert maps_io.evaluate_folder(maps, data, "nut")["categories"] == {"nut": expected}
-    assert maps_io.evaluate_folder(maps, data / "nut")["categories"] == {"nut": expected}
+    expected = evaluate_folder(maps, data)["categories"]["nut"]
+    assert evaluate_folder(maps, data, "nut")["categories"] == {"nut": expected}
+    assert evaluate_folder(maps, data / "nut")["categories"] == {"nut": expected}
 
 
 @pytest.mark.parametrize("form", ["tif", "npy", "TIFF", "float64 npy", "deflate", "lzw", "int npy", "16-bit"])
@@ -91,7 +93,7 @@ def test_other_forms_of_a_map(folders, form):
         np.save(path.with_suffix(".npy"), values)
     pairs = list(truth["nut"])
     pairs[4] = (pairs[4][0], values)
-    found = maps_io.evaluate_folder(maps, data, "nut")["categories"]["nut"]
+    found = evaluate_folder(maps, data, "nut")["categories"]["nut"]
     assert found["pixel_ap"] == metrics.evaluate_maps(*zip(*pairs))["pixel_ap"]
 
 
@@ -194,7 +196,7 @@ def test_categories_without_maps_or_without_data(folders):
     text = message(maps, data)
     assert "categories without maps: 1 (nut, is it 'nuts'?)" in text
     assert "extra categories: 1 (nuts with 6 maps)" in text
-    assert maps_io.evaluate_folder(maps, data, "bolt")["mean"]["images"] == 6
+    assert evaluate_folder(maps, data, "bolt")["mean"]["images"] == 6
     assert "no such folder" in message(maps / "elsewhere", data)
     assert "no such folder" in message(maps, data / "elsewhere")
 
@@ -225,7 +227,7 @@ def test_pictures_that_lie_on_their_side_are_measured_upright(tmp_path):
 
 def test_results_are_written_whole(folders, tmp_path):
     maps, data, _ = folders
-    found = maps_io.evaluate_folder(maps, data)
+    found = evaluate_folder(maps, data)
     results.write(tmp_path / "new" / "out", found)
     out = tmp_path / "new" / "out"
     assert sorted(p.name for p in out.iterdir()) == ["results.csv", "results.json"]

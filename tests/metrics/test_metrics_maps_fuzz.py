@@ -14,7 +14,7 @@ from fuzzing import attempt, damaged, few_examples
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vitlite.metrics.maps_io import MapError, read_map
+from vitlite.images.maps import MapError, read_map
 
 VALUES = np.linspace(0, 1, 35, dtype=np.float32).reshape(5, 7)
 
@@ -78,7 +78,7 @@ def test_libtiff_is_quiet_from_the_first_map_on(tmp_path):
     content[8:10] = b"\xff\xff"  # a code that the table cannot have yet
     (tmp_path / "map.tiff").write_bytes(content)
     plain = "from PIL import Image; Image.open('map.tiff').load()"
-    ours = "from vitlite.metrics.maps_io import MapError, read_map\ntry: read_map('map.tiff')\nexcept MapError: pass"
+    ours = "from vitlite.images.maps import MapError, read_map\ntry: read_map('map.tiff')\nexcept MapError: pass"
     complaints = [
         subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True).stderr
         for code in (plain, ours)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from vitlite.report.heatmap import OUTLINE, colorize, outline, overlay, scale_map
+from vitlite.images.heatmap import OUTLINE, colorize, outline, overlay, scale_map
 
 
 def test_scale_is_fixed_and_clipped():

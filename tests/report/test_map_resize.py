@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from vitlite.report.resize import map_at
+from vitlite.images.resize import map_at
 
 
 @pytest.mark.parametrize(

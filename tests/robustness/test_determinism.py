@@ -8,15 +8,15 @@ import pytest
 import torch
 
 from vitlite.cli import main
-from vitlite.data import loading
-from vitlite.data.loading import load_ahead
 from vitlite.engine.checkpoint import load_checkpoint
 from vitlite.engine.detector import Detector
-from vitlite.engine.determinism import CUBLAS, deterministic
+from vitlite.engine.distributed import CUBLAS, deterministic
 from vitlite.engine.evaluate import evaluate
 from vitlite.engine.settings import load_settings
 from vitlite.engine.train import train
 from vitlite.errors import UserError
+from vitlite.images import loading
+from vitlite.images.loading import load_ahead
 from vitlite.methods.sivt import SIVT
 
 

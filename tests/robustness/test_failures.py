@@ -13,8 +13,8 @@ import torch
 from interruptions import finish, limit_file_size, remove_in_epoch, signal_in_epoch
 from tiny_settings import TINY_OPTIONS
 
-from vitlite.engine.cache import FeatureCache
 from vitlite.engine.checkpoint import load_checkpoint, save_checkpoint
+from vitlite.engine.features import FeatureCache
 from vitlite.errors import UserError
 from vitlite.files import append_line, require_writable, write_text
 

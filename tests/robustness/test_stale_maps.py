@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vitlite.cli import main
-from vitlite.metrics.maps_io import read_map
+from vitlite.images.maps import read_map
 
 
 def command(*args):

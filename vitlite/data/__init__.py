@@ -6,21 +6,21 @@ Attributes are resolved on first use (PEP 562), so importing the package costs n
 import importlib
 
 _HOME = {
-    "ImageError": "reading",
-    "read_image": "reading",
-    "read_mask": "reading",
-    "resize_image": "reading",
-    "Dataset": "index",
-    "MaskFiles": "masks",
-    "Sample": "index",
-    "open_dataset": "layout",
-    "IMAGE_EXTENSIONS": "listing",
-    "list_images": "listing",
-    "readable": "scanning",
-    "scan": "scanning",
-    "Report": "checking",
-    "check": "checking",
-    "synthesize": "synthetic",
+    "ImageError": "images.reading",
+    "read_image": "images.reading",
+    "read_mask": "images.masks",
+    "resize_image": "images.resize",
+    "Dataset": "data.index",
+    "MaskFiles": "images.masks",
+    "Sample": "data.index",
+    "open_dataset": "data.layouts",
+    "IMAGE_EXTENSIONS": "data.listing",
+    "list_images": "data.listing",
+    "readable": "data.listing",
+    "scan": "data.listing",
+    "Report": "data.checking",
+    "check": "data.checking",
+    "synthesize": "data.synthetic",
 }
 
 __all__ = sorted(_HOME)
@@ -29,7 +29,7 @@ __all__ = sorted(_HOME)
 def __getattr__(name):
     if name not in _HOME:
         raise AttributeError(f"module 'vitlite.data' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"vitlite.data.{_HOME[name]}"), name)
+    value = getattr(importlib.import_module(f"vitlite.{_HOME[name]}"), name)
     globals()[name] = value
     return value
 

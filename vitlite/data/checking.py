@@ -8,15 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
-from vitlite.data.archives import split_entry
-from vitlite.data.categories import family_of
 from vitlite.data.index import Dataset, Sample
-from vitlite.data.layout import FAMILIES, TITLES, survey
+from vitlite.data.layouts import FAMILIES, TITLES, survey
+from vitlite.data.layouts.categories import family_of
 from vitlite.data.listing import entries
-from vitlite.data.masks import MaskFiles, files_of
-from vitlite.data.reading import MASK_THRESHOLD, ImageError, binarize, decode_grey, decode_rgb, shown
-from vitlite.data.threads import each
 from vitlite.errors import UserError
+from vitlite.files import shown
+from vitlite.images.archives import split_entry
+from vitlite.images.loading import each
+from vitlite.images.masks import MASK_THRESHOLD, MaskFiles, binarize, decode_grey, files_of
+from vitlite.images.reading import ImageError, decode_rgb
 
 # A 16-bit picture whose brightest value maps below this uses less than a quarter of its range, as 12-bit cameras do.
 _DARK = 64

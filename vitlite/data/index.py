@@ -5,9 +5,9 @@ import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
-from vitlite.data.masks import MaskFiles
-from vitlite.data.reading import MASK_RULE, shown
 from vitlite.errors import UserError
+from vitlite.files import shown
+from vitlite.images.masks import MASK_RULE, MaskFiles
 
 GOOD = "good"
 
@@ -32,7 +32,7 @@ class Dataset:
     categories: tuple[str, ...]
     train: tuple[Sample, ...]
     test: tuple[Sample, ...]
-    layout: str  # a key of vitlite.data.layout.TITLES, which says what it is
+    layout: str  # a key of vitlite.data.layouts.TITLES, which says what it is
     notes: tuple[str, ...] = ()  # one line each: what was there and not used
     ignored: int = 0  # files beside the pictures that are hidden or not pictures
     validation: tuple[Sample, ...] = ()  # good pictures that the data set itself holds out of training

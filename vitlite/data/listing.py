@@ -3,12 +3,17 @@
 import os
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from vitlite.data.archives import split_entry
-from vitlite.data.reading import shown
+import numpy as np
+
+from vitlite.data.index import Sample
 from vitlite.errors import UserError
+from vitlite.files import shown
+from vitlite.images.archives import split_entry
+from vitlite.images.loading import each
+from vitlite.images.reading import ImageError, read_image
 
 # fmt: off
 IMAGE_EXTENSIONS = frozenset((
@@ -16,7 +21,6 @@ IMAGE_EXTENSIONS = frozenset((
     ".webp", ".gif", ".pgm", ".ppm", ".pbm", ".pnm", ".jp2", ".avif",
 ))
 # fmt: on
-_LONGEST_NAME = 100
 _DIGITS = re.compile(r"([0-9]+)")
 
 
@@ -24,11 +28,6 @@ def natural_key(name: str) -> tuple:
     """Sorts 2.png before 10.png; the name itself decides between equals such as 1.png and 01.png."""
     parts = _DIGITS.split(unicodedata.normalize("NFC", name))
     return tuple((0, int(p), "") if i % 2 else (1, 0, p) for i, p in enumerate(parts)), name
-
-
-def is_folder_name(text: str) -> bool:
-    """Whether a name that came out of a file can serve as one of a folder, here and in what is written for it."""
-    return 0 < len(text) <= _LONGEST_NAME and text.isprintable() and text[0] != "." and not set(text) & set("/\\")
 
 
 def is_image_name(name: str) -> bool:
@@ -153,3 +152,37 @@ def _identity(folder: Path):
     except OSError as error:
         raise UserError(f"{shown(folder)}: the folder cannot be read ({error.strerror})") from error
     return status.st_dev, status.st_ino
+
+
+def readable(samples: Iterable[Sample], on_error: Callable[[Sample, str], None]) -> Iterator[tuple[Sample, np.ndarray]]:
+    """Yield each sample with its picture, uint8 (H, W, 3); call ``on_error(sample, reason)`` for those without one."""
+    for sample in samples:
+        try:
+            image = read_image(sample.path)
+        except ImageError as error:
+            on_error(sample, error.reason)
+        else:
+            yield sample, image
+
+
+def scan(samples: Iterable[Sample]) -> tuple[list[Sample], list[tuple[Sample, str]]]:
+    """Decode every picture once and drop it again: the samples that can be read, and the others with the reason.
+
+    Both in the order given. Decodes on threads (Pillow releases the interpreter lock) and keeps no picture.
+    """
+    samples = list(samples)
+    good, bad = [], []
+    for sample, reason in zip(samples, each(_complaint, samples)):
+        if reason is None:
+            good.append(sample)
+        else:
+            bad.append((sample, reason))
+    return good, bad
+
+
+def _complaint(sample: Sample) -> str | None:
+    try:
+        read_image(sample.path)
+    except ImageError as error:
+        return error.reason
+    return None

@@ -10,9 +10,9 @@ import numpy as np
 from PIL import Image
 
 from vitlite.data.defects import DEFECTS
-from vitlite.data.reading import shown
 from vitlite.data.textures import TEXTURES, photograph
 from vitlite.errors import UserError
+from vitlite.files import shown
 
 DEFAULT_CATEGORIES = ("weave", "wood", "gear")
 # A pixel is defective where a channel changed by more than this many of 255 levels; smaller changes are undone, so the

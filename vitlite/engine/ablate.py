@@ -14,12 +14,12 @@ from pathlib import Path
 from vitlite.data import open_dataset, synthesize
 from vitlite.engine.detector import Detector
 from vitlite.engine.evaluate import evaluate, mean_of, results_csv
-from vitlite.engine.settings import CONFIG_FILE, RunSettings, apply_overrides, load_settings, preset_config
-from vitlite.engine.train import SYNTHETIC, train
+from vitlite.engine.results import KEYS
+from vitlite.engine.settings import CONFIG_FILE, SYNTHETIC, RunSettings, apply_overrides, load_settings, preset_config
+from vitlite.engine.train import train
 from vitlite.errors import UserError
 from vitlite.files import make_folder, write_json, write_text
 from vitlite.methods import method_class
-from vitlite.metrics.results import KEYS
 
 RESULTS = "results.json"
 SECONDS = "training_seconds"  # in results.json of a row that was trained without interruption

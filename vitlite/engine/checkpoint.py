@@ -1,5 +1,6 @@
 """checkpoint.pt: everything that training needs to go on as if it had never stopped."""
 
+import os
 import pickle
 import re
 import warnings
@@ -8,7 +9,7 @@ from pathlib import Path
 import torch
 
 from vitlite.errors import UserError
-from vitlite.files import atomic
+from vitlite.files import atomic, make_folder
 
 CHECKPOINT_FILE = "checkpoint.pt"
 FORMAT = 1
@@ -92,3 +93,42 @@ def restore_model(method, state, path):
         raise UserError(f"{path}: weights do not fit config.toml: {'; '.join(lines)[:300]}") from None
     except (TypeError, AttributeError) as error:
         raise UserError(f"{path}: damaged, or no checkpoint ({error}); train again") from None
+
+
+try:
+    import fcntl
+except ImportError:  # not a Unix: nothing notices the other process there
+    fcntl = None
+
+
+class Claim:
+    """A context manager; from ``take`` to its end the folder is this process's to train in.
+
+    The system drops the claim with the process, however that ends, and nothing of it is left in the folder.
+    """
+
+    def __init__(self, run):
+        self.run, self.handle = run, None
+
+    def take(self):
+        """Make the folder and claim it, once. ``UserError`` where another process has it or it cannot be made."""
+        make_folder(self.run)
+        if self.handle is not None or fcntl is None:
+            return
+        try:
+            self.handle = os.open(self.run, os.O_RDONLY)
+            fcntl.flock(self.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"{self.run}: another process is training there; wait for its end, or choose another --out"
+            ) from None
+        except OSError:  # a file system without locks, or a folder that cannot be read: nobody is refused there
+            pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.handle is not None:
+            os.close(self.handle)
+            self.handle = None

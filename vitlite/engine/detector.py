@@ -5,11 +5,11 @@ from pathlib import Path
 
 from vitlite.engine.calibrate import load_calibration
 from vitlite.engine.checkpoint import CHECKPOINT_FILE, load_checkpoint, restore_model
-from vitlite.engine.device import pick_device
-from vitlite.engine.images import to_images
-from vitlite.engine.predictor import Predictor
+from vitlite.engine.distributed import pick_device
+from vitlite.engine.features import to_images
+from vitlite.engine.predict import Predictor
 from vitlite.engine.settings import build_method, load_settings
-from vitlite.report.resize import map_at
+from vitlite.images.resize import map_at
 
 __all__ = ["Detector", "map_at"]
 

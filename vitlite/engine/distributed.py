@@ -6,13 +6,16 @@ norms take their statistics from all processes. What a method draws for each ima
 VT-ADL's noise) differs from process to process, and comes from the step's own seed, so that a resumed run draws it too.
 """
 
+import contextlib
+import ctypes
 import os
+import sys
 from dataclasses import dataclass
 
 import torch
 from torch import distributed
 
-from vitlite.engine.device import pick_device
+from vitlite.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -71,3 +74,93 @@ def leave(team):
     """End the team."""
     if team.size > 1:
         distributed.destroy_process_group()
+
+
+def pick_device(name="auto"):
+    """``auto``, ``cpu``, ``cuda`` or ``cuda:N`` as a device that is there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError):
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise UserError(f"--device {name}: must be auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"--device {name}: this torch sees no CUDA device; use --device cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"--device {name}: there are {torch.cuda.device_count()} CUDA devices, counted from 0")
+    return device
+
+
+def has_fast_bfloat16(device):
+    """Whether bfloat16 matrix products beat float32 there (CUDA from Ampere on; AVX512-BF16 or AMX on a CPU)."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return _cpu_says("_is_avx512_bf16_supported") or _cpu_says("_is_amx_tile_supported")
+
+
+def _cpu_says(question):
+    # Not a documented interface: a torch without it just trains in float32.
+    return bool(getattr(torch.cpu, question, lambda: False)())
+
+
+def autocast(precision, device):
+    """The autocast context for a config's ``precision``; ``auto`` is bfloat16 where that is fast."""
+    if precision == "bfloat16" or (precision == "auto" and has_fast_bfloat16(device)):
+        return torch.autocast(device.type, torch.bfloat16)
+    return contextlib.nullcontext()
+
+
+def keep_freed_memory():
+    """Tell glibc to reuse large freed blocks instead of returning them to the system.
+
+    By default every tensor over a few megabytes is a fresh mapping whose pages fault in again: on two CPU cores that
+    took a third of a training step. No effect, and no harm, where the C library is another one.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        m_trim_threshold, m_mmap_max = -1, -4
+        libc.mallopt(m_mmap_max, 0)
+        libc.mallopt(m_trim_threshold, 2**31 - 1)
+
+
+CUBLAS = "CUBLAS_WORKSPACE_CONFIG"  # cuBLAS reads it when torch first uses it in a process
+
+
+@contextlib.contextmanager
+def deterministic(wanted=True):
+    """Within it an operator whose result may differ from run to run raises ``UserError`` that names it.
+
+    On the CPU all of vitlite gives the same numbers without it; it is for GPUs, where some of torch's operators add up
+    in the order in which threads finish, and for methods of one's own. torch's settings are restored afterwards.
+    Without ``wanted`` nothing happens, and torch is not imported.
+    """
+    if not wanted:
+        yield
+        return
+    import torch
+
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    tuning, workspace = torch.backends.cudnn.benchmark, os.environ.get(CUBLAS)
+    os.environ.setdefault(CUBLAS, ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    except RuntimeError as error:
+        if "eterministic" not in str(error):
+            raise
+        raise UserError(f"--deterministic: {complaint(error)}; leave it out, or use --device cpu") from error
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.backends.cudnn.benchmark = tuning
+        if workspace is None:
+            os.environ.pop(CUBLAS, None)
+
+
+def complaint(error):
+    """What torch says of the operator, without its advice to programmers."""
+    return str(error).strip().splitlines()[0].split(", but you set")[0].split(". You can")[0][:200]

@@ -1,6 +1,7 @@
 """Scoring a trained detector on labelled test images, at their original resolution."""
 
 import platform
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,15 +9,16 @@ import numpy as np
 
 import vitlite
 from vitlite.data import ImageError, open_dataset, read_mask
-from vitlite.data.loco import KINDS as LOCO_KINDS
-from vitlite.data.reading import shown
-from vitlite.engine.detector import map_at
-from vitlite.engine.maps import earlier_maps, save_maps
+from vitlite.data.layouts.loco import KINDS as LOCO_KINDS
+from vitlite.data.map_files import LAYOUT, Problems, find_maps, truth
 from vitlite.engine.progress import Progress
-from vitlite.engine.train import data_folder
+from vitlite.engine.results import KEYS, earlier_maps, save_maps
+from vitlite.engine.settings import data_folder
 from vitlite.errors import UserError
+from vitlite.files import shown
+from vitlite.images.maps import MapError, read_map
+from vitlite.images.resize import map_at
 from vitlite.metrics import auroc, average_precision, evaluate_maps, f1_max
-from vitlite.metrics.results import KEYS
 
 # Of MVTec LOCO: image AUROC over good and logical anomalies, and over good and structural ones; the mean of both.
 MEAN_OF_KINDS = "image_auroc_mean_of_kinds"
@@ -239,3 +241,62 @@ def results_csv(results):
 def quote(text):
     """A CSV cell (RFC 4180)."""
     return '"' + text.replace('"', '""') + '"' if any(c in text for c in ',"\r\n') else text
+
+
+def _load(pair):
+    """(mask, map) of one sample, or a MapError that says what is wrong with the map."""
+    sample, path = pair
+    mask = truth(sample)
+    name = f"{sample.category}/test/{sample.defect}/{path.name}"
+    try:
+        values = read_map(path)
+        if values.shape != mask.shape:
+            sizes = " but its picture ".join(f"{h} x {w}" for h, w in (values.shape, mask.shape))
+            raise MapError(path, "wrong-sized", f"is {sizes}")
+    except MapError as error:
+        return MapError(name, error.kind, error.reason)
+    return mask, values
+
+
+def evaluate_folder(maps, data, category=None, *, on_category=None) -> dict:
+    """Score the maps of a folder against a data set with masks.
+
+    Args:
+        maps, data: folders; the layout of ``maps`` is at the top of this file.
+        category: a name, several with commas between, or ``all`` (default).
+        on_category: called with (name, results) as each category is done.
+    Returns:
+        dict: ``mean`` and ``categories`` of the metrics, with the numbers of images, the resolution and the mask rule.
+    Raises:
+        UserError: names the missing, extra, misnamed, ambiguous, unreadable, wrong-sized and not-a-number maps, the
+            first few and how many, or the category that lacks a class. Then there is no result at all.
+    """
+    from vitlite.engine.results import collect
+    from vitlite.metrics.exact import evaluate_maps
+    from vitlite.metrics.jit import run_all, thread_count
+
+    category = category or "all"
+    dataset = open_dataset(data, category, need_train=False, need_test=True)
+    problems, results = Problems(), {}
+    found = find_maps(maps, dataset, problems, whole=category == "all" and dataset.nested)
+    for name in dataset.categories:
+        pairs = [(sample, path) for sample, path in found.items() if sample.category == name]
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"PIL(\.|$)")  # a damaged file is reported once, by us
+            loaded = run_all(_load, pairs, thread_count(1 << 30))
+        for error in loaded:
+            if isinstance(error, MapError):
+                problems.add(error.kind, str(error))
+        if problems:
+            continue  # reads the other categories as well, so that everything wrong is said at once
+        labels = np.array([sample.label for sample, _ in pairs])
+        try:
+            scores = evaluate_maps(*zip(*loaded), image_labels=labels)
+        except ValueError as error:
+            raise UserError(f"{shown(data)}: category {name!r} cannot be scored: {error}") from error
+        results[name] = {"images": len(pairs), "defective": int(labels.sum()), **scores}
+        if on_category:
+            on_category(name, results[name])
+    if problems:
+        raise UserError(f"{shown(maps)}: {problems.line()}; expected one map per test picture, {LAYOUT}")
+    return collect(results, resolution="original", mask_rule=dataset.mask_rule)

@@ -4,20 +4,24 @@ import csv
 import io
 import os
 from collections import Counter
+from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
+from scipy import ndimage
 
 from vitlite.data import list_images
-from vitlite.data.reading import shown
-from vitlite.engine.maps import MAPS_FOLDER
-from vitlite.engine.prediction import judge, limits_of
 from vitlite.engine.progress import Progress
+from vitlite.engine.results import MAPS_FOLDER
 from vitlite.errors import UserError
-from vitlite.files import atomic, make_folder, write_text
-from vitlite.metrics.maps_io import write_map
-from vitlite.report.heatmap import overlay
-from vitlite.report.resize import map_at
+from vitlite.files import atomic, make_folder, shown, write_text
+from vitlite.images.heatmap import overlay
+from vitlite.images.loading import pixel_batches
+from vitlite.images.maps import write_map
+from vitlite.images.reading import convert_picture, read_image
+from vitlite.images.resize import map_at, resize_image
 
 COLUMNS = ("file", "score", "percentile", "verdict", "defect_pixels", "regions", "overlay", "map", "error")
 CSV_FILE = "predictions.csv"
@@ -134,3 +138,149 @@ def to_csv(rows):
             cells["regions"] = ";".join(" ".join(map(str, box)) for box in row["regions"])
         writer.writerow(cells)
     return text.getvalue()
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """The answer for one picture of H x W pixels.
+
+    score: float, larger is more anomalous.
+    is_defect: whether the score is above the calibrated threshold.
+    percentile: 0 to 100, the share of the calibration's good images that score lower.
+    regions: boxes (x0, y0, x1, y1) in pixels, x1 and y1 past the end, of the connected parts of the map that are above
+        the pixel threshold; empty where there are none.
+    defect_pixels: how many pixels are above it.
+    map: (H, W) float32 at the picture's own size.
+    """
+
+    score: float
+    is_defect: bool
+    percentile: float
+    regions: tuple
+    defect_pixels: int
+    map: np.ndarray = field(repr=False)
+
+    @property
+    def verdict(self):
+        """``"defect"`` or ``"good"``."""
+        return "defect" if self.is_defect else "good"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What scores and pixels are compared with."""
+
+    image: float
+    pixel: float
+    good_scores: np.ndarray  # ascending
+
+
+def limits_of(calibration, category=None):
+    """The limits of the whole model, or of one of its categories. ``UserError`` names the categories there are."""
+    if category is None:
+        own = calibration
+    else:
+        known = calibration.get("categories", {})
+        if not isinstance(category, str):
+            raise UserError(f"category={category!r}: must be the name of one category")
+        if category not in known:
+            raise UserError(f"--category {category}: calibrated for {', '.join(known) or 'no category by itself'}")
+        # A calibration by an older version has one pixel threshold, and one list of scores, for all categories.
+        own = {**calibration, **known[category]}
+    return Limits(own["image_threshold"], own["pixel_threshold"], np.asarray(own["good_scores"], dtype=np.float64))
+
+
+def judge(values, score, limits):
+    """The :class:`Prediction` for a map (H, W) float32 at the original size and its image score."""
+    above = values > limits.pixel
+    labels, _ = ndimage.label(above, structure=np.ones((3, 3)))
+    boxes = tuple((s[1].start, s[0].start, s[1].stop, s[0].stop) for s in ndimage.find_objects(labels))
+    return Prediction(
+        score=score,
+        is_defect=score > limits.image,
+        percentile=100.0 * float(np.searchsorted(limits.good_scores, score)) / limits.good_scores.size,
+        regions=boxes,
+        defect_pixels=int(above.sum()),
+        map=values,
+    )
+
+
+def as_list(images):
+    """``(list of pictures, whether one was given)``: lists, tuples and arrays (B, H, W, 3) hold several."""
+    if isinstance(images, (list, tuple)) or (isinstance(images, np.ndarray) and images.ndim == 4):
+        return list(images), False
+    return [images], True
+
+
+def as_rgb(image, name):
+    """A path, a Pillow picture or a uint8 array (H, W, 3) or (H, W) as a uint8 array (H, W, 3).
+
+    ``name`` stands for what has no path of its own in the ``UserError`` about what is none of these.
+    """
+    if isinstance(image, (str, os.PathLike)):
+        return read_image(image)
+    if isinstance(image, Image.Image):
+        return convert_picture(image, name)
+    if not isinstance(image, np.ndarray):
+        raise UserError(f"{name}: is a {type(image).__name__}; give a path, a uint8 array or a PIL image")
+    if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)) or not image.size:
+        raise UserError(f"{name}: is {image.dtype} of shape {image.shape}; give uint8 (H, W, 3) RGB or (H, W) grey")
+    return image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)
+
+
+class Predictor:
+    """Base of the detectors.
+
+    They have ``calibration``, ``image_size`` and ``score_pixels``: uint8 pictures (B, S, S, 3) to maps (B, S, S) and
+    scores (B,), float32 arrays.
+    """
+
+    def predict(self, images, *, category=None, batch_size=8):
+        """Say of pictures whether and where they are defective.
+
+        Args:
+            images: one picture, or a list or tuple of them, or a uint8 array (B, H, W, 3). A picture is a path, a
+                uint8 array (H, W, 3) RGB or (H, W) grey, or a PIL image, of any size.
+            category: use the thresholds of this category of the run instead of those of all.
+            batch_size: pictures that go through the network at a time.
+
+        Returns:
+            A :class:`~vitlite.engine.predict.Prediction`, or a list of them in order for several pictures.
+
+        Raises:
+            UserError: a file that cannot be read, an array of another type or shape, an unknown category, a batch size
+                below 1.
+        """
+        check_batch_size(batch_size)
+        pictures, single = as_list(images)
+        limits = limits_of(self.calibration, category)
+        found = []
+        for start in range(0, len(pictures), batch_size):
+            chunk = enumerate(pictures[start : start + batch_size], start)
+            found += self._predict_batch([as_rgb(picture, f"image {i}") for i, picture in chunk], limits)
+        return found[0] if single else found
+
+    def score_files(self, paths, *, batch_size=8, bad=None, keep_original=True):
+        """Yield ``(loaded, map, score)`` per readable file in order: the map (S, S) float32 array, the score a float.
+
+        Unreadable files are appended to ``bad`` as ``(index, path, reason)``. ``UserError`` for a batch size
+        below 1.
+        """
+        check_batch_size(batch_size)
+        for batch, pixels in pixel_batches(paths, self.image_size, batch_size, bad=bad, keep_original=keep_original):
+            maps, scores = self.score_pixels(pixels)
+            yield from zip(batch, maps, scores.tolist())
+
+    def _predict_batch(self, arrays, limits):
+        size = (self.image_size, self.image_size)
+        maps, scores = self.score_pixels(np.stack([resize_image(array, size) for array in arrays]))
+        return [
+            judge(map_at(values, *array.shape[:2]), score, limits)
+            for values, array, score in zip(maps, arrays, scores.tolist())
+        ]
+
+
+def check_batch_size(batch_size):
+    """``UserError`` unless it is a whole number from 1."""
+    if not isinstance(batch_size, Integral) or batch_size < 1:
+        raise UserError(f"batch_size={batch_size!r}: must be a whole number of at least 1")

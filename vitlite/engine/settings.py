@@ -1,16 +1,17 @@
 """What a run is made of: method, data, seed and config, from presets and ``--set``, to config.toml and back."""
 
+import json
 import math
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import vitlite
-from vitlite.data.reading import shown
-from vitlite.engine import toml
+from vitlite.data import synthesize
 from vitlite.errors import UserError
-from vitlite.files import write_text
+from vitlite.files import make_folder, shown, write_text
 from vitlite.methods import method_class
 
+SYNTHETIC = "synthetic"  # the value of RunSettings.data, and the folder in the run, of the built-in data set
 CONFIG_FILE = "config.toml"
 
 
@@ -109,14 +110,14 @@ def save_settings(run, settings):
     """Write config.toml."""
     head = {k: v for k, v in asdict(settings).items() if k != "config"}
     tables = {"run": {"vitlite": vitlite.__version__, **head}, "config": asdict(settings.config)}
-    write_text(Path(run) / CONFIG_FILE, toml.dumps(tables))
+    write_text(Path(run) / CONFIG_FILE, dumps(tables))
 
 
 def load_settings(run):
     """Read a run's config.toml. ``UserError`` names the file and what is wrong with it."""
     path = Path(run) / CONFIG_FILE
     try:
-        tables = toml.loads(path.read_text(encoding="utf-8"))
+        tables = loads(path.read_text(encoding="utf-8"))
         head, values = dict(tables["run"]), dict(tables["config"])
         head.pop("vitlite", None)
     except FileNotFoundError:
@@ -164,3 +165,66 @@ def _typed(key, value, default):
     if type(value) is not type(default):
         raise UserError(f"{key} = {value!r}: must be like {default!r}")
     return value
+
+
+try:
+    import tomllib
+except ImportError:  # Python 3.10
+    tomllib = None
+
+
+def dumps(tables):
+    """``{table: {key: value}}`` as TOML; values are strings, numbers, booleans or flat lists of them."""
+    lines = []
+    for table, values in tables.items():
+        lines += [f"[{table}]", *(f"{key} = {_value(value)}" for key, value in values.items()), ""]
+    return "\n".join(lines)
+
+
+def _value(value):
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(_value(v) for v in value) + "]"
+    if isinstance(value, float):
+        return repr(value) if "inf" in repr(value) or "nan" in repr(value) else _float(value)
+    # JSON strings are TOML basic strings, except that TOML wants the DEL character escaped too.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _float(value):
+    text = repr(value)
+    mantissa, e, exponent = text.partition("e")
+    return f"{mantissa if '.' in mantissa else mantissa + '.0'}{e}{exponent}"
+
+
+def loads(text):
+    """The tables of a file that :func:`dumps` wrote (any TOML where Python has a reader). Raises ``ValueError``."""
+    return tomllib.loads(text) if tomllib else loads_plain(text)
+
+
+def loads_plain(text):
+    """Reads what :func:`dumps` writes, line by line; anything else is a ``ValueError``."""
+    tables, table = {}, None
+    # Not splitlines(): it also breaks at characters such as U+2028, which may stand within a string.
+    for number, line in enumerate(text.split("\n"), 1):
+        line = line.strip()
+        if not line or line.startswith("#"):
+            continue
+        if line.startswith("[") and line.endswith("]") and "=" not in line:
+            table = tables.setdefault(line[1:-1], {})
+            continue
+        key, equals, value = line.partition("=")
+        if table is None or not equals:
+            raise ValueError(f"line {number}: expected `key = value` inside a [table]")
+        table[key.strip()] = json.loads(value)
+    return tables
+
+
+def data_folder(settings, run):
+    """The folder that a run's data lies in; makes the synthetic set if that is what it trains on."""
+    if settings.data != SYNTHETIC:
+        return Path(settings.data)
+    folder = Path(run) / SYNTHETIC
+    if not folder.is_dir():
+        make_folder(run)
+        synthesize(folder, seed=settings.seed)
+    return folder

@@ -9,35 +9,27 @@ from pathlib import Path
 
 import torch
 
-from vitlite.data import open_dataset, synthesize
-from vitlite.engine.cache import cache_features
+from vitlite.data import open_dataset
 from vitlite.engine.calibrate import CALIBRATION_FILE, calibrate, load_calibration
-from vitlite.engine.checkpoint import CHECKPOINT_FILE, load_checkpoint, restore_model, save_checkpoint
-from vitlite.engine.claim import Claim
-from vitlite.engine.device import autocast, keep_freed_memory
-from vitlite.engine.distributed import Team, join, leave
-from vitlite.engine.fingerprint import fingerprint
+from vitlite.engine.checkpoint import CHECKPOINT_FILE, Claim, load_checkpoint, restore_model, save_checkpoint
+from vitlite.engine.distributed import Team, autocast, join, keep_freed_memory, leave
+from vitlite.engine.features import cache_features
 from vitlite.engine.progress import Progress
-from vitlite.engine.settings import CONFIG_FILE, build_method, refuse_invalid_names, save_settings
-from vitlite.engine.split import split_good
+from vitlite.engine.settings import (
+    CONFIG_FILE,
+    SYNTHETIC,
+    build_method,
+    data_folder,
+    refuse_invalid_names,
+    save_settings,
+)
+from vitlite.engine.split import fingerprint, split_good
 from vitlite.errors import UserError
-from vitlite.files import append_line, make_folder, remove_leftovers, write_text
+from vitlite.files import append_line, remove_leftovers, write_text
 from vitlite.nn.batch_norm import counting
 
 LOG_FILE = "log.jsonl"
-SYNTHETIC = "synthetic"  # the value of RunSettings.data, and the folder in the run, of the built-in data set
 SECONDS_BETWEEN_CHECKPOINTS = 30
-
-
-def data_folder(settings, run):
-    """The folder that a run's data lies in; makes the synthetic set if that is what it trains on."""
-    if settings.data != SYNTHETIC:
-        return Path(settings.data)
-    folder = Path(run) / SYNTHETIC
-    if not folder.is_dir():
-        make_folder(run)
-        synthesize(folder, seed=settings.seed)
-    return folder
 
 
 def train(settings, run, *, device="auto", resume=False, quiet=False, say=lambda line: None):

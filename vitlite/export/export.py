@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 
 from vitlite.data import list_images, open_dataset
-from vitlite.data.loading import pixel_batches
 from vitlite.engine.detector import Detector
-from vitlite.engine.train import SYNTHETIC, data_folder
+from vitlite.engine.settings import SYNTHETIC, data_folder
 from vitlite.errors import UserError
 from vitlite.export.metadata import describe
 from vitlite.export.onnx_detector import OnnxDetector
 from vitlite.export.program import read_pt2, require_packages, to_onnx, to_pt2, trace
 from vitlite.files import atomic
+from vitlite.images.loading import pixel_batches
 
 FORMATS = ("onnx", "pt2")
 TOLERANCE = 1e-4  # of scores, relative; of maps, relative to the largest value of the map

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vitlite.engine.predictor import Predictor
+from vitlite.engine.predict import Predictor
 from vitlite.errors import UserError
 from vitlite.export.metadata import INPUT, KEY, MAPS, SCORES, loads
 

@@ -4,8 +4,8 @@ import datetime
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vitlite.data.reading import shown
 from vitlite.engine.evaluate import about, mean_of, open_test_data, score_category, summarize_category
+from vitlite.files import shown
 from vitlite.report.curves import image_curves, pixel_curves
 from vitlite.report.gallery import choose, make_card, share
 from vitlite.report.svg import Axis, score_axis

@@ -7,10 +7,10 @@ import torch
 from PIL import Image
 
 from vitlite.data import open_dataset
-from vitlite.data.loading import pixel_batches
-from vitlite.engine.images import to_images
+from vitlite.engine.features import to_images
 from vitlite.errors import UserError
 from vitlite.files import atomic
+from vitlite.images.loading import pixel_batches
 from vitlite.nn.corruption import corrupt
 
 GAP = 4  # white pixels between the pictures

@@ -9,8 +9,8 @@ from PIL import Image
 from scipy import ndimage
 
 from vitlite.data import read_image, resize_image
-from vitlite.engine.detector import map_at
-from vitlite.report.heatmap import overlay
+from vitlite.images.heatmap import overlay
+from vitlite.images.resize import map_at
 
 LIMIT = 60  # pictures in a report: about 2 MB
 LEAST = 4  # pictures of a category, however many categories there are

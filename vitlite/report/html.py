@@ -5,7 +5,7 @@ import hashlib
 import json
 from html import escape
 
-from vitlite.metrics.results import KEYS
+from vitlite.engine.results import KEYS
 from vitlite.report import svg
 from vitlite.report.assets import SCRIPT, STYLE
 from vitlite.report.curves import PRO_LIMIT

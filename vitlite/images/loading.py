@@ -2,11 +2,13 @@
 
 import collections
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from vitlite.data.reading import ImageError, pixel_count, read_image, resize_image
+from vitlite.images.reading import ImageError, pixel_count, read_image
+from vitlite.images.resize import resize_image
 
 PIXELS_AHEAD = 64_000_000  # of originals that are kept, 192 MB: fewer pictures wait where they are large
 
@@ -68,3 +70,9 @@ def pixel_batches(paths, size, batch_size, *, bad=None, keep_original=False, wor
             batch = []
     if batch:
         yield batch, np.stack([b.pixels for b in batch])
+
+
+def each(function, items) -> Iterator:
+    """``map`` on threads, in order. Decoding gains by it: Pillow releases the interpreter lock."""
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        yield from pool.map(function, items)

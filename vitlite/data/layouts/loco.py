@@ -9,10 +9,10 @@ saturation thresholds of defects_config.json, which the data set's own measure (
 import os
 from pathlib import Path
 
-from vitlite.data.categories import Family, mask_files
 from vitlite.data.index import GOOD
+from vitlite.data.layouts.categories import Family, mask_files
 from vitlite.data.listing import entries
-from vitlite.data.masks import MaskFiles
+from vitlite.images.masks import MaskFiles
 
 KINDS = ("logical_anomalies", "structural_anomalies")
 

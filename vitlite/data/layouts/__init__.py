@@ -8,15 +8,15 @@ pictures: folder.py.
 import contextlib
 from pathlib import Path
 
-from vitlite.data import categories, folder, ksdd2, oneclass, visa
-from vitlite.data.btad import BTAD
 from vitlite.data.index import GOOD, Dataset, Sample
+from vitlite.data.layouts import categories, folder, ksdd2, oneclass, visa
+from vitlite.data.layouts.btad import BTAD
+from vitlite.data.layouts.loco import LOCO
+from vitlite.data.layouts.mvtec import MVTEC
+from vitlite.data.layouts.mvtec2 import MVTEC2
 from vitlite.data.listing import entries, sub_folders
-from vitlite.data.loco import LOCO
-from vitlite.data.mvtec import MVTEC
-from vitlite.data.mvtec2 import MVTEC2
-from vitlite.data.reading import shown
 from vitlite.errors import UserError
+from vitlite.files import shown
 
 __all__ = ["FAMILIES", "GOOD", "TITLES", "Dataset", "Sample", "open_dataset", "survey"]
 

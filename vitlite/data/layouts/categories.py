@@ -11,7 +11,7 @@ from pathlib import Path
 
 from vitlite.data.index import GOOD, Dataset, Sample, choose, name_of, note
 from vitlite.data.listing import entries, sub_folders
-from vitlite.data.masks import MaskFiles
+from vitlite.images.masks import MaskFiles
 
 
 @dataclass(frozen=True)

@@ -60,8 +60,8 @@ def read_archive(file) -> tuple[np.ndarray, np.ndarray | None]:
 
 @lru_cache(maxsize=_KEPT)
 def _read(file: str, _modified: int, _size: int) -> tuple[np.ndarray, np.ndarray | None]:
-    from vitlite.data.batches import read_batch
-    from vitlite.data.idx import read_idx
+    from vitlite.images.batches import read_batch
+    from vitlite.images.idx import read_idx
 
     with open(file, "rb") as opened:
         start = opened.read(2)

@@ -1,6 +1,25 @@
-"""An anomaly map at the size of the picture it belongs to. Never imports torch."""
+"""Images and anomaly maps in other sizes. Never imports torch."""
 
 import numpy as np
+from PIL import Image
+
+
+def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize a uint8 (H, W) or (H, W, 3) array to ``size`` = (height, width), antialiased; returns a new uint8 array.
+
+    The filter is Pillow's bilinear: a triangle whose support grows with the reduction, so thin defects are averaged and
+    not skipped, and which never overshoots.
+    """
+    image = np.asarray(image)
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
+        raise ValueError(f"image must be uint8 of shape (H, W) or (H, W, 3), not {image.dtype} {image.shape}")
+    height, width = (int(n) for n in size)
+    if min(height, width, *image.shape[:2]) < 1:
+        raise ValueError(f"cannot resize {image.shape[0]} x {image.shape[1]} to {height} x {width}: sizes start at 1")
+    if image.shape[:2] == (height, width):
+        return image.copy()
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    return np.array(picture.resize((width, height), Image.Resampling.BILINEAR))
 
 
 def map_at(pixels, height, width):

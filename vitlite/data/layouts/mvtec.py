@@ -7,8 +7,8 @@
 import os
 from pathlib import Path
 
-from vitlite.data.categories import Family, mask_files
 from vitlite.data.index import GOOD
+from vitlite.data.layouts.categories import Family, mask_files
 
 
 def _is_category(folder: Path) -> bool:

@@ -9,10 +9,10 @@ import csv
 from pathlib import Path, PurePosixPath
 
 from vitlite.data.index import GOOD, Dataset, Sample, choose, note
-from vitlite.data.listing import entries, is_folder_name, natural_key, sub_folders
-from vitlite.data.masks import MaskFiles
-from vitlite.data.reading import shown
+from vitlite.data.listing import entries, natural_key, sub_folders
 from vitlite.errors import UserError
+from vitlite.files import is_folder_name, shown
+from vitlite.images.masks import MaskFiles
 
 SPLIT = Path("split_csv", "1cls.csv")
 DEFECT = "anomaly"

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from vitlite.data.index import GOOD, Dataset, Sample, choose, name_of, note
 from vitlite.data.listing import entries, walk
-from vitlite.data.reading import shown
 from vitlite.errors import UserError
+from vitlite.files import shown
 
 # Names of folders, in lower case, that people give to what must not be trained on.
 GOOD_NAMES = frozenset((GOOD, "ok", "normal"))

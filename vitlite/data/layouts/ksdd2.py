@@ -9,10 +9,11 @@ from pathlib import Path
 
 from vitlite.data.index import GOOD, Dataset, Sample, choose, name_of, note
 from vitlite.data.listing import entries
-from vitlite.data.masks import MaskFiles
-from vitlite.data.reading import ImageError, read_mask, shown
-from vitlite.data.threads import each
 from vitlite.errors import UserError
+from vitlite.files import shown
+from vitlite.images.loading import each
+from vitlite.images.masks import MaskFiles, read_mask
+from vitlite.images.reading import ImageError
 
 DEFECT = "defect"
 _MARK = "_GT"

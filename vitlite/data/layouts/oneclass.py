@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from vitlite.data.archives import ArchiveError, entry, read_archive
-from vitlite.data.batches import read_class_names
-from vitlite.data.idx import read_idx
 from vitlite.data.index import GOOD, Dataset, Sample, few, name_of, note
 from vitlite.data.index import choose as choose_names
 from vitlite.data.listing import entries, natural_key, sub_folders
-from vitlite.data.reading import shown
 from vitlite.errors import UserError
+from vitlite.files import shown
+from vitlite.images.archives import ArchiveError, entry, read_archive
+from vitlite.images.batches import read_class_names
+from vitlite.images.idx import read_idx
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))

@@ -9,8 +9,8 @@ import os
 from functools import partial
 from pathlib import Path
 
-from vitlite.data.categories import Family, mask_files
 from vitlite.data.index import GOOD
+from vitlite.data.layouts.categories import Family, mask_files
 
 TEST = "test_public"
 _TRUTH = f"{TEST}/ground_truth"

@@ -7,7 +7,7 @@ categories 01, 02 and 03. Pictures are .bmp or .png, and a mask need not have it
 import os
 from pathlib import Path
 
-from vitlite.data.categories import Family, mask_files
+from vitlite.data.layouts.categories import Family, mask_files
 
 
 def _is_category(folder: Path) -> bool:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vitlite.data.archives import ArchiveError
-from vitlite.data.listing import is_folder_name
+from vitlite.files import is_folder_name
+from vitlite.images.archives import ArchiveError
 
 MAX_BYTES = 2**30
 SIDE = 32

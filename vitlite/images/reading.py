@@ -26,14 +26,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from vitlite.data.archives import ArchiveError, read_entry, split_entry
-from vitlite.data.masks import MaskFiles
 from vitlite.errors import UserError
+from vitlite.files import shown
+from vitlite.images.archives import ArchiveError, read_entry, split_entry
 
 # Below Pillow's own hard limit (twice Image.MAX_IMAGE_PIXELS), and enough for a 16k line-scan picture.
 MAX_PIXELS = 150_000_000
-MASK_THRESHOLD = 127
-MASK_RULE = f"8-bit mask value above {MASK_THRESHOLD}; above 0 where the largest value is 1"
 
 # Only formats with a signature and without side effects: Pillow would hand an EPS file to Ghostscript.
 _FORMATS = ("JPEG", "PNG", "BMP", "DIB", "TIFF", "WEBP", "GIF", "PPM", "MPO", "JPEG2000", "AVIF")
@@ -69,18 +67,13 @@ class ImageError(UserError):
         return type(self), (self.path, self.reason)
 
 
-def shown(path) -> str:
-    """A path as text that can be printed, also when its bytes are not valid in the file system's encoding."""
-    return os.fspath(path).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
 def read_image(path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Read a picture as a uint8 (H, W, 3) RGB array, upright.
 
     The rules for modes other than 8-bit colour are at the top of this file. Raises ImageError, which names the file,
     for everything that cannot be read: missing, no permission, a folder, zero bytes, not an image, corrupt, cut short,
     or more than ``max_pixels`` pixels (Pillow's own limit, twice ``PIL.Image.MAX_IMAGE_PIXELS``, holds besides).
-    A picture of an idx file or a CIFAR-10 batch is named ``FILE/NUMBER``, as ``vitlite.data.archives`` says.
+    A picture of an idx file or a CIFAR-10 batch is named ``FILE/NUMBER``, as ``vitlite.images.archives`` says.
     """
     return decode(path, _rgb8, max_pixels)[0]
 
@@ -110,69 +103,13 @@ def convert_picture(image: Image.Image, name="picture") -> np.ndarray:
         raise ImageError(name, _reason(error)) from error
 
 
-def read_mask(path, *, threshold: int = MASK_THRESHOLD, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Read a ground-truth mask as a uint8 (H, W) array of 0 and 1.
-
-    A pixel is defective where its 8-bit value is greater than ``threshold`` (0..254). Of colours, also from a palette,
-    the largest channel counts: a pure red mark is a mark. Two exceptions, because masks are often saved with small
-    numbers: where the largest stored value is 1, every non-zero pixel is defective; integers wider than 8 bits that
-    stay within 0..255 are taken as 8-bit values. A ``MaskFiles``, as some data sets have them in place of a path, is
-    one mask from all of its files, by its own threshold. Raises ImageError as ``read_image`` does.
-    """
-    if isinstance(path, MaskFiles):
-        return _united(path, max_pixels)
-    return binarize(decode(path, _grey8, max_pixels)[0], threshold)
-
-
-def _united(mask: MaskFiles, max_pixels: int) -> np.ndarray:
-    united = None
-    for path in mask.files:
-        part = read_mask(path, threshold=mask.threshold, max_pixels=max_pixels)
-        if united is not None and part.shape != united.shape:
-            raise ImageError(path, f"is {_size(part)}, but {_size(united)} in {mask.files[0].name} of the same picture")
-        united = part if united is None else united | part
-    return united
-
-
 def _size(array: np.ndarray) -> str:
     return f"{array.shape[1]}x{array.shape[0]}"
-
-
-def binarize(values: np.ndarray, threshold: int = MASK_THRESHOLD) -> np.ndarray:
-    """8-bit mask values (H, W) to 0 and 1, by the rule that ``read_mask`` states."""
-    if not 0 <= threshold <= 254:
-        raise UserError(f"mask threshold {threshold} is out of range: choose 0 to 254")
-    if values.max() == 1:
-        threshold = 0
-    return (values > threshold).astype(np.uint8)
-
-
-def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize a uint8 (H, W) or (H, W, 3) array to ``size`` = (height, width), antialiased; returns a new uint8 array.
-
-    The filter is Pillow's bilinear: a triangle whose support grows with the reduction, so thin defects are averaged and
-    not skipped, and which never overshoots.
-    """
-    image = np.asarray(image)
-    if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
-        raise ValueError(f"image must be uint8 of shape (H, W) or (H, W, 3), not {image.dtype} {image.shape}")
-    height, width = (int(n) for n in size)
-    if min(height, width, *image.shape[:2]) < 1:
-        raise ValueError(f"cannot resize {image.shape[0]} x {image.shape[1]} to {height} x {width}: sizes start at 1")
-    if image.shape[:2] == (height, width):
-        return image.copy()
-    picture = Image.fromarray(np.ascontiguousarray(image))
-    return np.array(picture.resize((width, height), Image.Resampling.BILINEAR))
 
 
 def decode_rgb(path) -> tuple[np.ndarray, str]:
     """``read_image`` and the mode that the file is stored in."""
     return decode(path, _rgb8, MAX_PIXELS)
-
-
-def decode_grey(path) -> tuple[np.ndarray, str]:
-    """The 8-bit values (H, W) that ``read_mask`` compares with its threshold, and the mode of the file."""
-    return decode(path, _grey8, MAX_PIXELS)
 
 
 def decode(path, convert, max_pixels: int) -> tuple[np.ndarray, str]:
@@ -282,18 +219,6 @@ def _rgb8(image: Image.Image) -> np.ndarray:
         grey = _scaled(image)
         return np.repeat(grey[:, :, None], 3, axis=2)
     return np.array(_without_alpha(image).convert("RGB"))
-
-
-def _grey8(image: Image.Image) -> np.ndarray:
-    if image.mode in _INTEGER_MODES:
-        values = np.asarray(image)
-        return values.astype(np.uint8) if values.min() >= 0 and values.max() <= 255 else _scaled(image)
-    if image.mode == "F":
-        return _scaled(image)
-    image = _without_alpha(image)
-    if image.mode in ("1", "L"):
-        return np.array(image.convert("L"))
-    return np.array(image.convert("RGB")).max(axis=2)
 
 
 def _without_alpha(image: Image.Image) -> Image.Image:
