@@ -38,6 +38,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python .ci/types
+	.ci/workflows
 
 bench: $(VENV)/.dev
 	$(BIN)/vitlite bench all
