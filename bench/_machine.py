@@ -1,0 +1,61 @@
+"""What numbers depend on: machine and versions. Every file of results names them."""
+
+import datetime
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+
+
+def machine(device: str = "cpu", packages: tuple[str, ...] = ("torch",)) -> dict[str, str]:
+    """Date, processor or GPU, threads, and versions of Python, vitlite and these packages if they are installed.
+
+    torch is asked for its threads, and the compiled operators for their instruction set, only if torch is loaded.
+    """
+    about = {"date": datetime.date.today().isoformat(), "processor": _processor()}
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        about |= {"threads": str(torch.get_num_threads()), "kernels": _kernels()}
+        if device.startswith("cuda"):
+            about |= {"gpu": torch.cuda.get_device_name(), "driver": _driver(), "cuda": str(torch.version.cuda)}
+    about["python"] = platform.python_version()
+    for package in ("vitlite", *packages):
+        try:
+            about[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return about
+
+
+def described(about: dict[str, str]) -> str:
+    """One line of the facts that ``machine`` gives."""
+    return ", ".join(f"{key} {value}" for key, value in about.items())
+
+
+def _processor() -> str:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    try:
+        with open("/proc/cpuinfo") as file:
+            name = next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        name = platform.processor() or platform.machine()
+    return f"{name}, {cores} cores"
+
+
+def _kernels() -> str:
+    import torch
+
+    from ..kernels import _extension
+
+    if _extension.errors["_C"] is not None:
+        return "not compiled"
+    return ("baseline", "avx2", "avx512")[torch.ops.vitlite.isa_level(-1)]
+
+
+def _driver() -> str:
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[0]
+    except (OSError, subprocess.CalledProcessError, IndexError):
+        return "unknown"
