@@ -365,10 +365,14 @@ def surroundings(options):
     """What timings depend on."""
     import torch
 
-    from vitlite.bench._measure import machine
+    from vitlite.bench._machine import machine
 
     about = machine("cuda" if options.device.startswith("cuda") else "cpu")
-    return {"threads": torch.get_num_threads(), "processor": about["processor"], "torch": about["torch"]}
+    return {
+        "threads": torch.get_num_threads(),
+        "processor": about.get("gpu", about["processor"]),
+        "torch": about["torch"],
+    }
 
 
 def csv_text(rows):

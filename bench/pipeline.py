@@ -64,10 +64,10 @@ def line(*cells):
 
 def surroundings(options):
     """What the speeds depend on."""
-    from vitlite.bench._measure import machine
+    from vitlite.bench._machine import machine
 
     about = machine("cuda" if options.device.startswith("cuda") else "cpu")
-    return f"{about['processor']}, {about['threads']} threads, torch {about['torch']}"
+    return f"{about.get('gpu', about['processor'])}, {about['threads']} threads, torch {about['torch']}"
 
 
 def untrained(name, options):

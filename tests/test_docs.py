@@ -147,7 +147,7 @@ def test_the_examples_in_the_help_run(capsys):
     """In the order of `vitlite --help`, because later ones use the run of the first; what makes data comes first."""
     lines = list(dict.fromkeys(example(path) for path in EVERY))
     for line in sorted(lines, key=lambda line: "data synth" not in line):
-        if "bench" in line.split():  # minutes long; its tests are in tests/kernels and tests/engine
+        if "bench" in line.split():  # minutes long; its tests are in tests/bench
             from vitlite.bench.__main__ import BENCHMARKS
 
             assert line.split()[2] in BENCHMARKS
