@@ -8,6 +8,13 @@ package is cheap and a room that cannot be imported does not take the others wit
 import importlib
 import sys
 import types
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .attention import attention
+    from .gmm import gmm_log_likelihood, linear_gmm_log_likelihood
+    from .memory import memory_read
+    from .ssim import ssim
 
 # Public function -> the room (subpackage) that defines it.
 ROOMS = {
@@ -41,7 +48,7 @@ def backends(op=None):
     return importlib.import_module(f".{ROOMS[op]}.op", __name__).BACKENDS[op].describe()
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     if name not in ROOMS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     function = getattr(importlib.import_module(f".{ROOMS[name]}", __name__), name)
@@ -49,7 +56,7 @@ def __getattr__(name):
     return function
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 

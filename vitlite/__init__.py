@@ -9,7 +9,12 @@ before something needs it.
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vitlite.api import evaluate, load, train
+    from vitlite.engine.predict import Prediction
+    from vitlite.errors import UserError
 
 __version__ = "0.2.0"
 
@@ -38,6 +43,8 @@ _HOME = {
     "Prediction": "engine.predict",
     "UserError": "errors",
 }
+
+__all__ = ["Prediction", "UserError", "evaluate", "load", "train"]
 
 
 def __getattr__(name: str) -> Any:

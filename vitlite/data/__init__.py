@@ -1,9 +1,20 @@
-"""Reading pictures, finding data sets on disk, checking them, and making synthetic ones. Never imports torch.
+"""Finding data sets on disk, checking them, and making synthetic ones. Never imports torch.
 
 Attributes are resolved on first use (PEP 562), so importing the package costs nothing.
 """
 
 import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vitlite.data.checking import Report, check
+    from vitlite.data.index import Dataset, Sample
+    from vitlite.data.layouts import open_dataset
+    from vitlite.data.listing import IMAGE_EXTENSIONS, list_images, readable, scan
+    from vitlite.data.synthetic import synthesize
+    from vitlite.images.masks import MaskFiles, read_mask
+    from vitlite.images.reading import ImageError, read_image
+    from vitlite.images.resize import resize_image
 
 _HOME = {
     "ImageError": "images.reading",
@@ -23,10 +34,26 @@ _HOME = {
     "synthesize": "data.synthetic",
 }
 
-__all__ = sorted(_HOME)
+__all__ = [
+    "IMAGE_EXTENSIONS",
+    "Dataset",
+    "ImageError",
+    "MaskFiles",
+    "Report",
+    "Sample",
+    "check",
+    "list_images",
+    "open_dataset",
+    "read_image",
+    "read_mask",
+    "readable",
+    "resize_image",
+    "scan",
+    "synthesize",
+]
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'vitlite.data' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"vitlite.{_HOME[name]}"), name)
@@ -34,5 +61,5 @@ def __getattr__(name):
     return value
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted({*globals(), *_HOME})

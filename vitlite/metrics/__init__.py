@@ -9,6 +9,11 @@ missing (good or defective images, normal or defective pixels). Infinite scores 
 """
 
 import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vitlite.metrics.exact import aupro, auroc, average_precision, evaluate_maps, f1_max, pro_curve
+    from vitlite.metrics.streaming import StreamingEvaluator
 
 _HOME = {
     "auroc": "exact",
@@ -30,11 +35,11 @@ __all__ = [
 ]
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
