@@ -122,11 +122,11 @@ def scoring(method, paths, options):
     import torch
 
     from vitlite.engine.features import batches, to_images
-    from vitlite.images.loading import pixel_batches
+    from vitlite.images.loading import readable_batches
 
     device, size = torch.device(options.device), method.config.image_size
     method.eval()
-    kept = [pixels for _, pixels in pixel_batches(paths, size, 8)]
+    kept = [batch.pixels for batch in readable_batches(paths, size, 8)]
 
     def rate(of):
         began = time.perf_counter()
@@ -136,9 +136,9 @@ def scoring(method, paths, options):
         return len(paths) / (time.perf_counter() - began)
 
     ways = {
-        "files": lambda: (images for _, images in batches(paths, size, 8, device)),
+        "files": lambda: (found[1] for found in batches(paths, size, 8, device) if isinstance(found, tuple)),
         "memory": lambda: (to_images(pixels, device) for pixels in kept),
-        "decoded": lambda: (None for _ in pixel_batches(paths, size, 8)),
+        "decoded": lambda: (None for _ in readable_batches(paths, size, 8)),
     }
     rates = {name: [] for name in ways}
     rate(ways["memory"]())

@@ -6,7 +6,7 @@ from PIL import Image
 
 from vitlite.images import loading
 from vitlite.images.archives import entry
-from vitlite.images.loading import load_ahead, pixel_batches
+from vitlite.images.loading import load_ahead, pixel_batches, readable_batches
 from vitlite.images.reading import pixel_count
 
 
@@ -32,30 +32,30 @@ def test_batches_in_order_with_a_rest(tmp_path):
 def test_unreadable_files_are_named_and_the_rest_goes_on(tmp_path):
     paths = pictures(tmp_path, 4)
     paths[1].write_bytes(b"")
-    bad = []
-    (batch, pixels), *more = pixel_batches(paths, 8, 8, bad=bad)
-    assert not more
+    unread, (batch, pixels) = pixel_batches(paths, 8, 8)
     assert [loaded.index for loaded in batch] == [0, 2, 3]
     assert len(pixels) == 3
-    assert [(index, path) for index, path, _ in bad] == [(1, paths[1])]
-    assert "01.png" in bad[0][2]
+    assert (unread.index, unread.path) == (1, paths[1])
+    assert "01.png" in unread.reason
+    (only,) = readable_batches(paths, 8, 8)
+    assert [loaded.index for loaded in only.images] == [0, 2, 3]
 
 
-def test_many_more_pictures_than_are_held(tmp_path):
+def test_many_more_images_than_are_held(tmp_path, monkeypatch):
+    monkeypatch.setattr(loading, "MOST_AHEAD", 2)
     paths = pictures(tmp_path, 3) * 10
-    assert [loaded.index for loaded in load_ahead(paths, 4, ahead=2, workers=3)] == list(range(30))
+    assert [loaded.index for loaded in load_ahead(paths, 4, workers=3)] == list(range(30))
 
 
 def begun(monkeypatch, paths, taken, **options):
     """How many pictures are decoded by the time that so many have been taken."""
     indices = []
 
-    class Watched(loading.Loaded):
-        def __init__(self, index, *args):
-            indices.append(index)
-            super().__init__(index, *args)
+    def watched(path, read=loading.read_image):
+        indices.append(path)
+        return read(path)
 
-    monkeypatch.setattr(loading, "Loaded", Watched)
+    monkeypatch.setattr(loading, "read_image", watched)
     loader = load_ahead(paths, 4, **options)
     for _ in range(taken):
         next(loader)
@@ -69,7 +69,6 @@ def begun(monkeypatch, paths, taken, **options):
         ({}, 12),  # no originals are kept
         ({"keep_original": True}, 2 + 3),
         ({"keep_original": True, "least": 6}, 2 + 6),
-        ({"keep_original": True, "ahead": 2}, 2 + 2),
     ],
 )
 def test_large_originals_wait_in_small_numbers(tmp_path, monkeypatch, options, expected):
@@ -82,8 +81,9 @@ def test_large_originals_wait_in_small_numbers(tmp_path, monkeypatch, options, e
 def test_originals_over_the_limit_still_come_one_at_a_time(tmp_path, monkeypatch):
     monkeypatch.setattr(loading, "PIXELS_AHEAD", 10)
     paths = [*pictures(tmp_path, 3), tmp_path / "gone.png"]
-    batches = list(pixel_batches(paths, 4, 2, keep_original=True))
-    assert [loaded.index for batch, _ in batches for loaded in batch] == [0, 1, 2]
+    *batches, unread, last = pixel_batches(paths, 4, 2, keep_original=True)
+    assert [loaded.index for batch, _ in [*batches, last] for loaded in batch] == [0, 1, 2]
+    assert unread.index == 3
     assert begun(monkeypatch, paths, 2, keep_original=True) == 2
 
 

@@ -13,7 +13,7 @@ from vitlite.engine import train as training
 from vitlite.engine.checkpoint import load_checkpoint
 from vitlite.engine.detector import Detector
 from vitlite.engine.settings import load_settings
-from vitlite.images.loading import pixel_batches
+from vitlite.images.loading import readable_batches
 
 METHODS = list(RECONSTRUCTION)
 
@@ -78,7 +78,7 @@ def test_pictures_are_kept_as_bytes_without_loss(runs, tiny_data, name):
     paths = sorted((tiny_data / "weave/train/good").glob("*.png"))[:3]
     cache, _, _ = training.cache_features(method, paths, runs, torch.device("cpu"))
     assert cache.values.dtype == torch.uint8
-    pixels = np.concatenate([p for _, p in pixel_batches(paths, 32, 2)])
+    pixels = np.concatenate([batch.pixels for batch in readable_batches(paths, 32, 2)])
     assert np.array_equal(cache.values.numpy(), pixels.transpose(0, 3, 1, 2))
 
 

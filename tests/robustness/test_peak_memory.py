@@ -43,7 +43,8 @@ def test_predict_keeps_originals_for_overlays_alone(detector, tiny_data, tmp_pat
 
     def watched(*args, **options):
         for found in score_files(*args, **options):
-            kept.add(found[0].original is not None)
+            loaded, *_ = found
+            kept.add(loaded.original is not None)
             yield found
 
     monkeypatch.setattr(detector, "score_files", watched)

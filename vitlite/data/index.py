@@ -37,6 +37,7 @@ class Dataset:
     ignored: int = 0  # files beside the pictures that are hidden or not pictures
     validation: tuple[Sample, ...] = ()  # good pictures that the data set itself holds out of training
     nested: bool = False  # whether every category has a folder of its own below the root
+    kinds_of_mean: tuple[str, ...] = ()  # kinds of defects; the data set's own image AUROC is the mean over these
 
     def folder(self, category: str) -> Path:
         """Where a category lies."""

@@ -17,6 +17,7 @@ from vitlite.engine.settings import SYNTHETIC, data_folder
 from vitlite.engine.split import digest, fingerprint, split_good
 from vitlite.errors import UserError
 from vitlite.files import shown, write_json
+from vitlite.images.loading import Unread
 
 CALIBRATION_FILE = "calibration.json"
 TARGET_FPR = 0.01
@@ -34,9 +35,14 @@ def calibrate(
     """
     check_target(target_fpr)
     method.eval()
-    scores, categories, pixel_tails, medians, bad = [], [], [], [], []
+    scores, categories, pixel_tails, medians = [], [], [], []
+    unread = []
     with Progress("threshold", len(samples), quiet=quiet) as progress:
-        for batch, images in batches([s.path for s in samples], settings.config.image_size, 8, device, bad=bad):
+        for found in batches([s.path for s in samples], settings.config.image_size, 8, device):
+            if isinstance(found, Unread):
+                unread.append(found)
+                continue
+            batch, images = found
             maps, values = method.anomaly(images)
             scores += values.tolist()
             categories += [samples[loaded.index].category for loaded in batch]
@@ -44,8 +50,8 @@ def calibrate(
                 medians.append(float(np.median(pixels)))
                 pixel_tails.append(upper_quantile(pixels, PIXEL_TARGET_FPR))
             progress.step(len(batch))
-    for _, _, reason in bad:
-        say(f"skipped {reason}")
+    for file in unread:
+        say(f"skipped {file.reason}")
     if not scores:
         raise UserError(
             f"{source or settings.data}: none of the {len(samples)} good images for the threshold is readable"

@@ -9,18 +9,18 @@ import numpy as np
 
 import vitlite
 from vitlite.data import ImageError, open_dataset, read_mask
-from vitlite.data.layouts.loco import KINDS as LOCO_KINDS
 from vitlite.data.map_files import LAYOUT, Problems, find_maps, truth
 from vitlite.engine.progress import Progress
 from vitlite.engine.results import KEYS, earlier_maps, save_maps
 from vitlite.engine.settings import data_folder
 from vitlite.errors import UserError
 from vitlite.files import shown
+from vitlite.images.loading import Unread
 from vitlite.images.maps import MapError, read_map
 from vitlite.images.resize import map_at
 from vitlite.metrics import auroc, average_precision, evaluate_maps, f1_max
 
-# Of MVTec LOCO: image AUROC over good and logical anomalies, and over good and structural ones; the mean of both.
+# For data sets with Dataset.kinds_of_mean: the mean of the image AUROCs over the good images and one of these kinds.
 MEAN_OF_KINDS = "image_auroc_mean_of_kinds"
 
 
@@ -37,7 +37,8 @@ class Scored:
     scores: list  # float
     maps: list  # (H, W) float32, or (S, S) as the network gave it
     masks: list  # (H, W) uint8 at original size of 0 and 1, None where a defective image has no usable mask
-    bad: list  # (index, path, reason) of every picture or mask that could not be read
+    unread: list  # vitlite.images.loading.Unread of every image or mask that could not be read
+    kinds_of_mean: tuple[str, ...] = ()  # as in Dataset
 
 
 def evaluate(detector, *, data=None, category=None, maps=None, quiet=False, say=lambda line: None):
@@ -108,7 +109,7 @@ def about(detector, dataset):
 
 
 def score_category(detector, dataset, name, *, full_maps=False, quiet=False, say=lambda line: None):
-    """Scores, maps and masks of a category's test images; what cannot be read is said and kept in ``bad``.
+    """Scores, maps and masks of a category's test images; what cannot be read is said and kept in ``unread``.
 
     ``full_maps`` has every map at original size, also those that no mask is compared with.
     """
@@ -116,23 +117,30 @@ def score_category(detector, dataset, name, *, full_maps=False, quiet=False, say
     if len({s.label for s in samples}) < 2:
         missing = "good" if samples[0].label else "defective"
         raise UserError(f"{name}: no {missing} test images; ranking metrics need both kinds")
-    scored = Scored(name, [], [], [], [], [])
+    scored = Scored(name, [], [], [], [], [], dataset.kinds_of_mean)
     has_masks = any(s.mask is not None for s in samples)
     with Progress(f"scoring {name}", len(samples), quiet=quiet) as progress:
         paths = [s.path for s in samples]
-        for loaded, pixels, score in detector.score_files(paths, bad=scored.bad, keep_original=False):
+        for found in detector.score_files(paths, keep_original=False):
+            if isinstance(found, Unread):
+                scored.unread.append(found)
+                continue
+            loaded, pixels, score = found
             sample = samples[loaded.index]
             scored.samples.append(sample)
             scored.scores.append(score)
-            mask = mask_of(sample, loaded, scored.bad)
+            mask = mask_of(sample, loaded)
+            if isinstance(mask, Unread):
+                scored.unread.append(mask)
+                mask = None
             needed = full_maps or (has_masks and mask is not None)
             # The smaller of the two is kept: tiny pictures may have maps that are larger as the network gives them.
             full = needed or loaded.height * loaded.width <= pixels.size
             scored.maps.append(map_at(pixels, loaded.height, loaded.width) if full else pixels)
             scored.masks.append(mask)
             progress.step()
-    for _, _, reason in scored.bad:
-        say(f"skipped {reason}")
+    for file in scored.unread:
+        say(f"skipped {file.reason}")
     if not np.isfinite(scored.scores).all():
         raise UserError(f"{detector.run}: gives scores that are not finite; train it again with a smaller --set lr")
     return scored
@@ -145,20 +153,20 @@ def summarize_category(scored):
     result = measure(rows, scored.maps, scored.masks, range(len(rows)))
     result["good"] = labels.count(0)
     result["defective"] = labels.count(1)
-    result["skipped"] = [str(path) for _, path, _ in scored.bad]
+    result["skipped"] = [str(file.path) for file in scored.unread]
     result["without_mask"] = sum(m is None for m in scored.masks)
     result["defects"] = {}
     for kind in sorted({s.defect for s in scored.samples if s.label}):
         chosen = [i for i, s in enumerate(scored.samples) if not s.label or s.defect == kind]
         result["defects"][kind] = measure(rows, scored.maps, scored.masks, chosen)
         result["defects"][kind]["images"] = sum(labels[i] for i in chosen)
-    if set(result["defects"]) == set(LOCO_KINDS):
+    if scored.kinds_of_mean and set(result["defects"]) == set(scored.kinds_of_mean):
         result[MEAN_OF_KINDS] = float(np.mean([own["image_auroc"] for own in result["defects"].values()]))
     return result
 
 
-def mask_of(sample, loaded, bad):
-    """The 0/1 mask of a test image; zeros for a good one, None where a defective one has no usable mask."""
+def mask_of(sample, loaded):
+    """The 0/1 mask of a test image; zeros for a good one, None or ``Unread`` if a defective one has no usable mask."""
     if not sample.label:
         return blank(loaded.height, loaded.width)
     if sample.mask is None:
@@ -166,8 +174,7 @@ def mask_of(sample, loaded, bad):
     try:
         mask = read_mask(sample.mask)
     except ImageError as error:
-        bad.append((loaded.index, sample.mask, str(error)))
-        return None
+        return Unread(loaded.index, Path(sample.mask), str(error))
     if mask.shape != (loaded.height, loaded.width):
         raise UserError(
             f"{sample.mask}: the mask is {mask.shape[1]}x{mask.shape[0]}, "

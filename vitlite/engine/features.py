@@ -2,12 +2,13 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 
 from vitlite.errors import UserError
-from vitlite.images.loading import pixel_batches
+from vitlite.images.loading import Loaded, Unread, pixel_batches
 
 MEMORY_LIMIT = 6 * 2**30  # bytes; beyond it the features go to a file
 
@@ -55,11 +56,15 @@ def reserve(file, size):
 def cache_features(method, paths, folder, device, *, progress=None, limit=MEMORY_LIMIT, batch_size=8):
     """Run ``method.frozen`` over picture files once.
 
-    Returns ``(cache, indices, bad)``: row i of the cache belongs to ``paths[indices[i]]``; ``bad`` lists
-    ``(index, path, reason)`` of files that could not be read.
+    Returns ``(cache, indices, unread)``: row i of the cache belongs to ``paths[indices[i]]``; ``unread`` lists the
+    files that could not be read, as ``vitlite.images.loading.Unread``.
     """
-    cache, indices, bad = None, [], []
-    for batch, images in batches(paths, method.config.image_size, batch_size, device, bad=bad):
+    cache, indices, unread = None, [], []
+    for found in batches(paths, method.config.image_size, batch_size, device):
+        if isinstance(found, Unread):
+            unread.append(found)
+            continue
+        batch, images = found
         features = method.frozen(images).float().cpu()
         if cache is None:
             cache = FeatureCache(len(paths), features.shape[1:], folder, limit, method.cache_as)
@@ -67,17 +72,13 @@ def cache_features(method, paths, folder, device, *, progress=None, limit=MEMORY
         indices += [loaded.index for loaded in batch]
         if progress is not None:
             progress.step(len(batch))
-    return cache, indices, bad
+    return cache, indices, unread
 
 
-def batches(paths, size, batch_size, device, *, bad=None, keep_original=False, workers=None):
-    """Readable pictures of ``paths`` in order, as ``(list of Loaded, float images (B, 3, S, S) in [0, 1])``.
-
-    Unreadable ones are appended to ``bad`` as ``(index, path, reason)``.
-    """
-    loaded = pixel_batches(paths, size, batch_size, bad=bad, keep_original=keep_original, workers=workers)
-    for batch, pixels in loaded:
-        yield batch, to_images(pixels, device)
+def batches(paths, size, batch_size, device) -> Iterator[tuple[list[Loaded], torch.Tensor] | Unread]:
+    """``pixel_batches`` with float images (B, 3, S, S) in [0, 1] on a device in place of uint8 pixels."""
+    for found in pixel_batches(paths, size, batch_size):
+        yield found if isinstance(found, Unread) else (found.images, to_images(found.pixels, device))
 
 
 def to_images(pixels, device):

@@ -4,6 +4,7 @@ import csv
 import io
 import os
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from numbers import Integral
 from pathlib import Path
@@ -18,9 +19,9 @@ from vitlite.engine.results import MAPS_FOLDER
 from vitlite.errors import UserError
 from vitlite.files import atomic, make_folder, shown, write_text
 from vitlite.images.heatmap import overlay
-from vitlite.images.loading import pixel_batches
+from vitlite.images.loading import Loaded, Unread, pixel_batches
 from vitlite.images.maps import write_map
-from vitlite.images.reading import convert_picture, read_image
+from vitlite.images.reading import convert_image, read_image
 from vitlite.images.resize import map_at, resize_image
 
 COLUMNS = ("file", "score", "percentile", "verdict", "defect_pixels", "regions", "overlay", "map", "error")
@@ -41,11 +42,13 @@ def predict(detector, inputs, out, *, overlays=True, maps=False, category=None, 
     if maps:
         make_folder(out / MAPS_FOLDER)
     names = overlay_names(paths)
-    rows, bad = {}, []
+    rows = {}
     with Progress("scoring", len(paths), quiet=quiet) as progress:
-        for loaded, pixels, score in detector.score_files(
-            paths, bad=bad, batch_size=batch_size, keep_original=overlays
-        ):
+        for found in detector.score_files(paths, batch_size=batch_size, keep_original=overlays):
+            if isinstance(found, Unread):
+                rows[found.index] = {"file": str(found.path), "error": found.reason}
+                continue
+            loaded, pixels, score = found
             values = map_at(pixels, loaded.height, loaded.width)
             row = {"file": str(loaded.path), **row_of(judge(values, score, limits))}
             if overlays:
@@ -56,8 +59,6 @@ def predict(detector, inputs, out, *, overlays=True, maps=False, category=None, 
                 write_map(out / row["map"], values)
             rows[loaded.index] = row
             progress.step()
-    for index, path, reason in bad:
-        rows[index] = {"file": str(path), "error": reason}
     ordered = [rows[i] for i in range(len(paths))]
     write_text(out / CSV_FILE, to_csv(ordered))
     return ordered
@@ -220,7 +221,7 @@ def as_rgb(image, name):
     if isinstance(image, (str, os.PathLike)):
         return read_image(image)
     if isinstance(image, Image.Image):
-        return convert_picture(image, name)
+        return convert_image(image, name)
     if not isinstance(image, np.ndarray):
         raise UserError(f"{name}: is a {type(image).__name__}; give a path, a uint8 array or a PIL image")
     if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)) or not image.size:
@@ -260,16 +261,21 @@ class Predictor:
             found += self._predict_batch([as_rgb(picture, f"image {i}") for i, picture in chunk], limits)
         return found[0] if single else found
 
-    def score_files(self, paths, *, batch_size=8, bad=None, keep_original=True):
+    def score_files(
+        self, paths, *, batch_size=8, keep_original=True
+    ) -> Iterator[tuple[Loaded, np.ndarray, float] | Unread]:
         """Yield ``(loaded, map, score)`` per readable file in order: the map (S, S) float32 array, the score a float.
 
-        Unreadable files are appended to ``bad`` as ``(index, path, reason)``. ``UserError`` for a batch size
-        below 1.
+        In the place of a file that cannot be read comes an ``Unread``, as ``pixel_batches`` gives it. ``UserError``
+        for a batch size below 1.
         """
         check_batch_size(batch_size)
-        for batch, pixels in pixel_batches(paths, self.image_size, batch_size, bad=bad, keep_original=keep_original):
-            maps, scores = self.score_pixels(pixels)
-            yield from zip(batch, maps, scores.tolist())
+        for found in pixel_batches(paths, self.image_size, batch_size, keep_original=keep_original):
+            if isinstance(found, Unread):
+                yield found
+                continue
+            maps, scores = self.score_pixels(found.pixels)
+            yield from zip(found.images, maps, scores.tolist())
 
     def _predict_batch(self, arrays, limits):
         size = (self.image_size, self.image_size)

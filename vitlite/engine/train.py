@@ -88,9 +88,9 @@ def _train(settings, run, device, team, claim, *, resume, quiet, say):
 
     with Progress("features", len(samples), quiet=quiet) as progress:
         paths = [s.path for s in samples]
-        cache, indices, bad = cache_features(method, paths, run, device, progress=progress)
-    for _, _, reason in bad:
-        say(f"skipped {reason}")
+        cache, indices, unread = cache_features(method, paths, run, device, progress=progress)
+    for file in unread:
+        say(f"skipped {file.reason}")
     if not indices:
         raise UserError(f"{settings.data}: none of the {len(samples)} training images can be read")
 

@@ -12,7 +12,7 @@ from vitlite.export.metadata import describe
 from vitlite.export.onnx_detector import OnnxDetector
 from vitlite.export.program import read_pt2, require_packages, to_onnx, to_pt2, trace
 from vitlite.files import atomic
-from vitlite.images.loading import pixel_batches
+from vitlite.images.loading import readable_batches
 
 FORMATS = ("onnx", "pt2")
 TOLERANCE = 1e-4  # of scores, relative; of maps, relative to the largest value of the map
@@ -56,7 +56,7 @@ def check_out(out, kind):
 def pictures(detector, check):
     """What to compare on: the given pictures, or a few of the training data, spread over them."""
     paths = list_images(check) if check else training_pictures(detector)
-    if next(pixel_batches(paths, detector.image_size, 1), None) is None:
+    if next(readable_batches(paths, detector.image_size, 1), None) is None:
         raise UserError(f"none of the {len(paths)} images to compare on can be read; give others with --check IMAGE")
     return paths
 
@@ -81,7 +81,7 @@ def compare(detector, score_pixels, paths, out):
     """
     count, worst = 0, 0.0
     # Batches of three and a rest: the size of a batch must not matter.
-    for batch, pixels in pixel_batches(paths, detector.image_size, 3):
+    for batch, pixels in readable_batches(paths, detector.image_size, 3):
         for loaded, want_map, want, got_map, got in zip(batch, *detector.score_pixels(pixels), *score_pixels(pixels)):
             count, worst = count + 1, max(worst, difference(got, want), difference(got_map, want_map))
             if not worst <= TOLERANCE:

@@ -1,51 +1,74 @@
-"""Picture files to arrays of one size, decoded by threads ahead of the model; unreadable files are named, not fatal."""
+"""Image files to arrays of one size, decoded by threads ahead of the model; unreadable files are named, not fatal."""
 
 import collections
 import os
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from vitlite.images.reading import ImageError, pixel_count, read_image
 from vitlite.images.resize import resize_image
 
-PIXELS_AHEAD = 64_000_000  # of originals that are kept, 192 MB: fewer pictures wait where they are large
+PIXELS_AHEAD = 64_000_000  # of originals that are kept, 192 MB: fewer images wait if they are large
+MOST_AHEAD = 32  # images that wait at a time
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
+@dataclass(frozen=True)
 class Loaded:
-    """One decoded picture: its place in the list, the resized pixels (S, S, 3) uint8 and the original array."""
+    """A decoded image."""
 
-    def __init__(self, index, path, size, keep_original):
-        self.index, self.path, self.pixels, self.original, self.error = index, path, None, None, None
-        try:
-            image = read_image(path)
-        except ImageError as error:
-            self.error = str(error)
-            return
-        self.height, self.width = image.shape[:2]
-        self.pixels = resize_image(image, (size, size))
-        if keep_original:
-            self.original = image
+    index: int  # its place in the list of paths
+    path: Path
+    pixels: np.ndarray  # (S, S, 3) uint8, resized
+    height: int  # of the original
+    width: int
+    original: np.ndarray | None = None  # (height, width, 3) uint8, if it is kept
 
 
-def load_ahead(paths, size, *, workers=None, ahead=32, least=1, keep_original=False):
-    """Decode ``paths`` in order on threads, at most ``ahead`` pictures in memory; yields :class:`Loaded`.
+@dataclass(frozen=True)
+class Unread:
+    """A file that could not be read, in the place of its image."""
 
-    Kept originals that wait have at most ``PIXELS_AHEAD`` pixels together, or are at most ``least``.
+    index: int  # its place in the list of paths
+    path: Path
+    reason: str  # one line that names the file
+
+
+class Batch(NamedTuple):
+    """Images that go through a network together."""
+
+    images: list[Loaded]
+    pixels: np.ndarray  # (B, S, S, 3) uint8
+
+
+def load_ahead(
+    paths: Iterable[Path], size: int, *, workers: int | None = None, least: int = 1, keep_original: bool = False
+) -> Iterator[Loaded | Unread]:
+    """Decode ``paths`` in order on threads; what each of them gives, with images resized to (size, size).
+
+    At most ``MOST_AHEAD`` images wait in memory. Kept originals that wait have at most ``PIXELS_AHEAD`` pixels
+    together, or are at most ``least``.
     """
     coming = ((index, path, pixel_count(path) if keep_original else 0) for index, path in enumerate(paths))
     following = next(coming, None)
-    waiting, held = collections.deque(), 0  # (future, its pixels), the pixels of all
+    waiting: collections.deque[tuple[Future[Loaded | Unread], int]] = collections.deque()  # with the image's pixels
+    held = 0  # the pixels of all that wait
 
-    def has_room(pixels):
-        return len(waiting) < ahead and (len(waiting) < least or held + pixels <= PIXELS_AHEAD)
+    def has_room(pixels: int) -> bool:
+        return len(waiting) < MOST_AHEAD and (len(waiting) < least or held + pixels <= PIXELS_AHEAD)
 
     with ThreadPoolExecutor(workers or min(4, os.cpu_count() or 1)) as pool:
         while waiting or following is not None:
             while following is not None and has_room(following[2]):
                 index, path, pixels = following
-                waiting.append((pool.submit(Loaded, index, path, size, keep_original), pixels))
+                waiting.append((pool.submit(_load, index, path, size, keep_original), pixels))
                 held += pixels
                 following = next(coming, None)
             future, pixels = waiting.popleft()
@@ -53,26 +76,46 @@ def load_ahead(paths, size, *, workers=None, ahead=32, least=1, keep_original=Fa
             yield future.result()
 
 
-def pixel_batches(paths, size, batch_size, *, bad=None, keep_original=False, workers=None):
-    """Readable pictures of ``paths`` in order, as ``(list of Loaded, uint8 array (B, S, S, 3))``.
+def _load(index: int, path: Path, size: int, keep_original: bool) -> Loaded | Unread:
+    try:
+        image = read_image(path)
+    except ImageError as error:
+        return Unread(index, path, str(error))
+    pixels = resize_image(image, (size, size))
+    return Loaded(index, path, pixels, *image.shape[:2], image if keep_original else None)
 
-    Unreadable ones are appended to ``bad`` as ``(index, path, reason)``.
+
+def pixel_batches(
+    paths: Sequence[Path], size: int, batch_size: int, *, keep_original: bool = False, workers: int | None = None
+) -> Iterator[Batch | Unread]:
+    """The images of ``paths`` in order, in batches of at most ``batch_size``, resized to (size, size).
+
+    Among the batches comes an ``Unread`` for each file that cannot be read, as soon as it is met: it may precede the
+    batch that holds images before it.
     """
-    batch = []
-    for loaded in load_ahead(paths, size, workers=workers, least=batch_size, keep_original=keep_original):
-        if loaded.error is not None:
-            if bad is not None:
-                bad.append((loaded.index, loaded.path, loaded.error))
+    waiting: list[Loaded] = []
+    for found in load_ahead(paths, size, workers=workers, least=batch_size, keep_original=keep_original):
+        if isinstance(found, Unread):
+            yield found
             continue
-        batch.append(loaded)
-        if len(batch) == batch_size:
-            yield batch, np.stack([b.pixels for b in batch])
-            batch = []
-    if batch:
-        yield batch, np.stack([b.pixels for b in batch])
+        waiting.append(found)
+        if len(waiting) == batch_size:
+            yield _batch(waiting)
+            waiting = []
+    if waiting:
+        yield _batch(waiting)
 
 
-def each(function, items) -> Iterator:
+def _batch(images: list[Loaded]) -> Batch:
+    return Batch(images, np.stack([image.pixels for image in images]))
+
+
+def readable_batches(paths: Sequence[Path], size: int, batch_size: int) -> Iterator[Batch]:
+    """The batches of ``pixel_batches`` alone; files that cannot be read are passed over."""
+    return (found for found in pixel_batches(paths, size, batch_size) if isinstance(found, Batch))
+
+
+def each(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
     """``map`` on threads, in order. Decoding gains by it: Pillow releases the interpreter lock."""
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         yield from pool.map(function, items)

@@ -93,8 +93,8 @@ def pixel_count(path) -> int:
         return 0
 
 
-def convert_picture(image: Image.Image, name="picture") -> np.ndarray:
-    """A Pillow picture as the array that ``read_image`` gives for its file. Raises ImageError about ``name``."""
+def convert_image(image: Image.Image, name: str = "image") -> np.ndarray:
+    """A Pillow image as the array that ``read_image`` gives for its file. Raises ImageError about ``name``."""
     try:
         with _quiet:
             image.load()

@@ -140,9 +140,9 @@ def masked_curves(scored):
 def part_notes(scored):
     """What the reader must know of a category's files."""
     notes = []
-    if scored.bad:
-        listed = "; ".join(reason for _, _, reason in scored.bad[:NAMED_FILES])
-        more = len(scored.bad) - NAMED_FILES
+    if scored.unread:
+        listed = "; ".join(file.reason for file in scored.unread[:NAMED_FILES])
+        more = len(scored.unread) - NAMED_FILES
         notes.append(f"Not read: {listed}" + (f"; and {more} more" if more > 0 else ""))
     missing = sum(mask is None for mask in scored.masks)
     if missing:

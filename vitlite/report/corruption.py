@@ -10,7 +10,7 @@ from vitlite.data import open_dataset
 from vitlite.engine.features import to_images
 from vitlite.errors import UserError
 from vitlite.files import atomic
-from vitlite.images.loading import pixel_batches
+from vitlite.images.loading import readable_batches
 from vitlite.nn.corruption import corrupt
 
 GAP = 4  # white pixels between the pictures
@@ -29,7 +29,7 @@ def contact_sheet(folder, out, *, seed=0, count=6, size=SIZE):
         raise UserError(f"--out {out}: {reason}")
     paths = [sample.path for sample in open_dataset(folder, "all").train]
     chosen = [paths[i] for i in np.linspace(0, len(paths) - 1, min(count, len(paths))).round().astype(int)]
-    pixels = next((pixels for _, pixels in pixel_batches(chosen, size, len(chosen))), None) if chosen else None
+    pixels = next((batch.pixels for batch in readable_batches(chosen, size, len(chosen))), None) if chosen else None
     if pixels is None:
         raise UserError(f"{folder}: no good pictures that can be read")
     images = to_images(pixels, "cpu")

@@ -24,6 +24,7 @@ class Family:
     masks: Callable[[Path, str], dict[str, Path | MaskFiles]]  # (category, kind) -> masks by stem
     test: str = "test"  # the folder of test pictures
     truth: str = "ground_truth"  # that of their masks, from the category's
+    kinds_of_mean: tuple[str, ...] = ()  # as in Dataset
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -70,6 +71,7 @@ def read_root(root: Path, category: str | None, families: tuple[Family, ...]) ->
         ignored=len(images) + len(others) + sum(part.ignored for part in parts),
         validation=tuple(sample for part in parts for sample in part.validation),
         nested=True,
+        kinds_of_mean=tuple(dict.fromkeys(kind for part in parts for kind in part.kinds_of_mean)),
     )
 
 
@@ -104,7 +106,17 @@ def read_category(folder: Path, name: str, family: Family) -> Dataset:
             notes += extra
     layout = "category" if family.layout == "mvtec" else family.layout
     train, validation = good["train"], good["validation"]
-    return Dataset(folder, (name,), train, tuple(test), layout, tuple(notes), ignored, validation)
+    return Dataset(
+        folder,
+        (name,),
+        train,
+        tuple(test),
+        layout,
+        tuple(notes),
+        ignored,
+        validation,
+        kinds_of_mean=family.kinds_of_mean,
+    )
 
 
 def _read_good(folder: Path, name: str, split: str, family: Family):

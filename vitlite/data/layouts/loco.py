@@ -32,4 +32,4 @@ def _masks(category_folder: Path, kind: str) -> dict[str, Path | MaskFiles]:
     return found
 
 
-LOCO = Family("loco", GOOD, _is_category, _masks)
+LOCO = Family("loco", GOOD, _is_category, _masks, kinds_of_mean=KINDS)
