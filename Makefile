@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
 
-.PHONY: demo test test-slow lint bench clean
+.PHONY: demo test test-slow lint docs bench clean
 
 # Build tools and torch come first: the package is built without isolation, against the torch it will run with.
 $(VENV)/.base: constraints.txt
@@ -20,10 +20,10 @@ $(VENV)/.user: $(VENV)/.base pyproject.toml setup.py
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.base pyproject.toml setup.py
-	$(BIN)/python -m pip install -q $(PIP_FLAGS) -c constraints.txt --no-build-isolation -e ".[pretrained,onnx,dev]"
+	$(BIN)/python -m pip install -q $(PIP_FLAGS) -c constraints.txt --no-build-isolation -e ".[pretrained,onnx,dev,docs]"
 	touch $@ $(VENV)/.user
 
-# The whole thing on synthetic pictures: train, evaluate, write overlays, say where they are.
+# The whole thing on synthetic images: train, evaluate, write overlays, say where they are.
 demo: $(VENV)/.user
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh bench/demo.sh $(DEMO)
 
@@ -40,8 +40,12 @@ lint: $(VENV)/.dev
 	$(BIN)/python .ci/types
 	.ci/workflows
 
+# The site, in site/index.html. A broken link or an undocumented public name fails.
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build -q
+
 bench: $(VENV)/.dev
 	$(BIN)/vitlite bench all
 
 clean:
-	rm -rf $(VENV) build *.egg-info $(DEMO)
+	rm -rf $(VENV) build site *.egg-info $(DEMO)

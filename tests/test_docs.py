@@ -18,9 +18,16 @@ from tiny_settings import TINY
 from vitlite.cli import COMMANDS, group, main
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", "docs/operators.md", "docs/run-directory.md", "docs/methods.md", "docs/gpu.md"]
+PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
+# Pages with tests of their own: in tests/data, and those on how to add something.
+PAGES = [page for page in PAGES if page != "docs/data.md" and "adding" not in page]
 # Programs whose examples are not run here: `make` and `.ci/run` run these tests, the two others have tests of theirs.
 OTHERS = ("make", "pip", ".ci/run", "torchrun", "sh", "python")
+
+
+def blocks(page):
+    """(language, text) of the fenced blocks of a page."""
+    return re.findall(r"^```(\w*)\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
@@ -51,11 +58,6 @@ def tiny(shelf, monkeypatch):
     monkeypatch.setitem(SIVT.presets, "quick", replace(SIVT.presets["quick"], steps=0, **TINY))
 
 
-def blocks(page):
-    """(language, text) of the fenced blocks of a page."""
-    return re.findall(r"^```(\w*)\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-
-
 def run(line):
     """Run an example of a command; 1 is the exit code where defects were found."""
     words = shlex.split(line, comments=True)
@@ -71,15 +73,16 @@ def run(line):
     assert stop.value.code in ((0, 1) if "--fail-on-defect" in words else (0,)), line
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if (ROOT / page).exists()])
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)])
 def test_a_page(page, capsys):
-    found = blocks(page)
-    assert found
-    for language, text in found:
+    for language, text in blocks(page):
         if language == "python":
             exec(compile(text, page, "exec"), {})
-        else:
+        elif language in ("", "sh"):
             for line in text.replace("\\\n", " ").splitlines():
+                run(line)
+        elif language == "console":  # what is typed stands after "$", and what is printed below it
+            for line in re.findall(r"^\$ (.*)", text, re.MULTILINE):
                 run(line)
 
 
