@@ -1,13 +1,11 @@
 """Every example in the README, on the pages and in the commands' help runs, with a detector that trains in a second.
 
-The page on data layouts has a test of its own in tests/data.
+The page on data layouts has a test of its own in tests/data, the pages on how to add something have test_adding.py.
 """
 
 import re
 import shlex
 import shutil
-import sys
-import types
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +17,7 @@ from vitlite.cli import COMMANDS, group, main
 
 ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
-# Pages with tests of their own: in tests/data, and those on how to add something.
+# Pages with tests of their own: in tests/data and in test_adding.py.
 PAGES = [page for page in PAGES if page != "docs/data.md" and "adding" not in page]
 # Programs whose examples are not run here: `make` and `.ci/run` run these tests, the two others have tests of theirs.
 OTHERS = ("make", "pip", ".ci/run", "torchrun", "sh", "python")
@@ -84,36 +82,6 @@ def test_a_page(page, capsys):
         elif language == "console":  # what is typed stands after "$", and what is printed below it
             for line in re.findall(r"^\$ (.*)", text, re.MULTILINE):
                 run(line)
-
-
-def test_the_method_on_its_page(monkeypatch, capsys):
-    """The page's file and its line in the registry make a method that trains and scores."""
-    from vitlite.methods import REGISTRY
-
-    ((_, text),) = [block for block in blocks("docs/adding-a-method.md") if block[0] == "python"]
-    module = types.ModuleType("vitlite.methods.squeeze")
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    exec(compile(text, "squeeze.py", "exec"), module.__dict__)
-    name, where, attribute = re.search(
-        r'`"(\w+)": \("([\w.]+)", "(\w+)"\)`', (ROOT / "docs/adding-a-method.md").read_text(encoding="utf-8")
-    ).groups()
-    monkeypatch.setitem(REGISTRY, name, (where, attribute))
-    small = {"weights": "none", "image_size": 64, "epochs": 2, "sigma": 1.0}
-    monkeypatch.setitem(module.Squeeze.presets, "quick", replace(module.Squeeze.presets["quick"], **small))
-    (line,) = [line for language, block in blocks("docs/adding-a-method.md") if not language for line in [block]]
-    run(line)
-    run("vitlite train --resume --out runs/squeeze")
-    run("vitlite eval runs/squeeze")
-    run("vitlite predict runs/squeeze new.png --out squeezed")
-    with pytest.raises(SystemExit):
-        main(["train", "--method", "squeeze", "--set", "width=0", "--data", "parts", "--out", "runs/none"])
-    assert capsys.readouterr().err.splitlines()[-1] == "vitlite: --set width=0: must be at least 1"
-
-    monkeypatch.setitem(REGISTRY, name, None)
-    monkeypatch.setitem(sys.modules, "my_project.squeeze", module)
-    shutil.rmtree("runs/squeeze")
-    ((_, text),) = [block for block in blocks("docs/adding-a-method.md") if block[0] == "py"]
-    exec(compile(text, "elsewhere.py", "exec"), {})
 
 
 def commands(command, path=()):

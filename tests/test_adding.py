@@ -1,0 +1,143 @@
+"""The worked examples of docs/adding-*.md: each is added to a copy of the tree, as its page says, and used.
+
+A block with a title is a file: a new one, or lines ("+") that stand after or before lines that are there (" ").
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("kernels", "cli", "bench")
+# Runs command lines, or Python, with the package in the folder that is the first argument.
+DRIVER = """
+import json, shlex, sys
+from importlib.machinery import PathFinder
+sys.path.insert(0, sys.argv[1])
+sys.meta_path.remove(PathFinder)
+sys.meta_path.insert(0, PathFinder)  # before the finder of an editable installation
+import vitlite
+assert vitlite.__file__.startswith(sys.argv[1]), vitlite.__file__
+for kind, text in json.loads(sys.argv[2]):
+    if kind == "python":
+        exec(compile(text, "page", "exec"), {})
+    else:
+        from vitlite.cli import main
+        try:
+            main(shlex.split(text)[1:])
+        except SystemExit as stop:
+            assert not stop.code, f"{text}: {stop.code}"
+"""
+
+
+def blocks(page):
+    """(language, title, text) of the fenced blocks of a page; without a title it is an empty string."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    return re.findall(r'^```(\w*)(?: title="([^"]+)")?\n(.*?)^```', text, re.DOTALL | re.MULTILINE)
+
+
+class Copy:
+    """A copy of the package as it is installed, to which examples are added."""
+
+    def __init__(self, folder):
+        self.package = folder / "site/vitlite"
+        ignore = shutil.ignore_patterns("__pycache__", "results")
+        shutil.copytree(ROOT / "vitlite", self.package, ignore=ignore)
+        for room in ROOMS:
+            shutil.copytree(ROOT / room, self.package / room, ignore=ignore)
+        self.work = folder / "work"
+        self.work.mkdir()
+
+    def path(self, title):
+        parts = Path(title).parts
+        return self.package.joinpath(*parts[1:] if parts[0] == "vitlite" else parts)
+
+    def add(self, page):
+        """Adds what a page shows. Returns the names of new files, and {name of a file: number of its new lines}."""
+        new, lines = [], {}
+        for language, title, text in blocks(page):
+            if title and language == "diff":
+                lines[title] = insert(self.path(title), text)
+            elif title:
+                assert not self.path(title).exists(), title
+                self.path(title).parent.mkdir(exist_ok=True)
+                self.path(title).write_text(text, encoding="utf-8")
+                new.append(title)
+        return new, lines
+
+    def use(self, *steps):
+        """Runs ("python", code) and ("vitlite", command line) in one process; returns what it prints."""
+        command = [sys.executable, "-c", DRIVER, str(self.package.parent), json.dumps(steps)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, capture_output=True, text=True, cwd=self.work, env=environment)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+
+def insert(path, text):
+    """Puts the "+" lines of a block where its other lines are in the file. Returns how many there are."""
+    shown = text.splitlines()
+    old = "\n".join(line[1:] for line in shown if not line.startswith("+"))
+    new = "\n".join(line[1:] for line in shown)
+    file = path.read_text(encoding="utf-8")
+    assert f"\n{file}".count(f"\n{old}\n") == 1, f"{path}: these lines are not there, or several times:\n{old}"
+    path.write_text(f"\n{file}".replace(f"\n{old}\n", f"\n{new}\n")[1:], encoding="utf-8")
+    return sum(line.startswith("+") for line in shown)
+
+
+@pytest.fixture
+def copy(tmp_path):
+    return Copy(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def parts(tmp_path_factory):
+    """A category in MVTec layout."""
+    from vitlite.data import synthesize
+
+    folder = tmp_path_factory.mktemp("parts")
+    return synthesize(folder / "made", seed=1, size=64, categories=("weave",), train=10, good=3, defects=1) / "weave"
+
+
+def shown(page, language):
+    """The untitled blocks in a language."""
+    return [text for found, title, text in blocks(page) if found == language and not title]
+
+
+TINY = "--set weights=none --set image_size=64 --set epochs=2 --set sigma=1 --device cpu"
+
+
+def test_a_method(copy, parts):
+    new, lines = copy.add("adding-a-method.md")
+    assert new == ["vitlite/methods/squeeze.py"]
+    assert lines == {"vitlite/methods/__init__.py": 1}
+    shutil.copytree(parts, copy.work / "parts")
+    (command,) = shown("adding-a-method.md", "")
+    image = next((parts / "test/good").iterdir())
+    refused = "import pytest, vitlite\nwith pytest.raises(vitlite.UserError, match='width=0: must be at least 1'):\n"
+    copy.use(
+        ("vitlite", f"{command.strip()} {TINY}"),
+        ("vitlite", "vitlite eval runs/squeeze --device cpu"),
+        ("vitlite", f"vitlite predict runs/squeeze {image} --out squeezed --device cpu"),
+        ("python", f"{refused}    vitlite.train('parts', 'none', method='squeeze', width=0, device='cpu')"),
+    )
+    assert (copy.work / "squeezed/predictions.csv").is_file()
+    assert (copy.work / "runs/squeeze/results.json").is_file()
+
+
+def test_a_method_outside_the_package(copy, parts):
+    """In a module of another project, registered from there."""
+    ((text,),) = [[text for _, title, text in blocks("adding-a-method.md") if title.endswith("squeeze.py")]]
+    (registered,) = shown("adding-a-method.md", "py")
+    (copy.work / "my_project").mkdir()
+    (copy.work / "my_project/squeeze.py").write_text(text)
+    shutil.copytree(parts, copy.work / "parts")
+    small = "weights='none', image_size=64, epochs=1, sigma=1.0, device='cpu', width=4"
+    code = f"import sys\nsys.path.insert(0, '.')\n{registered.replace('width=4', small)}\n"
+    copy.use(("python", f"{code}print(detector.predict('parts/train/good/000.png').score)"))
