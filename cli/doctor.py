@@ -30,14 +30,11 @@ def version(package):
 
 
 def report_torch():
-    import torch
-
-    from vitlite.engine.distributed import has_fast_bfloat16, pick_device
+    from vitlite.engine.distributed import device_name, has_fast_bfloat16, pick_device
 
     device = pick_device()
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
     precision = "bfloat16" if has_fast_bfloat16(device) else "float32"
-    click.echo(f"device: {device} ({name}); precision=auto trains in {precision}")
+    click.echo(f"device: {device} ({device_name(device)}); precision=auto trains in {precision}")
 
 
 def report_kernels():

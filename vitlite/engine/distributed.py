@@ -93,6 +93,11 @@ def pick_device(name="auto"):
     return device
 
 
+def device_name(device: torch.device) -> str:
+    """What the device is, for people: the GPU's name, or the number of threads."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+
+
 def has_fast_bfloat16(device):
     """Whether bfloat16 matrix products beat float32 there (CUDA from Ampere on; AVX512-BF16 or AMX on a CPU)."""
     if device.type == "cuda":
