@@ -3,15 +3,17 @@
 import contextlib
 import hashlib
 import http.client
+import logging
 import os
 import re
-import sys
 import tempfile
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 from vitlite.errors import UserError
+
+log = logging.getLogger(__name__)
 
 # Seconds without an answer before a download is given up; it is tried once.
 TIMEOUT = 10
@@ -75,7 +77,7 @@ def _receive(address: str, file) -> str:
     request = urllib.request.Request(address, headers={"User-Agent": "vitlite"})
     with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
         length = int(answer.headers.get("Content-Length") or 0)
-        print(f"vitlite: downloading {address} ({length / 1e6:.0f} MB)", file=sys.stderr)
+        log.info("downloading %s (%.0f MB)", address, length / 1e6)
         while block := answer.read(1 << 20):
             digest.update(block)
             received += len(block)
