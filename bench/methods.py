@@ -11,6 +11,7 @@ import argparse
 import csv
 import io
 import json
+import re
 import statistics
 import sys
 import tempfile
@@ -204,14 +205,19 @@ def measure_trained(settings, folder, options):
     from vitlite.engine.detector import Detector
     from vitlite.engine.evaluate import mean_of
 
-    parts = [run_part(part, run_folder(folder, settings, part), options.device) for part in settings]
-    detector = Detector(run_folder(folder, settings, settings[0]), options.device)
+    notes = []
+    parts = [
+        run_part(part, run_folder(folder, settings, part), options.device, True, notes.append) for part in settings
+    ]
+    method = Detector(run_folder(folder, settings, settings[0]), options.device).method
+    said = (re.search(r"(?:features|weights) from (.*), on ", note) for note in notes)
+    source = next((match[1] for match in said if match), None)
     seconds = [part[SECONDS] for part in parts]
     return {
         **scores_of(mean_of([scores for part in parts for scores in part["categories"].values()])),
-        **size_of(detector.method),
+        **size_of(method),
         "training_seconds": None if None in seconds else sum(seconds),
-        "weights": weights_of(detector),
+        "weights": source or method.starts_from,
     }
 
 
@@ -223,7 +229,7 @@ def measure_untrained(settings, folder, options):
     (settings,) = settings
     write_untrained(settings, folder / "run")
     detector = Detector(folder / "run", options.device, calibrated=False)
-    return {**scores_of(evaluate(detector)["mean"]), **size_of(detector.method), "weights": "random"}
+    return {**scores_of(evaluate(detector, quiet=True)["mean"]), **size_of(detector.method), "weights": "random"}
 
 
 def write_untrained(settings, run):
@@ -248,7 +254,7 @@ def measure_constant(settings, folder, options):
 
     dataset = open_dataset(settings[0].data, settings[0].category, need_train=False, need_test=True)
     detector = constant(folder)
-    scored = [score_category(detector, dataset, name) for name in dataset.categories]
+    scored = [score_category(detector, dataset, name, quiet=True) for name in dataset.categories]
     return {**scores_of(mean_of([summarize_category(one) for one in scored])), "weights": "none"}
 
 
@@ -285,7 +291,7 @@ def size_of(method):
 
 
 def operations_of(method):
-    """Operations for one picture, as ``COUNTED`` says; on a copy whose backbone is ordinary convolutions.
+    """Operations for one image, as ``COUNTED`` says; without oneDNN's fused convolutions, which torch does not count.
 
     The method is asked as an exporter asks it (Pictures), so what is counted is what scoring computes.
     """
@@ -297,7 +303,7 @@ def operations_of(method):
     size = method.config.image_size
     twin, picture = exportable(method), torch.zeros(1, size, size, 3, dtype=torch.uint8)
     counter = FlopCounterMode(display=False, custom_mapping=own_operators())
-    with torch.no_grad(), counter:
+    with torch.no_grad(), torch.backends.mkldnn.flags(enabled=False), counter:
         twin(picture)
     return counter.get_total_flops()
 
@@ -341,20 +347,10 @@ def speed_of(cell, settings, folder, options):
     test = open_dataset(one.data, one.category, need_train=False, need_test=True).test
     paths = [str(sample.path) for sample in test][: options.images]
     with tempfile.TemporaryDirectory() as folder:
-        predict(detector, paths[:8], Path(folder) / "warm", overlays=False)
+        predict(detector, paths[:8], Path(folder) / "warm", overlays=False, quiet=True)
         began = time.perf_counter()
-        predict(detector, paths, Path(folder) / "out", overlays=False)
+        predict(detector, paths, Path(folder) / "out", overlays=False, quiet=True)
         return {"images_per_second": round(len(paths) / (time.perf_counter() - began), 2)}
-
-
-def weights_of(detector):
-    """What training started from; the checkpoints of vitlite 0.1 do not hold it."""
-    config = detector.settings.config
-    if hasattr(detector.method, "backbone"):
-        return f"{config.backbone} ({detector.weights_source or config.weights})"
-    if getattr(config, "pretrained", False):
-        return detector.weights_source or config.weights
-    return "none (from scratch)"
 
 
 def surroundings(options):

@@ -65,10 +65,11 @@ def network(preset):
     """A preset's transformer, for the feature channels of its backbone, with random weights."""
     import torch
 
+    from vitlite import backbones
     from vitlite.methods import sivt
 
     config = sivt.SIVT.presets[preset]
-    channels = sum(sivt.make_backbone(config, "none").channels)
+    channels = sum(backbones.create(config.backbone, weights="none", strides=config.strides or None).channels)
     torch.manual_seed(0)
     return config, sivt.SelfInduction(config, channels * config.patch**2)
 
@@ -163,14 +164,14 @@ def report_scoring(options):
         root = synthesize(Path(folder) / "data", seed=0)
         config = replace(sivt.SIVT.presets[options.preset], weights="none", steps=1)
         settings = RunSettings("sivt", str(root), "all", options.preset, 0, config)
-        train(settings, Path(folder) / "run", device="cpu")
+        train(settings, Path(folder) / "run", device="cpu", quiet=True)
         detector = Detector(Path(folder) / "run", "cpu")
         paths = [str(p) for p in list_images([str(root)]) if "_mask" not in p.name][: options.images]
-        predict(detector, paths[:8], Path(folder) / "warm")
+        predict(detector, paths[:8], Path(folder) / "warm", quiet=True)
         rates = {}
         for overlays in (False, True):
             began = time.perf_counter()
-            predict(detector, paths, Path(folder) / f"out{overlays}", overlays=overlays)
+            predict(detector, paths, Path(folder) / f"out{overlays}", overlays=overlays, quiet=True)
             rates[overlays] = len(paths) / (time.perf_counter() - began)
     print(f"\nscoring {len(paths)} files of 256x256 on {torch.get_num_threads()} CPU threads, images/s:")
     print(f"predict, CSV alone           {rates[False]:8.1f}")

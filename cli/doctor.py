@@ -51,11 +51,10 @@ def report_kernels():
 def report_weights():
     from vitlite import backbones
     from vitlite.backbones import transformer_weights
-    from vitlite.backbones.weights import whereabouts
 
     click.echo("backbone weights, with --weights auto:")
     for name in backbones.available():
-        click.echo(f"  {name}: {whereabouts(name)}")
+        click.echo(f"  {name}: {backbones.whereabouts(name)}")
     click.echo("transformer weights, of methods that start from them:")
     for name in transformer_weights.PUBLISHED:
         click.echo(f"  {name}: {transformer_weights.whereabouts(name)}")

@@ -4,8 +4,6 @@ from pathlib import Path
 
 import click
 
-from vitlite.cli._messages import note, verbosity
-
 
 @click.command(name="eval", epilog="Example: vitlite eval runs/bottle --data mvtec --category bottle")
 @click.argument("run", metavar="RUN")
@@ -14,8 +12,8 @@ from vitlite.cli._messages import note, verbosity
 @click.option("--maps", is_flag=True, help="Write the anomaly maps into RUN/maps, for `vitlite eval-maps` and others.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--deterministic", is_flag=True, help="Refuse operators whose results vary from run to run.")
-@verbosity
-def command(run, data, category, maps, device, deterministic):
+@click.option("--quiet", is_flag=True, help="Print the table alone.")
+def command(run, data, category, maps, device, deterministic, quiet):
     """Score a trained detector on labelled test images.
 
     Prints image and pixel AUROC, average precision and best F1, and AUPRO to 0.3 and 0.05, at the original
@@ -28,16 +26,18 @@ def command(run, data, category, maps, device, deterministic):
     from vitlite.engine.results import MAPS_FOLDER
     from vitlite.files import require_writable, write_json, write_text
 
+    say = (lambda line: None) if quiet else (lambda line: click.echo(line, err=True))
     folder = Path(run) / MAPS_FOLDER if maps else None
     with only_deterministic(deterministic):
         detector = Detector(run, device)
         require_writable(run)
-        results = evaluate(detector, data=data, category=category, maps=folder)
+        results = evaluate(detector, data=data, category=category, maps=folder, quiet=quiet, say=say)
     write_json(Path(run) / "results.json", results)
     write_text(Path(run) / "results.csv", results_csv(results))
     click.echo(table(results))
-    written = [Path(run) / "results.json", Path(run) / "results.csv", *([folder] if maps else [])]
-    note(f"written: {', '.join(map(str, written))}")
+    if not quiet:
+        written = [Path(run) / "results.json", Path(run) / "results.csv", *([folder] if maps else [])]
+        click.echo(f"written: {', '.join(map(str, written))}")
 
 
 def table(results):

@@ -4,8 +4,6 @@ from pathlib import Path
 
 import click
 
-from vitlite.cli._messages import note, verbosity
-
 
 @click.command(name="report", epilog="Example: vitlite report runs/bottle --data mvtec --category bottle")
 @click.argument("run", metavar="RUN")
@@ -13,8 +11,8 @@ from vitlite.cli._messages import note, verbosity
 @click.option("--category", metavar="NAME|all", help="Category, a comma list of them, or all.")
 @click.option("--out", metavar="FILE", help="The page to write.  [default: RUN/report.html]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@verbosity
-def command(run, data, category, out, device):
+@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+def command(run, data, category, out, device, quiet):
     """Write a page with scores, curves and pictures of labelled test images.
 
     One HTML file that opens in any browser, from disk, without a network: metrics, score histograms, curves, and the
@@ -31,8 +29,10 @@ def command(run, data, category, out, device):
         raise UserError(f"--out {path}: is a folder; name the file, as in {path / 'report.html'}")
     if not path.parent.is_dir() and out:
         raise UserError(f"--out {path}: there is no folder {path.parent}; make it first")
+    say = (lambda line: None) if quiet else (lambda line: click.echo(line, err=True))
     detector = Detector(run, device)
     require_writable(path.parent)
-    page = render(build_report(detector, data=data, category=category))
+    page = render(build_report(detector, data=data, category=category, quiet=quiet, say=say))
     write_text(path, page)
-    note(f"written: {path} ({len(page.encode()) / 1e6:.1f} MB)")
+    if not quiet:
+        click.echo(f"written: {path} ({len(page.encode()) / 1e6:.1f} MB)")

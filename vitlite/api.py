@@ -1,6 +1,7 @@
 """The library in three functions: train, evaluate, load. ``import vitlite`` has them and stays cheap."""
 
 import os
+import sys
 from pathlib import Path
 
 from vitlite.errors import UserError
@@ -15,7 +16,7 @@ def train(data, out, *, method="sivt", category=None, preset="quick", seed=0, de
         data: a data set in a layout of docs/data.md, or a plain folder of good images; None: a synthetic set.
         out: folder for the run; must not hold one yet. ``vitlite train --resume --out OUT`` finishes one
             that was interrupted.
-        method: ``"sivt"``, ``"anovit"``, ``"l2cae"``, ``"memca"``, ``"vtadl"`` or ``"isstad"``.
+        method: its name, a key of ``vitlite.methods.REGISTRY``.
         category: a name, or several as a list or with commas between, or ``"all"``, in one model.
         preset: ``"quick"``, for two CPU cores, or ``"paper"``.
         seed: of everything random, 0 to 2^63 - 1.
@@ -29,9 +30,10 @@ def train(data, out, *, method="sivt", category=None, preset="quick", seed=0, de
         UserError: one line that says what is wrong with the data, a setting, the folder or the type of an argument.
     """
     from vitlite.engine.detector import Detector
-    from vitlite.engine.settings import SYNTHETIC, RunSettings, apply_overrides, preset_config
+    from vitlite.engine.settings import SYNTHETIC, RunSettings, preset_config
     from vitlite.engine.train import train as train_run
     from vitlite.errors import UserError
+    from vitlite.methods.config import change
 
     if data is not None:
         _check("data", data, _PATH, "the folder of a data set, or None for a synthetic one")
@@ -40,12 +42,12 @@ def train(data, out, *, method="sivt", category=None, preset="quick", seed=0, de
     _check("preset", preset, str, "the name of a preset")
     if not isinstance(seed, int) or not 0 <= seed < 2**63:
         raise UserError(f"seed={seed!r}: must be a whole number from 0 to 2^63 - 1")
-    config = apply_overrides(preset_config(method, preset), [f"{key}={_plain(v)}" for key, v in settings.items()])
+    config = change(preset_config(method, preset), settings)
     source = SYNTHETIC if data is None else os.path.realpath(data)
     if category is None:
         category = "all" if data is None else ""
     chosen = RunSettings(method, source, _plain(category), preset, seed, config)
-    train_run(chosen, out, device=device)
+    train_run(chosen, out, device=device, say=lambda line: print(line, file=sys.stderr))
     return Detector(out, device)
 
 
@@ -76,7 +78,7 @@ def evaluate(run, data=None, category=None):
     if not hasattr(detector, "settings"):
         raise UserError(f"{detector.path}: an exported file knows no data set; give the run that it was exported from")
     category = None if category is None else _plain(category)
-    return evaluate_run(detector, data=data, category=category)
+    return evaluate_run(detector, data=data, category=category, say=lambda line: print(line, file=sys.stderr))
 
 
 def load(path, device="auto"):

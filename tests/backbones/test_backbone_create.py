@@ -39,7 +39,7 @@ def test_the_list_of_names_needs_no_torch():
 
 
 def test_every_name_is_in_the_table():
-    assert sorted(backbones.available()) == sorted(CHANNELS)
+    assert sorted(backbones.available()) == sorted([*CHANNELS, "image"])
 
 
 @pytest.mark.parametrize("name", CHANNELS)
@@ -98,12 +98,12 @@ def test_blocks_beyond_the_last_stride_are_not_built():
 
 @pytest.mark.parametrize("strides", [(), (3,), (2, 64), (4, 2), (2, 2)])
 def test_strides_that_do_not_exist_are_named(strides):
-    with pytest.raises(UserError, match=r"strides .* efficientnet_lite0: give some of 2, 4, 8, 16, 32, ascending"):
+    with pytest.raises(UserError, match=r"strides=.*: efficientnet_lite0 has 2, 4, 8, 16, 32; give some, ascending"):
         backbones.create("efficientnet_lite0", weights="none", strides=strides)
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(UserError, match=r"unknown backbone 'resnet19'; choose one of .*resnet18.*vgg19"):
+    with pytest.raises(UserError, match=r"backbone=resnet19: unknown; choose one of .*resnet18.*vgg19"):
         backbones.create("resnet19")
 
 

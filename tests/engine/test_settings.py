@@ -77,7 +77,7 @@ def test_config_file_repeats_the_settings(tmp_path):
         ("[run]\n", "cannot be read"),
         ('[run]\nmethod = "sivt"\n[config]\n', "incomplete"),
         ('[run]\nmethod = "sivt"\n[config]\nfuture = 1\n', "newer vitlite"),
-        ('[run]\nmethod = "other"\n[config]\n', "--method other"),
+        ('[run]\nmethod = "other"\n[config]\n', "method=other"),
     ],
 )
 def test_damaged_config_files(tmp_path, text, says):

@@ -8,6 +8,7 @@ import torch
 from method_checks import assert_trains_and_scores
 from scipy.ndimage import gaussian_filter
 
+from vitlite.errors import UserError
 from vitlite.methods import anovit
 from vitlite.methods.anovit import PAPER, QUICK, AnoViT
 
@@ -150,10 +151,10 @@ def test_ablations_train_and_score(changes):
     ],
 )
 def test_impossible_settings_are_named(changes, key):
-    with pytest.raises(ValueError, match=key):
-        AnoViT(replace(TINY, **changes))
+    with pytest.raises(UserError, match=key):
+        replace(TINY, **changes)
 
 
 def test_pretrained_without_weights_is_refused():
-    with pytest.raises(ValueError, match="weights=none"):
-        AnoViT(replace(PAPER, weights="none"))
+    with pytest.raises(UserError, match="weights=none"):
+        replace(PAPER, weights="none")

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from vitlite.methods.base import Method, TrainingConfig
+from vitlite.methods.base import Method
+from vitlite.methods.config import TrainingConfig
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import torch
 from method_checks import assert_trains_and_scores
 from scipy.ndimage import gaussian_filter
 
+from vitlite.errors import UserError
 from vitlite.kernels.memory.reference import memory_read_numpy
 from vitlite.kernels.ssim.reference import ssim_numpy
 from vitlite.methods.memca import PAPER, QUICK, MemCA
@@ -133,5 +134,5 @@ def test_ablations_train_and_score(changes):
     ],
 )
 def test_impossible_settings_are_named(changes, key):
-    with pytest.raises(ValueError, match=key):
-        MemCA(replace(TINY, **changes))
+    with pytest.raises(UserError, match=key):
+        replace(TINY, **changes)

@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from vitlite.bench.sivt import plain_forward
+from vitlite.errors import UserError
 from vitlite.methods.sivt import PAPER, QUICK, SIVT, SelfInduction, residuals
 
 TINY = replace(
@@ -180,5 +181,5 @@ def test_ablations_train_and_score(changes):
     ],
 )
 def test_impossible_settings_are_named(changes, key):
-    with pytest.raises(ValueError, match=key):
-        SIVT(replace(TINY, **changes))
+    with pytest.raises(UserError, match=key):
+        replace(TINY, **changes)

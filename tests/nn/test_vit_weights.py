@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from vitlite.backbones import checkpoint, download, transformer_weights
+from vitlite.backbones import checkpoint, published, transformer_weights
 from vitlite.backbones.transformer_weights import NORMALIZATION, PUBLISHED, load_mae, load_vit, resize_positions
 from vitlite.errors import UserError
 from vitlite.nn.mae import MaskedAutoencoder
@@ -251,7 +251,7 @@ def test_another_width_and_a_half_decoder(tmp_path):
 
 def test_where_weights_come_from(tmp_path, monkeypatch):
     monkeypatch.setenv("VITLITE_CACHE", str(tmp_path))
-    monkeypatch.setattr(download, "TIMEOUT", 0.001)
+    monkeypatch.setattr(published, "TIMEOUT", 0.001)
     ours = vit()
     load_vit(ours, VIT, "none")
     assert ours.weights_source == "random"
@@ -263,7 +263,7 @@ def test_where_weights_come_from(tmp_path, monkeypatch):
         load_vit(ours, VIT, "")
     assert "not here" in transformer_weights.whereabouts(VIT)
 
-    cached = tmp_path / PUBLISHED[MAE].file
+    cached = PUBLISHED[MAE].published.cached
     save({"model": mae_tensors()}, cached)
     autoencoder = mae()
     load_mae(autoencoder, MAE, "auto")
@@ -281,10 +281,10 @@ def test_auto_downloads_into_a_folder_of_its_own(tmp_path, monkeypatch):
         asked.append(address)
         return save(vit_tensors(), folder / "w.pth")
 
-    monkeypatch.setattr(download, "fetch", fetch)
+    monkeypatch.setattr(published, "fetch", fetch)
     ours = vit()
     load_vit(ours, VIT, "auto")
-    assert asked == [PUBLISHED[VIT].address]
+    assert asked == [PUBLISHED[VIT].published.address]
     assert ours.weights_source == f"download {asked[0]}"
     assert (tmp_path / "vit_base_patch16_384.augreg_in21k_ft_in1k" / "w.pth").is_file()
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from vitlite.backbones.published import Published
+
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 # EfficientNet-Lite was trained on (pixel - 127) / 128, pixel in 0..255.
 LITE = ((127 / 255,) * 3, (128 / 255,) * 3)
@@ -14,7 +16,7 @@ SYMMETRIC = ((0.5,) * 3, (0.5,) * 3)
 
 @dataclass(frozen=True)
 class Convention:
-    """What a checkpoint takes for granted and does not store.
+    """What a checkpoint assumes and does not store.
 
     same: TensorFlow's SAME padding, which depends on the input size, instead of kernel // 2 on every side.
     eps: of batch norm. mean, std: input normalisation, per channel of an image in [0, 1].
@@ -64,10 +66,12 @@ class Stage:
 
 @dataclass(frozen=True)
 class Architecture:
-    """A backbone before anything is built.
+    """A convolutional backbone before anything is built.
 
+    strides: of the maps that it returns by default.
     convention(owner, path): the convention of a checkpoint with that naming at that path; with owner None, that of
     random weights.
+    published: where "auto" takes weights from.
     """
 
     name: str
@@ -75,3 +79,4 @@ class Architecture:
     strides: tuple[int, ...]
     namings: tuple[Naming, ...]
     convention: Callable[[str | None, str], Convention]
+    published: Published

@@ -1,15 +1,15 @@
-"""Reading a checkpoint file and translating its key names into ours."""
+"""Reading a checkpoint file, and matching its tensors with those of a module."""
 
 import json
 import os
 import pickle
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from vitlite.backbones.architecture import Architecture, Naming
 from vitlite.errors import UserError
 
 # Where training scripts put the weights inside a checkpoint.
@@ -36,7 +36,7 @@ def read(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _read_torch(path: Path) -> dict:
+def _read_torch(path: Path) -> dict[str, Any]:
     content = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(content, dict):
         raise ValueError(f"it holds a {type(content).__name__}, not a dictionary")
@@ -67,29 +67,25 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def detect(architecture: Architecture, tensors: dict[str, Tensor], path: os.PathLike | str) -> Naming:
-    """The naming whose telling key is there. Raises UserError if none is."""
-    for naming in architecture.namings:
-        if naming.probe in tensors:
-            return naming
-    known = "; ".join(f"{naming.owner}: {naming.probe}" for naming in architecture.namings)
-    raise UserError(
-        f"weights {path} do not fit {architecture.name}: the keys ({', '.join(list(tensors)[:3])}, ...) "
-        f"are none of those it knows ({known})"
-    )
-
-
-def translate(
-    architecture: Architecture, naming: Naming, tensors: dict[str, Tensor], wanted: dict[str, Tensor], path
+def match(
+    what: str,
+    path: os.PathLike | str,
+    names: dict[str, str],
+    wanted: dict[str, Tensor],
+    tensors: dict[str, Tensor],
+    ignored: tuple[str, ...],
 ) -> dict[str, Tensor]:
-    """The tensors that `wanted` (our state dict) asks for, under our keys.
+    """The tensors of a file that a module asks for, under the module's own keys.
 
-    Every key of the file must be known, also those of stages that were not built: a deeper network of the same
-    family would otherwise pass unnoticed. Raises UserError that lists what does not fit.
+    what, path: the network and the file, for messages.
+    names: the module's keys -> the file's, also of parts that were not built: a deeper network of the same family would
+        otherwise pass unnoticed, because every key of the file must be known.
+    wanted: the module's state dict.
+    ignored: beginnings of keys that the module does not need.
+    Raises UserError, which lists what is missing, of another shape or unknown.
     """
-    keys = naming.keys()
     found, missing, misshapen = {}, [], []
-    for ours, theirs in keys.items():
+    for ours, theirs in names.items():
         if ours not in wanted:
             continue
         if theirs not in tensors:
@@ -98,17 +94,14 @@ def translate(
             misshapen.append(f"{theirs} {tuple(tensors[theirs].shape)} instead of {tuple(wanted[ours].shape)}")
         else:
             found[ours] = tensors[theirs]
-    known = set(keys.values())
-    unknown = [
-        key
-        for key in tensors
-        if key not in known and not key.startswith(naming.ignored) and not key.endswith("num_batches_tracked")
-    ]
+    known = set(names.values())
+    others = (key for key in tensors if key not in known and not key.startswith(ignored))
+    unknown = [key for key in others if not key.endswith("num_batches_tracked")]
     faults = [
-        f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-        for what, names in (("missing", missing), ("of another shape", misshapen), ("unknown", unknown))
-        if names
+        f"{len(keys)} {kind} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
+        for kind, keys in (("missing", missing), ("of another shape", misshapen), ("unknown", unknown))
+        if keys
     ]
     if faults:
-        raise UserError(f"weights {path} do not fit {architecture.name}: {'; '.join(faults)}")
+        raise UserError(f"weights {path} do not fit {what}: {'; '.join(faults)}")
     return found

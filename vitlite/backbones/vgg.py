@@ -5,7 +5,9 @@ from functools import partial
 from torch import nn
 
 from vitlite.backbones.architecture import Architecture, Convention, Naming, Stage
+from vitlite.backbones.extractor import family
 from vitlite.backbones.layers import ConvUnit
+from vitlite.backbones.published import TORCHVISION, Published
 
 # channels and number of 3x3 convolutions between two poolings
 _GROUPS = [(64, 2), (128, 2), (256, 4), (512, 4), (512, 4)]
@@ -23,11 +25,15 @@ def architecture(name: str) -> Architecture:
         strides=(2, 4, 8, 16),
         namings=(_naming(),),
         convention=lambda owner, path: Convention(),
+        published=Published(TORCHVISION + "vgg19-dcbb9e9d.pth"),
     )
 
 
-def _group(inputs, channels, count, pooled) -> nn.Sequential:
-    modules = [nn.MaxPool2d(2)] if pooled else []
+create, whereabouts = family(architecture)
+
+
+def _group(inputs: int, channels: int, count: int, pooled: bool) -> nn.Sequential:
+    modules: list[nn.Module] = [nn.MaxPool2d(2)] if pooled else []
     for index in range(count):
         modules.append(ConvUnit(inputs if index == 0 else channels, channels, 3, activation="relu", norm=False))
     return nn.Sequential(*modules)
@@ -35,7 +41,8 @@ def _group(inputs, channels, count, pooled) -> nn.Sequential:
 
 def _naming() -> Naming:
     """timm and torchvision agree on features.N, where N counts convolutions, ReLUs and poolings."""
-    units, theirs = {}, 0
+    units: dict[str, tuple[str, str | None]] = {}
+    theirs = 0
     for group, (_, count) in enumerate(_GROUPS):
         for index in range(count):
             units[f"stages.{group}.{index + (group > 0)}"] = (f"features.{theirs}", None)

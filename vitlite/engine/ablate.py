@@ -3,9 +3,7 @@
 import csv
 import hashlib
 import io
-import logging
 import re
-import sys
 import time
 import unicodedata
 from collections import Counter
@@ -20,9 +18,6 @@ from vitlite.engine.settings import CONFIG_FILE, SYNTHETIC, RunSettings, apply_o
 from vitlite.engine.train import train
 from vitlite.errors import UserError
 from vitlite.files import make_folder, write_json, write_text
-from vitlite.methods import method_class
-
-log = logging.getLogger(__name__)
 
 RESULTS = "results.json"
 SECONDS = "training_seconds"  # in results.json of a row that was trained without interruption
@@ -51,7 +46,7 @@ class Outcome:
     seconds: float | None
 
 
-def ablate(plan, table, out, *, name="ablation", rows=None, finished=None):
+def ablate(plan, table, out, *, name="ablation", rows=None, quiet=False, say=lambda line: None, finished=None):
     """Train and evaluate the rows of a table below ``out``; returns a list of :class:`Outcome`.
 
     Every row has a run of its own, ``out/NAME/ROW`` (with ``separate`` one for each category below it). Rows that are
@@ -66,11 +61,12 @@ def ablate(plan, table, out, *, name="ablation", rows=None, finished=None):
     folders = slugs(row.label for row in table.rows)
     done = []
     for place, (row, config) in enumerate(zip(chosen, configs), 1):
-        changes = " ".join(row.overrides) or "as it is"
-        log.info("%s, row %d of %d: %s (%s)", name, place, len(chosen), row.label, changes)
+        say(f"{name}, row {place} of {len(chosen)}: {row.label} ({' '.join(row.overrides) or 'as it is'})")
         folder = out / name / folders[row.label]
         parts = [
-            run_part(RunSettings(plan.method, root, part, plan.preset, plan.seed, config), where, plan.device)
+            run_part(
+                RunSettings(plan.method, root, part, plan.preset, plan.seed, config), where, plan.device, quiet, say
+            )
             for part, where in _parts(plan, categories, folder)
         ]
         times = [part.get(SECONDS) for part in parts]
@@ -117,17 +113,13 @@ def select_rows(table, wanted):
 
 def row_config(plan, row):
     """The preset with the caller's settings and then the row's; UserError if the method refuses them."""
-    config = apply_overrides(preset_config(plan.method, plan.preset), (*plan.overrides, *row.overrides))
-    check = getattr(sys.modules[method_class(plan.method).__module__], "check", None)
-    if check is not None:
-        try:
-            check(config)
-        except ValueError as error:
-            raise UserError(f"row {row.label!r}: --set {error}") from error
-    return config
+    try:
+        return apply_overrides(preset_config(plan.method, plan.preset), (*plan.overrides, *row.overrides))
+    except UserError as error:
+        raise UserError(f"row {row.label!r}: {error.marked}") from error
 
 
-def run_part(settings, folder, device):
+def run_part(settings, folder, device, quiet, say):
     """Train (or go on, or find done) one run and return its results.json."""
     if (folder / CONFIG_FILE).exists():
         held = load_settings(folder)
@@ -135,12 +127,12 @@ def run_part(settings, folder, device):
             changed = differences(held, settings)
             raise UserError(f"{folder}: holds this row with another {', '.join(changed)}; choose another --out")
         if (folder / RESULTS).exists():
-            log.info("already done: %s", folder)
+            say(f"  already done: {folder}")
             return read_results(folder)
     fresh, began = not (folder / CONFIG_FILE).exists(), time.monotonic()
-    train(settings, folder, device=device, resume=not fresh)
+    train(settings, folder, device=device, resume=not fresh, quiet=quiet, say=lambda line: say(f"  {line}"))
     seconds = time.monotonic() - began
-    results = evaluate(Detector(folder, device))
+    results = evaluate(Detector(folder, device), quiet=quiet, say=lambda line: say(f"  {line}"))
     results[SECONDS] = round(seconds, 3) if fresh else None
     write_text(folder / "results.csv", results_csv(results))
     write_json(folder / RESULTS, results)  # last: it says that the row is done

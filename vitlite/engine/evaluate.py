@@ -1,6 +1,5 @@
 """Scoring a trained detector on labelled test images, at their original resolution."""
 
-import logging
 import platform
 import warnings
 from dataclasses import dataclass
@@ -20,8 +19,6 @@ from vitlite.images.loading import Unread
 from vitlite.images.maps import MapError, read_map
 from vitlite.images.resize import map_at
 from vitlite.metrics import auroc, average_precision, evaluate_maps, f1_max
-
-log = logging.getLogger(__name__)
 
 # For data sets with Dataset.kinds_of_mean: the mean of the image AUROCs over the good images and one of these kinds.
 MEAN_OF_KINDS = "image_auroc_mean_of_kinds"
@@ -44,7 +41,7 @@ class Scored:
     kinds_of_mean: tuple[str, ...] = ()  # as in Dataset
 
 
-def evaluate(detector, *, data=None, category=None, maps=None):
+def evaluate(detector, *, data=None, category=None, maps=None, quiet=False, say=lambda line: None):
     """Score the test split of ``data`` (default: the data of training); returns the contents of results.json.
 
     ``maps`` is a folder for the anomaly maps at original size, in the layout that ``vitlite eval-maps`` reads.
@@ -53,7 +50,9 @@ def evaluate(detector, *, data=None, category=None, maps=None):
     if maps is not None:
         earlier_maps(maps, dataset.test)  # refuses those that are not ours before the work begins
     # The maps of a category are gone before those of the next are made.
-    categories = {name: evaluate_category(detector, dataset, name, maps=maps) for name in dataset.categories}
+    categories = {
+        name: evaluate_category(detector, dataset, name, maps=maps, quiet=quiet, say=say) for name in dataset.categories
+    }
     return {
         "mean": mean_of(categories.values()) | mean_of_kinds(categories.values()),
         "categories": categories,
@@ -61,9 +60,9 @@ def evaluate(detector, *, data=None, category=None, maps=None):
     }
 
 
-def evaluate_category(detector, dataset, name, *, maps=None):
+def evaluate_category(detector, dataset, name, *, maps=None, quiet=False, say=lambda line: None):
     """Score, measure and (``maps``) write one category; its entry in results.json."""
-    scored = score_category(detector, dataset, name, full_maps=maps is not None)
+    scored = score_category(detector, dataset, name, full_maps=maps is not None, quiet=quiet, say=say)
     result = summarize_category(scored)
     if maps is not None:  # after what may refuse: a failed evaluation leaves earlier maps alone
         save_maps(scored, maps, [s for s in dataset.test if s.category == name])
@@ -99,7 +98,7 @@ def about(detector, dataset):
         "precision": "float32",  # of scoring, whatever the training's
         "training_precision": settings.config.precision,
         "deterministic": torch.are_deterministic_algorithms_enabled(),
-        "backbone": getattr(settings.config, "backbone", None),
+        "backbone": detector.method.backbone_name,
         "versions": {
             "vitlite": vitlite.__version__,
             "torch": torch.__version__,
@@ -109,7 +108,7 @@ def about(detector, dataset):
     }
 
 
-def score_category(detector, dataset, name, *, full_maps=False):
+def score_category(detector, dataset, name, *, full_maps=False, quiet=False, say=lambda line: None):
     """Scores, maps and masks of a category's test images; what cannot be read is said and kept in ``unread``.
 
     ``full_maps`` has every map at original size, also those that no mask is compared with.
@@ -120,7 +119,7 @@ def score_category(detector, dataset, name, *, full_maps=False):
         raise UserError(f"{name}: no {missing} test images; ranking metrics need both kinds")
     scored = Scored(name, [], [], [], [], [], dataset.kinds_of_mean)
     has_masks = any(s.mask is not None for s in samples)
-    with Progress(f"scoring {name}", len(samples)) as progress:
+    with Progress(f"scoring {name}", len(samples), quiet=quiet) as progress:
         paths = [s.path for s in samples]
         for found in detector.score_files(paths, keep_original=False):
             if isinstance(found, Unread):
@@ -141,7 +140,7 @@ def score_category(detector, dataset, name, *, full_maps=False):
             scored.masks.append(mask)
             progress.step()
     for file in scored.unread:
-        log.warning("skipped %s", file.reason)
+        say(f"skipped {file.reason}")
     if not np.isfinite(scored.scores).all():
         raise UserError(f"{detector.run}: gives scores that are not finite; train it again with a smaller --set lr")
     return scored

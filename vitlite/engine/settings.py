@@ -1,8 +1,7 @@
 """What a run is made of: method, data, seed and config, from presets and ``--set``, to config.toml and back."""
 
 import json
-import math
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import vitlite
@@ -10,6 +9,7 @@ from vitlite.data import synthesize
 from vitlite.errors import UserError
 from vitlite.files import make_folder, shown, write_text
 from vitlite.methods import method_class
+from vitlite.methods.config import NONE, change
 
 SYNTHETIC = "synthetic"  # the value of RunSettings.data, and the folder in the run, of the built-in data set
 CONFIG_FILE = "config.toml"
@@ -31,71 +31,24 @@ def preset_config(method, preset):
     """The config of a method's preset. ``UserError`` names the presets there are."""
     presets = method_class(method).presets
     if preset not in presets:
-        raise UserError(f"--preset {preset}: {method} has {', '.join(presets)}")
+        raise UserError(f"`preset={preset}`: {method} has {', '.join(presets)}")
     return presets[preset]
 
 
 def apply_overrides(config, overrides):
-    """A config with ``KEY=VALUE`` strings applied; values take the type of the field's default."""
-    known = {f.name: getattr(config, f.name) for f in fields(config)}
+    """A config with ``KEY=VALUE`` strings applied. ``UserError`` names a setting that cannot be."""
     changes = {}
     for item in overrides:
         key, equals, text = item.partition("=")
-        key = key.strip()
-        if not equals or not key:
-            raise UserError(f"--set {item}: write it as KEY=VALUE")
-        if key not in known:
-            raise UserError(f"--set {key}: no such option; there are {', '.join(known)}")
-        changes[key] = _parse(key, text.strip(), known[key])
-    if any(key.endswith("epochs") and key != "warmup_epochs" for key in changes):
-        changes.setdefault("steps", 0)  # whoever says how many epochs means it
-    return _checked(replace(config, **changes))
-
-
-def _parse(key, text, default):
-    try:
-        if isinstance(default, bool):
-            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.lower()]
-        if isinstance(default, tuple):
-            return tuple(int(part) for part in text.replace(" ", "").split(",") if part)
-        return type(default)(text)
-    except (KeyError, ValueError):
-        kind = {bool: "true or false", int: "a whole number", float: "a number", tuple: "numbers with commas"}
-        raise UserError(f"--set {key}={text}: must be {kind[type(default)]}") from None
-
-
-def _checked(config):
-    """Refuses numbers that no training can run with; a method's own check comes when it is built."""
-    least_values = {"epochs": 1, "steps": 0, "batch_size": 1, "accumulate": 1, "image_size": 8, "weight_decay": 0}
-    least_values |= {"warmup_epochs": 0, "clip_norm": 0, "train_images": 0}
-    for key, least in least_values.items():
-        if not getattr(config, key) >= least:
-            raise UserError(f"--set {key}={getattr(config, key)}: must be at least {least}")
-    if not 0 < config.lr < float("inf"):
-        raise UserError(f"--set lr={config.lr}: must be above 0 and finite")
-    for key, value in asdict(config).items():
-        if isinstance(value, float) and not math.isfinite(value) and key != "clip_norm":  # inf: gradients as they are
-            raise UserError(f"--set {key}={value}: must be finite")
-    for key in ("holdout", "beta1", "beta2"):
-        if not 0 <= getattr(config, key) < 1:
-            raise UserError(f"--set {key}={getattr(config, key)}: must be at least 0 and below 1")
-    choices = {
-        "schedule": ("constant", "cosine"),
-        "precision": ("float32", "bfloat16", "auto"),
-        "optimizer": ("adamw", "adam"),
-    }
-    for key, allowed in choices.items():
-        if getattr(config, key) not in allowed:
-            raise UserError(f"--set {key}={getattr(config, key)}: not one of {', '.join(allowed)}")
-    return config
+        if not equals or not key.strip():
+            raise UserError(f"`overrides={item}`: write it as KEY=VALUE")
+        changes[key.strip()] = text
+    return change(config, changes)
 
 
 def build_method(settings, weights=None):
-    """The method's module for these settings; a config value that it refuses is a ``UserError``."""
-    try:
-        return method_class(settings.method)(settings.config, weights=weights)
-    except ValueError as error:
-        raise UserError(f"--set {error}") from error
+    """The method's module for these settings."""
+    return method_class(settings.method)(settings.config, weights=weights)
 
 
 def refuse_invalid_names(settings):
@@ -109,7 +62,8 @@ def refuse_invalid_names(settings):
 def save_settings(run, settings):
     """Write config.toml."""
     head = {k: v for k, v in asdict(settings).items() if k != "config"}
-    tables = {"run": {"vitlite": vitlite.__version__, **head}, "config": asdict(settings.config)}
+    values = {key: NONE if value is None else value for key, value in asdict(settings.config).items()}
+    tables = {"run": {"vitlite": vitlite.__version__, **head}, "config": values}
     write_text(Path(run) / CONFIG_FILE, dumps(tables))
 
 
@@ -139,9 +93,9 @@ def load_settings(run):
 def _from_tables(head, values):
     """RunSettings from the two tables of config.toml; whatever is missing, unknown or of another type is refused."""
     kinds = {f.name: f.type for f in fields(RunSettings) if f.name != "config"}
-    defaults = method_class(head["method"]).Config() if isinstance(head.get("method"), str) else None
-    known = {f.name: getattr(defaults, f.name) for f in fields(defaults)} if defaults else values
-    unknown = sorted(values.keys() - known.keys())
+    config = method_class(head["method"]).Config if isinstance(head.get("method"), str) else None
+    known = {f.name for f in fields(config)} if config else values.keys()
+    unknown = sorted(values.keys() - known)
     if unknown:
         raise UserError(f"unknown option {', '.join(unknown)}; was it written by a newer vitlite?")
     missing, extra = sorted(kinds.keys() - head.keys()), sorted(head.keys() - kinds.keys())
@@ -152,19 +106,7 @@ def _from_tables(head, values):
             raise UserError(f"{key} = {head[key]!r}: must be a {'whole number' if kind is int else 'string'}")
     if not 0 <= head["seed"] < 2**63:
         raise UserError(f"seed = {head['seed']}: must be from 0 to 2^63 - 1")
-    values = {key: _typed(key, value, known[key]) for key, value in values.items()}
-    return RunSettings(config=_checked(replace(defaults, **values)), **head)
-
-
-def _typed(key, value, default):
-    """A value as read from TOML in the type of its default."""
-    if isinstance(default, float) and type(value) is int:
-        value = float(value)
-    if isinstance(default, tuple) and isinstance(value, list) and not any(isinstance(v, (list, dict)) for v in value):
-        value = tuple(value)
-    if type(value) is not type(default):
-        raise UserError(f"{key} = {value!r}: must be like {default!r}")
-    return value
+    return RunSettings(config=config(**values), **head)
 
 
 try:

@@ -9,10 +9,8 @@ import warnings
 
 import torch
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from vitlite.backbones.extractor import FeatureExtractor
-from vitlite.backbones.layers import ConvUnit
+from vitlite.backbones import Backbone
 from vitlite.errors import UserError
 from vitlite.export.metadata import INPUT, KEY, MAPS, PT2_FILE, SCORES, dumps
 
@@ -32,37 +30,14 @@ class Pictures(nn.Module):
 
 
 def exportable(method):
-    """A copy of a method, in float32 on the CPU, that computes the same with operators every runtime has.
-
-    The fused backbone calls oneDNN and cuts batches by the number of threads; here it is ordinary convolutions with
-    the batch norms folded in.
-    """
+    """A copy of a method, in float32 on the CPU, whose backbones are fused: see `Backbone.fused`."""
     twin = copy.deepcopy(method)
     twin.load_state_dict(method.state_dict())  # drops whatever the method has derived from its weights
-    for module in list(twin.modules()):
-        if isinstance(module, ConvUnit):
-            fold(module)
-        elif isinstance(module, FeatureExtractor):
-            keep_plain(module)
+    for parent in list(twin.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, Backbone):
+                setattr(parent, name, child.float().cpu().fused())
     return Pictures(twin.float().cpu()).eval().requires_grad_(False)
-
-
-def fold(unit):
-    """Batch norm into the convolution before it, in float64."""
-    norm, conv = unit.norm, unit.conv
-    if norm is None:
-        return
-    statistics = (t.double() for t in (norm.running_mean, norm.running_var))
-    scale = (t.double() for t in (norm.weight, norm.bias))
-    bias = None if conv.bias is None else conv.bias.double()
-    weight, bias = fuse_conv_bn_weights(conv.weight.double(), bias, *statistics, norm.eps, *scale)
-    conv.weight, conv.bias = (nn.Parameter(t.detach().float(), requires_grad=False) for t in (weight, bias))
-    unit.norm = None
-
-
-def keep_plain(extractor):
-    """``extractor.fused()`` returns the extractor itself from now on."""
-    extractor.fused = lambda: extractor
 
 
 def trace(method, size):

@@ -1,6 +1,12 @@
-"""The published methods by name: ``create("sivt", config)``. A new method is one file and one line here."""
+"""The published methods by name. A new method is one file, and one line here."""
 
 import importlib
+from typing import TYPE_CHECKING
+
+from vitlite.errors import UserError
+
+if TYPE_CHECKING:
+    from vitlite.methods.base import Method
 
 # name: (module, class)
 REGISTRY = {
@@ -13,11 +19,9 @@ REGISTRY = {
 }
 
 
-def method_class(name):
-    """The class of a method. Raises ``UserError`` naming the methods there are."""
-    from vitlite.errors import UserError
-
+def method_class(name: str) -> "type[Method]":
+    """The class of a method, a :class:`~vitlite.methods.base.Method`. Raises UserError for an unknown name."""
     if name not in REGISTRY:
-        raise UserError(f"--method {name}: not a method of this version; there are {', '.join(REGISTRY)}")
+        raise UserError(f"`method={name}`: not a method of this version; there are {', '.join(REGISTRY)}")
     module, attribute = REGISTRY[name]
     return getattr(importlib.import_module(module), attribute)

@@ -1,89 +1,62 @@
-"""The contract of a method: a frozen ``Config`` and a module that gives a loss and an anomaly map.
+"""The contract of a method: a frozen ``Config``, and a module that gives a loss and an anomaly map.
 
-The trainer knows nothing else about a method. It computes ``frozen(images)`` (once, and cached, while nothing
-random happens to the images), calls ``fit(...)`` with those features, minimises ``loss(features)["loss"]`` over
-the parameters of each training stage, and scores with ``anomaly(images)``.
+The trainer knows nothing else about a method. It computes ``frozen(images)`` of every training image once and keeps the
+result, calls ``fit(...)`` with these features, minimises ``loss(features)["loss"]`` over the parameters of each
+training stage, and scores with ``anomaly(images)``.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from vitlite.backbones import Backbone
+from vitlite.methods.ablations import Table
+from vitlite.methods.config import TrainingConfig
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stretch of training: its name, number of epochs, and which parameters it trains (all of them by default)."""
+    """One stretch of training: its name, its number of epochs, and which parameters it trains."""
 
     name: str
     epochs: int
-    trains: tuple = ("",)  # prefixes of parameter names
+    trains: tuple[str, ...] = ("",)  # prefixes of parameter names; by default all parameters
     lr: float = 0.0  # peak learning rate; 0: the config's
     batch_size: int = 0  # images per optimiser step; 0: the config's
     lr_option: str = "lr"  # the config's field that sets the rate
 
-    def steps_per_epoch(self, images, config):
-        """Optimiser steps of one pass over so many training images."""
+    def steps_per_epoch(self, images: int, config: TrainingConfig) -> int:
+        """Optimiser steps of one pass over this number of training images."""
         return -(-images // (self.batch_size or config.batch_size))
 
 
-@dataclass(frozen=True)
-class TrainingConfig:
-    """What every method's ``Config`` has: how images come in and how the optimiser runs."""
-
-    image_size: int = 256  # pixels, square
-    epochs: int = 100  # passes over the training images
-    steps: int = 0  # above 0: as many epochs as come nearest to this number of optimiser steps, whatever ``epochs``
-    batch_size: int = 8  # images per optimiser step
-    # Parts that a batch is computed in, one after the other: less memory, and the same step but for batch norms, whose
-    # statistics are then a part's, and for SIVT's split, which each part draws.
-    accumulate: int = 1
-    optimizer: str = "adamw"  # adamw | adam (weight decay then is an L2 term)
-    beta1: float = 0.9  # of the optimiser: decay of the mean gradient
-    beta2: float = 0.999  # and of the mean squared gradient
-    lr: float = 1e-4  # peak learning rate
-    weight_decay: float = 0.01  # on matrices only
-    schedule: str = "constant"  # after warm-up: constant | cosine (to 0)
-    warmup_epochs: float = 0.0  # linear from 0
-    clip_norm: float = 0.0  # largest gradient norm; 0 does not clip
-    holdout: float = 0.1  # share of the good training images kept for the threshold (ours; the papers keep none)
-    train_images: int = 0  # at most so many of a category's other good images are trained on, drawn by the seed; 0: all
-    precision: str = "float32"  # of the forward and backward passes: float32 | bfloat16 | auto
-    compile: bool = False  # torch.compile the loss
-
-
-def check_choice(config, key, allowed):
-    """ValueError names the key whose value is not one of those allowed."""
-    if getattr(config, key) not in allowed:
-        raise ValueError(f"{key}={getattr(config, key)}: not one of {', '.join(allowed)}")
-
-
-def check_least(config, least, *keys):
-    """ValueError names a key whose value is below ``least``, or not finite."""
-    for key in keys:
-        if not least <= getattr(config, key) < float("inf"):
-            raise ValueError(f"{key}={getattr(config, key)}: must be at least {least}")
-
-
 class Method(nn.Module):
-    """Base of all methods. ``config`` is the method's frozen dataclass; ``Config`` names its class."""
+    """Base of all methods. ``config`` is an object of the class ``Config``."""
 
-    Config = TrainingConfig
-    cache_as = "float32"  # how what ``frozen`` gives is kept; "uint8" for plain pictures, which lose nothing by it
-    draws_for_batch = False  # whether ``loss`` draws for a whole batch, and nothing for a single image
-    stage = None  # name of the training stage that ``loss`` is called in
-    _trainable = None  # names of the parameters that any stage trains
+    Config: ClassVar[type[TrainingConfig]]
+    presets: ClassVar[dict[str, TrainingConfig]]  # "paper", "quick" and others
+    ablations: ClassVar[dict[str, Table]] = {}  # tables that `vitlite ablate` runs, by name
+    cache_as: ClassVar[str] = "float32"  # dtype in which features are kept; "uint8" for plain images, without loss
+    draws_for_batch: ClassVar[bool] = False  # whether ``loss`` draws for a whole batch, and nothing for single images
 
-    def __init__(self, config):
+    config: TrainingConfig
+    stage: str | None = None  # name of the training stage that ``loss`` is called in
+    _trainable: set[str] | None = None  # names of the parameters that any stage trains
+
+    def __init__(self, config: TrainingConfig, weights: str | None = None) -> None:
+        """``weights`` takes the place of ``config.weights``: "none" if a checkpoint will fill the weights in."""
         super().__init__()
         self.config = config
 
-    def stages(self):
+    def stages(self) -> tuple[Stage, ...]:
         """Training stages in order."""
         return (Stage("train", self.config.epochs),)
 
-    def begin(self, stage):
-        """Called before a stage's first step, and again where a resumed run goes on within it.
+    def begin(self, stage: Stage) -> None:
+        """Called before a stage's first step, and again when a resumed run goes on within the stage.
 
         Parameters that other stages train need no gradient in this one.
         """
@@ -95,36 +68,47 @@ class Method(nn.Module):
                 parameter.requires_grad_(name.startswith(tuple(stage.trains)))
 
     @property
-    def weights_source(self):
-        """Where its pretrained parts, or those that could be, took their weights from; None without such parts."""
-        sources = [getattr(part, "weights_source", None) for part in self.children()]
+    def backbone_name(self) -> str | None:
+        """Name of the frozen network that gives the features; None without one."""
+        return next((part.name for part in self.children() if isinstance(part, Backbone)), None)
+
+    @property
+    def weights_source(self) -> str | None:
+        """Where pretrained parts, or parts that could be, took their weights from; None without such parts."""
+        sources = (getattr(part, "weights_source", None) for part in self.children())
         return next((source for source in sources if source), None)
 
     @property
-    def image_score(self):
-        """How the score of a picture comes from its map, in words; ``config.score`` says it, if there is one."""
+    def starts_from(self) -> str:
+        """The config's ``weights`` (auto, none or a path; "none" without this field), after the name of a backbone."""
+        weights = getattr(self.config, "weights", "none")
+        return f"{self.backbone_name}, {weights}" if self.backbone_name else weights
+
+    @property
+    def image_score(self) -> str:
+        """How the score of an image comes from its map, in words; ``config.score`` names it, if there is one."""
         how = getattr(self.config, "score", "score")
         return f"{how} of the map at {self.config.image_size} pixels"
 
-    def frozen(self, images):
+    def frozen(self, images: Tensor) -> Tensor:
         """Float images (B, 3, S, S) in [0, 1] to what ``loss`` reads: everything that no training changes."""
         return images
 
-    def fit(self, batches):
-        """Statistics of the training set, from an iterable of ``frozen`` outputs; called once before training."""
+    def fit(self, batches: Iterable[Tensor]) -> None:
+        """Take statistics of the training set from batches of ``frozen`` features. Called once, before training."""
 
-    def finish(self, batches):
-        """Statistics of the trained network, from the same iterable; called once after training, in evaluation mode."""
+    def finish(self, batches: Iterable[Tensor]) -> None:
+        """Take statistics of the trained network from the same batches. Called once, in evaluation mode."""
 
-    def loss(self, features):
-        """``frozen`` outputs of a batch to a dict of scalar terms; ``"loss"`` is what is minimised."""
+    def loss(self, features: Tensor) -> dict[str, Tensor]:
+        """``frozen`` features of a batch to scalar terms by name; ``"loss"`` is minimised."""
         raise NotImplementedError
 
     @torch.no_grad()
-    def anomaly(self, images):
+    def anomaly(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Float images (B, 3, S, S) in [0, 1] to maps (B, S, S) and scores (B,), float32; larger is more anomalous."""
         return self.anomaly_from(self.frozen(images))
 
-    def anomaly_from(self, features):
-        """``anomaly`` from what ``frozen`` returned."""
+    def anomaly_from(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """``anomaly`` from ``frozen`` features."""
         raise NotImplementedError

@@ -7,10 +7,10 @@ autoencoders" (Bergmann, Lowe, Fauser, Sattlegger and Steger, 2019), whose netwo
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
-from vitlite.methods.base import check_least
-from vitlite.methods.reconstruction import Reconstruction, ReconstructionConfig, check_reconstruction
+from vitlite.methods.reconstruction import QUICK as QUICK_RECONSTRUCTION
+from vitlite.methods.reconstruction import Reconstruction, ReconstructionConfig
 from vitlite.nn.windows import WindowGrid, random_windows
 
 # Table 1: output channels and stride of every convolution before the last; stride 2 has kernel 4, stride 1 kernel 3.
@@ -21,59 +21,44 @@ SLOPE = 0.2  # of the leaky ReLU after every layer but the latent one and the ou
 
 @dataclass(frozen=True)
 class Config(ReconstructionConfig):
-    """Defaults are AnoViT's experiment with this baseline; ``(ours)`` marks what neither paper says."""
+    """Defaults are AnoViT's experiment with this baseline. ``(ours)`` marks what neither paper says."""
 
-    image_size: int = 384  # AnoViT 4.1.2; MNIST and CIFAR-10 are resized to 224 (4.1.1)
-    epochs: int = 200  # Bergmann et al. 4.2
-    batch_size: int = 8  # (ours)
-    optimizer: str = "adam"  # Bergmann et al. 4.2
-    lr: float = 2e-4  # Bergmann et al. 4.2
     weight_decay: float = 1e-5  # Bergmann et al. 4.2
     latent: int = 100  # d of Table 1
-    window: int = 0  # pixels; above 0: windows are reconstructed instead of whole pictures, as Bergmann et al. do (4.2)
-    windows: int = 4  # drawn from each picture in a training step, where there are windows (ours)
-    stride: int = 30  # pixels between the windows of a picture that is scored, Bergmann et al. 4.2
+    window: int = 0  # pixels; above 0: windows are reconstructed instead of whole images, as Bergmann et al. do (4.2)
+    windows: int = 4  # drawn from each image in a training step, if there are windows (ours)
+    stride: int = 30  # pixels between the windows of an image that is scored, Bergmann et al. 4.2
     augment: str = "affine"  # AnoViT 4.3: the same as AnoViT's
-    sigma: float = 4.0  # pixels; AnoViT 4.3 names a Gaussian filter without its width (ours)
-    score: str = "max"  # AnoViT Eq. 7
+
+    def check(self) -> None:
+        super().check()
+        self.at_least(1, "latent", "windows", "stride")
+        if not 0 <= self.window <= self.image_size:
+            self.refuse("window", f"must be from 0 to image_size={self.image_size}")
+        if self.window and self.stride > self.window:
+            self.refuse("stride", f"leaves pixels between windows of window={self.window}")
+        halvings = sum(stride == 2 for _, stride in table_layers(self.window or self.image_size))
+        if (self.window or self.image_size) % 2**halvings:
+            self.refuse("window" if self.window else "image_size", f"not a multiple of {2**halvings} pixels")
 
 
-PAPER = Config()
-# Small enough for two CPU cores; windows instead of whole pictures, as Bergmann et al. treat textures.
-QUICK = replace(
-    PAPER,
-    image_size=128,
-    steps=3000,
-    window=32,
-    windows=8,
-    stride=16,
-    lr=1e-3,
-    schedule="cosine",
-    warmup_epochs=1.0,
-    clip_norm=1.0,
-    augment="flip",
-    sigma=1.0,
-)
-
-
-def table_layers(size):
-    """``LAYERS`` for inputs of ``size`` pixels: one more 4x4 stride-2 layer in front for every doubling of Table 1's.
-
-    ValueError: a size that the layers do not halve evenly.
-    """
+def table_layers(size: int) -> tuple[tuple[int, int], ...]:
+    """``LAYERS`` for inputs of ``size`` pixels: one more 4x4 stride-2 layer in front for each doubling of Table 1's."""
     layers = LAYERS
     while size >= 2 * TABLE_SIZE * 2 ** (len(layers) - len(LAYERS)):
         layers = ((32, 2), *layers)
-    halvings = sum(stride == 2 for _, stride in layers)
-    if size % 2**halvings:
-        raise ValueError(f"{size} pixels are not a multiple of {2**halvings}")
     return layers
 
 
-class Autoencoder(nn.Module):
-    """Table 1 and its mirror: pictures (B, 3, S, S) to reconstructions, linear at the output."""
+PAPER = Config()
+# Small enough for two CPU cores; windows instead of whole images, as Bergmann et al. treat textures.
+QUICK = replace(PAPER, **QUICK_RECONSTRUCTION, steps=3000, window=32, windows=8, stride=16, sigma=1.0)
 
-    def __init__(self, size, latent):
+
+class Autoencoder(nn.Module):
+    """Table 1 and its mirror: images (B, 3, S, S) to reconstructions, linear at the output."""
+
+    def __init__(self, size: int, latent: int) -> None:
         super().__init__()
         layers = table_layers(size)
         rest = size // 2 ** sum(stride == 2 for _, stride in layers)  # side of the map that the latent layer covers
@@ -89,7 +74,7 @@ class Autoencoder(nn.Module):
         self.decoder = nn.Sequential(*up[:-1])
         self.initialise()
 
-    def initialise(self):
+    def initialise(self) -> None:
         """He initialisation: with torch's own the signal fades over 18 layers, and training waits on a plateau."""
         for layer in (*self.encoder, *self.decoder):
             if isinstance(layer, nn.LeakyReLU):
@@ -100,7 +85,7 @@ class Autoencoder(nn.Module):
             nn.init.normal_(layer.weight, std=(2 / (1 + SLOPE**2) / (layer.in_channels * taps)) ** 0.5)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, images):
+    def forward(self, images: Tensor) -> Tensor:
         return self.decoder(self.encoder(images))
 
 
@@ -109,40 +94,24 @@ class L2CAE(Reconstruction):
 
     Config = Config
     presets: ClassVar = {"paper": PAPER, "quick": QUICK}
+    config: Config
 
-    def __init__(self, config, weights=None):
-        """``weights`` is for methods with pretrained parts; this one trains from scratch."""
-        check(config)
-        super().__init__(config)
+    def __init__(self, config: Config, weights: str | None = None) -> None:
+        super().__init__(config, weights)
         c = config
         self.network = Autoencoder(c.window or c.image_size, c.latent)
         self.grid = WindowGrid(c.image_size, c.window, c.stride) if c.window else None
 
-    def targets(self, features):
+    def targets(self, features: Tensor) -> Tensor:
         images = super().targets(features)
         return random_windows(images, self.config.window, self.config.windows) if self.config.window else images
 
-    def reconstruct(self, target):
+    def reconstruct(self, target: Tensor) -> Tensor:
         return self.network(target).float()
 
-    def residual(self, target, output):
+    def residual(self, target: Tensor, output: Tensor) -> Tensor:
         values = super().residual(target, output)
         return self.grid.merge(values) if self.grid is not None else values
 
-    def scored(self, target):
+    def scored(self, target: Tensor) -> Tensor:
         return self.grid.cut(target) if self.grid is not None else target
-
-
-def check(config):
-    """Values that no option parser can refuse by type alone; ValueError names the key."""
-    check_reconstruction(config)
-    check_least(config, 1, "latent", "windows", "stride")
-    if not 0 <= config.window <= config.image_size:
-        raise ValueError(f"window={config.window}: must be from 0 to image_size={config.image_size}")
-    if config.window and config.stride > config.window:
-        raise ValueError(f"stride={config.stride}: leaves pixels between windows of window={config.window}")
-    try:
-        table_layers(config.window or config.image_size)
-    except ValueError as error:
-        key = "window" if config.window else "image_size"
-        raise ValueError(f"{key}={getattr(config, key)}: {error}") from None

@@ -1,95 +1,153 @@
-"""What the methods share that reconstruct a picture and call anomalous what they cannot: range, map and score."""
+"""What the methods share that reconstruct an image and call anomalous what they cannot: range, map and score."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch import Tensor
 
-from vitlite.methods.base import Method, TrainingConfig, check_choice, check_least
+from vitlite.methods.base import Method
+from vitlite.methods.config import TrainingConfig, check_transformer
 from vitlite.nn.augment import KINDS, augment
+from vitlite.nn.decoders import NORMS, TransposedDecoder, doublings
 from vitlite.nn.maps import SmoothUpsample
+from vitlite.nn.vit import VisionTransformer
 
 
 @dataclass(frozen=True)
 class ReconstructionConfig(TrainingConfig):
-    """Settings of every such method."""
+    """The settings that these methods share, with the values that AnoViT's, MemCA's and L2-CAE's papers have in common.
 
+    ``(ours)`` marks what a paper leaves open.
+    """
+
+    image_size: int = 384  # AnoViT 4.1.2 (MNIST and CIFAR-10 are resized to 224, 4.1.1), MemCA 4.2
+    epochs: int = 200  # MemCA 4.2, Bergmann et al. 4.2; AnoViT (ours)
+    batch_size: int = 8  # MemCA 4.2; the others (ours)
+    optimizer: str = "adam"  # MemCA 4.2, Bergmann et al. 4.2; AnoViT (ours)
+    lr: float = 2e-4  # likewise
+    weight_decay: float = 0.0  # (ours)
     augment: str = "none"  # none | flip | affine (random rotation, shift, scale and flips)
-    sigma: float = 4.0  # pixels of image_size, Gaussian filter of the map
-    score: str = "max"  # of the map: max | mean | std
+    sigma: float = 4.0  # pixels of image_size, Gaussian filter of the map; the papers give no width (ours)
+    score: str = "max"  # of the map: max | mean | std; AnoViT Eq. 7; MemCA (ours)
+
+    def check(self) -> None:
+        super().check()
+        self.one_of("augment", KINDS)
+        self.one_of("score", ("max", "mean", "std"))
+        self.at_least(0, "sigma")
+
+
+# What the ``quick`` presets share, for two CPU cores.
+QUICK: dict[str, Any] = {
+    "image_size": 128,
+    "lr": 1e-3,
+    "schedule": "cosine",
+    "warmup_epochs": 1.0,
+    "clip_norm": 1.0,
+    "augment": "flip",
+}
 
 
 class Reconstruction(Method):
-    """Base of the methods whose features are the pictures themselves.
+    """Base of the methods whose features are the images themselves.
 
-    Pictures in [0, 1] come to the network as 2 x - 1, in [-1, 1]: the range of the tanh that ends every decoder, and
+    An image in [0, 1] comes to the network as 2 x - 1, in [-1, 1]: the range of the tanh that ends every decoder, and
     the normalisation (mean and deviation 0.5) that the published ViT-B/16 weights at 384 were trained with.
     """
 
     cache_as = "uint8"
+    config: ReconstructionConfig
 
-    def __init__(self, config):
-        super().__init__(config)
+    def __init__(self, config: ReconstructionConfig, weights: str | None = None) -> None:
+        super().__init__(config, weights)
         self.smooth = SmoothUpsample(config.image_size, config.image_size, config.sigma)
 
-    def reconstruct(self, target):
-        """Pictures (B, 3, S, S) in [-1, 1] to their reconstructions, same shape and range, float32."""
+    def reconstruct(self, target: Tensor) -> Tensor:
+        """Images (B, 3, S, S) in [-1, 1] to their reconstructions, same shape and range, float32."""
         raise NotImplementedError
 
-    def residual(self, target, output):
+    def residual(self, target: Tensor, output: Tensor) -> Tensor:
         """Anomaly of every pixel before smoothing (B, S, S): the L2 distance over the channels."""
         return (target - output).square().sum(1).sqrt()
 
-    def targets(self, features):
-        """The pictures of a training batch, changed at random as the config says, in [-1, 1]."""
+    def targets(self, features: Tensor) -> Tensor:
+        """The images of a training batch, changed at random as ``config.augment`` says, in [-1, 1]."""
         return to_network(augment(features.float(), self.config.augment))
 
-    def scored(self, target):
-        """What of the pictures is reconstructed for scoring; ``residual`` brings it back to the pictures' shape."""
+    def scored(self, target: Tensor) -> Tensor:
+        """The parts of the images that are reconstructed for scoring; ``residual`` returns to the images' shape."""
         return target
 
-    def loss(self, features):
+    def loss(self, features: Tensor) -> dict[str, Tensor]:
         """Mean squared difference over all values."""
         target = self.targets(features)
         return {"loss": (target - self.reconstruct(target)).square().mean()}
 
     @torch.no_grad()
-    def anomaly_from(self, features):
+    def anomaly_from(self, features: Tensor) -> tuple[Tensor, Tensor]:
         target = self.scored(to_network(features.float()))
         maps = self.smooth(self.residual(target, self.reconstruct(target)))
         return maps, reduce_map(maps, self.config.score)
 
 
-def to_network(images):
+@dataclass(frozen=True)
+class AutoencoderConfig(ReconstructionConfig):
+    """A ViT encoder, and a decoder of six blocks of transposed convolution (AnoViT 4.3, MemCA 3.4 and 4.2)."""
+
+    patch: int = 16  # pixels
+    dim: int = 768
+    depth: int = 12  # ViT-Base; MemCA (ours)
+    heads: int = 12
+    mlp_ratio: float = 4.0  # ViT-Base; MemCA (ours)
+    channels: tuple[int, ...] = (
+        256,
+        128,
+        64,
+        32,
+        16,
+    )  # after each block but the last (ours, as AnoViT's authors' code)
+    norm: str = "instance"  # of the decoder's blocks: instance | batch
+
+    def check(self) -> None:
+        super().check()
+        check_transformer(self)
+        if self.image_size < 2 * self.patch:
+            self.refuse("patch", f"leaves fewer than 2 x 2 patches of image_size={self.image_size}")
+        self.one_of("norm", NORMS)
+        if not self.channels or min(self.channels) < 1:
+            self.refuse("channels", "numbers of at least 1, one for each block")
+
+    def encoder(self) -> VisionTransformer:
+        """A new encoder: images (B, 3, S, S) to tokens (B, L, dim)."""
+        return VisionTransformer(self.image_size, self.patch, self.dim, self.depth, self.heads, self.mlp_ratio)
+
+    def decoder(self, most: int | None = None) -> TransposedDecoder:
+        """A new decoder: a map (B, dim, h, w) to images. At most ``most`` of its blocks double the map's side."""
+        channels = (self.dim, *self.channels, 3)
+        strides = doublings(len(channels) - 1, self.patch, most)
+        return TransposedDecoder(channels, strides, self.image_size, self.norm)
+
+
+QUICK_AUTOENCODER: dict[str, Any] = {
+    **QUICK,
+    "patch": 8,
+    "dim": 128,
+    "depth": 4,
+    "heads": 2,
+    "channels": (128, 64, 64, 32, 16),
+    "precision": "auto",
+}
+
+
+def to_network(images: Tensor) -> Tensor:
     """[0, 1] to [-1, 1]."""
     return 2 * images - 1
 
 
-def reduce_map(maps, how):
-    """Maps (B, S, S) to one score each (B,)."""
+def reduce_map(maps: Tensor, how: str) -> Tensor:
+    """Maps (B, S, S) to one score each (B,): their max, mean or std."""
     pixels = maps.flatten(1)
     if how == "max":
         return pixels.amax(1)
     return pixels.mean(1) if how == "mean" else pixels.std(1, correction=0)
-
-
-def check_reconstruction(config):
-    """ValueError names the key of ``ReconstructionConfig`` that cannot be."""
-    check_choice(config, "augment", KINDS)
-    check_choice(config, "score", ("max", "mean", "std"))
-
-
-def check_channels(config):
-    """ValueError where a decoder's ``channels`` cannot be numbers of channels."""
-    if not config.channels or min(config.channels) < 1:
-        raise ValueError(f"channels={','.join(map(str, config.channels))}: numbers of at least 1, one for each block")
-
-
-def check_encoder(config):
-    """ValueError names what a ViT encoder of this config cannot be: keys image_size, patch, dim, depth, heads."""
-    check_least(config, 1, "patch", "dim", "depth", "heads")
-    if config.image_size % config.patch:
-        raise ValueError(f"patch={config.patch}: does not divide image_size={config.image_size}")
-    if config.image_size < 2 * config.patch:
-        raise ValueError(f"patch={config.patch}: leaves fewer than 2 x 2 patches of image_size={config.image_size}")
-    if config.dim % config.heads:
-        raise ValueError(f"heads={config.heads}: does not divide dim={config.dim}")

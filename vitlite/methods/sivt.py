@@ -5,15 +5,18 @@ sequences one subset of the tokens is replaced by learned induction tokens, only
 together they are decoded to the features (Algorithm 1). What cannot be induced from its surroundings is anomalous.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitlite import backbones
-from vitlite.methods.base import Method, TrainingConfig, check_choice, check_least
+from vitlite.methods.ablations import AUROC, MVTEC_ALL, PLOTTED, Row, Table
+from vitlite.methods.base import Method
+from vitlite.methods.config import TrainingConfig
 from vitlite.nn.maps import SmoothUpsample
 from vitlite.nn.transformer import Block, init_transformer, sincos_positions
 
@@ -25,9 +28,9 @@ class Config(TrainingConfig):
     epochs: int = 400  # IV.A
     batch_size: int = 8  # IV.A
     lr: float = 1e-4  # IV.A, AdamW
-    backbone: str = "efficientnet_b4"  # IV.A; Fig. 4 compares others; "image" reconstructs pixels instead
+    backbone: str = "efficientnet_b4"  # IV.A; Fig. 4 compares others; "image" is the pixels themselves
     weights: str = "auto"  # of the backbone: auto | none | PATH
-    strides: tuple = ()  # of the feature maps; empty: the backbone's own four stages
+    strides: tuple[int, ...] = ()  # of the feature maps; empty: the backbone's own four stages
     feature_size: int = 32  # IV.A, side of the fused feature map
     resize: str = "bilinear"  # larger maps to feature_size: bilinear | area (ours)
     normalize: str = "none"  # features: none | channel (zero mean, unit deviation over the training set; ours)
@@ -44,6 +47,24 @@ class Config(TrainingConfig):
     sigma: float = 4.0  # pixels, Gaussian filter of the map (ours)
     score: str = "std"  # III.E; or max
     split_seed: int = 0  # of the fixed split used for scoring (ours)
+
+    def check(self) -> None:
+        super().check()
+        self.one_of("backbone", backbones.available())
+        self.one_of("normalize", ("none", "channel"))
+        self.one_of("resize", ("bilinear", "area"))
+        self.one_of("map", ("product", "l2", "cosine"))
+        self.one_of("score", ("std", "max"))
+        self.at_least(1, "patch", "dim", "encoder_depth", "decoder_depth", "heads", "feature_size")
+        self.at_least(0, "sigma")
+        self.above(0, "mlp_ratio")
+        self.divides("patch", "feature_size")
+        self.divides("heads", "dim")
+        length = (self.feature_size // self.patch) ** 2
+        if self.induction and not 2 <= self.subsets <= length:
+            self.refuse("subsets", f"must be from 2 to the number of tokens, {length}")
+        if self.backbone == "image" and self.image_size != 8 * self.feature_size:
+            self.refuse("image_size", "backbone=image needs 8 * feature_size")
 
 
 PAPER = Config()
@@ -65,40 +86,62 @@ QUICK = replace(
     precision="auto",
 )
 
-
-class PixelFeatures(nn.Module):
-    """The "image instead of features" ablation (Fig. 4): normalised pixels, each 8x8 block stacked into channels."""
-
-    channels = (192,)
-    weights_source = "none needed (pixels)"
-
-    def __init__(self):
-        super().__init__()
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1), persistent=False)
-
-    def forward(self, images):
-        return (F.pixel_unshuffle((images - self.mean) / self.std, 8),)
-
-    def fused(self):
-        return self
-
-
-def make_backbone(config, weights):
-    """The frozen feature extractor of a config."""
-    if config.backbone == "image":
-        return PixelFeatures()
-    return backbones.create(config.backbone, weights=weights, strides=config.strides or None)
+# Fig. 4 to 6; numbers from Table I and the margins that Section IV.C.2 states for the vanilla transformer.
+FULL = {"image_auroc": 96.4, "pixel_auroc": 96.9, "image_ap": 98.6, "pixel_ap": 50.9}
+VANILLA = {"image_auroc": 84.4, "pixel_auroc": 90.1, "image_ap": 92.4, "pixel_ap": 30.4}
+ABLATIONS = {
+    "extractor": Table(
+        "feature extraction",
+        "Fig. 4",
+        MVTEC_ALL + PLOTTED,
+        AUROC,
+        (
+            Row("image reconstruction", ("backbone=image",)),
+            Row("MobileNet", ("backbone=mobilenet_v2",)),
+            Row("VGG19", ("backbone=vgg19",)),
+            Row("ResNet34", ("backbone=resnet34",)),
+            Row("EfficientNet-B4", ("backbone=efficientnet_b4",), FULL),
+        ),
+    ),
+    "induction": Table(
+        "self-induction",
+        "Fig. 6",
+        MVTEC_ALL + "; vanilla: Table I less the margins of Section IV.C.2",
+        (*AUROC, "image_ap", "pixel_ap"),
+        (
+            Row("vanilla transformer", ("induction=false",), VANILLA),
+            Row("self-induction", ("induction=true",), FULL),
+        ),
+    ),
+    "subsets": Table(
+        "number of subsets N",
+        "Fig. 5a",
+        MVTEC_ALL + PLOTTED,
+        AUROC,
+        tuple(Row(f"N = {n}", (f"subsets={n}",), FULL if n == 4 else {}) for n in range(2, 9)),
+    ),
+    "patch": Table(
+        "patch size P",
+        "Fig. 5b",
+        MVTEC_ALL + PLOTTED,
+        AUROC,
+        tuple(Row(f"P = {p}", (f"patch={p}",), FULL if p == 2 else {}) for p in (1, 2, 4, 8)),
+    ),
+}
 
 
 class SelfInduction(nn.Module):
     """The trained transformer: patches (B, L, F) to reconstructed patches (B, L, F), Algorithm 1.
 
     ``order`` (L,) is the permutation that splits the positions: its i-th run of L/N entries is subset i. Runs differ
-    by one where N does not divide L.
+    by one if N does not divide L.
     """
 
-    def __init__(self, config, features):
+    induced: Tensor
+    kept: Tensor
+    slot_of: Tensor
+
+    def __init__(self, config: Config, features: int) -> None:
         super().__init__()
         c = config
         side = c.feature_size // c.patch
@@ -118,7 +161,7 @@ class SelfInduction(nn.Module):
             self.induction = nn.Parameter(torch.randn(length, c.dim) * 0.02)
             self._plan_subsets(length)
 
-    def _plan_subsets(self, length):
+    def _plan_subsets(self, length: int) -> None:
         """Index tables over the permuted sequence, in which every subset is one run of slots."""
         bounds = [round(i * length / self.subsets) for i in range(self.subsets + 1)]
         widest = max(b - a for a, b in zip(bounds, bounds[1:]))
@@ -133,7 +176,7 @@ class SelfInduction(nn.Module):
         self.register_buffer("kept", torch.tensor(kept), persistent=False)
         self.register_buffer("slot_of", torch.tensor(slot_of), persistent=False)
 
-    def forward(self, patches, order=None):
+    def forward(self, patches: Tensor, order: Tensor | None = None) -> Tensor:
         x = self.embed(patches)
         latent = self.encode_induced(x, order) if self.self_induction else self.encode_plain(x)
         y = self.encoder_norm(latent) + self.decoder_positions
@@ -141,14 +184,14 @@ class SelfInduction(nn.Module):
             y = block(y)
         return self.head(self.decoder_norm(y))
 
-    def encode_plain(self, x):
+    def encode_plain(self, x: Tensor) -> Tensor:
         """The vanilla transformer's encoder (Fig. 6)."""
         x = x + self.positions
         for block in self.encoder:
             x = block(x)
         return x
 
-    def encode_induced(self, x, order):
+    def encode_induced(self, x: Tensor, order: Tensor) -> Tensor:
         """Lines 2 to 10 of Algorithm 1: latent induction tokens (B, L, dim) in the original order.
 
         Two things are computed less often than the algorithm is written, with the same result: the first block's
@@ -170,11 +213,11 @@ class SelfInduction(nn.Module):
         back = self.slot_of[torch.argsort(order)]
         return latent.reshape(batch, -1, dim)[:, back]
 
-    def _mix(self, induction, tokens):
+    def _mix(self, induction: Tensor, tokens: Tensor) -> Tensor:
         """(L, E) and (B, L, E) to (B * N, L, E): sequence i takes ``induction`` on the slots of subset i."""
         return torch.where(self.induced, induction, tokens[:, None]).flatten(0, 1)
 
-    def _keep(self, sequences):
+    def _keep(self, sequences: Tensor) -> Tensor:
         """(B * N, L, E) to (B * N, S, E): of sequence i the slots of subset i."""
         flat = sequences.unflatten(0, (-1, self.subsets)).flatten(1, 2)
         return flat.index_select(1, self.kept).unflatten(1, (self.subsets, -1)).flatten(0, 1)
@@ -185,14 +228,19 @@ class SIVT(Method):
 
     Config = Config
     presets: ClassVar = {"paper": PAPER, "quick": QUICK}
+    ablations: ClassVar = ABLATIONS
     draws_for_batch = True  # the split into subsets
 
-    def __init__(self, config, weights=None):
-        """``weights`` overrides ``config.weights`` ("none" when a checkpoint will fill the backbone in)."""
-        super().__init__(config)
-        check(config)
-        self.backbone = make_backbone(config, weights or config.weights)
-        self._extractor = []  # the fused copy: a list, so that it is no submodule and stays out of the checkpoint
+    config: Config
+    feature_mean: Tensor
+    feature_std: Tensor
+    split: Tensor
+
+    def __init__(self, config: Config, weights: str | None = None) -> None:
+        super().__init__(config, weights)
+        c = config
+        self.backbone = backbones.create(c.backbone, weights=weights or c.weights, strides=c.strides or None)
+        self._extractor: list[nn.Module] = []  # the fused copy: a list, so that it stays out of the checkpoint
         channels = sum(self.backbone.channels)
         self.register_buffer("feature_mean", torch.zeros(channels))
         self.register_buffer("feature_std", torch.ones(channels))
@@ -202,22 +250,22 @@ class SIVT(Method):
         self.register_buffer("split", split)
         self.to_map = SmoothUpsample(config.feature_size, config.image_size, config.sigma)
 
-    def load_state_dict(self, *args, **options):
+    def load_state_dict(self, *args: Any, **options: Any) -> Any:
         self._extractor.clear()  # a copy of the backbone that is about to change
         return super().load_state_dict(*args, **options)
 
-    def extractor(self, device):
+    def extractor(self, device: torch.device) -> nn.Module:
         """The inference-only copy of the backbone, made on first use."""
         if not self._extractor:
             self._extractor.append(self.backbone.fused().to(device).eval())
         return self._extractor[0]
 
     @torch.no_grad()
-    def frozen(self, images):
+    def frozen(self, images: Tensor) -> Tensor:
         """Features (B, C, 32, 32) of Section III.B: all stages at one size, concatenated."""
         return torch.cat([self._resize(f) for f in self.extractor(images.device)(images)], dim=1).contiguous()
 
-    def _resize(self, feature):
+    def _resize(self, feature: Tensor) -> Tensor:
         size = self.config.feature_size
         if feature.shape[-1] == size:
             return feature
@@ -225,7 +273,7 @@ class SIVT(Method):
             return F.adaptive_avg_pool2d(feature, size)
         return F.interpolate(feature, size=(size, size), mode="bilinear", align_corners=False)
 
-    def fit(self, batches):
+    def fit(self, batches: Iterable[Tensor]) -> None:
         """Mean and deviation of every feature channel over the training set, for ``normalize = channel``."""
         if self.config.normalize != "channel":
             return
@@ -241,12 +289,12 @@ class SIVT(Method):
         std = (squares / count - mean.square()).clamp_min(0).sqrt()
         self.feature_std.copy_(torch.where(std > 1e-6, std, torch.ones_like(std)))
 
-    def normalized(self, features):
+    def normalized(self, features: Tensor) -> Tensor:
         if self.config.normalize == "none":
             return features.float()
         return (features - self.feature_mean[:, None, None]) / self.feature_std[:, None, None]
 
-    def reconstruct(self, target, order):
+    def reconstruct(self, target: Tensor, order: Tensor) -> Tensor:
         """Normalised features (B, C, H, W) to their reconstruction, in the same shape and in float32."""
         patch = self.config.patch
         patches = F.pixel_unshuffle(target, patch).flatten(2).transpose(1, 2)
@@ -254,7 +302,7 @@ class SIVT(Method):
         side = target.shape[-1] // patch
         return F.pixel_shuffle(output.transpose(1, 2).unflatten(2, (side, side)), patch)
 
-    def loss(self, features):
+    def loss(self, features: Tensor) -> dict[str, Tensor]:
         """Equation 2 over a batch of features; the split into subsets is drawn anew (Algorithm 1, line 3)."""
         target = self.normalized(features)
         order = draw_split(self.split.numel(), self.split.device)
@@ -263,7 +311,7 @@ class SIVT(Method):
         return {"loss": l2 + self.config.cosine_weight * cosine, "l2": l2, "cosine": cosine}
 
     @torch.no_grad()
-    def anomaly_from(self, features):
+    def anomaly_from(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Equation 3 per position, at the input size and smoothed; the score is the map's standard deviation."""
         target = self.normalized(features)
         l2, cosine = residuals(target, self.reconstruct(target, self.split))
@@ -274,34 +322,12 @@ class SIVT(Method):
 
 
 @torch.compiler.disable  # the compiler of torch 2.13 fails on randperm
-def draw_split(length, device):
+def draw_split(length: int, device: torch.device) -> Tensor:
     """A random permutation of ``length`` positions."""
     return torch.randperm(length, device=device)
 
 
-def residuals(target, output):
+def residuals(target: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
     """Squared L2 distance and 1 - cosine over channels: (B, C, H, W) twice to (B, H, W) twice."""
     l2 = (target - output).square().sum(1)
     return l2, 1 - F.cosine_similarity(target, output, dim=1)
-
-
-def check(config):
-    """Values that no option parser can refuse by type alone; ValueError names the key."""
-    choices = {
-        "normalize": ("none", "channel"),
-        "resize": ("bilinear", "area"),
-        "map": ("product", "l2", "cosine"),
-        "score": ("std", "max"),
-    }
-    for key, allowed in choices.items():
-        check_choice(config, key, allowed)
-    check_least(config, 1, "patch", "dim", "encoder_depth", "decoder_depth", "heads", "feature_size", "image_size")
-    if config.feature_size % config.patch:
-        raise ValueError(f"patch={config.patch}: does not divide feature_size={config.feature_size}")
-    length = (config.feature_size // config.patch) ** 2
-    if config.induction and not 2 <= config.subsets <= length:
-        raise ValueError(f"subsets={config.subsets}: must be from 2 to the number of tokens, {length}")
-    if config.dim % config.heads:
-        raise ValueError(f"heads={config.heads}: does not divide dim={config.dim}")
-    if config.backbone == "image" and config.image_size != 8 * config.feature_size:
-        raise ValueError(f"image_size={config.image_size}: backbone=image needs 8 * feature_size")

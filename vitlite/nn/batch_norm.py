@@ -1,39 +1,27 @@
-"""Batch normalisation over the whole batch, also where several processes share it."""
-
-import contextlib
-import contextvars
+"""Batch normalisation over the whole batch, also if several processes share it."""
 
 import torch
-from torch import distributed, nn
-
-# Whether what this process computes belongs to the batch: with fewer images than processes, some compute for nothing.
-_COUNTS = contextvars.ContextVar("counts", default=True)
-
-
-@contextlib.contextmanager
-def counting(counts):
-    """Within it, this process's images count for the statistics of a batch that processes share, or do not."""
-    token = _COUNTS.set(bool(counts))
-    try:
-        yield
-    finally:
-        _COUNTS.reset(token)
+from torch import Tensor, distributed, nn
 
 
 class BatchNorm2d(nn.BatchNorm2d):
     """torch's, but in training with torch.distributed mean and variance are those of all processes' images together.
 
-    torch's own SyncBatchNorm does not run on CPUs. Maps (B, C, H, W) of any size on each process, every one of which
-    has to call it.
+    torch's own SyncBatchNorm does not run on CPUs. Maps (B, C, H, W) of any size on each process; every process has to
+    call it.
     """
 
-    def forward(self, x):
+    # Whether the images of this process belong to the batch. With fewer images than processes, some processes compute
+    # an image only to take part in the sums.
+    counts = True
+
+    def forward(self, x: Tensor) -> Tensor:
         alone = not distributed.is_available() or not distributed.is_initialized() or distributed.get_world_size() == 1
         if alone or not self.training:
             return super().forward(x)
-        from torch.distributed.nn.functional import all_reduce  # gradients of the statistics are summed as well
+        from torch.distributed.nn.functional import all_reduce  # sums the gradients of the statistics as well
 
-        values, counts = x.float(), float(_COUNTS.get())
+        values, counts = x.float(), float(self.counts)
         number = values.new_tensor([counts * values.numel() / values.shape[1]])
         total, number = all_reduce(torch.cat([counts * values.sum((0, 2, 3)), number])).tensor_split([-1])
         mean = total / number
@@ -45,8 +33,15 @@ class BatchNorm2d(nn.BatchNorm2d):
         return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
 
     @torch.no_grad()
-    def remember(self, mean, variance):
-        """Move the statistics that evaluation uses towards those of a batch."""
+    def remember(self, mean: Tensor, variance: Tensor) -> None:
+        """Move the statistics that evaluation uses, (C,) each, towards those of a batch."""
         self.num_batches_tracked += 1
         self.running_mean.lerp_(mean, self.momentum)
         self.running_var.lerp_(variance, self.momentum)
+
+
+def set_counts(module: nn.Module, counts: bool) -> None:
+    """Whether this process's images count for the statistics of the batch that all processes share."""
+    for part in module.modules():
+        if isinstance(part, BatchNorm2d):
+            part.counts = counts

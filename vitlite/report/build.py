@@ -76,7 +76,7 @@ class Report:
         return found
 
 
-def build_report(detector, *, data=None, category=None):
+def build_report(detector, *, data=None, category=None, quiet=False, say=lambda line: None):
     """Score the test images of ``data`` (default: the data of training), a category at a time.
 
     Raises ``UserError`` as ``vitlite.engine.evaluate.evaluate`` does.
@@ -85,7 +85,7 @@ def build_report(detector, *, data=None, category=None):
     calibration = detector.calibration
     parts, notes, seen = [], [], 0
     for name in dataset.categories:
-        scored = score_category(detector, dataset, name)
+        scored = score_category(detector, dataset, name, quiet=quiet, say=say)
         parts.append(build_part(scored, dataset, calibration, first=seen, limit=share(len(dataset.categories))))
         notes += part_notes(scored)
         seen += len(scored.samples)

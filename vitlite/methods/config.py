@@ -1,0 +1,209 @@
+"""The settings of a method: a frozen dataclass that checks itself whenever one is made, also by ``replace()``.
+
+A field holds a bool, int, float or str, a tuple of one of these, or None; its annotation says which: ``lr: float``,
+``channels: tuple[int, ...]``, ``scale: float | None``. The command line writes a tuple with commas and None as
+``none``, and config.toml writes None as ``"none"``.
+"""
+
+import math
+import operator
+import os
+import types
+import typing
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, fields, replace
+from numbers import Integral, Real
+from typing import Any, NoReturn, TypeVar
+
+from vitlite.errors import UserError
+
+NONE = "none"
+TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+SEVERAL = {bool: "true or false with commas", int: "numbers with commas", float: "numbers with commas"}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a field holds: a value of type ``item``, or a tuple of them, and maybe None."""
+
+    item: type
+    several: bool
+    optional: bool
+
+    def __str__(self) -> str:
+        text = SEVERAL.get(self.item, "words with commas") if self.several else WORDS[self.item]
+        return f"{text}, or {NONE}" if self.optional else text
+
+    def parse(self, text: str) -> Any:
+        """The value that a text of the command line stands for. Raises ValueError."""
+        if self.optional and text == NONE:
+            return None
+        if self.several:
+            return tuple(self._parse_item(part.strip()) for part in text.split(",") if part.strip())
+        return self._parse_item(text)
+
+    def _parse_item(self, text: str) -> Any:
+        if self.item is not bool:
+            return self.item(text)
+        if text.lower() not in TRUTH:
+            raise ValueError(text)
+        return TRUTH[text.lower()]
+
+    def convert(self, value: object) -> Any:
+        """A value of Python or TOML as the field holds it. Raises TypeError for a value of another type."""
+        if self.optional and value in (None, NONE):
+            return None
+        if self.several and isinstance(value, (list, tuple)):
+            return tuple(self._convert_item(part) for part in value)
+        if self.several:
+            raise TypeError
+        return self._convert_item(value)
+
+    def _convert_item(self, value: object) -> Any:
+        if isinstance(value, bool) or self.item is bool:
+            if not (isinstance(value, bool) and self.item is bool):
+                raise TypeError
+            return value
+        if self.item is int and isinstance(value, Integral):
+            return operator.index(value)
+        if self.item is float and isinstance(value, Real):
+            return float(value)
+        if self.item is str and isinstance(value, (str, os.PathLike)):
+            return os.fspath(value)
+        raise TypeError
+
+
+def kinds(config: type) -> dict[str, Kind]:
+    """What each field of a config's class holds, from the annotations."""
+    hints = typing.get_type_hints(config)
+    return {field.name: _kind(hints[field.name]) for field in fields(config)}
+
+
+def _kind(annotation: Any) -> Kind:
+    optional = typing.get_origin(annotation) in (types.UnionType, typing.Union)
+    if optional:
+        (annotation,) = (part for part in typing.get_args(annotation) if part is not types.NoneType)
+    several = tuple in (annotation, typing.get_origin(annotation))
+    item = (*typing.get_args(annotation), int)[0] if several else annotation
+    if item not in WORDS:
+        raise TypeError(f"a field of a config cannot hold {annotation}")
+    return Kind(item, several, optional)
+
+
+Settings = TypeVar("Settings", bound="TrainingConfig")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """What the ``Config`` of every method has: how images come in and how the optimiser runs.
+
+    Raises ``UserError``, which names the setting, for a value of another type or one that no training can use.
+    """
+
+    image_size: int = 256  # pixels, square
+    epochs: int = 100  # passes over the training images
+    steps: int = 0  # above 0: the number of epochs that comes nearest to this number of optimiser steps
+    batch_size: int = 8  # images per optimiser step
+    # Parts of a batch that are computed one after the other: less memory, the same step. Exceptions: batch norms take
+    # the statistics of a part, and SIVT draws a split for each part.
+    accumulate: int = 1
+    optimizer: str = "adamw"  # adamw | adam (weight decay then is an L2 term)
+    beta1: float = 0.9  # of the optimiser: decay of the mean gradient
+    beta2: float = 0.999  # of the optimiser: decay of the mean squared gradient
+    lr: float = 1e-4  # peak learning rate
+    weight_decay: float = 0.01  # on matrices only
+    schedule: str = "constant"  # after warm-up: constant | cosine (to 0)
+    warmup_epochs: float = 0.0  # linear from 0
+    clip_norm: float = 0.0  # largest gradient norm; 0 does not clip
+    holdout: float = 0.1  # share of the good training images kept for the threshold (ours; the papers keep none)
+    train_images: int = 0  # at most this number of a category's other good images, drawn by the seed; 0: all
+    precision: str = "float32"  # of the forward and backward passes: float32 | bfloat16 | auto
+    compile: bool = False  # torch.compile the loss
+
+    def __post_init__(self) -> None:
+        values = {}
+        for key, kind in kinds(type(self)).items():
+            try:
+                values[key] = kind.convert(getattr(self, key))
+            except TypeError:
+                self.refuse(key, f"must be {kind}")
+        self.check()  # before the conversion, so that a message shows a value as it was given
+        for key, value in values.items():
+            object.__setattr__(self, key, value)
+
+    def check(self) -> None:
+        """Refuse values that no training can use. A method's config extends it and calls ``super().check()``."""
+        self.at_least(1, "epochs", "batch_size", "accumulate")
+        self.at_least(8, "image_size")
+        self.at_least(0, "steps", "weight_decay", "warmup_epochs", "clip_norm", "train_images")
+        self.above(0, "lr")
+        for key, value in vars(self).items():
+            numbers = value if isinstance(value, (list, tuple)) else (value,)
+            # An infinite clip_norm leaves gradients as they are.
+            if key != "clip_norm" and not all(math.isfinite(n) for n in numbers if isinstance(n, Real)):
+                self.refuse(key, "must be finite")
+        for key in ("holdout", "beta1", "beta2"):
+            if not 0 <= getattr(self, key) < 1:
+                self.refuse(key, "must be at least 0 and below 1")
+        self.one_of("schedule", ("constant", "cosine"))
+        self.one_of("precision", ("float32", "bfloat16", "auto"))
+        self.one_of("optimizer", ("adamw", "adam"))
+
+    def refuse(self, key: str, why: str) -> NoReturn:
+        """Raise the ``UserError`` that names a field with its value."""
+        value = getattr(self, key)
+        shown = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+        raise UserError(f"`{key}={shown}`: {why}")
+
+    def at_least(self, least: float, *keys: str) -> None:
+        """Refuse a field whose value is below ``least`` or NaN."""
+        for key in keys:
+            if not getattr(self, key) >= least:
+                finite = " and finite" if isinstance(getattr(self, key), float) else ""
+                self.refuse(key, f"must be at least {least}{finite}")
+
+    def above(self, bound: float, *keys: str) -> None:
+        """Refuse a field whose value is not above ``bound``, or infinite."""
+        for key in keys:
+            if not bound < getattr(self, key) < math.inf:
+                self.refuse(key, f"must be above {bound} and finite")
+
+    def one_of(self, key: str, allowed: Collection[str]) -> None:
+        """Refuse a field whose value is not one of those allowed."""
+        if getattr(self, key) not in allowed:
+            self.refuse(key, f"not one of {', '.join(allowed)}")
+
+    def divides(self, key: str, whole: str) -> None:
+        """Refuse a field whose value does not divide that of the field ``whole``."""
+        if getattr(self, whole) % getattr(self, key):
+            self.refuse(key, f"does not divide {whole}={getattr(self, whole)}")
+
+
+def check_transformer(config: Any, depth: str = "depth") -> None:
+    """Refuse what a ViT encoder cannot be: fields image_size, patch, dim, heads, mlp_ratio, and its depth."""
+    config.at_least(1, "patch", "dim", depth, "heads")
+    config.above(0, "mlp_ratio")
+    config.divides("patch", "image_size")
+    config.divides("heads", "dim")
+
+
+def change(config: Settings, changes: Mapping[str, object]) -> Settings:
+    """A config with some fields changed. A text is read as the command line's, whatever the field holds.
+
+    A number of epochs takes the place of ``steps``. Raises UserError for an unknown field, or a value that the config
+    refuses.
+    """
+    known = kinds(type(config))
+    values = dict(changes)
+    for key, value in changes.items():
+        if key not in known:
+            raise UserError(f"`{key}`: no such option; there are {', '.join(known)}")
+        if isinstance(value, str):
+            try:
+                values[key] = known[key].parse(value.strip())
+            except ValueError:
+                raise UserError(f"`{key}={value.strip()}`: must be {known[key]}") from None
+    if any(key.endswith("epochs") and key != "warmup_epochs" for key in values):
+        values.setdefault("steps", 0)
+    return replace(config, **values)
