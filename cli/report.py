@@ -13,25 +13,20 @@ import click
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 def command(run, data, category, out, device, quiet):
-    """Write a page with scores, curves and pictures of labelled test images.
+    """Write a page with scores, curves and heat maps of labelled test images.
 
     One HTML file that opens in any browser, from disk, without a network: metrics, score histograms, curves, and the
     worst mistakes with their heat maps, under a threshold that can be moved.
     """
     from vitlite.engine.detector import Detector
-    from vitlite.errors import UserError
-    from vitlite.files import require_writable, write_text
+    from vitlite.files import new_file, write_text
     from vitlite.report.build import build_report
-    from vitlite.report.html import render
+    from vitlite.report.page import render
 
-    path = Path(out) if out else Path(run) / "report.html"
-    if path.is_dir():
-        raise UserError(f"--out {path}: is a folder; name the file, as in {path / 'report.html'}")
-    if not path.parent.is_dir() and out:
-        raise UserError(f"--out {path}: there is no folder {path.parent}; make it first")
-    say = (lambda line: None) if quiet else (lambda line: click.echo(line, err=True))
+    path = new_file(out) if out else None
     detector = Detector(run, device)
-    require_writable(path.parent)
+    path = path or new_file(Path(run) / "report.html")
+    say = (lambda line: None) if quiet else (lambda line: click.echo(line, err=True))
     page = render(build_report(detector, data=data, category=category, quiet=quiet, say=say))
     write_text(path, page)
     if not quiet:

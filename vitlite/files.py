@@ -53,6 +53,22 @@ def require_writable(folder):
         raise unwritable(folder, error) from error
 
 
+def new_file(out: str | Path, suffix: str | None = None) -> Path:
+    """The path of a file to be written, checked before hours of computing rather than after them.
+
+    ``UserError`` if it has another suffix than ``suffix``, is a folder, or has no folder that can be written.
+    """
+    path = Path(out)
+    if suffix is not None and path.suffix.lower() != suffix:
+        raise UserError(f"`out={path}`: the name has to end with {suffix}")
+    if path.is_dir():
+        raise UserError(f"`out={path}`: is a folder; name the file")
+    if not path.parent.is_dir():
+        raise UserError(f"`out={path}`: there is no folder {path.parent}; make it first")
+    require_writable(path.parent)
+    return path
+
+
 def append_line(path, line):
     """Add a line to a text file; ``UserError`` where it cannot be written."""
     try:

@@ -31,7 +31,7 @@ def trained(tmp_path):
 def test_one_class_data(tmp_path, trained, kind):
     from vitlite.engine.evaluate import evaluate
     from vitlite.report.build import build_report
-    from vitlite.report.html import render
+    from vitlite.report.page import render
 
     if kind == "mnist":
         write_mnist(tmp_path / kind, [1, 1, 2, 1, 1], [1, 1, 2, 0, 0])

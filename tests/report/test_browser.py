@@ -9,8 +9,8 @@ from page_tree import read_page
 from vitlite.data import synthesize
 from vitlite.engine.detector import Detector
 from vitlite.files import write_text
-from vitlite.report.build import build_report
-from vitlite.report.html import render
+from vitlite.report.build import build_report, count
+from vitlite.report.page import VERDICTS, render
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium drives the browser: pip install selenium")
 
@@ -107,11 +107,8 @@ CARDS = """Array.from(document.querySelectorAll(".card"), card => ({index: Numbe
 
 def expected(report, threshold, categories=(0, 1)):
     """(misses, false alarms) among all images of the categories."""
-    images = [image for k in categories for image in report.parts[k].images]
-    return (
-        sum(image.label and image.score <= threshold for image in images),
-        sum(not image.label and image.score > threshold for image in images),
-    )
+    alarms, _, hits, defective = count([image for k in categories for image in report.parts[k].images], threshold)
+    return defective - hits, alarms
 
 
 def counted(page):
@@ -120,12 +117,11 @@ def counted(page):
 
 def check_gallery(page, report, threshold):
     """Verdicts and order at a threshold."""
-    images, errors = report.images(), []
+    images, errors = report.images, []
     for card in page.run(CARDS):
         image = images[card["index"]]
         flagged = image.score > threshold
-        words = {(0, False): "Passed", (0, True): "False alarm", (1, False): "Missed", (1, True): "Found"}
-        assert card["badge"] == words[image.label, flagged]
+        assert card["badge"] == VERDICTS[image.label][flagged]
         assert card["wrong"] == (flagged != bool(image.label))
         errors.append(threshold - image.score if image.label else image.score - threshold)
     assert errors == sorted(errors, reverse=True)
@@ -152,8 +148,8 @@ def test_the_slider(page, report, place):
     threshold = axis.low * (axis.high / axis.low) ** (place / 1000) if axis.log else None
     threshold = threshold or axis.low + (axis.high - axis.low) * place / 1000
     assert page.run("Number(number.value)") == pytest.approx(threshold, rel=1e-4)
-    good, bad = (sum(image.label == label for image in report.images()) for label in (0, 1))
-    at_the_ends = {0: (0, good), 1000: (bad, 0)}
+    _, good, _, defective = count(report.images, 0)
+    at_the_ends = {0: (0, good), 1000: (defective, 0)}
     assert counted(page) == expected(report, threshold) == at_the_ends.get(place, expected(report, threshold))
     check_gallery(page, report, threshold)
     page.run("reset.click()")
@@ -172,7 +168,7 @@ def test_real_keys_move_the_slider_and_the_address_keeps_it(page, report):
 
 
 def test_a_number_typed_in(page, report):
-    score = sorted(image.score for image in report.images())[5]
+    score = sorted(image.score for image in report.images)[5]
     for text, threshold in ((repr(score), score), ("", score), ("-1e3", -1e3)):
         page.change("number", text, "input")
         # An image that scores exactly the threshold is not called defective, as in predict.
@@ -204,14 +200,12 @@ def test_the_ring_moves_along_the_curves(page, report):
     score = sorted(image.score for image in report.parts[0].images if image.label)[3]
     page.run(f"location.hash = '#threshold={score!r}'")
     page.settle()
-    part = report.parts[0]
-    part_misses, part_alarms = expected(report, score, (0,))
-    good, bad = part.counts(0)[1], part.counts(1)[1]
+    alarms, good, hits, defective = count(report.parts[0].images, score)
     ring = page.run(
         "(c => [c.getAttribute('cx'), c.getAttribute('cy')].map(Number))"
         "(document.querySelector('.point[data-kind=roc][data-category=\"0\"]'))"
     )
-    assert ring == pytest.approx([44 + 264 * part_alarms / good, 10 + 246 * part_misses / bad], abs=0.06)
+    assert ring == pytest.approx([44 + 264 * alarms / good, 10 + 246 * (1 - hits / defective)], abs=0.06)
 
 
 @pytest.mark.parametrize("dark", [False, True])
@@ -235,13 +229,13 @@ def test_without_scripts(browser, file, report):
     browser.open(file, scripts=False)
     shown = browser.driver.find_element("tag name", "main").text
     assert "Scripts are off" in shown
-    assert shown.count("heat map") >= len(report.images())
+    assert shown.count("heat map") >= len(report.images)
     assert not browser.driver.find_element("id", "slider").is_displayed()
     assert browser.run("document.documentElement.dataset.ready") is None
 
 
 def test_the_address_of_a_person_who_was_sent_a_link(browser, file, report):
-    threshold = sorted(image.score for image in report.images())[-4]
+    threshold = sorted(image.score for image in report.images)[-4]
     browser.open(file, f"#threshold={threshold!r}")
     page = read_page("<!DOCTYPE html>" + browser.driver.page_source)
     output = page.one("output")

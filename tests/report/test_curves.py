@@ -33,7 +33,7 @@ def test_perfect_and_smallest():
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def surfaces():
     rng = np.random.default_rng(1)
     fields = [ndimage.gaussian_filter(rng.normal(size=(120, 90)), 5) for _ in range(6)]
     masks = [(f > 1.2 * f.std()).astype(np.uint8) for f in fields] + [np.zeros((40, 50), np.uint8)]
@@ -41,8 +41,8 @@ def pictures():
     return masks, [(ndimage.gaussian_filter(m.astype(float), 5) + n).astype(np.float32) for m, n in zip(masks, noise)]
 
 
-def test_pixel_curves_have_the_areas_of_the_metrics(pictures):
-    masks, maps = pictures
+def test_pixel_curves_have_the_areas_of_the_metrics(surfaces):
+    masks, maps = surfaces
     curves, exact = pixel_curves(masks, maps), evaluate_maps(masks, maps)
     assert area(*curves["roc"]) == pytest.approx(exact["pixel_auroc"], abs=1e-3)
     assert area(*curves["pr"]) == pytest.approx(exact["pixel_ap"], abs=2e-3)
@@ -53,10 +53,10 @@ def test_pixel_curves_have_the_areas_of_the_metrics(pictures):
     assert all(len(x) < 600 for x, _ in curves.values())
 
 
-def test_the_thinned_pro_curve_lies_on_the_full_one(pictures):
+def test_the_thinned_pro_curve_lies_on_the_full_one(surfaces):
     """Every point of the full curve is as good as on the drawn one, distances measured on the chart."""
-    x, y = cut(*pro_curve(*pictures), PRO_LIMIT)
-    drawn = np.stack(pixel_curves(*pictures)["pro"]) / [[PRO_LIMIT], [1]]
+    x, y = cut(*pro_curve(*surfaces), PRO_LIMIT)
+    drawn = np.stack(pixel_curves(*surfaces)["pro"]) / [[PRO_LIMIT], [1]]
     full = np.stack([x / PRO_LIMIT, y])
     start, along = drawn[:, :-1, None], np.diff(drawn)[:, :, None]
     share = np.clip(((full[:, None] - start) * along).sum(0) / (along**2).sum(0), 0, 1)

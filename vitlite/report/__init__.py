@@ -1,1 +1,1 @@
-"""Pictures of results: heat maps and overlays."""
+"""The report of a run, as one HTML page; a contact sheet of corrupted images."""

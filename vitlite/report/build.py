@@ -1,82 +1,94 @@
-"""What a report is made of: scores, metrics, curves and pictures of every category, from a trained run."""
+"""What a report holds: scores, metrics, curves and images of every category."""
 
 import datetime
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from vitlite.engine.evaluate import about, mean_of, open_test_data, score_category, summarize_category
+from vitlite.data import Dataset
+from vitlite.engine.detector import Detector
+from vitlite.engine.evaluate import Scored, about, mean_of, open_test_data, score_category, summarize_category
 from vitlite.files import shown
-from vitlite.report.curves import image_curves, pixel_curves
-from vitlite.report.gallery import choose, make_card, share
+from vitlite.report.curves import Curve, image_curves, pixel_curves
+from vitlite.report.gallery import Card, choose, make_card, share
 from vitlite.report.svg import Axis, score_axis
 
 NAMED_FILES = 5  # in a note; the rest are counted
 
 
-@dataclass(frozen=True)
-class TestImage:
-    """A scored test image."""
+class TestedImage(NamedTuple):
+    """A test image with its score; ``label`` is 1 if it is defective."""
 
-    __test__ = False  # no class of tests, whatever pytest thinks of its name
-
-    defect: str
+    kind: str
     label: int
     score: float
 
 
-@dataclass
+class Counts(NamedTuple):
+    """Images called defective among the good and among the defective ones."""
+
+    alarms: int
+    good: int
+    hits: int
+    defective: int
+
+
+def count(images: Sequence[TestedImage], threshold: float) -> Counts:
+    """What a threshold makes of images: a score above it is called defective."""
+    above = [[image.score > threshold for image in images if image.label == label] for label in (0, 1)]
+    return Counts(sum(above[0]), len(above[0]), sum(above[1]), len(above[1]))
+
+
+@dataclass(frozen=True)
 class Part:
     """One category of a report."""
 
     name: str
-    threshold: float  # the category's own, or the run's where it has none
-    shown_threshold: float  # the run's: what the page opens with
-    result: dict  # as in results.json
-    images: list  # TestImage
-    image_curves: dict
-    pixel_curves: dict | None  # None without masks
-    cards: list  # vitlite.report.gallery.Card
-
-    def counts(self, label):
-        """(called defective, all) among the images with this label."""
-        own = [image.score > self.shown_threshold for image in self.images if image.label == label]
-        return sum(own), len(own)
+    threshold: float  # the category's own, or the run's if it has none
+    result: dict[str, Any]  # as in results.json
+    images: list[TestedImage]
+    image_curves: dict[str, Curve]
+    pixel_curves: dict[str, Curve] | None  # None without masks
+    cards: list[Card]
 
 
 @dataclass
 class Report:
-    """Everything that the page shows."""
+    """Everything that the page shows. ``images`` are those of all parts in order; cards point into this list."""
 
     name: str
     method: str
     data: str
     threshold: float
-    calibrated: str  # a sentence on where the threshold comes from
-    about: dict
-    parts: list
-    notes: list = field(default_factory=list)
-    mean: dict = field(init=False)
+    calibrated: str  # a sentence about the origin of the threshold
+    about: dict[str, Any]
+    parts: list[Part]
+    notes: list[str]
+    images: list[TestedImage] = field(init=False)
+    mean: dict[str, float | None] = field(init=False)
     axis: Axis = field(init=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        self.images = [image for part in self.parts for image in part.images]
         self.mean = mean_of(part.result for part in self.parts)
         thresholds = [self.threshold, *(part.threshold for part in self.parts)]
-        self.axis = score_axis([image.score for image in self.images()], thresholds)
+        self.axis = score_axis([image.score for image in self.images], thresholds)
 
-    def images(self):
-        """All test images, category by category; cards point into this list."""
-        return [image for part in self.parts for image in part.images]
-
-    def groups(self):
-        """(place of the category, kind) of every category, the good images first."""
-        found = []
-        for k, part in enumerate(self.parts):
-            kinds = {image.defect: image.label for image in part.images}
-            found += [(k, kind) for kind in sorted(kinds, key=lambda kind: (kinds[kind], kind))]
-        return found
+    def groups(self) -> list[tuple[int, str]]:
+        """(place of the category, kind) of every kind of every category, the good images first."""
+        kinds = {(k, image.label, image.kind) for k, part in enumerate(self.parts) for image in part.images}
+        return [(k, kind) for k, _, kind in sorted(kinds)]
 
 
-def build_report(detector, *, data=None, category=None, quiet=False, say=lambda line: None):
+def build_report(
+    detector: Detector,
+    *,
+    data: str | Path | None = None,
+    category: str | None = None,
+    quiet: bool = False,
+    say: Callable[[str], object] = lambda line: None,
+) -> Report:
     """Score the test images of ``data`` (default: the data of training), a category at a time.
 
     Raises ``UserError`` as ``vitlite.engine.evaluate.evaluate`` does.
@@ -90,9 +102,7 @@ def build_report(detector, *, data=None, category=None, quiet=False, say=lambda 
         notes += part_notes(scored)
         seen += len(scored.samples)
     if not calibration.get("held_out", True):
-        notes.append(
-            "The threshold comes from images that were also trained on, so it is too low: expect more false alarms."
-        )
+        notes.append("The threshold comes from training images, so it is too low: expect more false alarms.")
     known = about(detector, dataset)
     return Report(
         name=shown(detector.run.resolve().name),
@@ -106,12 +116,10 @@ def build_report(detector, *, data=None, category=None, quiet=False, say=lambda 
     )
 
 
-def build_part(scored, dataset, calibration, *, first, limit):
-    """One category; ``first`` is the place of its first image in the report, ``limit`` how many pictures it shows."""
+def build_part(scored: Scored, dataset: Dataset, calibration: dict[str, Any], *, first: int, limit: int) -> Part:
+    """One category; ``first`` is the place of its first image in the report, ``limit`` the most images it shows."""
     labels = [sample.label for sample in scored.samples]
     result = summarize_category(scored)
-    threshold = calibration["image_threshold"]
-    own = calibration.get("categories", {}).get(scored.name, {})
     cards = []
     for i in choose(labels, scored.scores, limit):
         path = scored.samples[i].path
@@ -119,26 +127,25 @@ def build_part(scored, dataset, calibration, *, first, limit):
         cards.append(make_card(first + i, file, path, scored.maps[i], scored.masks[i], calibration))
     return Part(
         name=shown(scored.name),
-        threshold=own.get("image_threshold", threshold),
-        shown_threshold=threshold,
+        threshold=calibration.get("categories", {}).get(scored.name, calibration)["image_threshold"],
         result={**result, "defects": {shown(kind): values for kind, values in result["defects"].items()}},
-        images=[TestImage(shown(s.defect), s.label, score) for s, score in zip(scored.samples, scored.scores)],
+        images=[TestedImage(shown(s.defect), s.label, score) for s, score in zip(scored.samples, scored.scores)],
         image_curves=image_curves(labels, scored.scores),
         pixel_curves=masked_curves(scored),
         cards=cards,
     )
 
 
-def masked_curves(scored):
-    """The pixel curves over the images that have masks; None where no mask shows a defect."""
-    known = [i for i, mask in enumerate(scored.masks) if mask is not None]
-    if not any(scored.masks[i].any() for i in known):
+def masked_curves(scored: Scored) -> dict[str, Curve] | None:
+    """The pixel curves over the images that have masks; None if no mask shows a defect."""
+    known = {i: mask for i, mask in enumerate(scored.masks) if mask is not None}
+    if not any(mask.any() for mask in known.values()):
         return None
-    return pixel_curves([scored.masks[i] for i in known], [scored.maps[i] for i in known])
+    return pixel_curves(list(known.values()), [scored.maps[i] for i in known])
 
 
-def part_notes(scored):
-    """What the reader must know of a category's files."""
+def part_notes(scored: Scored) -> list[str]:
+    """What the reader must know about a category's files."""
     notes = []
     if scored.unread:
         listed = "; ".join(file.reason for file in scored.unread[:NAMED_FILES])
@@ -150,22 +157,24 @@ def part_notes(scored):
     return notes
 
 
-def calibration_sentence(calibration):
+def calibration_sentence(calibration: dict[str, Any]) -> str:
     """Where the threshold comes from."""
     origin = "kept out of training" if calibration.get("held_out", True) else "of the training"
-    count, target = len(calibration["good_scores"]), calibration.get("target_fpr")
-    sentence = f"It was set on {count} good images {origin}"
+    images, target = len(calibration["good_scores"]), calibration.get("target_fpr")
+    sentence = f"It was set on {images} good images {origin}"
     if target is not None:
         sentence += f", for false alarms on at most {100 * target:.3g} % of good images"
         # The largest of n scores is exceeded by the next one with probability 1 / (n + 1).
-        if (count + 1) * target < 1:
-            sentence += f" (so few can promise no better than {100 / (count + 1):.3g} %)"
-    return sentence + "; no test image was looked at."
+        if (images + 1) * target < 1:
+            sentence += f" (so few images promise no better than {100 / (images + 1):.3g} %)"
+    return sentence + ". No test image was used."
 
 
-def about_rows(known):
+def about_rows(known: dict[str, Any]) -> dict[str, str]:
     """The last lines of the page: how the numbers were made."""
-    rows = {key.replace("_", " "): value for key, value in known.items() if key != "versions" and value is not None}
+    rows = {
+        key.replace("_", " "): str(value) for key, value in known.items() if key != "versions" and value is not None
+    }
     rows["versions"] = ", ".join(f"{name} {version}" for name, version in known["versions"].items())
     rows["data"] = shown(Path(known["data"]))
     rows["written"] = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")

@@ -1,15 +1,19 @@
 """Points of ROC, precision-recall and PRO curves, few enough to draw and faithful to the full ones."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from vitlite.metrics import pro_curve
 
-TOLERANCE = 5e-4  # of the axis: a fraction of a pixel in any chart
-PRO_LIMIT = 0.3  # where the PRO curve is cut: what AUPRO usually integrates to
+Curve = tuple[np.ndarray, np.ndarray]  # x and y, (n,) each
+
+TOLERANCE = 5e-4  # as a share of the axis: a fraction of a pixel in any chart
+PRO_LIMIT = 0.3  # the end of the PRO curve: what AUPRO usually integrates to
 SAMPLED_PIXELS = 1_000_000
 
 
-def image_curves(labels, scores):
+def image_curves(labels: Sequence[int], scores: Sequence[float]) -> dict[str, Curve]:
     """Operating points of every distinct score, thinned.
 
     Args:
@@ -20,14 +24,13 @@ def image_curves(labels, scores):
         dict of (x, y) float arrays: ``roc`` false against true positive rate from (0, 0) to (1, 1); ``pr`` recall
         against precision, drawn level from recall 0 to the first point.
     """
-    labels = np.asarray(labels, bool)
+    defective = np.asarray(labels, bool)
     levels, index = np.unique(np.asarray(scores, np.float64), return_inverse=True)
-    found = np.bincount(index[labels], minlength=levels.size)
-    false = np.bincount(index[~labels], minlength=levels.size)
+    found, false = (np.bincount(index[own], minlength=levels.size) for own in (defective, ~defective))
     return rates(found[::-1].cumsum(), false[::-1].cumsum())
 
 
-def rates(found, false):
+def rates(found: np.ndarray, false: np.ndarray) -> dict[str, Curve]:
     """ROC and PR points from true and false positives (t,), counted from the highest threshold down."""
     kept = found + false > 0
     found, false = found[kept], false[kept]
@@ -36,11 +39,11 @@ def rates(found, false):
     return {"roc": roc, "pr": thin(np.r_[0.0, recall], np.r_[precision[0], precision])}
 
 
-def pixel_curves(masks, maps):
+def pixel_curves(masks: Sequence[np.ndarray], maps: Sequence[np.ndarray]) -> dict[str, Curve]:
     """The curves of all pixels of all images, and PRO.
 
-    Every point is an exact operating point. The scores are first reduced to about a thousand levels, placed where
-    either class changes, so that the full curves, a point for each of millions of scores, are never held.
+    Every point is an exact operating point. The scores are first reduced to about a thousand levels, dense where either
+    class changes, so that the full curves, a point for each of millions of scores, are never held.
 
     Args:
         masks: list of (H, W) of 0 and 1, with at least one defective and one normal pixel.
@@ -58,13 +61,14 @@ def pixel_curves(masks, maps):
         found += np.bincount(index[defective], minlength=found.size)
         false += np.bincount(index[~defective], minlength=false.size)
     curves = rates(found[::-1].cumsum(), false[::-1].cumsum())
-    fpr, pro = cut(*pro_curve(masks, levels), PRO_LIMIT)
+    fpr, pro = pro_curve(masks, levels)
+    fpr, pro = cut(fpr, pro, PRO_LIMIT)
     fpr, pro = thin(fpr / PRO_LIMIT, pro)
     curves["pro"] = fpr * PRO_LIMIT, pro
     return curves
 
 
-def level_edges(masks, maps):
+def level_edges(masks: Sequence[np.ndarray], maps: Sequence[np.ndarray]) -> np.ndarray:
     """Sorted thresholds at even steps of recall, and at even and at geometric steps of the false positive rate."""
     defective = np.concatenate([pixels[mask.astype(bool)] for mask, pixels in zip(masks, maps)])
     step = max(1, sum(pixels.size for pixels in maps) // SAMPLED_PIXELS) | 1
@@ -74,14 +78,14 @@ def level_edges(masks, maps):
     return np.unique(np.concatenate(edges).astype(np.float32))
 
 
-def thin(x, y, tolerance=TOLERANCE):
+def thin(x: np.ndarray, y: np.ndarray, tolerance: float = TOLERANCE) -> Curve:
     """Leave out points of a polyline that lie within ``tolerance`` of what remains (Douglas and Peucker, 1973).
 
     Args:
         x, y: (n,) in [0, 1], n at least 1.
 
     Returns:
-        (x, y) of the points kept, both ends among them.
+        (x, y) of the points that stay, both ends among them.
     """
     kept = np.zeros(x.size, bool)
     kept[[0, -1]] = True
@@ -98,7 +102,7 @@ def thin(x, y, tolerance=TOLERANCE):
     return x[kept], y[kept]
 
 
-def distances(x, y):
+def distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Distance of every point from the straight piece between the first and the last, (n,)."""
     dx, dy = x[-1] - x[0], y[-1] - y[0]
     length = dx * dx + dy * dy
@@ -106,7 +110,7 @@ def distances(x, y):
     return np.hypot(x - x[0] - along * dx, y - y[0] - along * dy)
 
 
-def cut(x, y, limit):
+def cut(x: np.ndarray, y: np.ndarray, limit: float) -> Curve:
     """The part of a curve with ``x <= limit``, interpolated at the limit; ``x`` rises from 0 to at least the limit."""
     inside = x <= limit
     return np.r_[x[inside], limit], np.r_[y[inside], np.interp(limit, x, y)]

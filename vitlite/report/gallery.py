@@ -1,62 +1,66 @@
-"""The pictures of the report: which test images it shows, and each as two small JPEGs inside the page."""
+"""The gallery of the report: which test images it shows, and each as two small JPEGs inside the page."""
 
 import base64
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from vitlite.data import read_image, resize_image
 from vitlite.images.heatmap import overlay
-from vitlite.images.resize import map_at
+from vitlite.images.reading import read_image
+from vitlite.images.resize import map_at, resize_image
 
-LIMIT = 60  # pictures in a report: about 2 MB
-LEAST = 4  # pictures of a category, however many categories there are
-SIDE = 256  # a picture is shown at about SIDE * SIDE pixels, whatever its shape
+LIMIT = 60  # images in a report: about 2 MB
+LEAST = 4  # images of a category, however many categories there are
+SIDE = 256  # an image is shown with about SIDE * SIDE pixels, whatever its shape
 MARK = np.array([40, 255, 60], dtype=np.uint8)  # in no part of the heat map's scale, and not its outline
 
 
 @dataclass(frozen=True)
 class Card:
-    """One picture of the gallery."""
+    """One image of the gallery."""
 
-    index: int  # of the image among all test images of the report
+    index: int  # among all test images of the report
     file: str  # below the data set's folder
     marked: bool  # a defect is outlined
-    size: tuple  # (width, height) of the two pictures
-    picture: str  # data URIs
-    heat: str
+    size: tuple[int, int]  # (width, height) as shown
+    image: str  # data URI
+    heat: str  # data URI: the image with its heat map
 
 
-def share(categories):
-    """Pictures that each of so many categories may show."""
+def share(categories: int) -> int:
+    """How many images each of so many categories may show."""
     return max(LEAST, LIMIT // categories)
 
 
-def choose(labels, scores, limit):
-    """Places of at most ``limit`` images: the lowest-scoring defective and the highest-scoring good ones.
+def choose(labels: Sequence[int], scores: Sequence[float], limit: int) -> list[int]:
+    """Places of at most ``limit`` images: the defective ones with the lowest and the good ones with the highest scores.
 
-    Half of each, or more of one where there are few of the other. At every threshold the worst misses are the
-    defective images with the lowest scores and the worst false alarms the good ones with the highest, so the choice
-    needs no threshold.
+    Half of each, or more of one if there are few of the other. These are the worst mistakes at every threshold, so the
+    choice needs none.
     """
-    labels, scores = np.asarray(labels), np.asarray(scores)
     order = np.argsort(scores, kind="stable")
-    defective, good = order[labels[order] == 1], order[labels[order] == 0][::-1]
+    defective = np.take(labels, order) == 1
+    defective, good = order[defective], order[~defective][::-1]
     half = limit // 2
     from_good = min(good.size, max(half, limit - defective.size))
     return sorted([*defective[: limit - from_good].tolist(), *good[:from_good].tolist()])
 
 
-def make_card(index, file, path, values, mask, calibration):
-    """Read a picture again and draw it with its mask outlined, and with its map on the calibration's scale.
+def make_card(
+    index: int, file: str, path: Path, values: np.ndarray, mask: np.ndarray | None, calibration: dict[str, Any]
+) -> Card:
+    """Read an image again and draw it with its mask outlined, and with its map on the calibration's scale.
 
     Args:
         index, file: kept as they are.
-        path: the picture; ``ImageError`` where it can no longer be read.
-        values: float32 map, of the picture's size or any other.
+        path: the image; raises ``ImageError`` if it can no longer be read.
+        values: float32 map, of the image's size or any other.
         mask: (H, W) of 0 and 1, or None.
         calibration: the run's, for scale and pixel threshold.
     """
@@ -67,24 +71,25 @@ def make_card(index, file, path, values, mask, calibration):
     low, high, threshold = scale["low"], scale["high"], calibration["pixel_threshold"]
     heat = overlay(small, map_at(values, height, width), low=low, high=high, threshold=threshold)
     marked = mask is not None and bool(mask.any())
-    picture = mark(small, shrink_mask(mask, height, width)) if marked else small
-    return Card(index, file, marked, (width, height), jpeg_uri(picture), jpeg_uri(heat))
+    if mask is not None and marked:
+        small = mark(small, shrink_mask(mask, height, width))
+    return Card(index, file, marked, (width, height), jpeg_uri(small), jpeg_uri(heat))
 
 
-def thumbnail_size(height, width):
-    """(height, width) of the same shape with about SIDE * SIDE pixels; small pictures stay as they are."""
+def thumbnail_size(height: int, width: int) -> tuple[int, int]:
+    """(height, width) in the same proportion with about SIDE * SIDE pixels; small images keep their size."""
     factor = min(1.0, SIDE / (height * width) ** 0.5)
     return max(1, round(height * factor)), max(1, round(width * factor))
 
 
-def shrink_mask(mask, height, width):
-    """The mask at another size, bool; a pixel that holds any part of a defect is set, so that thin ones stay."""
-    picture = Image.fromarray(np.asarray(mask, np.uint8) * 255).convert("F")
-    return np.asarray(picture.resize((width, height), Image.Resampling.BOX)) > 0
+def shrink_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The mask at another size, bool; a pixel that holds any part of a defect is set, so that thin defects stay."""
+    shares = Image.fromarray(np.asarray(mask, np.uint8) * 255).convert("F")
+    return np.asarray(shares.resize((width, height), Image.Resampling.BOX)) > 0
 
 
-def mark(image, region):
-    """The picture (H, W, 3) with a line around the region: outside it, so that a thin defect stays visible."""
+def mark(image: np.ndarray, region: np.ndarray) -> np.ndarray:
+    """A copy of the image (H, W, 3) with a line around the region (H, W): outside it, so that thin defects show."""
     width = max(1, round(min(image.shape[:2]) / 128))
     near, far = (ndimage.binary_dilation(region, iterations=n) for n in (1, 1 + width))
     result = image.copy()
@@ -93,8 +98,8 @@ def mark(image, region):
     return result
 
 
-def jpeg_uri(picture):
-    """A uint8 (H, W, 3) picture as a data URI; colour at full resolution, for the thin lines."""
+def jpeg_uri(image: np.ndarray) -> str:
+    """A uint8 (H, W, 3) image as a data URI; colour at full resolution, for the thin lines."""
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, format="JPEG", quality=82, subsampling=0, optimize=True)
+    Image.fromarray(image).save(buffer, format="JPEG", quality=82, subsampling=0, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

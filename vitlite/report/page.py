@@ -1,0 +1,218 @@
+"""The report page: one HTML file with everything inside, which opens from disk and needs no network."""
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterator
+from html import escape
+from importlib.resources import files
+from string import Template
+from typing import Any
+
+from vitlite.engine.results import KEYS
+from vitlite.report import svg
+from vitlite.report.build import Part, Report, TestedImage, count
+from vitlite.report.curves import PRO_LIMIT
+from vitlite.report.gallery import Card
+
+HEADINGS = {
+    "image_auroc": "image AUROC",
+    "image_ap": "image AP",
+    "image_f1_max": "image best F1",
+    "pixel_auroc": "pixel AUROC",
+    "pixel_ap": "pixel AP",
+    "pixel_f1_max": "pixel best F1",
+    "aupro_30": "AUPRO 0.3",
+    "aupro_05": "AUPRO 0.05",
+}
+VERDICTS = (("Passed", "False alarm"), ("Missed", "Found"))  # by label, and by whether the score is above the threshold
+
+
+def asset(suffix: str) -> str:
+    """The text of page.html, page.css or page.js beside this file."""
+    return files("vitlite.report").joinpath(f"page.{suffix}").read_text(encoding="utf-8")
+
+
+def render(report: Report) -> str:
+    """The page as text.
+
+    Names of files, folders and categories come from outside: they enter the page as escaped text or attributes, and
+    the script gets numbers alone. The content security policy admits this script and style by their hashes, data URIs
+    for images, and nothing else.
+    """
+    style, script = asset("css"), asset("js")
+    found = count(report.images, report.threshold)
+    cards = [card for part in report.parts for card in part.cards]
+    limited = (
+        f"Only {len(cards)} of {len(report.images)} test images are in this file: for each category the defective ones "
+        "with the lowest scores and the good ones with the highest, which hold the mistakes at any threshold."
+    )
+    return Template(asset("html")).substitute(
+        style=style,
+        style_hash=digest(style),
+        script=script,
+        script_hash=digest(script),
+        name=escape(report.name),
+        method=escape(report.method),
+        data=escape(report.data),
+        threshold=f"{report.threshold:.4g}",
+        missed=found.defective - found.hits,
+        defective=found.defective,
+        alarms=found.alarms,
+        good=found.good,
+        calibrated=escape(report.calibrated),
+        notes="\n".join(f'<p class="note">{escape(note)}</p>' for note in report.notes),
+        metric_names="".join(f'<th scope="col">{HEADINGS[key]}</th>' for key in KEYS),
+        metrics="\n".join(metrics(report)),
+        categories=category_choice(report.parts) if len(report.parts) > 1 else "",
+        histograms="\n".join(histograms(report)),
+        scale="logarithmic" if report.axis.log else "linear",
+        mistakes="\n".join(mistakes(report)),
+        limited=limited if len(cards) < len(report.images) else "",
+        gallery="\n".join(gallery(report, cards)),
+        curves="\n".join(curves(report)),
+        about="\n".join(f"<dt>{escape(k)}</dt><dd>{escape(str(v))}</dd>" for k, v in report.about.items()),
+        numbers=embedded(numbers(report)),
+    )
+
+
+def digest(text: str) -> str:
+    """A source expression for the content security policy."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
+
+
+def embedded(value: object) -> str:
+    """JSON for a script element: no character of it can end the element or begin a comment."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def numbers(report: Report) -> dict[str, Any]:
+    """What the script needs."""
+    axis = report.axis
+    groups = {key: n for n, key in enumerate(report.groups())}
+    places = [(k, image.kind) for k, part in enumerate(report.parts) for image in part.images]
+    return {
+        "threshold": report.threshold,
+        "thresholds": [part.threshold for part in report.parts],
+        "axis": {"low": axis.low, "high": axis.high, "log": axis.log},
+        "plot": {"left": svg.LEFT, "top": svg.TOP, "width": svg.WIDTH, "height": svg.TALL},
+        "scores": [image.score for image in report.images],
+        "defective": [image.label for image in report.images],
+        "category": [k for k, _ in places],
+        "group": [groups[place] for place in places],
+    }
+
+
+def metrics(report: Report) -> Iterator[str]:
+    """Rows of the table: every metric for each category and each kind of defect, and the mean."""
+
+    def row(name: str, images: int, values: dict[str, Any], style: str = "wide") -> str:
+        cells = "".join(f"<td>{'–' if values[k] is None else format(values[k], '.4f')}</td>" for k in KEYS)
+        return f'<tr><th scope="row" class="{style}">{escape(name)}</th><td>{images}</td>{cells}</tr>'
+
+    for part in report.parts:
+        yield row(part.name, len(part.images), part.result)
+        for kind, values in part.result["defects"].items():
+            yield row(kind, values["images"], values, "wide kind")
+    if len(report.parts) > 1:
+        yield row("mean of categories", len(report.images), report.mean)
+
+
+def category_choice(parts: list[Part]) -> str:
+    """The menu of categories."""
+    options = "".join(f'<option value="{k}">{escape(part.name)}</option>' for k, part in enumerate(parts))
+    return (
+        '<p class="script" hidden><label for="category">Category </label><select id="category">'
+        f'<option value="-1">all, one threshold</option>{options}</select></p>'
+    )
+
+
+def histograms(report: Report) -> Iterator[str]:
+    """A chart of all scores, and a hidden one for each of several categories."""
+
+    def drawn(images: list[TestedImage], threshold: float, title: str, group: int) -> str:
+        good, defective = ([image.score for image in images if image.label == label] for label in (0, 1))
+        return svg.histogram(good, defective, report.axis, threshold, title, group)
+
+    found = count(report.images, report.threshold)
+    title = f"Scores of {found.good} good and {found.defective} defective test images, with the threshold"
+    yield drawn(report.images, report.threshold, title, -1)
+    for k, part in enumerate(report.parts if len(report.parts) > 1 else []):
+        title = f"Scores of {part.name}, with the threshold"
+        yield drawn(part.images, part.threshold, title, k).replace("<svg ", "<svg hidden ", 1)
+
+
+def mistakes(report: Report) -> Iterator[str]:
+    """Rows of the table: mistakes for each kind at the threshold, and images called defective."""
+    for group, (k, kind) in enumerate(report.groups()):
+        part = report.parts[k]
+        found = count([image for image in part.images if image.kind == kind], report.threshold)
+        wrong, images = found.defective - found.hits + found.alarms, found.defective + found.good
+        said = "missed" if found.defective else "false alarm" + "s" * (wrong != 1)
+        name = f"{part.name}, {kind}" if len(report.parts) > 1 else kind
+        yield (
+            f'<tr data-group="{group}" data-category="{k}"><th scope="row" class="wide">{escape(name)}</th>'
+            f"<td>{wrong} {said}</td><td>{100 * wrong / images:.1f} %</td><td>{images}</td>"
+            f"<td>{found.alarms + found.hits}</td></tr>"
+        )
+
+
+def gallery(report: Report, cards: list[Card]) -> Iterator[str]:
+    """The cards, worst mistakes first."""
+
+    def distance(card: Card) -> float:
+        """How far an image is on the right side of the threshold; negative on the wrong side."""
+        image = report.images[card.index]
+        return image.score - report.threshold if image.label else report.threshold - image.score
+
+    for card in sorted(cards, key=distance):
+        yield card_item(card, report.images[card.index], report.threshold)
+
+
+def card_item(card: Card, image: TestedImage, threshold: float) -> str:
+    """One card of the gallery."""
+    flagged = image.score > threshold
+    wrong = " wrong" if flagged != bool(image.label) else ""
+    file, (width, height) = escape(card.file), card.size
+    labelled = "defect outlined" if card.marked else "no mask" if image.label else "good"
+    size = f'width="{width}" height="{height}" decoding="async"'
+    return (
+        f'<li class="card{wrong}" data-index="{card.index}"><div class="top"><span class="badge">'
+        f"{VERDICTS[image.label][flagged]}</span><span>score {image.score:.4g}</span></div>"
+        f'<div class="pair"><figure><img src="{card.image}" alt="{file}, {labelled}" {size}>'
+        f"<figcaption>{labelled}</figcaption></figure>"
+        f'<figure><img src="{card.heat}" alt="Heat map of {file}" {size}><figcaption>heat map</figcaption></figure>'
+        f'</div><p class="file"><bdi>{file}</bdi></p></li>'
+    )
+
+
+def curves(report: Report) -> Iterator[str]:
+    """A section for each category with its charts."""
+    for k, part in enumerate(report.parts):
+        heading = f"<h3>{escape(part.name)}</h3>" if len(report.parts) > 1 else ""
+        drawn = "".join(f"<figure>{chart}</figure>" for chart in charts(part, k, report.threshold))
+        note = '<p class="soft">No masks with defects: no pixel curves and no PRO.</p>' if not part.pixel_curves else ""
+        yield f'<section data-category="{k}">{heading}<div class="curves">{drawn}</div>{note}</section>'
+
+
+def charts(part: Part, group: int, threshold: float) -> Iterator[str]:
+    """ROC and precision-recall of a category, and PRO if it has masks."""
+    found = count(part.images, threshold)
+    recall, above = found.hits / found.defective, found.hits + found.alarms
+    points = {"roc": (found.alarms / found.good, recall), "pr": (recall, found.hits / above if above else None)}
+    names = {
+        "roc": ("ROC", "false positive rate", "true positive rate", "auroc"),
+        "pr": ("PR", "recall", "precision", "ap"),
+    }
+    for kind, (name, x_label, y_label, key) in names.items():
+        lines = [("image", *part.image_curves[kind])]
+        title = f"{part.name}: {name} curve, images {part.result[f'image_{key}']:.4f}"
+        if part.pixel_curves:
+            lines.append(("pixel", *part.pixel_curves[kind]))
+            title += f", pixels {part.result[f'pixel_{key}']:.4f}"
+        yield svg.chart(title, f"{name}: {x_label}", y_label, lines, point=(kind, *points[kind]), group=group)
+    if part.pixel_curves:
+        title = f"{part.name}: PRO curve, area to {PRO_LIMIT} {part.result['aupro_30']:.4f}"
+        lines = [("pro", *part.pixel_curves["pro"])]
+        yield svg.chart(title, "PRO: false positive rate of pixels", "region overlap", lines, x_max=PRO_LIMIT)
