@@ -114,7 +114,7 @@ def make_run(folder):
 
     data = synthesize(folder / "data", size=64, categories=("weave",), train=8, good=1, defects=1)
     config = apply_overrides(preset_config("sivt", "quick"), [f"{k}={v}" for k, v in TINY.items()])
-    train(RunSettings("sivt", str(data), "weave", "quick", 0, config), folder / "run", device="cpu", quiet=True)
+    train(RunSettings("sivt", str(data), "weave", "quick", 0, config), folder / "run", device="cpu")
     return folder / "run"
 
 
@@ -141,7 +141,7 @@ def measure_predict(options):
                     path.unlink()
 
         detector.score_files = counted
-        predict(detector, [folder / "pictures"], out, maps=True, quiet=True)
+        predict(detector, [folder / "pictures"], out, maps=True)
         watch.mark(options.images)
     return watch.marks
 
@@ -169,7 +169,7 @@ def measure_eval(options):
             return found
 
         evaluate.evaluate_category = marked
-        evaluate.evaluate(detector, data=folder / "data", category="all", quiet=True)
+        evaluate.evaluate(detector, data=folder / "data", category="all")
     return watch.marks
 
 

@@ -11,7 +11,6 @@ import argparse
 import csv
 import io
 import json
-import re
 import statistics
 import sys
 import tempfile
@@ -205,19 +204,14 @@ def measure_trained(settings, folder, options):
     from vitlite.engine.detector import Detector
     from vitlite.engine.evaluate import mean_of
 
-    notes = []
-    parts = [
-        run_part(part, run_folder(folder, settings, part), options.device, True, notes.append) for part in settings
-    ]
-    method = Detector(run_folder(folder, settings, settings[0]), options.device).method
-    said = (re.search(r"(?:features|weights) from (.*), on ", note) for note in notes)
-    source = next((match[1] for match in said if match), None)
+    parts = [run_part(part, run_folder(folder, settings, part), options.device) for part in settings]
+    detector = Detector(run_folder(folder, settings, settings[0]), options.device)
     seconds = [part[SECONDS] for part in parts]
     return {
         **scores_of(mean_of([scores for part in parts for scores in part["categories"].values()])),
-        **size_of(method),
+        **size_of(detector.method),
         "training_seconds": None if None in seconds else sum(seconds),
-        "weights": source or method.starts_from,
+        "weights": weights_of(detector),
     }
 
 
@@ -229,7 +223,7 @@ def measure_untrained(settings, folder, options):
     (settings,) = settings
     write_untrained(settings, folder / "run")
     detector = Detector(folder / "run", options.device, calibrated=False)
-    return {**scores_of(evaluate(detector, quiet=True)["mean"]), **size_of(detector.method), "weights": "random"}
+    return {**scores_of(evaluate(detector)["mean"]), **size_of(detector.method), "weights": "random"}
 
 
 def write_untrained(settings, run):
@@ -254,7 +248,7 @@ def measure_constant(settings, folder, options):
 
     dataset = open_dataset(settings[0].data, settings[0].category, need_train=False, need_test=True)
     detector = constant(folder)
-    scored = [score_category(detector, dataset, name, quiet=True) for name in dataset.categories]
+    scored = [score_category(detector, dataset, name) for name in dataset.categories]
     return {**scores_of(mean_of([summarize_category(one) for one in scored])), "weights": "none"}
 
 
@@ -347,10 +341,18 @@ def speed_of(cell, settings, folder, options):
     test = open_dataset(one.data, one.category, need_train=False, need_test=True).test
     paths = [str(sample.path) for sample in test][: options.images]
     with tempfile.TemporaryDirectory() as folder:
-        predict(detector, paths[:8], Path(folder) / "warm", overlays=False, quiet=True)
+        predict(detector, paths[:8], Path(folder) / "warm", overlays=False)
         began = time.perf_counter()
-        predict(detector, paths, Path(folder) / "out", overlays=False, quiet=True)
+        predict(detector, paths, Path(folder) / "out", overlays=False)
         return {"images_per_second": round(len(paths) / (time.perf_counter() - began), 2)}
+
+
+def weights_of(detector):
+    """What training started from; the checkpoints of vitlite 0.1 do not hold it."""
+    name, source = detector.method.backbone_name, detector.weights_source
+    if source is None:
+        return detector.method.starts_from
+    return f"{name} ({source})" if name else source
 
 
 def surroundings(options):

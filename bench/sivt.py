@@ -164,14 +164,14 @@ def report_scoring(options):
         root = synthesize(Path(folder) / "data", seed=0)
         config = replace(sivt.SIVT.presets[options.preset], weights="none", steps=1)
         settings = RunSettings("sivt", str(root), "all", options.preset, 0, config)
-        train(settings, Path(folder) / "run", device="cpu", quiet=True)
+        train(settings, Path(folder) / "run", device="cpu")
         detector = Detector(Path(folder) / "run", "cpu")
         paths = [str(p) for p in list_images([str(root)]) if "_mask" not in p.name][: options.images]
-        predict(detector, paths[:8], Path(folder) / "warm", quiet=True)
+        predict(detector, paths[:8], Path(folder) / "warm")
         rates = {}
         for overlays in (False, True):
             began = time.perf_counter()
-            predict(detector, paths, Path(folder) / f"out{overlays}", overlays=overlays, quiet=True)
+            predict(detector, paths, Path(folder) / f"out{overlays}", overlays=overlays)
             rates[overlays] = len(paths) / (time.perf_counter() - began)
     print(f"\nscoring {len(paths)} files of 256x256 on {torch.get_num_threads()} CPU threads, images/s:")
     print(f"predict, CSV alone           {rates[False]:8.1f}")

@@ -72,10 +72,11 @@ def main(args=None):
     Exit codes: 0 done, 1 images defective or not read (``predict --fail-on-defect``), 2 wrong use or bad input, 130 and
     143 stopped by Ctrl-C and by SIGTERM.
     """
+    from vitlite.cli._messages import messages
     from vitlite.cli._stopping import Stopped, stoppable
 
     try:
-        with stoppable():
+        with stoppable(), messages():
             sys.exit(group.main(args=args, prog_name="vitlite", standalone_mode=False) or 0)
     except Stopped as stop:
         click.echo(f"vitlite: {stop}", err=True)

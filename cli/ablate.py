@@ -2,6 +2,8 @@
 
 import click
 
+from vitlite.cli._messages import note, verbosity
+
 
 @click.command(name="ablate", epilog="Example: vitlite ablate --method sivt --table induction --data mvtec --separate")
 @click.option("--method", required=True, help="Method whose table is run; sivt, memca and so on.")
@@ -15,8 +17,8 @@ import click
 @click.option("--out", metavar="DIR", help="Folder for the runs and ablation.csv.  [default: runs/ablate-METHOD]")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Seed of every row.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--quiet", is_flag=True, help="Print the table alone.")
-def command(method, name, data, category, separate, preset, overrides, rows, out, seed, device, quiet):
+@verbosity
+def command(method, name, data, category, separate, preset, overrides, rows, out, seed, device):
     """Train and evaluate each row of a method's ablation table, and print it beside the paper's figures.
 
     Writes a run for every row below --out, and ablation.csv with all metrics. Calling it again goes on where it
@@ -35,11 +37,9 @@ def command(method, name, data, category, separate, preset, overrides, rows, out
         lines = ", ".join(f"{key} ({table.title}, {table.source})" for key, table in known.items())
         raise UserError(f"--table {name or '?'}: {method} has {lines}")
     table = known[name]
-    say = (lambda line: None) if quiet else (lambda line: click.echo(line, err=True))
     plan = Plan(method, data or "", category, separate, preset, overrides, seed, device)
     out = out or f"runs/ablate-{method}"
     wanted = None if rows is None else [part.strip() for part in rows.split(",") if part.strip()]
-    outcomes = ablate(plan, table, out, name=name, rows=wanted, quiet=quiet, say=say)
+    outcomes = ablate(plan, table, out, name=name, rows=wanted)
     click.echo(table_text(table, outcomes, plan))
-    if not quiet:
-        click.echo(f"written: {out}/ablation.csv")
+    note(f"written: {out}/ablation.csv")

@@ -1,6 +1,10 @@
 """vitlite bench."""
 
+import logging
+
 import click
+
+from vitlite.cli._messages import LOGGER
 
 
 @click.command(
@@ -24,5 +28,6 @@ def command(name, options):
         return
     if name != "all" and name not in BENCHMARKS:
         raise UserError(f"bench {name}: no such benchmark; there are {', '.join(BENCHMARKS)} and all")
+    LOGGER.setLevel(logging.WARNING)  # a benchmark prints its own figures
     codes = [run(one, list(options)) for one in (BENCHMARKS if name == "all" else [name])]
     raise SystemExit(max(codes))

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from vitlite.cli._messages import note, verbosity
+
 
 @click.command(name="eval", epilog="Example: vitlite eval runs/bottle --data mvtec --category bottle")
 @click.argument("run", metavar="RUN")
@@ -12,8 +14,8 @@ import click
 @click.option("--maps", is_flag=True, help="Write the anomaly maps into RUN/maps, for `vitlite eval-maps` and others.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--deterministic", is_flag=True, help="Refuse operators whose results vary from run to run.")
-@click.option("--quiet", is_flag=True, help="Print the table alone.")
-def command(run, data, category, maps, device, deterministic, quiet):
+@verbosity
+def command(run, data, category, maps, device, deterministic):
     """Score a trained detector on labelled test images.
 
     Prints image and pixel AUROC, average precision and best F1, and AUPRO to 0.3 and 0.05, at the original
@@ -26,18 +28,16 @@ def command(run, data, category, maps, device, deterministic, quiet):
     from vitlite.engine.results import MAPS_FOLDER
     from vitlite.files import require_writable, write_json, write_text
 
-    say = (lambda line: None) if quiet else (lambda line: click.echo(line, err=True))
     folder = Path(run) / MAPS_FOLDER if maps else None
     with only_deterministic(deterministic):
         detector = Detector(run, device)
         require_writable(run)
-        results = evaluate(detector, data=data, category=category, maps=folder, quiet=quiet, say=say)
+        results = evaluate(detector, data=data, category=category, maps=folder)
     write_json(Path(run) / "results.json", results)
     write_text(Path(run) / "results.csv", results_csv(results))
     click.echo(table(results))
-    if not quiet:
-        written = [Path(run) / "results.json", Path(run) / "results.csv", *([folder] if maps else [])]
-        click.echo(f"written: {', '.join(map(str, written))}")
+    written = [Path(run) / "results.json", Path(run) / "results.csv", *([folder] if maps else [])]
+    note(f"written: {', '.join(map(str, written))}")
 
 
 def table(results):

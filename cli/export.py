@@ -2,6 +2,8 @@
 
 import click
 
+from vitlite.cli._messages import note, verbosity
+
 
 @click.command(name="export", epilog="Example: vitlite export runs/bottle --format onnx --out bottle.onnx")
 @click.argument("run", metavar="RUN")
@@ -13,8 +15,8 @@ import click
     multiple=True,
     help="Picture, folder or pattern to compare on; repeatable.  [default: a few of the training data]",
 )
-@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
-def command(run, kind, out, check, quiet):
+@verbosity
+def command(run, kind, out, check):
     """Write a trained detector as one file for other runtimes.
 
     The file takes any number of 8-bit RGB pictures of the detector's size, shape (batch, size, size, 3), and gives
@@ -24,7 +26,5 @@ def command(run, kind, out, check, quiet):
     """
     from vitlite.export.export import export
 
-    say = (lambda line: None) if quiet else (lambda line: click.echo(line, err=True))
-    written = export(run, kind, out, check=check, say=say)
-    if not quiet:
-        click.echo(f"written: {written} ({written.stat().st_size / 2**20:.1f} MiB)")
+    written = export(run, kind, out, check=check)
+    note(f"written: {written} ({written.stat().st_size / 2**20:.1f} MiB)")

@@ -5,6 +5,8 @@ import sys
 
 import click
 
+from vitlite.cli._messages import note, verbosity
+
 
 @click.command(name="predict", epilog="Example: vitlite predict runs/bottle photos/ --out checked --fail-on-defect")
 @click.argument("run", metavar="RUN")
@@ -16,8 +18,8 @@ import click
 @click.option("--fail-on-defect", is_flag=True, help="Exit with 1 if any image is defective or cannot be read.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--deterministic", is_flag=True, help="Refuse operators whose results vary from run to run.")
-@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
-def command(run, images, out, category, maps, no_overlays, fail_on_defect, device, deterministic, quiet):
+@verbosity
+def command(run, images, out, category, maps, no_overlays, fail_on_defect, device, deterministic):
     """Score images and draw where they are defective.
 
     RUN is a run's folder, or an .onnx file that `vitlite export` wrote, which is scored without torch.
@@ -28,7 +30,7 @@ def command(run, images, out, category, maps, no_overlays, fail_on_defect, devic
     from vitlite.engine.predict import CSV_FILE, predict
     from vitlite.errors import UserError
 
-    options = {"overlays": not no_overlays, "maps": maps, "category": category, "quiet": quiet}
+    options = {"overlays": not no_overlays, "maps": maps, "category": category}
     with contextlib.ExitStack() as stack:
         if deterministic and not is_exported(run):  # an exported file is scored on the CPU and without torch
             from vitlite.engine.distributed import deterministic as only_deterministic
@@ -37,10 +39,7 @@ def command(run, images, out, category, maps, no_overlays, fail_on_defect, devic
         rows = predict(open_detector(run, device), images, out, **options)
     failed = [row for row in rows if "error" in row]
     defects = sum(row.get("verdict") == "defect" for row in rows)
-    if not quiet:
-        for row in failed:
-            click.echo(f"not read: {row['error']}", err=True)
-        click.echo(f"{defects} of {len(rows) - len(failed)} images defective, {len(failed)} not read; {out}/{CSV_FILE}")
+    note(f"{defects} of {len(rows) - len(failed)} images defective, {len(failed)} not read; {out}/{CSV_FILE}")
     if len(failed) == len(rows):
         raise UserError(f"none of the {len(rows)} images could be read; the first: {failed[0]['error']}")
     sys.exit(1 if fail_on_defect and (defects or failed) else 0)

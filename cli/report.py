@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from vitlite.cli._messages import note, verbosity
+
 
 @click.command(name="report", epilog="Example: vitlite report runs/bottle --data mvtec --category bottle")
 @click.argument("run", metavar="RUN")
@@ -11,8 +13,8 @@ import click
 @click.option("--category", metavar="NAME|all", help="Category, a comma list of them, or all.")
 @click.option("--out", metavar="FILE", help="The page to write.  [default: RUN/report.html]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
-def command(run, data, category, out, device, quiet):
+@verbosity
+def command(run, data, category, out, device):
     """Write a page with scores, curves and heat maps of labelled test images.
 
     One HTML file that opens in any browser, from disk, without a network: metrics, score histograms, curves, and the
@@ -26,8 +28,6 @@ def command(run, data, category, out, device, quiet):
     path = new_file(out) if out else None
     detector = Detector(run, device)
     path = path or new_file(Path(run) / "report.html")
-    say = (lambda line: None) if quiet else (lambda line: click.echo(line, err=True))
-    page = render(build_report(detector, data=data, category=category, quiet=quiet, say=say))
+    page = render(build_report(detector, data=data, category=category))
     write_text(path, page)
-    if not quiet:
-        click.echo(f"written: {path} ({len(page.encode()) / 1e6:.1f} MB)")
+    note(f"written: {path} ({len(page.encode()) / 1e6:.1f} MB)")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from vitlite.cli._messages import note, verbosity
 from vitlite.methods import REGISTRY
 
 
@@ -30,8 +31,8 @@ from vitlite.methods import REGISTRY
 @click.option("--resume", is_flag=True, help="Go on with the run in --out.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--deterministic", is_flag=True, help="Refuse operators whose results vary from run to run.")
-@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
-def command(method, data, category, out, preset, overrides, weights, seed, resume, device, deterministic, quiet):
+@verbosity
+def command(method, data, category, out, preset, overrides, weights, seed, resume, device, deterministic):
     """Train a detector on good images.
 
     Writes config.toml, checkpoint.pt, log.jsonl and calibration.json into the run's folder. Some of the good images
@@ -69,17 +70,16 @@ def command(method, data, category, out, preset, overrides, weights, seed, resum
         if not data and category is None:
             category = "all"
         settings = RunSettings(method, source, category or "", preset, seed or 0, config)
-    say = (lambda line: None) if quiet else (lambda line: click.echo(line, err=True))
     try:
         with only_deterministic(deterministic):
-            done = train(settings, out, device=device, resume=resume, quiet=quiet, say=say)
+            done = train(settings, out, device=device, resume=resume)
     except Stopped as stop:
         begun = (Path(out) / CONFIG_FILE).exists()
         stop.hint = f"; go on with --resume --out {out}" if begun else " before training began; start it again"
         raise
-    if done is not None and not quiet:  # None: one of several processes, and not the one that writes
+    if done is not None:  # None: one of several processes, and not the one that writes
         # To be pasted into a shell. A plain folder has nothing to evaluate on, so predict comes first.
         run = shlex.quote(str(out))
-        click.echo(f"trained: {out}\nnext: vitlite predict {run} IMAGE... --out DIR")
-        click.echo(f"with labelled test pictures: vitlite eval {run}")
+        note(f"trained: {out}\nnext: vitlite predict {run} IMAGE... --out DIR")
+        note(f"with labelled test images: vitlite eval {run}")
     sys.exit(0)

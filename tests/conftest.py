@@ -33,7 +33,7 @@ def tiny_run(tmp_path_factory, tiny_data):
 
     config = apply_overrides(preset_config("sivt", "quick"), [f"{k}={v}" for k, v in TINY.items()])
     run = tmp_path_factory.mktemp("runs") / "tiny"
-    train(RunSettings("sivt", str(tiny_data), "weave", "quick", 0, config), run, device="cpu", quiet=True)
+    train(RunSettings("sivt", str(tiny_data), "weave", "quick", 0, config), run, device="cpu")
     return run
 
 

@@ -117,7 +117,7 @@ def test_settings_of_every_type(tiny_data, tmp_path):
 def test_predictions_are_those_of_the_command(detector, tiny_run, pictures, tmp_path):
     from vitlite.engine.predict import predict
 
-    predict(detector, pictures, tmp_path / "out", maps=True, overlays=False, quiet=True)
+    predict(detector, pictures, tmp_path / "out", maps=True, overlays=False)
     with open(tmp_path / "out/predictions.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     found = detector.predict(pictures)

@@ -1,7 +1,6 @@
 """The library in three functions: train, evaluate, load. ``import vitlite`` has them and stays cheap."""
 
 import os
-import sys
 from pathlib import Path
 
 from vitlite.errors import UserError
@@ -47,7 +46,7 @@ def train(data, out, *, method="sivt", category=None, preset="quick", seed=0, de
     if category is None:
         category = "all" if data is None else ""
     chosen = RunSettings(method, source, _plain(category), preset, seed, config)
-    train_run(chosen, out, device=device, say=lambda line: print(line, file=sys.stderr))
+    train_run(chosen, out, device=device)
     return Detector(out, device)
 
 
@@ -78,7 +77,7 @@ def evaluate(run, data=None, category=None):
     if not hasattr(detector, "settings"):
         raise UserError(f"{detector.path}: an exported file knows no data set; give the run that it was exported from")
     category = None if category is None else _plain(category)
-    return evaluate_run(detector, data=data, category=category, say=lambda line: print(line, file=sys.stderr))
+    return evaluate_run(detector, data=data, category=category)
 
 
 def load(path, device="auto"):

@@ -101,12 +101,13 @@ def announce(monkeypatch, publisher, name, body, *, status=200, promised=-1):
 
 
 @pytest.mark.parametrize("promised", [-1, None])
-def test_download_then_cache(publisher, published, monkeypatch, cache, capsys, promised):
+def test_download_then_cache(publisher, published, monkeypatch, cache, caplog, promised):
     name, data = published
     announce(monkeypatch, publisher, name, data, promised=promised)
-    first = backbones.create("resnet18", strides=(2, 4))
+    with caplog.at_level("INFO", "vitlite"):
+        first = backbones.create("resnet18", strides=(2, 4))
     assert first.weights_source == f"download {publisher.address}{name}"
-    assert "vitlite: downloading http://127.0.0.1" in capsys.readouterr().err
+    assert "downloading http://127.0.0.1" in caplog.text
     assert [file.name for file in cache.iterdir()] == [name]
     assert (cache / name).read_bytes() == data
     second = backbones.create("resnet18", strides=(2, 4))

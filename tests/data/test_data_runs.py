@@ -21,7 +21,7 @@ def trained(tmp_path):
     def run(root, category):
         changes = {**TINY, "epochs": 1, "steps": 1, "image_size": 32}
         config = apply_overrides(preset_config("sivt", "quick"), [f"{k}={v}" for k, v in changes.items()])
-        train(RunSettings("sivt", str(root), category, "quick", 0, config), tmp_path / "run", device="cpu", quiet=True)
+        train(RunSettings("sivt", str(root), category, "quick", 0, config), tmp_path / "run", device="cpu")
         return Detector(tmp_path / "run", "cpu")
 
     return run
@@ -40,13 +40,13 @@ def test_one_class_data(tmp_path, trained, kind):
         write_cifar(tmp_path / kind, per_batch=4)
         category, kinds = "dog", {"frog", "horse", "ship"}
     detector = trained(tmp_path / kind, category)
-    result = evaluate(detector, category=category, quiet=True)["categories"][category]
+    result = evaluate(detector, category=category)["categories"][category]
     assert result["good"] >= 1
     assert set(result["defects"]) == kinds
     assert 0 <= result["image_auroc"] <= 1
     assert result["pixel_auroc"] is result["aupro_30"] is None
     assert result["skipped"] == []
-    page = render(build_report(detector, category=category, quiet=True))
+    page = render(build_report(detector, category=category))
     assert "00000" in page
 
 
@@ -60,7 +60,7 @@ def test_united_masks_and_label_maps_reach_the_metrics(tmp_path, put, trained):
     put(root / "ground_truth" / "logical_anomalies" / "000" / "000.png", MARK // 255 * 7)
     put(root / "ground_truth" / "logical_anomalies" / "000" / "001.png", MARK.T.copy().reshape(12, 16) // 255)
     detector = trained(tmp_path, "pushpins")
-    scored = module.score_category(detector, data.open_dataset(tmp_path), "pushpins", quiet=True)
+    scored = module.score_category(detector, data.open_dataset(tmp_path), "pushpins")
     wanted = (MARK | MARK.T.copy().reshape(12, 16)) > 0
     assert wanted.sum() > (MARK > 0).sum()
     np.testing.assert_array_equal(scored.masks[1], wanted)

@@ -44,7 +44,7 @@ def rows_of(out):
 def finished(tmp_path_factory, tiny_data):
     """A table of which the first two rows are done, and their outcomes."""
     out = tmp_path_factory.mktemp("ablation") / "out"
-    outcomes = ablate(plan_for(tiny_data), TABLE, out, name="made", rows=["1", "N = 2"], quiet=True)
+    outcomes = ablate(plan_for(tiny_data), TABLE, out, name="made", rows=["1", "N = 2"])
     return out, outcomes
 
 
@@ -109,7 +109,7 @@ def test_finished_rows_are_not_trained_again(finished, tiny_data, tmp_path, monk
         engine, "train", lambda settings, run, **o: trained.append(run.name) or train(settings, run, **o)
     )
     before = (out / "made/plain/checkpoint.pt").stat().st_mtime_ns
-    outcomes = ablate(plan_for(tiny_data), TABLE, out, name="made", quiet=True)
+    outcomes = ablate(plan_for(tiny_data), TABLE, out, name="made")
     assert trained == ["n-3"]
     assert (out / "made/plain/checkpoint.pt").stat().st_mtime_ns == before
     assert [o.mean for o in outcomes[:2]] == [o.mean for o in finished[1]]
@@ -122,7 +122,7 @@ def test_a_row_cut_short_goes_on(finished, tiny_data, tmp_path, monkeypatch):
     shutil.copytree(finished[0], out)
     (out / "made/n-2/results.json").unlink()
     before = (out / "made/n-2/checkpoint.pt").read_bytes()
-    outcomes = ablate(plan_for(tiny_data), TABLE, out, name="made", rows=["2"], quiet=True)
+    outcomes = ablate(plan_for(tiny_data), TABLE, out, name="made", rows=["2"])
     assert (out / "made/n-2/checkpoint.pt").read_bytes() == before
     assert outcomes[0].mean == finished[1][1].mean
     assert outcomes[0].seconds is None
@@ -131,15 +131,15 @@ def test_a_row_cut_short_goes_on(finished, tiny_data, tmp_path, monkeypatch):
 def test_other_settings_in_the_same_folder_are_refused(finished, tiny_data):
     changed = plan_for(tiny_data, overrides=(*OVERRIDES, "lr=0.5"))
     with pytest.raises(UserError, match="another lr"):
-        ablate(changed, TABLE, finished[0], name="made", rows=["1"], quiet=True)
+        ablate(changed, TABLE, finished[0], name="made", rows=["1"])
     with pytest.raises(UserError, match="another seed"):
-        ablate(plan_for(tiny_data, seed=3), TABLE, finished[0], name="made", rows=["1"], quiet=True)
+        ablate(plan_for(tiny_data, seed=3), TABLE, finished[0], name="made", rows=["1"])
 
 
 def test_a_wrong_setting_is_found_before_anything_is_trained(tiny_data, tmp_path):
     table = replace(TABLE, rows=(TABLE.rows[0], Row("wrong", ("subset=2",))))
     with pytest.raises(UserError, match="subset"):
-        ablate(plan_for(tiny_data), table, tmp_path / "out", name="made", quiet=True)
+        ablate(plan_for(tiny_data), table, tmp_path / "out", name="made")
     assert not (tmp_path / "out/made").exists()
 
 
@@ -148,7 +148,7 @@ def test_one_model_for_each_category(tmp_path):
 
     root = synthesize(tmp_path / "two", seed=2, size=64, categories=("weave", "wood"), train=6, good=3, defects=1)
     plan = plan_for(root, separate=True)
-    (outcome,) = ablate(plan, TABLE, tmp_path / "out", name="made", rows=["1"], quiet=True)
+    (outcome,) = ablate(plan, TABLE, tmp_path / "out", name="made", rows=["1"])
     found = [json.loads((tmp_path / f"out/made/plain/{c}/results.json").read_text()) for c in ("weave", "wood")]
     assert [list(r["categories"]) for r in found] == [["weave"], ["wood"]]
     values = [r["mean"]["image_auroc"] for r in found]
@@ -191,7 +191,7 @@ def test_damaged_results_are_named(finished, tiny_data, tmp_path):
     shutil.copytree(finished[0], out)
     (out / "made/plain/results.json").write_text("{")
     with pytest.raises(UserError, match=r"results\.json"):
-        ablate(plan_for(tiny_data), TABLE, out, name="made", rows=["1"], quiet=True)
+        ablate(plan_for(tiny_data), TABLE, out, name="made", rows=["1"])
 
 
 def test_a_method_without_a_table(monkeypatch):

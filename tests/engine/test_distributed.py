@@ -115,9 +115,9 @@ def test_accumulated_gradients_are_those_of_the_batch(tiny_run, tmp_path, monkey
     settings = load_settings(tiny_run)
     order = torch.randperm(16, generator=torch.Generator().manual_seed(3))
     monkeypatch.setattr(torch, "randperm", _fixed_for(torch.randperm, order))
-    training.train(settings, tmp_path / "whole", device="cpu", quiet=True)
+    training.train(settings, tmp_path / "whole", device="cpu")
     parted = replace(settings, config=replace(settings.config, accumulate=parts))
-    training.train(parted, tmp_path / "parts", device="cpu", quiet=True)
+    training.train(parted, tmp_path / "parts", device="cpu")
     assert losses(tmp_path / "parts") == pytest.approx(losses(tmp_path / "whole"), rel=1e-4)
 
 
@@ -129,5 +129,5 @@ def _fixed_for(randperm, order):
 def test_compiled_loss_trains_to_the_same(tiny_run, tmp_path):
     settings = load_settings(tiny_run)
     compiled = replace(settings, config=replace(settings.config, compile=True))
-    training.train(compiled, tmp_path / "run", device="cpu", quiet=True)
+    training.train(compiled, tmp_path / "run", device="cpu")
     assert losses(tmp_path / "run") == pytest.approx(losses(tiny_run), rel=1e-3)

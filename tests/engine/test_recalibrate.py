@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vitlite.engine.calibrate import category_of, false_alarms, load_calibration, recalibrate, summarize, training_split
+from vitlite.engine.calibrate import (
+    category_of,
+    false_alarms,
+    in_words,
+    load_calibration,
+    recalibrate,
+    summarize,
+    training_split,
+)
 from vitlite.engine.detector import Detector
 from vitlite.engine.predict import limits_of
 from vitlite.engine.settings import load_settings, save_settings
@@ -44,9 +52,8 @@ def more_good(tmp_path_factory):
 
 
 def again(run, **options):
-    lines = []
-    result = recalibrate(Detector(run, "cpu"), quiet=True, say=lines.append, **options)
-    return result, lines
+    result = recalibrate(Detector(run, "cpu"), **options)
+    return result, in_words(result)
 
 
 def test_held_out_images_give_what_training_wrote(run):
@@ -97,13 +104,12 @@ def test_folders_files_and_patterns_each_image_once(run, more_good):
     assert result["images"] == 24
 
 
-def test_unreadable_images_are_said_and_left_out(run, more_good, tmp_path):
+def test_unreadable_images_are_said_and_left_out(run, more_good, tmp_path, caplog):
     good = tmp_path / "good"
     shutil.copytree(more_good, good)
     (good / "000.png").write_bytes(b"nothing")
-    result, lines = again(run, good=[good])
-    assert result["images"] == 23
-    assert "000.png" in lines[0]
+    assert again(run, good=[good])[0]["images"] == 23
+    assert "000.png" in caplog.messages[0]
     for path in good.iterdir():
         path.write_bytes(b"nothing")
     before = (run / "calibration.json").read_bytes()
@@ -167,7 +173,7 @@ def test_images_that_training_could_not_read_do_not_count_as_a_change(tiny_data,
     trained[3].path.write_bytes(b"broken")
     config = apply_overrides(preset_config("sivt", "quick"), [f"{k}={v}" for k, v in TINY.items()])
     run = tmp_path / "with_broken"
-    train(RunSettings("sivt", str(data), "weave", "quick", 0, config), run, device="cpu", quiet=True)
+    train(RunSettings("sivt", str(data), "weave", "quick", 0, config), run, device="cpu")
     assert again(run)[0]["images"] == 1
 
 
@@ -190,11 +196,11 @@ def test_nothing_held_out(run):
 def test_unfinished_and_damaged_runs(run, more_good):
     (run / "calibration.json").write_text("{")
     detector = Detector(run, "cpu", calibrated=False)
-    recalibrate(detector, good=[more_good], quiet=True, say=lambda line: None)
+    recalibrate(detector, good=[more_good])
     assert load_calibration(run) == detector.calibration
     (run / "calibration.json").unlink()
     with pytest.raises(UserError, match="training did not finish"):
-        recalibrate(Detector(run, "cpu", calibrated=False), good=[more_good], quiet=True)
+        recalibrate(Detector(run, "cpu", calibrated=False), good=[more_good])
 
 
 def test_scores_that_are_not_numbers(run, more_good):
@@ -202,7 +208,7 @@ def test_scores_that_are_not_numbers(run, more_good):
     detector.method.feature_mean.fill_(np.nan)
     before = (run / "calibration.json").read_bytes()
     with pytest.raises(UserError, match="not finite"):
-        recalibrate(detector, good=[more_good], quiet=True)
+        recalibrate(detector, good=[more_good])
     assert (run / "calibration.json").read_bytes() == before
 
 

@@ -37,9 +37,9 @@ def test_run_directory(tiny_run):
 
 def test_same_seed_same_weights(tiny_run, tmp_path):
     settings = load_settings(tiny_run)
-    training.train(settings, tmp_path / "again", device="cpu", quiet=True)
+    training.train(settings, tmp_path / "again", device="cpu")
     assert same(weights(tiny_run), weights(tmp_path / "again"))
-    training.train(replace(settings, seed=1), tmp_path / "other", device="cpu", quiet=True)
+    training.train(replace(settings, seed=1), tmp_path / "other", device="cpu")
     assert not same(weights(tiny_run), weights(tmp_path / "other"))
 
 
@@ -53,7 +53,7 @@ def test_resume_reaches_the_same_weights(tiny_run, tmp_path, monkeypatch, epoch)
     settings = load_settings(tiny_run)
     settings = replace(settings, config=replace(settings.config, epochs=4))
     monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", 0)
-    training.train(settings, tmp_path / "whole", device="cpu", quiet=True)
+    training.train(settings, tmp_path / "whole", device="cpu")
 
     step = training.Loop.train_step
 
@@ -65,9 +65,9 @@ def test_resume_reaches_the_same_weights(tiny_run, tmp_path, monkeypatch, epoch)
     coin = torch.Generator().manual_seed(epoch)
     monkeypatch.setattr(training.Loop, "train_step", stop)
     with pytest.raises(Interrupted):
-        training.train(settings, tmp_path / "cut", device="cpu", quiet=True)
+        training.train(settings, tmp_path / "cut", device="cpu")
     monkeypatch.setattr(training.Loop, "train_step", step)
-    training.train(load_settings(tmp_path / "cut"), tmp_path / "cut", device="cpu", quiet=True, resume=True)
+    training.train(load_settings(tmp_path / "cut"), tmp_path / "cut", device="cpu", resume=True)
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
 
     def losses(run):
@@ -87,7 +87,7 @@ def test_resume_takes_the_backbone_from_the_checkpoint(tiny_run, tmp_path):
             value.mul_(1.01)
     state.update(stage=0, epoch=1, optimizer=None)
     save_checkpoint(run, state)
-    training.train(settings, run, device="cpu", quiet=True, resume=True)
+    training.train(settings, run, device="cpu", resume=True)
     before = {k: v for k, v in state["model"].items() if k.startswith("backbone")}
     after = {k: v for k, v in weights(run).items() if k.startswith("backbone")}
     assert same(before, after)
@@ -104,15 +104,15 @@ def test_resume_refuses_other_images(tiny_run, tiny_data, tmp_path):
     shutil.copy(next((data / "weave/test").glob("[!g]*/*.png")), changed)
     settings = replace(load_settings(run), data=str(data))
     with pytest.raises(UserError, match="not the training images"):
-        training.train(settings, run, device="cpu", quiet=True, resume=True)
+        training.train(settings, run, device="cpu", resume=True)
     changed.unlink()
     with pytest.raises(UserError, match="not the training images"):
-        training.train(settings, run, device="cpu", quiet=True, resume=True)
+        training.train(settings, run, device="cpu", resume=True)
 
 
 def test_the_largest_seed(tiny_run, tmp_path):
     settings = replace(load_settings(tiny_run), seed=2**63 - 1)
-    training.train(settings, tmp_path / "run", device="cpu", quiet=True)
+    training.train(settings, tmp_path / "run", device="cpu")
     assert load_settings(tmp_path / "run").seed == 2**63 - 1
 
 
@@ -123,32 +123,31 @@ def test_resuming_a_finished_run_changes_nothing(tiny_run, tmp_path):
     calibration = json.loads((run / "calibration.json").read_text())
     (run / "calibration.json").write_text(json.dumps({**calibration, "image_threshold": 7.0}))
     before = {p.name: p.read_bytes() for p in run.iterdir()}
-    training.train(load_settings(run), run, device="cpu", quiet=True, resume=True)
+    training.train(load_settings(run), run, device="cpu", resume=True)
     assert {p.name: p.read_bytes() for p in run.iterdir()} == before
 
 
 def test_an_existing_run_is_not_overwritten(tiny_run):
     with pytest.raises(UserError, match="--resume"):
-        training.train(load_settings(tiny_run), tiny_run, device="cpu", quiet=True)
+        training.train(load_settings(tiny_run), tiny_run, device="cpu")
 
 
-def test_unreadable_training_images_are_named_and_passed_over(tiny_run, tiny_data, tmp_path):
+def test_unreadable_training_images_are_named_and_passed_over(tiny_run, tiny_data, tmp_path, caplog):
     data = tmp_path / "data"
     shutil.copytree(tiny_data, data)
     settings = replace(load_settings(tiny_run), data=str(data))
     samples, _ = hold_out(open_dataset(data).train, settings.config.holdout, settings.seed)
     samples[0].path.write_bytes(b"")
     samples[1].path.write_bytes(samples[1].path.read_bytes()[:300])
-    lines = []
-    training.train(settings, tmp_path / "run", device="cpu", quiet=True, say=lines.append)
-    skipped = [line for line in lines if line.startswith("skipped")]
+    training.train(settings, tmp_path / "run", device="cpu")
+    skipped = [line for line in caplog.messages if line.startswith("skipped")]
     assert len(skipped) == 2
     assert samples[0].path.name in skipped[0]
 
 
 def test_plain_folder_of_good_images(tiny_run, tiny_data, tmp_path):
     settings = replace(load_settings(tiny_run), data=str(tiny_data / "weave/train/good"), category="")
-    calibration = training.train(settings, tmp_path / "run", device="cpu", quiet=True)
+    calibration = training.train(settings, tmp_path / "run", device="cpu")
     assert calibration["images"] == 1
     assert calibration["held_out"]
 
@@ -200,7 +199,7 @@ def test_names_that_the_run_cannot_hold_are_refused(tiny_run, tmp_path):
         with pytest.raises(
             UserError, match=rf"{name}: this name is not valid UTF-8, as config\.toml must be; rename it"
         ):
-            training.train(changed, tmp_path / "run", device="cpu", quiet=True)
+            training.train(changed, tmp_path / "run", device="cpu")
         assert not (tmp_path / "run").exists()
 
 
@@ -253,19 +252,19 @@ def test_a_method_finishes_once_after_its_training(tiny_run, tmp_path, monkeypat
 
     monkeypatch.setattr(SIVT, "finish", finish)
     settings, run = load_settings(tiny_run), tmp_path / "run"
-    training.train(settings, run, device="cpu", quiet=True)
+    training.train(settings, run, device="cpu")
     assert seen == [(False, False, 9)]
     assert (load_checkpoint(run, "sivt")["model"]["transformer.head.bias"] == 7.0).all()
-    training.train(settings, run, device="cpu", quiet=True, resume=True)
+    training.train(settings, run, device="cpu", resume=True)
     assert len(seen) == 1
 
 
-def test_training_says_how_few_images_it_takes(tiny_run, tmp_path):
+def test_training_says_how_few_images_it_takes(tiny_run, tmp_path, caplog):
     settings = load_settings(tiny_run)
     few = replace(settings, config=replace(settings.config, train_images=2))
-    lines = []
-    training.train(few, tmp_path / "run", device="cpu", quiet=True, say=lines.append)
-    assert lines[0].startswith("data: 2 good images to train on, 1 held out")
+    with caplog.at_level("INFO", "vitlite"):
+        training.train(few, tmp_path / "run", device="cpu")
+    assert caplog.messages[0].startswith("data: 2 good images to train on, 1 held out")
     assert load_settings(tmp_path / "run").config.train_images == 2
 
 
@@ -301,7 +300,7 @@ def test_a_loss_that_is_not_finite_stops_with_a_line(tiny_run, tmp_path, monkeyp
 
     monkeypatch.setattr(SIVT, "fit", lambda self, batches: self.feature_std.fill_(float("nan")))
     with pytest.raises(UserError, match="--set lr"):
-        training.train(load_settings(tiny_run), tmp_path / "run", device="cpu", quiet=True)
+        training.train(load_settings(tiny_run), tmp_path / "run", device="cpu")
 
 
 def test_features_that_do_not_fit_memory_go_to_a_file(tmp_path):
@@ -318,5 +317,5 @@ def test_file_cache_trains_to_the_same_weights(tiny_run, tmp_path, monkeypatch):
 
     monkeypatch.setattr(cache.FeatureCache.__init__, "__defaults__", (0,))
     monkeypatch.setattr(cache.cache_features, "__kwdefaults__", {"progress": None, "limit": 0, "batch_size": 8})
-    training.train(load_settings(tiny_run), tmp_path / "run", device="cpu", quiet=True)
+    training.train(load_settings(tiny_run), tmp_path / "run", device="cpu")
     assert same(weights(tiny_run), weights(tmp_path / "run"))

@@ -48,7 +48,7 @@ def test_predict(tiny_run, tiny_onnx, inputs, tmp_path):
     result = blocked("predict", tiny_onnx, *inputs, "--out", tmp_path / "without", "--maps")
     assert result.returncode == 0, result.stderr
     assert "1 not read" in result.stdout
-    predict(Detector(tiny_run, "cpu"), [str(i) for i in inputs], tmp_path / "with", maps=True, quiet=True)
+    predict(Detector(tiny_run, "cpu"), [str(i) for i in inputs], tmp_path / "with", maps=True)
     want, got = (rows_of(tmp_path / name / "predictions.csv") for name in ("with", "without"))
     assert len(got) == len(want) > 6
     for one, other in zip(got, want):
@@ -65,7 +65,7 @@ def test_predict(tiny_run, tiny_onnx, inputs, tmp_path):
 
 def test_fail_on_defect_is_the_same(tiny_run, tiny_onnx, tiny_data, tmp_path):
     picture = tiny_data / "weave/test/scratch"
-    rows = predict(Detector(tiny_run, "cpu"), [str(picture)], tmp_path / "a", quiet=True)
+    rows = predict(Detector(tiny_run, "cpu"), [str(picture)], tmp_path / "a")
     expected = int(any(row["verdict"] == "defect" for row in rows))
     result = blocked("predict", tiny_onnx, picture, "--out", tmp_path / "b", "--fail-on-defect", "--no-overlays")
     assert result.returncode == expected, result.stderr

@@ -351,10 +351,10 @@ def test_resume_reaches_the_same_weights(run, tmp_path, monkeypatch, stage, epoc
     settings, cut = load_settings(run), tmp_path / "cut"
     monkeypatch.setattr(training.Loop, "train_step", stop)
     with pytest.raises(Interrupted):
-        training.train(settings, cut, device="cpu", quiet=True)
+        training.train(settings, cut, device="cpu")
     monkeypatch.setattr(training.Loop, "train_step", step)
     before = weights(cut)
-    training.train(load_settings(cut), cut, device="cpu", quiet=True, resume=True)
+    training.train(load_settings(cut), cut, device="cpu", resume=True)
     after = weights(cut)
     assert same(weights(run), after)
     moved = {key for key in after if not torch.equal(before[key], after[key])}
@@ -385,10 +385,10 @@ def test_each_stage_has_its_own_batch_and_rate(run, tmp_path, monkeypatch):
         return step(self, optimizer, indices, rate)
 
     monkeypatch.setattr(training.Loop, "train_step", watched)
-    training.train(settings, tmp_path / "run", device="cpu", quiet=True)
+    training.train(settings, tmp_path / "run", device="cpu")
     batch = settings.config.batch_size
     assert {stage: max(n for s, n in seen if s == stage) for stage, _ in seen} == {"mae": 3, "pixel": min(batch, 9)}
 
     monkeypatch.setattr(training.Loop, "train_step", lambda *arguments: {"loss": float("nan")})
     with pytest.raises(UserError, match=f"--set mae_lr below {settings.config.mae_lr}"):
-        training.train(settings, tmp_path / "other", device="cpu", quiet=True)
+        training.train(settings, tmp_path / "other", device="cpu")

@@ -65,8 +65,8 @@ def test_resume_reaches_the_same_weights(runs, tmp_path, monkeypatch, name):
     with monkeypatch.context() as patch:
         patch.setattr(training.Loop, "train_step", stop)
         with pytest.raises(Interrupted):
-            training.train(settings, run, device="cpu", quiet=True)
-    training.train(load_settings(run), run, device="cpu", quiet=True, resume=True)
+            training.train(settings, run, device="cpu")
+    training.train(load_settings(run), run, device="cpu", resume=True)
     whole, cut = (load_checkpoint(folder, name)["model"] for folder in (runs / name, run))
     assert whole.keys() == cut.keys()
     assert all(torch.equal(whole[key], cut[key]) for key in whole)

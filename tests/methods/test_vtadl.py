@@ -244,7 +244,7 @@ def run(tmp_path_factory, tiny_data):
 
     folder = tmp_path_factory.mktemp("vtadl") / "run"
     settings = RunSettings("vtadl", str(tiny_data), "weave", "quick", 0, replace(TINY, steps=0, lr=1e-3))
-    train(settings, folder, device="cpu", quiet=True)
+    train(settings, folder, device="cpu")
     return folder
 
 
@@ -252,7 +252,7 @@ def test_a_run_evaluates(run):
     from vitlite.engine.detector import Detector
     from vitlite.engine.evaluate import evaluate
 
-    results = evaluate(Detector(run, "cpu"), quiet=True)
+    results = evaluate(Detector(run, "cpu"))
     assert 0 <= results["mean"]["image_auroc"] <= 1
     assert "log-likelihood" in results["about"]["image_score"]
 

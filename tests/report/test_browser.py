@@ -68,7 +68,7 @@ def report(tiny_run, tmp_path_factory):
     synthesize(root, seed=3, size=64, categories="weave,wood", train=1, good=4, defects=2)
     for folder, name in (("good", EVIL), ("spot", "x" * 150 + ".png")):
         next((root / "weave/test" / folder).glob("*.png")).rename(root / "weave/test" / folder / name)
-    report = build_report(Detector(tiny_run, "cpu"), data=root, category="all", quiet=True)
+    report = build_report(Detector(tiny_run, "cpu"), data=root, category="all")
     report.name = "</script><script>alert(1)</script>"
     return report
 

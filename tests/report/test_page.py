@@ -35,7 +35,7 @@ def detector(tiny_run):
 
 @pytest.fixture(scope="module")
 def report(detector, tiny_data):
-    return build_report(detector, data=tiny_data, quiet=True)
+    return build_report(detector, data=tiny_data)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def two(detector, tmp_path_factory):
     """A report on two categories."""
     root = tmp_path_factory.mktemp("two") / "set"
     synthesize(root, seed=2, size=64, categories="weave,wood", train=1, good=2, defects=1)
-    return build_report(detector, data=root, category="all", quiet=True)
+    return build_report(detector, data=root, category="all")
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def data_of(page):
 
 
 def test_metrics_are_those_of_eval(detector, tiny_data, page):
-    own = evaluate(detector, data=tiny_data, quiet=True)["categories"]["weave"]
+    own = evaluate(detector, data=tiny_data)["categories"]["weave"]
     rows = [[cell.words() for cell in row.children] for row in next(page.all("table")).all("tr")]
     assert [row[0] for row in rows[1:]] == ["weave", "missing", "scratch", "spot"]
     assert rows[1][1:4] == ["10", f"{own['image_auroc']:.4f}", f"{own['image_ap']:.4f}"]
@@ -147,7 +147,7 @@ def test_names_cannot_act(detector, data):
     (folder / "scratch").rename(folder / "< !--<script>")
     odd = folder / "missing" / 'quote" onload="x\udcff\u202e.png'
     next((folder / "missing").glob("*.png")).rename(odd)
-    report = build_report(detector, data=data, quiet=True)
+    report = build_report(detector, data=data)
     report.name = report.data = ENDING
     report.parts[0] = replace(report.parts[0], name=ENDING)
     page = read_page(render(report).encode().decode())
@@ -181,7 +181,7 @@ def test_several_categories(two):
 
 def test_without_masks(detector, data):
     shutil.rmtree(data / "weave/ground_truth")
-    page = read_page(render(build_report(detector, data=data, quiet=True)))
+    page = read_page(render(build_report(detector, data=data)))
     assert len(list(page.all("svg"))) == 3
     assert not list(page.all("path", class_="pixel"))
     assert any("6 defective images have no mask" in note.text for note in page.all("p", class_="note"))
@@ -192,7 +192,7 @@ def test_without_masks(detector, data):
 def test_files_that_cannot_be_read_are_named(detector, data):
     next((data / "weave/test/good").glob("*.png")).write_bytes(b"x")
     next((data / "weave/test/spot").glob("*.png")).write_bytes(b"")
-    page = read_page(render(build_report(detector, data=data, quiet=True)))
+    page = read_page(render(build_report(detector, data=data)))
     (note,) = (note for note in page.all("p", class_="note") if note.text.startswith("Not read: "))
     assert "weave/test/good/" in note.text
     assert len(data_of(page)["scores"]) == 8
@@ -201,7 +201,7 @@ def test_files_that_cannot_be_read_are_named(detector, data):
 def test_a_threshold_from_training_images_is_said_to_be_too_low(detector, data, monkeypatch):
     for held_out in (True, False):
         monkeypatch.setitem(detector.calibration, "held_out", held_out)
-        page = read_page(render(build_report(detector, data=data, quiet=True)))
+        page = read_page(render(build_report(detector, data=data)))
         assert any("too low" in note.text for note in page.all("p", class_="note")) is not held_out
         assert ("kept out of training" in page.one("header").words()) is held_out
 
@@ -220,12 +220,12 @@ def test_scores_that_are_no_numbers(detector, data, monkeypatch):
     broken = lambda *a, **k: ((one, pixels, float("inf")) for one, pixels, _ in whole(*a, **k))  # noqa: E731
     monkeypatch.setattr(detector, "score_files", broken)
     with pytest.raises(UserError, match="not finite"):
-        build_report(detector, data=data, quiet=True)
+        build_report(detector, data=data)
 
 
 def test_the_limit_of_the_gallery_is_said(detector, tiny_data, monkeypatch):
     monkeypatch.setattr(gallery, "LIMIT", 6)
-    report = build_report(detector, data=tiny_data, quiet=True)
+    report = build_report(detector, data=tiny_data)
     assert len(report.parts[0].cards) == 6
     page = read_page(render(report))
     assert "Only 6 of 10 test images are in this file" in page.words()

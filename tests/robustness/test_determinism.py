@@ -48,8 +48,8 @@ def test_training_and_scoring_do_not_depend_on_the_number_of_workers(tiny_run, t
     for number in (1, 5):
         workers(number)
         run = tmp_path / f"run{number}"
-        train(settings, run, device="cpu", quiet=True)
-        results = evaluate(Detector(run, "cpu"), data=tiny_data, quiet=True)
+        train(settings, run, device="cpu")
+        results = evaluate(Detector(run, "cpu"), data=tiny_data)
         assert command("predict", run, tiny_data, "--out", tmp_path / f"out{number}", "--quiet") == 0
         rows = (tmp_path / f"out{number}/predictions.csv").read_text()
         found.append((load_checkpoint(run, "sivt")["model"], results, (run / "calibration.json").read_text(), rows))
@@ -61,7 +61,7 @@ def test_training_and_scoring_do_not_depend_on_the_number_of_workers(tiny_run, t
 
 def test_results_say_how_they_were_made(tiny_run, tiny_data, tmp_path):
     settings = load_settings(tiny_run)
-    train(replace(settings, seed=3), tmp_path / "run", device="cpu", quiet=True)
+    train(replace(settings, seed=3), tmp_path / "run", device="cpu")
     assert command("eval", tmp_path / "run", "--quiet", "--device", "cpu") == 0
     about = json.loads((tmp_path / "run/results.json").read_text())["about"]
     assert about["seed"] == 3
@@ -77,7 +77,7 @@ def test_deterministic_changes_no_number_and_is_recorded(tiny_run, tiny_data, tm
     settings = load_settings(tiny_run)
     before = os.environ.get(CUBLAS)
     with deterministic():
-        train(settings, tmp_path / "run", device="cpu", quiet=True)
+        train(settings, tmp_path / "run", device="cpu")
         assert torch.are_deterministic_algorithms_enabled()
     assert not torch.are_deterministic_algorithms_enabled()
     assert os.environ.get(CUBLAS) == before
@@ -109,7 +109,7 @@ def uncertain(monkeypatch):
 def test_an_operator_that_varies_is_refused(tiny_run, tiny_data, tmp_path, uncertain, capsys):
     uncertain("frozen")
     settings = load_settings(tiny_run)
-    train(settings, tmp_path / "run", device="cpu", quiet=True)  # without the option it is taken as it is
+    train(settings, tmp_path / "run", device="cpu")  # without the option it is taken as it is
     capsys.readouterr()
     picture = tiny_data / "weave/test/good/000.png"
     settings_of = ["train", "--resume", "--out", tmp_path / "run", "--device", "cpu"]

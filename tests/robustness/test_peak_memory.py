@@ -32,7 +32,7 @@ def test_predict_holds_no_picture_or_map_of_the_past(detector, tiny_data, tmp_pa
         return values
 
     monkeypatch.setattr(predicting, "map_at", watched)
-    rows = predicting.predict(detector, [tiny_data], tmp_path / "out", maps=True, batch_size=2, quiet=True)
+    rows = predicting.predict(detector, [tiny_data], tmp_path / "out", maps=True, batch_size=2)
     assert len(rows) == len(most) >= 20
     assert max(most) <= 2
 
@@ -48,7 +48,7 @@ def test_predict_keeps_originals_for_overlays_alone(detector, tiny_data, tmp_pat
             yield found
 
     monkeypatch.setattr(detector, "score_files", watched)
-    predicting.predict(detector, [tiny_data / "weave/test"], tmp_path / "out", overlays=overlays, quiet=True)
+    predicting.predict(detector, [tiny_data / "weave/test"], tmp_path / "out", overlays=overlays)
     assert kept == {overlays}
 
 
@@ -67,7 +67,7 @@ def test_the_maps_of_a_category_are_gone_before_the_next(detector, tiny_data, tm
         return found
 
     monkeypatch.setattr(evaluate, "score_category", watched)
-    results = evaluate.evaluate(detector, data=root, category="all", quiet=True)
+    results = evaluate.evaluate(detector, data=root, category="all")
     assert list(results["categories"]) == ["first", "second"]
     assert len(scored) == 2
 

@@ -5,9 +5,9 @@ import hashlib
 import http.client
 import importlib.metadata
 import importlib.util
+import logging
 import os
 import re
-import sys
 import tempfile
 import urllib.error
 import urllib.request
@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from vitlite.errors import UserError
+
+log = logging.getLogger(__name__)
 
 TORCHVISION = "https://download.pytorch.org/models/"
 
@@ -155,7 +157,7 @@ def _receive(address: str, file: BinaryIO) -> str:
     request = urllib.request.Request(address, headers={"User-Agent": "vitlite"})
     with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
         length = int(answer.headers.get("Content-Length") or 0)
-        print(f"vitlite: downloading {address} ({length / 1e6:.0f} MB)", file=sys.stderr)
+        log.info("downloading %s (%.0f MB)", address, length / 1e6)
         while block := answer.read(1 << 20):
             digest.update(block)
             received += len(block)

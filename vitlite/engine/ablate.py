@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import io
+import logging
 import re
 import time
 import unicodedata
@@ -18,6 +19,8 @@ from vitlite.engine.settings import CONFIG_FILE, SYNTHETIC, RunSettings, apply_o
 from vitlite.engine.train import train
 from vitlite.errors import UserError
 from vitlite.files import make_folder, write_json, write_text
+
+log = logging.getLogger(__name__)
 
 RESULTS = "results.json"
 SECONDS = "training_seconds"  # in results.json of a row that was trained without interruption
@@ -46,7 +49,7 @@ class Outcome:
     seconds: float | None
 
 
-def ablate(plan, table, out, *, name="ablation", rows=None, quiet=False, say=lambda line: None, finished=None):
+def ablate(plan, table, out, *, name="ablation", rows=None, finished=None):
     """Train and evaluate the rows of a table below ``out``; returns a list of :class:`Outcome`.
 
     Every row has a run of its own, ``out/NAME/ROW`` (with ``separate`` one for each category below it). Rows that are
@@ -61,12 +64,11 @@ def ablate(plan, table, out, *, name="ablation", rows=None, quiet=False, say=lam
     folders = slugs(row.label for row in table.rows)
     done = []
     for place, (row, config) in enumerate(zip(chosen, configs), 1):
-        say(f"{name}, row {place} of {len(chosen)}: {row.label} ({' '.join(row.overrides) or 'as it is'})")
+        changes = " ".join(row.overrides) or "as it is"
+        log.info("%s, row %d of %d: %s (%s)", name, place, len(chosen), row.label, changes)
         folder = out / name / folders[row.label]
         parts = [
-            run_part(
-                RunSettings(plan.method, root, part, plan.preset, plan.seed, config), where, plan.device, quiet, say
-            )
+            run_part(RunSettings(plan.method, root, part, plan.preset, plan.seed, config), where, plan.device)
             for part, where in _parts(plan, categories, folder)
         ]
         times = [part.get(SECONDS) for part in parts]
@@ -119,7 +121,7 @@ def row_config(plan, row):
         raise UserError(f"row {row.label!r}: {error.marked}") from error
 
 
-def run_part(settings, folder, device, quiet, say):
+def run_part(settings, folder, device):
     """Train (or go on, or find done) one run and return its results.json."""
     if (folder / CONFIG_FILE).exists():
         held = load_settings(folder)
@@ -127,12 +129,12 @@ def run_part(settings, folder, device, quiet, say):
             changed = differences(held, settings)
             raise UserError(f"{folder}: holds this row with another {', '.join(changed)}; choose another --out")
         if (folder / RESULTS).exists():
-            say(f"  already done: {folder}")
+            log.info("already done: %s", folder)
             return read_results(folder)
     fresh, began = not (folder / CONFIG_FILE).exists(), time.monotonic()
-    train(settings, folder, device=device, resume=not fresh, quiet=quiet, say=lambda line: say(f"  {line}"))
+    train(settings, folder, device=device, resume=not fresh)
     seconds = time.monotonic() - began
-    results = evaluate(Detector(folder, device), quiet=quiet, say=lambda line: say(f"  {line}"))
+    results = evaluate(Detector(folder, device))
     results[SECONDS] = round(seconds, 3) if fresh else None
     write_text(folder / "results.csv", results_csv(results))
     write_json(folder / RESULTS, results)  # last: it says that the row is done

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import math
 import os
 from pathlib import Path
@@ -19,28 +20,27 @@ from vitlite.errors import UserError
 from vitlite.files import shown, write_json
 from vitlite.images.loading import Unread
 
+log = logging.getLogger(__name__)
+
 CALIBRATION_FILE = "calibration.json"
 TARGET_FPR = 0.01
 PIXEL_TARGET_FPR = 1e-3
 HELD_OUT = "held out of training"  # where the images come from, by default
 
 
-def calibrate(
-    method, settings, run, samples, device, *, held_out, target_fpr=TARGET_FPR, source=None, quiet=False, say=print
-):
+def calibrate(method, settings, run, samples, device, *, held_out, target_fpr=TARGET_FPR, source=None):
     """Score good images and write calibration.json; returns what it wrote.
 
     ``samples`` are good images; ``held_out`` says whether training left them alone (where nothing was held out it did
-    not, and thresholds are then too low: the file and a line say so). ``source`` says in words where they come from.
+    not, and thresholds are then too low: the file says so). ``source`` says in words where they come from.
     """
     check_target(target_fpr)
     method.eval()
     scores, categories, pixel_tails, medians = [], [], [], []
-    unread = []
-    with Progress("threshold", len(samples), quiet=quiet) as progress:
+    with Progress("threshold", len(samples)) as progress:
         for found in batches([s.path for s in samples], settings.config.image_size, 8, device):
             if isinstance(found, Unread):
-                unread.append(found)
+                log.warning("skipped %s", found.reason)
                 continue
             batch, images = found
             maps, values = method.anomaly(images)
@@ -50,8 +50,6 @@ def calibrate(
                 medians.append(float(np.median(pixels)))
                 pixel_tails.append(upper_quantile(pixels, PIXEL_TARGET_FPR))
             progress.step(len(batch))
-    for file in unread:
-        say(f"skipped {file.reason}")
     if not scores:
         raise UserError(
             f"{source or settings.data}: none of the {len(samples)} good images for the threshold is readable"
@@ -60,8 +58,6 @@ def calibrate(
         raise UserError(f"{run}: scores of good images are not finite numbers, so there is no threshold; train again")
     result = summarize(scores, categories, pixel_tails, medians, target_fpr, held_out, source)
     write_json(Path(run) / CALIBRATION_FILE, result)
-    for line in in_words(result):
-        say(line)
     return result
 
 
@@ -212,7 +208,7 @@ def false_alarms(count, share, confidence=CONFIDENCE):
 _OTHERS = "give good images that it has not seen with --good DIR"
 
 
-def recalibrate(detector, *, target_fpr=TARGET_FPR, good=(), quiet=False, say=print):
+def recalibrate(detector, *, target_fpr=TARGET_FPR, good=()):
     """Rewrite a run's calibration.json for another false-alarm rate or from other good images.
 
     ``good`` holds files, folders and patterns; without it the share that training held out is taken, which needs the
@@ -235,11 +231,7 @@ def recalibrate(detector, *, target_fpr=TARGET_FPR, good=(), quiet=False, say=pr
         held_out=True,
         target_fpr=target_fpr,
         source=source,
-        quiet=quiet,
-        say=say,
     )
-    for line in without_threshold(detector):
-        say(line)
     return detector.calibration
 
 

@@ -26,6 +26,7 @@ class Detector(Predictor):
         self.settings = load_settings(run)
         state = load_checkpoint(run, self.settings.method)
         self.fingerprint = state.get("fingerprint")  # of the list of images that were trained on
+        self.weights_source = state.get("weights")  # where training found the weights of the frozen part; None: unknown
         self.method = build_method(self.settings, weights="none")
         restore_model(self.method, state, self.run / CHECKPOINT_FILE)
         self.method.to(self.device).eval()

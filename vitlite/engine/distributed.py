@@ -8,8 +8,10 @@ VT-ADL's noise) differs from process to process, and comes from the step's own s
 
 import contextlib
 import ctypes
+import logging
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -57,22 +59,30 @@ class Team:
         return dict(zip(values, numbers.tolist()))
 
 
-def join(device):
-    """The team that torchrun started this process in (alone without torchrun), and this process's device."""
+@contextlib.contextmanager
+def join(device: str) -> Iterator[tuple[Team, torch.device]]:
+    """The team that torchrun started this process in (alone without torchrun), and this process's device.
+
+    At the end the team is dissolved. Only the process that leads logs anything meanwhile.
+    """
     size = int(os.environ.get("WORLD_SIZE", "1"))
+    place = pick_device(device)
     if size == 1 or not distributed.is_available():
-        return Team(), pick_device(device)
-    device = pick_device(device)
-    if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-        torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    return Team(distributed.get_rank(), size), device
-
-
-def leave(team):
-    """End the team."""
-    if team.size > 1:
+        yield Team(), place
+        return
+    if place.type == "cuda":
+        place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(place)
+    distributed.init_process_group("nccl" if place.type == "cuda" else "gloo")
+    team = Team(distributed.get_rank(), size)
+    logger = logging.getLogger("vitlite")
+    before = logger.level
+    if not team.leads:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield team, place
+    finally:
+        logger.setLevel(before)
         distributed.destroy_process_group()
 
 

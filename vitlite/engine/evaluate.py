@@ -1,5 +1,6 @@
 """Scoring a trained detector on labelled test images, at their original resolution."""
 
+import logging
 import platform
 import warnings
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from vitlite.images.loading import Unread
 from vitlite.images.maps import MapError, read_map
 from vitlite.images.resize import map_at
 from vitlite.metrics import auroc, average_precision, evaluate_maps, f1_max
+
+log = logging.getLogger(__name__)
 
 # For data sets with Dataset.kinds_of_mean: the mean of the image AUROCs over the good images and one of these kinds.
 MEAN_OF_KINDS = "image_auroc_mean_of_kinds"
@@ -41,7 +44,7 @@ class Scored:
     kinds_of_mean: tuple[str, ...] = ()  # as in Dataset
 
 
-def evaluate(detector, *, data=None, category=None, maps=None, quiet=False, say=lambda line: None):
+def evaluate(detector, *, data=None, category=None, maps=None):
     """Score the test split of ``data`` (default: the data of training); returns the contents of results.json.
 
     ``maps`` is a folder for the anomaly maps at original size, in the layout that ``vitlite eval-maps`` reads.
@@ -50,9 +53,7 @@ def evaluate(detector, *, data=None, category=None, maps=None, quiet=False, say=
     if maps is not None:
         earlier_maps(maps, dataset.test)  # refuses those that are not ours before the work begins
     # The maps of a category are gone before those of the next are made.
-    categories = {
-        name: evaluate_category(detector, dataset, name, maps=maps, quiet=quiet, say=say) for name in dataset.categories
-    }
+    categories = {name: evaluate_category(detector, dataset, name, maps=maps) for name in dataset.categories}
     return {
         "mean": mean_of(categories.values()) | mean_of_kinds(categories.values()),
         "categories": categories,
@@ -60,9 +61,9 @@ def evaluate(detector, *, data=None, category=None, maps=None, quiet=False, say=
     }
 
 
-def evaluate_category(detector, dataset, name, *, maps=None, quiet=False, say=lambda line: None):
+def evaluate_category(detector, dataset, name, *, maps=None):
     """Score, measure and (``maps``) write one category; its entry in results.json."""
-    scored = score_category(detector, dataset, name, full_maps=maps is not None, quiet=quiet, say=say)
+    scored = score_category(detector, dataset, name, full_maps=maps is not None)
     result = summarize_category(scored)
     if maps is not None:  # after what may refuse: a failed evaluation leaves earlier maps alone
         save_maps(scored, maps, [s for s in dataset.test if s.category == name])
@@ -108,7 +109,7 @@ def about(detector, dataset):
     }
 
 
-def score_category(detector, dataset, name, *, full_maps=False, quiet=False, say=lambda line: None):
+def score_category(detector, dataset, name, *, full_maps=False):
     """Scores, maps and masks of a category's test images; what cannot be read is said and kept in ``unread``.
 
     ``full_maps`` has every map at original size, also those that no mask is compared with.
@@ -119,7 +120,7 @@ def score_category(detector, dataset, name, *, full_maps=False, quiet=False, say
         raise UserError(f"{name}: no {missing} test images; ranking metrics need both kinds")
     scored = Scored(name, [], [], [], [], [], dataset.kinds_of_mean)
     has_masks = any(s.mask is not None for s in samples)
-    with Progress(f"scoring {name}", len(samples), quiet=quiet) as progress:
+    with Progress(f"scoring {name}", len(samples)) as progress:
         paths = [s.path for s in samples]
         for found in detector.score_files(paths, keep_original=False):
             if isinstance(found, Unread):
@@ -140,7 +141,7 @@ def score_category(detector, dataset, name, *, full_maps=False, quiet=False, say
             scored.masks.append(mask)
             progress.step()
     for file in scored.unread:
-        say(f"skipped {file.reason}")
+        log.warning("skipped %s", file.reason)
     if not np.isfinite(scored.scores).all():
         raise UserError(f"{detector.run}: gives scores that are not finite; train it again with a smaller --set lr")
     return scored

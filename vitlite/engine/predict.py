@@ -2,6 +2,7 @@
 
 import csv
 import io
+import logging
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -24,12 +25,14 @@ from vitlite.images.maps import write_map
 from vitlite.images.reading import convert_image, read_image
 from vitlite.images.resize import map_at, resize_image
 
+log = logging.getLogger(__name__)
+
 COLUMNS = ("file", "score", "percentile", "verdict", "defect_pixels", "regions", "overlay", "map", "error")
 CSV_FILE = "predictions.csv"
 LONGEST_NAME = 240  # bytes
 
 
-def predict(detector, inputs, out, *, overlays=True, maps=False, category=None, batch_size=8, quiet=False):
+def predict(detector, inputs, out, *, overlays=True, maps=False, category=None, batch_size=8):
     """Score files, folders or patterns; write predictions.csv, overlays and (``maps``) float TIFFs into ``out``.
 
     Returns the rows, one dict per file in order. A file that cannot be read is a row with its reason. All overlays
@@ -43,10 +46,11 @@ def predict(detector, inputs, out, *, overlays=True, maps=False, category=None, 
         make_folder(out / MAPS_FOLDER)
     names = overlay_names(paths)
     rows = {}
-    with Progress("scoring", len(paths), quiet=quiet) as progress:
+    with Progress("scoring", len(paths)) as progress:
         for found in detector.score_files(paths, batch_size=batch_size, keep_original=overlays):
             if isinstance(found, Unread):
                 rows[found.index] = {"file": str(found.path), "error": found.reason}
+                log.warning("not read: %s", found.reason)
                 continue
             loaded, pixels, score = found
             values = map_at(pixels, loaded.height, loaded.width)

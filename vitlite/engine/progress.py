@@ -1,50 +1,90 @@
-"""Progress with an estimate of the time left: one moving line on a terminal, a plain line now and then elsewhere."""
+"""Progress with an estimate of the time left: one moving line on a terminal, a message now and then elsewhere."""
 
+import logging
 import sys
 import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+log = logging.getLogger("vitlite")
+
+BAR = 24  # characters
+WIDTH = 118  # of the moving line, at most
+SECONDS_LIVE = 0.1  # between two states of the moving line
+SECONDS_PLAIN = 30  # between two messages; the first one comes after FIRST_PLAIN
+FIRST_PLAIN = 10
 
 
-def clock(seconds):
+def clock(seconds: float) -> str:
     """Seconds as m:ss or h:mm:ss."""
-    minutes, seconds = divmod(round(seconds), 60)
+    minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 class Progress:
-    """``with Progress("scoring", total) as p: p.step(n, "loss 0.1")``; writes to standard error."""
+    """How far a piece of work is: ``with Progress("scoring", total) as p: p.step(n, "loss 0.1")``.
 
-    def __init__(self, title, total, *, stream=None, start=0, quiet=False):
+    It shows itself only if the logger ``vitlite`` is enabled for INFO and has a handler. If standard error is a
+    terminal, it is a line there that moves and that makes room for messages. Otherwise it is a message of the logger
+    after ten seconds and then every half minute.
+    """
+
+    def __init__(self, title: str, total: int, *, start: int = 0) -> None:
         self.title, self.total, self.done, self.first = title, max(total, 1), start, start
-        self.stream = stream or sys.stderr
-        self.live = self.stream.isatty()
-        self.quiet = quiet
+        self.shows = log.isEnabledFor(logging.INFO) and log.hasHandlers()
+        self.live = self.shows and sys.stderr.isatty()
         self.began = time.monotonic()
-        self.shown = self.began if self.live else self.began - 20  # first plain line after ten seconds
-        self.width = 0
+        self.shown = self.began if self.live else self.began - (SECONDS_PLAIN - FIRST_PLAIN)
+        self.width = 0  # of what stands on the moving line
+        self.room = _Room(self._clear)
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
+        if self.live:
+            log.handlers.insert(0, self.room)  # before those that print
         return self
 
-    def __exit__(self, *exception):
-        if self.live and self.width and not self.quiet:
-            self.stream.write("\r" + " " * self.width + "\r")
-            self.stream.flush()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.live:
+            log.removeHandler(self.room)
+            self._clear()
 
-    def step(self, count=1, note=""):
+    def step(self, count: int = 1, note: str = "") -> None:
+        """Count what is done; ``note`` stands beside the share."""
         self.done += count
         now = time.monotonic()
-        if self.quiet or now - self.shown < (0.1 if self.live else 30):
+        if not self.shows or now - self.shown < (SECONDS_LIVE if self.live else SECONDS_PLAIN):
             return
         self.shown = now
         rate = (self.done - self.first) / max(now - self.began, 1e-9)
         left = clock((self.total - self.done) / rate) if rate else "?"
         text = f"{self.title} {100 * self.done // self.total:3d} %  {note}  {left} left"
-        if self.live:
-            filled = 24 * self.done // self.total
-            text = f"[{'#' * filled}{'.' * (24 - filled)}] {text}"[:118]
-            self.stream.write("\r" + text.ljust(self.width))
-            self.width = len(text)
-        else:
-            self.stream.write(text + "\n")
-        self.stream.flush()
+        if not self.live:
+            log.info("%s", text)
+            return
+        filled = BAR * self.done // self.total
+        text = f"[{'#' * filled}{'.' * (BAR - filled)}] {text}"[:WIDTH]
+        sys.stderr.write("\r" + text.ljust(self.width))
+        sys.stderr.flush()
+        self.width = len(text)
+
+    def _clear(self) -> None:
+        if self.width:
+            sys.stderr.write("\r" + " " * self.width + "\r")
+            sys.stderr.flush()
+            self.width = 0
+            self.shown = 0.0  # the next step draws it again
+
+
+class _Room(logging.Handler):
+    """Clears the moving line before the handlers that follow print a message."""
+
+    def __init__(self, clear: Callable[[], None]) -> None:
+        super().__init__()
+        self.clear = clear
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.clear()

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import math
 import time
 from dataclasses import replace
@@ -10,9 +11,9 @@ from pathlib import Path
 import torch
 
 from vitlite.data import open_dataset
-from vitlite.engine.calibrate import CALIBRATION_FILE, calibrate, load_calibration
+from vitlite.engine.calibrate import CALIBRATION_FILE, calibrate, in_words, load_calibration
 from vitlite.engine.checkpoint import CHECKPOINT_FILE, Claim, load_checkpoint, restore_model, save_checkpoint
-from vitlite.engine.distributed import Team, autocast, join, keep_freed_memory, leave
+from vitlite.engine.distributed import Team, autocast, join, keep_freed_memory
 from vitlite.engine.features import cache_features
 from vitlite.engine.progress import Progress
 from vitlite.engine.settings import (
@@ -28,28 +29,24 @@ from vitlite.errors import UserError
 from vitlite.files import append_line, remove_leftovers, write_text
 from vitlite.nn.batch_norm import set_counts
 
+log = logging.getLogger(__name__)
+
 LOG_FILE = "log.jsonl"
 SECONDS_BETWEEN_CHECKPOINTS = 30
 
 
-def train(settings, run, *, device="auto", resume=False, quiet=False, say=lambda line: None):
+def train(settings, run, *, device="auto", resume=False) -> dict | None:
     """Train into the folder ``run``; returns the calibration that it wrote.
 
-    ``say`` receives plain lines about what happens. With ``resume`` the run goes on from its last checkpoint and
-    reaches the weights that it would have had without the interruption. Under torchrun all processes train one
-    model, and the first one writes and says; the others return None.
+    With ``resume`` the run goes on from its last checkpoint and reaches the weights that it would have had without the
+    interruption. Under torchrun all processes train one model, and the first one writes and logs; the others return
+    None.
     """
-    team, device = join(device)
-    if not team.leads:
-        quiet, say = True, lambda line: None
-    try:
-        with Claim(run) as claim:
-            return _train(settings, Path(run), device, team, claim, resume=resume, quiet=quiet, say=say)
-    finally:
-        leave(team)
+    with join(device) as (team, device), Claim(run) as claim:
+        return _train(settings, Path(run), device, team, claim, resume=resume)
 
 
-def _train(settings, run, device, team, claim, *, resume, quiet, say):
+def _train(settings, run, device, team, claim, *, resume):
     if team.leads and (resume or settings.data == SYNTHETIC):  # else the folder waits for data to be found
         claim.take()
     refuse_present(run, resume)
@@ -73,7 +70,7 @@ def _train(settings, run, device, team, claim, *, resume, quiet, say):
     if state is not None:
         restore_model(method, state, run / CHECKPOINT_FILE)
         if state["stage"] >= len(method.stages()) and (run / CALIBRATION_FILE).exists():
-            say(f"{run}: already trained to the end; nothing to do")
+            log.info("%s: already trained to the end; nothing to do", run)
             return load_calibration(run)
     elif team.leads:
         claim.take()
@@ -84,17 +81,19 @@ def _train(settings, run, device, team, claim, *, resume, quiet, say):
         remove_leftovers(run)
     team.wait()
     method.to(device)
-    print_training(method, dataset, samples, held, device, say)
+    weights = method.weights_source if state is None else state.get("weights")
+    log_training(method, weights, dataset, samples, held, device)
 
-    with Progress("features", len(samples), quiet=quiet) as progress:
+    with Progress("features", len(samples)) as progress:
         paths = [s.path for s in samples]
         cache, indices, unread = cache_features(method, paths, run, device, progress=progress)
     for file in unread:
-        say(f"skipped {file.reason}")
+        log.warning("skipped %s", file.reason)
     if not indices:
         raise UserError(f"{settings.data}: none of the {len(samples)} training images can be read")
 
-    loop = Loop(method, settings, run, cache, len(indices), device, quiet, say, team)
+    loop = Loop(method, settings, run, cache, len(indices), device, team)
+    loop.weights = weights
     loop.fingerprint = fingerprint(dataset.root, [paths[i] for i in indices])
     if state is None:
         method.fit(loop.batches())
@@ -103,7 +102,10 @@ def _train(settings, run, device, team, claim, *, resume, quiet, say):
     loop.run_stages()
     if not team.leads:
         return None
-    return calibrate(method, settings, run, held or samples, device, held_out=bool(held), quiet=quiet, say=say)
+    calibration = calibrate(method, settings, run, held or samples, device, held_out=bool(held))
+    for line in in_words(calibration):
+        log.log(logging.INFO if held else logging.WARNING, line)
+    return calibration
 
 
 def refuse_present(run, resume):
@@ -112,29 +114,30 @@ def refuse_present(run, resume):
         raise UserError(f"{run}: already holds a run; add --resume to go on with it, or choose another --out")
 
 
-def print_training(method, dataset, samples, held, device, say):
-    """What will be trained on what, in two lines."""
+def log_training(method, weights, dataset, samples, held, device):
+    """Log what is trained on what, in two lines."""
     categories = ", ".join(dataset.categories)
-    say(f"data: {len(samples)} good images to train on, {len(held)} held out for the threshold ({categories})")
+    log.info(
+        "data: %d good images to train on, %d held out for the threshold (%s)", len(samples), len(held), categories
+    )
     count = sum(p.numel() for p in method.parameters() if p.requires_grad)
-    backbone, source = method.backbone_name, method.weights_source
-    features = f", features from {backbone} ({source})" if backbone else ""
-    source = features or (f", weights from {source}" if source else "")
-    say(f"model: {count / 1e6:.2f} M trained parameters{source}, on {device}")
+    origin = f", weights from {weights}" if weights else ""
+    if method.backbone_name:
+        origin = f", features from {method.backbone_name} ({weights or 'of the checkpoint'})"
+    log.info("model: %.2f M trained parameters%s, on %s", count / 1e6, origin, device)
 
 
 class Loop:
     """The stages of a method over cached features, with checkpoints between epochs."""
 
-    def __init__(self, method, settings, run, cache, count, device, quiet, say, team=Team()):  # noqa: B008 - frozen
+    def __init__(self, method, settings, run, cache, count, device, team=Team()):  # noqa: B008 - frozen
         self.team = team
         self.method, self.settings, self.config = method, settings, settings.config
         self.run, self.cache, self.count, self.device = run, cache, count, device
-        self.quiet, self.say = quiet, say
         self.loss = method.loss
         self.stage, self.epoch = 0, 0  # the next to be trained
         self.optimizer_state = None
-        self.fingerprint = ""
+        self.fingerprint, self.weights = "", None
         self.saved_at = time.monotonic()
 
     def restore(self, state):
@@ -150,7 +153,7 @@ class Loop:
             torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self.device)
         if self.team.leads:
             drop_log_after(self.run / LOG_FILE, self.stage, self.epoch)
-        self.say(f"resumed after epoch {self.epoch} of stage {self.stage + 1}")
+        log.info("resumed after epoch %d of stage %d", self.epoch, self.stage + 1)
 
     def save(self, optimizer):
         if not self.team.leads:
@@ -167,6 +170,7 @@ class Loop:
                 "rng": torch.get_rng_state(),
                 "cuda_rng": torch.cuda.get_rng_state(self.device) if cuda else None,
                 "fingerprint": self.fingerprint,
+                "weights": self.weights,
             },
         )
         self.saved_at = time.monotonic()
@@ -195,7 +199,7 @@ class Loop:
         if self.optimizer_state is not None:
             optimizer.load_state_dict(self.optimizer_state)
         total, done = stage.epochs * self.count, self.epoch * self.count
-        with Progress(stage.name, total, start=done, quiet=self.quiet) as progress:
+        with Progress(stage.name, total, start=done) as progress:
             while self.epoch < stage.epochs:
                 self.run_epoch(stage, optimizer, steps, progress)
                 self.epoch += 1

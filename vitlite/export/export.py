@@ -1,5 +1,6 @@
 """From a run directory to one file, written only if it scores real pictures as the run does."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,14 @@ from vitlite.export.program import read_pt2, require_packages, to_onnx, to_pt2, 
 from vitlite.files import atomic
 from vitlite.images.loading import readable_batches
 
+log = logging.getLogger(__name__)
+
 FORMATS = ("onnx", "pt2")
 TOLERANCE = 1e-4  # of scores, relative; of maps, relative to the largest value of the map
 CHECKED = 5  # pictures of the training data
 
 
-def export(run, kind="onnx", out=None, *, check=(), say=lambda line: None):
+def export(run, kind="onnx", out=None, *, check=()):
     """Write ``run`` as one file and return its path; ``kind`` is ``"onnx"`` or ``"pt2"``.
 
     ``out`` defaults to model.KIND in the run. The finished file's contents score real pictures first: ``check``
@@ -41,7 +44,7 @@ def export(run, kind="onnx", out=None, *, check=(), say=lambda line: None):
     count, worst = compare(detector, score_pixels, paths, out)
     with atomic(out, "wb") as file:
         file.write(data)
-    say(f"checked on {count} images: scores differ by at most {worst:.1e} relative")
+    log.info("checked on %d images: scores differ by at most %.1e relative", count, worst)
     return out
 
 

@@ -1,7 +1,7 @@
 """What a report holds: scores, metrics, curves and images of every category."""
 
 import datetime
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -81,14 +81,7 @@ class Report:
         return [(k, kind) for k, _, kind in sorted(kinds)]
 
 
-def build_report(
-    detector: Detector,
-    *,
-    data: str | Path | None = None,
-    category: str | None = None,
-    quiet: bool = False,
-    say: Callable[[str], object] = lambda line: None,
-) -> Report:
+def build_report(detector: Detector, *, data: str | Path | None = None, category: str | None = None) -> Report:
     """Score the test images of ``data`` (default: the data of training), a category at a time.
 
     Raises ``UserError`` as ``vitlite.engine.evaluate.evaluate`` does.
@@ -97,7 +90,7 @@ def build_report(
     calibration = detector.calibration
     parts, notes, seen = [], [], 0
     for name in dataset.categories:
-        scored = score_category(detector, dataset, name, quiet=quiet, say=say)
+        scored = score_category(detector, dataset, name)
         parts.append(build_part(scored, dataset, calibration, first=seen, limit=share(len(dataset.categories))))
         notes += part_notes(scored)
         seen += len(scored.samples)

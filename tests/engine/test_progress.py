@@ -1,0 +1,103 @@
+"""Progress is a line that moves on a terminal and a message elsewhere, and nothing unless somebody listens."""
+
+import io
+import logging
+from types import SimpleNamespace
+
+import pytest
+
+from vitlite.engine import progress
+from vitlite.engine.progress import Progress, clock
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal; ``screen`` is what stands there."""
+
+    def isatty(self):
+        return True
+
+    def screen(self):
+        lines = [[]]
+        column = 0
+        for letter in self.getvalue():
+            if letter == "\n":
+                lines.append([])
+            if letter in "\r\n":
+                column = 0
+                continue
+            lines[-1][column : column + 1] = [letter]
+            column += 1
+        return ["".join(line).rstrip() for line in lines]
+
+
+@pytest.fixture
+def seconds(monkeypatch):
+    """The time, to be set."""
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    return now
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    """Standard error as a terminal, and a handler that prints messages there."""
+    stream = Terminal()
+    monkeypatch.setattr(progress, "sys", SimpleNamespace(stderr=stream))  # pytest sets sys.stderr again before the test
+    handler, logger = logging.StreamHandler(stream), logging.getLogger("vitlite")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    yield stream
+    logger.removeHandler(handler)
+    logger.setLevel(logging.NOTSET)
+
+
+def test_a_line_that_moves(terminal, seconds):
+    with Progress("scoring", 10) as work:
+        for _ in range(5):
+            seconds[0] += 1
+            work.step(note="loss 1")
+        assert terminal.screen() == ["[############............] scoring  50 %  loss 1  0:05 left"]
+    assert terminal.screen() == [""]
+
+
+def test_messages_have_lines_of_their_own(terminal, seconds):
+    log = logging.getLogger("vitlite.engine.train")
+    with Progress("scoring", 10) as work:
+        for number in range(3):
+            seconds[0] += 1
+            work.step()
+            log.info("image %d", number)
+        assert terminal.screen() == ["image 0", "image 1", "image 2", ""]
+        work.step()  # drawn again at once
+        assert terminal.screen()[-1].endswith("scoring  40 %    0:04 left")
+    log.info("the end")
+    assert terminal.screen() == ["image 0", "image 1", "image 2", "the end", ""]
+
+
+def test_a_message_now_and_then(seconds, caplog, capsys):
+    with caplog.at_level("INFO", "vitlite"), Progress("features", 100) as work:
+        for _ in range(50):
+            seconds[0] += 1
+            work.step()
+    assert caplog.messages == ["features  10 %    1:30 left", "features  40 %    1:00 left"]
+    assert capsys.readouterr().err == ""
+
+
+def test_what_was_done_before_does_not_count_for_the_rate(seconds, caplog):
+    with caplog.at_level("INFO", "vitlite"), Progress("training", 100, start=80) as work:
+        seconds[0] += 20
+        work.step(10)
+    assert caplog.messages == ["training  90 %    0:20 left"]
+
+
+def test_nothing_without_a_listener(terminal, seconds):
+    logging.getLogger("vitlite").setLevel(logging.WARNING)
+    with Progress("scoring", 2) as work:
+        seconds[0] += 100
+        work.step()
+    assert terminal.getvalue() == ""
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (3600, "1:00:00"), (3725.2, "1:02:05")])
+def test_clock(seconds, text):
+    assert clock(seconds) == text
