@@ -101,7 +101,7 @@ def test_long_lists_are_cut_with_a_count(tmp_path, put):
     for i in range(9):
         put(tmp_path / "parts" / f"{i}.png", np.full((4, 4), i, np.uint8))
     (line,) = data.check(tmp_path / "parts").problems()
-    assert line == "9 pictures of one flat colour: 0.png, 1.png, 2.png, 3.png and 5 more"
+    assert line == "9 images of one flat colour: 0.png, 1.png, 2.png, 3.png and 5 more"
 
 
 def test_folders_that_cannot_be_used(tmp_path):

@@ -84,7 +84,7 @@ def test_loco_masks_that_do_not_fit(tmp_path, loco, put):
         data.read_mask(sample.mask)
     report = data.check(root)
     assert [(path.name, reason) for path, reason in report.unreadable] == [
-        ("002.png", "is of another size than the picture's other masks")
+        ("002.png", "is of another size than the image's other masks")
     ]
     assert report.orphan_masks == [folder / "077" / "000.png"]
 
@@ -279,7 +279,7 @@ def test_visa_leaves_training_anomalies_out_and_says_so(tmp_path, visa):
     rows = ROWS + "candle,train,anomaly,candle/Data/Images/Anomaly/007.JPG,\n"
     dataset = data.open_dataset(visa(tmp_path, rows)[0], "candle")
     assert all(s.label == 0 for s in dataset.train)
-    assert any("1 anomalous pictures" in line for line in dataset.notes)
+    assert any("1 anomalous images" in line for line in dataset.notes)
 
 
 @pytest.mark.parametrize(
@@ -318,7 +318,7 @@ def test_visa_without_its_table_or_a_split(tmp_path, visa):
         data.open_dataset(root, "candle")
     rows = "".join(line for line in ROWS.splitlines(True) if not line.startswith("pcb1,train"))
     root, _ = visa(tmp_path / "b", rows)
-    with pytest.raises(UserError, match=r"1cls\.csv: lists no pictures of pcb1 to train on"):
+    with pytest.raises(UserError, match=r"1cls\.csv: lists no images of pcb1 to train on"):
         data.open_dataset(root, "pcb1")
 
 
@@ -367,7 +367,7 @@ def test_ksdd2_pieces_that_are_missing_or_damaged(tmp_path, ksdd2, put):
     (note,) = [line for line in data.open_dataset(root).notes if line.startswith("ignored")]
     assert "10301_GT(copy).png, 10302_GT.png" in note
     (root / "test" / "20000_GT.png").write_bytes(b"")
-    with pytest.raises(UserError, match=r"20000_GT\.png: is empty .*get it anew"):
+    with pytest.raises(UserError, match=r"20000_GT\.png: is empty "):
         data.open_dataset(root)
     (root / "test" / "20000_GT.png").unlink()
     with pytest.raises(UserError, match=r"20000\.png: has no 20000_GT\.png beside it"):

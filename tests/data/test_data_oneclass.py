@@ -101,7 +101,7 @@ def test_threads_decode_a_file_once(tmp_path, monkeypatch):
 
 def test_a_class_must_be_chosen(tmp_path):
     write_mnist(tmp_path, TRAIN, TEST)
-    with pytest.raises(UserError, match=r"3 classes \(0, 1, 3\): say --category NAME, the one that is normal"):
+    with pytest.raises(UserError, match=r"3 classes \(0, 1, 3\): .*category"):
         data.open_dataset(tmp_path)
     for several in ("all", "0,1"):
         with pytest.raises(UserError, match=r"one class of .* is normal and the others are its defects"):
@@ -162,10 +162,10 @@ def test_idx_files_that_do_not_fit_together(tmp_path):
     write_mnist(tmp_path, TRAIN, TEST, compressed=False)
     labels = tmp_path / "train-labels-idx1-ubyte"
     labels.write_bytes(idx([1, 2]))
-    with pytest.raises(UserError, match=r"train-labels-idx1-ubyte: 2 labels for 5 pictures"):
+    with pytest.raises(UserError, match=r"train-labels-idx1-ubyte: 2 labels for 5 images"):
         data.open_dataset(tmp_path, "1")
     labels.write_bytes(idx(digits([1])))
-    with pytest.raises(UserError, match="holds pictures, not labels"):
+    with pytest.raises(UserError, match="holds images, not labels"):
         data.open_dataset(tmp_path, "1")
     labels.unlink()
     with pytest.raises(UserError, match=r"train-labels-idx1-ubyte\.gz: no such file"):

@@ -1,8 +1,10 @@
-"""What every data set on disk becomes, whatever its layout: samples by split, and what was passed over."""
+"""What every data set on disk becomes, whatever its layout: samples by split, and what is not used."""
 
 import difflib
+import os
 import unicodedata
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from vitlite.errors import UserError
@@ -14,14 +16,14 @@ GOOD = "good"
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture of a data set."""
+    """One image of a data set."""
 
-    path: Path  # of its file; of one in an idx file or a CIFAR-10 batch: the file's path / the number in it
+    path: Path  # its file; for an image inside an idx file or a CIFAR-10 batch: FILE/NUMBER
     category: str
     split: str  # "train", "validation" or "test"
-    defect: str  # "good" or the kind of defect: the name of its folder, or of its class
+    defect: str  # "good" or the kind of defect: the name of its folder or of its class
     label: int  # 0 good, 1 defective, whatever its mask says
-    mask: Path | MaskFiles | None  # None for good pictures, and for defective ones that have none
+    mask: Path | MaskFiles | None  # None for good images, and for defective ones that have none
 
 
 @dataclass(frozen=True)
@@ -32,32 +34,60 @@ class Dataset:
     categories: tuple[str, ...]
     train: tuple[Sample, ...]
     test: tuple[Sample, ...]
-    layout: str  # a key of vitlite.data.layouts.TITLES, which says what it is
-    notes: tuple[str, ...] = ()  # one line each: what was there and not used
-    ignored: int = 0  # files beside the pictures that are hidden or not pictures
-    validation: tuple[Sample, ...] = ()  # good pictures that the data set itself holds out of training
+    layout: str  # the layout's name, such as "mvtec"
+    title: str  # the layout in words
+    notes: tuple[str, ...] = ()  # one line each: what is there and not used
+    ignored: int = 0  # files beside the images that are hidden or not images
+    validation: tuple[Sample, ...] = ()  # good images that the data set itself holds out of training
     nested: bool = False  # whether every category has a folder of its own below the root
     kinds_of_mean: tuple[str, ...] = ()  # kinds of defects; the data set's own image AUROC is the mean over these
 
     def folder(self, category: str) -> Path:
-        """Where a category lies."""
+        """The folder of a category."""
         return self.root / category if self.nested else self.root
 
     @property
     def mask_rule(self) -> str | None:
-        """When a pixel of a mask is defective, in words; None where there are no masks."""
+        """When a pixel of a mask is defective, in words; None if there are no masks."""
         rules = {s.mask.rule if isinstance(s.mask, MaskFiles) else MASK_RULE for s in self.test if s.mask is not None}
         return "; or ".join(sorted(rules, key=lambda rule: (len(rule), rule))) or None
 
 
-def choose(root: Path, names: list[str], category: str | None) -> list[str]:
-    """The names that ``--category`` stands for, in the order of ``names``; UserError with the nearest ones."""
+@dataclass
+class Leftovers:
+    """What lies in the folders of a data set and is not used: a line for each folder, and the number of files."""
+
+    notes: list[str] = field(default_factory=list)
+    ignored: int = 0
+
+    def add(self, folder: Path, names: Iterable[str], files: int = 0) -> None:
+        """Note ``names``, except hidden ones, and count ``files``."""
+        names = [name for name in names if not name.startswith(".")]
+        if names:
+            self.notes.append(f"ignored in {shown(folder)}: {few(names)}")
+        self.ignored += files
+
+
+def slashed(folders: Iterable[str]) -> list[str]:
+    """Names of folders as a note shows them."""
+    return [f"{name}/" for name in folders]
+
+
+def choose(root: Path, names: Sequence[str], category: str | None) -> list[str]:
+    """The names that ``category`` stands for, in the order of ``names``.
+
+    ``category`` is a name, several with commas between, or ``all``. Raises UserError for an unknown name, with the
+    nearest ones, and for None if there are several names.
+    """
     if category is None:
         if len(names) > 1:
-            raise UserError(f"{shown(root)} holds {len(names)} categories ({few(names)}): say --category NAME or all")
-        return names
+            raise UserError(
+                f"{shown(root)} holds {len(names)} categories ({few(names)}): name one with `category`, or "
+                f"`category=all`"
+            )
+        return list(names)
     if category == "all":
-        return names
+        return list(names)
     known = {unicodedata.normalize("NFC", name): name for name in names}
     wanted = unicodedata.normalize("NFC", category)
     asked = [wanted] if wanted in known else [part.strip() for part in wanted.split(",") if part.strip()]
@@ -65,22 +95,21 @@ def choose(root: Path, names: list[str], category: str | None) -> list[str]:
         if part not in known:
             near = difflib.get_close_matches(part, known, n=3, cutoff=0.5)
             hint = f"nearest: {', '.join(near)}" if near else f"there are: {few(names)}"
-            raise UserError(f"--category {part!r}: not in {shown(root)}; {hint}")
+            raise UserError(f"`category={part!r}`: not in {shown(root)}; {hint}")
     return [name for name in names if unicodedata.normalize("NFC", name) in asked]
 
 
 def name_of(root: Path) -> str:
-    """What the only category of a folder is called."""
+    """The name of a folder's only category."""
     return root.resolve().name or "root"
 
 
-def note(folder: Path, names: list[str]) -> tuple[str, ...]:
-    """A line, or none, about what lies in a folder and is not used; hidden files are not worth one."""
-    names = [name for name in names if not name.startswith(".")]
-    return (f"ignored in {shown(folder)}: {few(names)}",) if names else ()
+def stem(name: str) -> str:
+    """A file's name without its extension."""
+    return os.path.splitext(name)[0]
 
 
-def few(names, limit: int = 20) -> str:
+def few(names: Sequence[str], limit: int = 20) -> str:
     """The first names of a list, and how many more there are."""
-    listed = ", ".join(shown(name) for name in list(names)[:limit])
+    listed = ", ".join(shown(name) for name in names[:limit])
     return listed if len(names) <= limit else f"{listed} and {len(names) - limit} more"

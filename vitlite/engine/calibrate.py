@@ -11,7 +11,6 @@ import numpy as np
 from scipy.special import betaincinv
 
 from vitlite.data import Sample, list_images, open_dataset, scan
-from vitlite.data.layouts import TITLES
 from vitlite.engine.features import batches
 from vitlite.engine.progress import Progress
 from vitlite.engine.settings import SYNTHETIC, data_folder
@@ -294,9 +293,7 @@ def folder_images(folder):
     """A plain folder of good images, by the rules of training: a data set with defects among them is refused."""
     dataset = open_dataset(folder, "all", need_train=False)
     if dataset.layout != "folder":
-        raise UserError(
-            f"--good {shown(folder)}: is a data set ({TITLES[dataset.layout]}); give a folder of good images alone"
-        )
+        raise UserError(f"--good {shown(folder)}: is a data set ({dataset.title}); give a folder of good images alone")
     return [sample.path for sample in dataset.train]
 
 

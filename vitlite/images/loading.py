@@ -82,7 +82,8 @@ def _load(index: int, path: Path, size: int, keep_original: bool) -> Loaded | Un
     except ImageError as error:
         return Unread(index, path, str(error))
     pixels = resize_image(image, (size, size))
-    return Loaded(index, path, pixels, *image.shape[:2], image if keep_original else None)
+    height, width = image.shape[:2]
+    return Loaded(index, path, pixels, height, width, image if keep_original else None)
 
 
 def pixel_batches(

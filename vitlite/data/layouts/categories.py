@@ -1,144 +1,152 @@
 """Categories with train/ and test/ folders of their own: what MVTec AD, MPDD, LOCO AD, AD 2 and BTAD share.
 
-``CATEGORY/train/<good>``, ``CATEGORY/validation/<good>`` (where there is one), ``CATEGORY/test/<kind>`` with the good
-ones among them, and masks below ``CATEGORY/ground_truth/<kind>``.
+``CATEGORY/train/<good>``, ``CATEGORY/validation/<good>`` (optional), ``CATEGORY/test/<kind>`` with the good ones among
+them, and masks below ``CATEGORY/ground_truth/<kind>``.
 """
 
-import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from vitlite.data.index import GOOD, Dataset, Sample, choose, name_of, note
+from vitlite.data.index import GOOD, Dataset, Leftovers, Sample, choose, name_of, slashed, stem
+from vitlite.data.layouts.base import Layout
 from vitlite.data.listing import entries, sub_folders
+from vitlite.files import shown
 from vitlite.images.masks import MaskFiles
 
 
-@dataclass(frozen=True)
-class Family:
-    """One of the layouts, where it differs from the others."""
+class CategoryLayout(Layout):
+    """A layout that ``matches`` the folder of one category; ``FolderOfCategories`` reads several beside each other."""
 
-    layout: str
-    good: str  # what the folders of good pictures are called
-    is_category: Callable[[Path], bool]
-    masks: Callable[[Path, str], dict[str, Path | MaskFiles]]  # (category, kind) -> masks by stem
-    test: str = "test"  # the folder of test pictures
-    truth: str = "ground_truth"  # that of their masks, from the category's
+    good = GOOD  # the name of the folders of good images
+    test = "test"  # the folder of test images
+    truth = "ground_truth"  # the folder of their masks, as seen from the category's
     kinds_of_mean: tuple[str, ...] = ()  # as in Dataset
 
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """The folders of a category."""
-        return ("train", "validation", self.test, *([] if "/" in self.truth else [self.truth]))
+    def masks(self, category: Path, kind: str) -> dict[str, Path | MaskFiles]:
+        """The masks of one kind of defect by stem; ``category`` is the category's folder."""
+        folder = category / self.truth / kind
+        found: dict[str, Path | MaskFiles] = {}
+        for name in entries(folder)[1] if folder.is_dir() else ():
+            found.setdefault(stem(name), folder / name)
+        return found
 
+    def read(self, root: Path, category: str | None) -> Dataset:
+        """A folder that is a category itself, called by its name."""
+        (name,) = choose(root, [name_of(root)], category)
+        return self.read_category(root, name)
 
-def mask_files(category_folder: Path, kind: str, truth: str = "ground_truth") -> dict[str, Path]:
-    """The mask files of one kind of defect by stem."""
-    folder = category_folder / truth / kind
-    found: dict[str, Path] = {}
-    if folder.is_dir():
-        for name in entries(folder)[1]:
-            found.setdefault(os.path.splitext(name)[0], folder / name)
-    return found
+    def read_category(self, folder: Path, name: str) -> Dataset:
+        """One category."""
+        left = Leftovers()
+        folders, images, others = entries(folder)
+        used = {"train", self.test, self.truth, "validation" if (folder / "validation" / self.good).is_dir() else ""}
+        left.add(folder, [*slashed(n for n in folders if n not in used), *images, *others], len(images) + len(others))
+        train, validation = (self._read_good(folder, name, split, left) for split in ("train", "validation"))
+        return Dataset(
+            root=folder,
+            categories=(name,),
+            train=train,
+            validation=validation,
+            test=tuple(self._read_test(folder, name, left)),
+            layout=self.name,
+            title=f"one category in {self.title}",
+            notes=tuple(left.notes),
+            ignored=left.ignored,
+            kinds_of_mean=self.kinds_of_mean,
+        )
 
+    def _read_good(self, folder: Path, name: str, split: str, left: Leftovers) -> tuple[Sample, ...]:
+        """The good images of train/ or validation/."""
+        here = folder / split / self.good
+        if not here.is_dir():
+            return ()
+        folders, images, others = entries(here)
+        left.add(here, slashed(folders), len(others))
+        left.add(folder / split, slashed(n for n in sub_folders(folder / split) if n != self.good))
+        return tuple(Sample(here / image, name, split, GOOD, 0, None) for image in images)
 
-def family_of(folder: Path, families: tuple[Family, ...]) -> Family | None:
-    """Which of the layouts a category is in; None where it is no category."""
-    return next((family for family in families if family.is_category(folder)), None)
-
-
-def has_categories(root: Path, families: tuple[Family, ...]) -> bool:
-    """Whether any folder below ``root`` is a category."""
-    return any(family_of(root / name, families) for name in sub_folders(root))
-
-
-def read_root(root: Path, category: str | None, families: tuple[Family, ...]) -> Dataset:
-    """A folder of categories."""
-    folders, images, others = entries(root)
-    found = {name: family_of(root / name, families) for name in folders}
-    names = [name for name in folders if found[name]]
-    chosen = choose(root, names, category)
-    unused = [f"{name}/" for name in folders if not found[name]]
-    parts = [read_category(root / name, name, found[name]) for name in chosen]
-    layouts = {found[name].layout for name in chosen}
-    return Dataset(
-        root=root,
-        categories=tuple(chosen),
-        train=tuple(sample for part in parts for sample in part.train),
-        test=tuple(sample for part in parts for sample in part.test),
-        layout=layouts.pop() if len(layouts) == 1 else "mixed",
-        notes=(*note(root, unused + images + others), *(line for part in parts for line in part.notes)),
-        ignored=len(images) + len(others) + sum(part.ignored for part in parts),
-        validation=tuple(sample for part in parts for sample in part.validation),
-        nested=True,
-        kinds_of_mean=tuple(dict.fromkeys(kind for part in parts for kind in part.kinds_of_mean)),
-    )
-
-
-def read_only(root: Path, category: str | None, family: Family) -> Dataset:
-    """A folder that is a category itself."""
-    (name,) = choose(root, [name_of(root)], category)
-    return read_category(root, name, family)
-
-
-def read_category(folder: Path, name: str, family: Family) -> Dataset:
-    """One category."""
-    folders, images, others = entries(folder)
-    used = [part for part in family.parts if part != "validation" or (folder / part / family.good).is_dir()]
-    notes = list(note(folder, [f"{n}/" for n in folders if n not in used] + images + others))
-    ignored = len(images) + len(others)
-    good = {}
-    for split in ("train", "validation"):
-        good[split], passed, extra = _read_good(folder, name, split, family)
-        ignored += passed
-        notes += extra
-    test = []
-    if (folder / family.test).is_dir():
-        kinds, images, others = entries(folder / family.test)
-        ignored += len(images) + len(others)
-        notes += note(folder / family.test, images)
+    def _read_test(self, folder: Path, name: str, left: Leftovers) -> Iterator[Sample]:
+        """The test images, kind by kind."""
+        here = folder / self.test
+        if not here.is_dir():
+            return
+        kinds, images, others = entries(here)
+        left.add(here, images, len(images) + len(others))
         for kind in kinds:
-            if f"{family.test}/{kind}" == family.truth:
+            if here / kind == folder / self.truth:
                 continue
-            samples, passed, extra = _read_kind(folder, name, kind, family)
-            test += samples
-            ignored += passed
-            notes += extra
-    layout = "category" if family.layout == "mvtec" else family.layout
-    train, validation = good["train"], good["validation"]
-    return Dataset(
-        folder,
-        (name,),
-        train,
-        tuple(test),
-        layout,
-        tuple(notes),
-        ignored,
-        validation,
-        kinds_of_mean=family.kinds_of_mean,
-    )
+            inner, images, others = entries(here / kind)
+            left.add(here / kind, slashed(inner), len(others))
+            defective = kind != self.good
+            masks = self.masks(folder, kind) if defective else {}
+            for image in images:
+                mask = masks.get(f"{stem(image)}_mask") or masks.get(stem(image))
+                yield Sample(here / kind / image, name, "test", kind if defective else GOOD, int(defective), mask)
+
+    def hint(self, dataset: Dataset, category: str, split: str) -> str:
+        folder = dataset.folder(category)
+        return f"{shown(folder / 'train' / self.good if split == 'train' else folder / self.test)}: no images there"
+
+    def spare_masks(self, dataset: Dataset) -> Iterator[tuple[Path | MaskFiles, bool]]:
+        for name in dataset.categories:
+            folder = dataset.folder(name)
+            samples = [sample for sample in dataset.test if sample.category == name]
+            claimed = {sample.mask for sample in samples}
+            good = {stem(sample.path.name) + end for sample in samples if not sample.label for end in ("", "_mask")}
+            for kind in entries(folder / self.truth)[0] if (folder / self.truth).is_dir() else ():
+                for own, mask in self.masks(folder, kind).items():
+                    if kind == self.good and own in good:
+                        yield mask, True
+                    elif mask not in claimed:
+                        yield mask, False
 
 
-def _read_good(folder: Path, name: str, split: str, family: Family):
-    """``(samples, files passed over, notes)`` of the good pictures of train/ or validation/."""
-    here = folder / split / family.good
-    if not here.is_dir():
-        return (), 0, ()
-    folders, images, others = entries(here)
-    beside = [f"{n}/" for n in sub_folders(folder / split) if n != family.good]
-    samples = tuple(Sample(here / image, name, split, GOOD, 0, None) for image in images)
-    return samples, len(others), (*note(here, [f"{n}/" for n in folders]), *note(folder / split, beside))
+class FolderOfCategories(Layout):
+    """A folder whose sub-folders are categories, each in one of several layouts."""
 
+    name = "mixed"
+    title = "categories in several layouts"
 
-def _read_kind(folder: Path, name: str, kind: str, family: Family):
-    """``(samples, files passed over, notes)`` of one kind of test pictures."""
-    here = folder / family.test / kind
-    folders, images, others = entries(here)
-    label = int(kind != family.good)
-    masks = family.masks(folder, kind) if label else {}
-    samples = []
-    for image in images:
-        stem = os.path.splitext(image)[0]
-        mask = masks.get(f"{stem}_mask") or masks.get(stem)
-        samples.append(Sample(here / image, name, "test", kind if label else GOOD, label, mask))
-    return samples, len(others), note(here, [f"{n}/" for n in folders])
+    def __init__(self, layouts: tuple[Layout, ...]) -> None:
+        self.layouts = [layout for layout in layouts if isinstance(layout, CategoryLayout)]
+
+    def layout_of(self, folder: Path) -> CategoryLayout | None:
+        """The layout of a category; None if the folder is no category."""
+        return next((layout for layout in self.layouts if layout.matches(folder)), None)
+
+    def matches(self, root: Path) -> bool:
+        return any(self.layout_of(root / name) for name in sub_folders(root))
+
+    def read(self, root: Path, category: str | None) -> Dataset:
+        folders, images, others = entries(root)
+        found = {name: layout for name in folders if (layout := self.layout_of(root / name))}
+        chosen = choose(root, list(found), category)
+        left = Leftovers()
+        unused = slashed(name for name in folders if name not in found)
+        left.add(root, [*unused, *images, *others], len(images) + len(others))
+        parts = [found[name].read_category(root / name, name) for name in chosen]
+        kinds: set[Layout] = {found[name] for name in chosen}
+        kind = kinds.pop() if len(kinds) == 1 else self
+        return Dataset(
+            root=root,
+            categories=tuple(chosen),
+            train=tuple(sample for part in parts for sample in part.train),
+            validation=tuple(sample for part in parts for sample in part.validation),
+            test=tuple(sample for part in parts for sample in part.test),
+            layout=kind.name,
+            title=kind.title,
+            notes=(*left.notes, *(line for part in parts for line in part.notes)),
+            ignored=left.ignored + sum(part.ignored for part in parts),
+            nested=True,
+            kinds_of_mean=tuple(dict.fromkeys(of_mean for part in parts for of_mean in part.kinds_of_mean)),
+        )
+
+    def hint(self, dataset: Dataset, category: str, split: str) -> str:
+        layout = self.layout_of(dataset.folder(category))
+        return layout.hint(dataset, category, split) if layout else super().hint(dataset, category, split)
+
+    def spare_masks(self, dataset: Dataset) -> Iterator[tuple[Path | MaskFiles, bool]]:
+        for name in dataset.categories:
+            if layout := self.layout_of(dataset.folder(name)):
+                yield from layout.spare_masks(replace(dataset, categories=(name,)))

@@ -1,13 +1,18 @@
-"""A plain folder of good pictures, and what gives away that it is something else."""
+"""A plain folder of good images, and the signs that it is something else."""
 
+import contextlib
 import os
 import re
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from vitlite.data.index import GOOD, Dataset, Sample, choose, name_of, note
-from vitlite.data.listing import entries, walk
+from vitlite.data.index import GOOD, Dataset, Leftovers, Sample, choose, name_of, slashed
+from vitlite.data.layouts.base import Layout
+from vitlite.data.layouts.categories import FolderOfCategories
+from vitlite.data.layouts.oneclass import OneClassLayout
+from vitlite.data.listing import entries, sub_folders, walk
 from vitlite.errors import UserError
 from vitlite.files import shown
 
@@ -27,39 +32,117 @@ DEFECTS = frozenset((
 ))
 # fmt: on
 _MASK_OF = re.compile(r"(.+)[_-](?:gt|label|mask)", re.IGNORECASE | re.DOTALL)
+_DEEPEST_PART = 4  # folders between a data set's root and its images; VisA has the most
+
+
+class PlainFolder(Layout):
+    """Good images alone. The layout of what is in none of the others, which it knows in order to refuse their parts."""
+
+    name = "folder"
+    title = "plain folder of images"
+
+    def __init__(self, layouts: Sequence[Layout], categories: FolderOfCategories) -> None:
+        self.layouts, self.categories = layouts, categories
+
+    def matches(self, root: Path) -> bool:
+        return True
+
+    def read(self, root: Path, category: str | None) -> Dataset:
+        """The images directly in the folder, or everything below it if there are none directly.
+
+        Raises UserError if there is none, or if some of them seem to be defects, test images or masks.
+        """
+        self._refuse_data_sets_within(root)
+        self._refuse_parts(root)
+        folders, images, others = entries(root)
+        left = Leftovers(ignored=len(others))
+        if images:
+            paths = [root / name for name in images]
+            left.add(root, slashed(folders))
+        else:
+            paths, left.ignored = walk(root)
+        if not paths:
+            extra = f" ({left.ignored} other files)" if left.ignored else ""
+            raise UserError(
+                f"{shown(root)}: no images{extra}; give a folder of good images, or a data set in one of the known "
+                f"layouts"
+            )
+        (name,) = choose(root, [name_of(root)], category)
+        self._refuse_doubtful(root, paths)
+        train = tuple(Sample(path, name, "train", GOOD, 0, None) for path in paths)
+        return Dataset(root, (name,), train, (), self.name, self.title, tuple(left.notes), left.ignored)
+
+    def hint(self, dataset: Dataset, category: str, split: str) -> str:
+        return f"{shown(dataset.root)}: a plain folder of good images has no test/ folder to evaluate on"
+
+    def _refuse_data_sets_within(self, root: Path) -> None:
+        """Everything below a plain folder is taken, so no data set's defects may be there."""
+        folders, images, _ = entries(root)
+        for name in folders if not images else ():
+            if self._holds_data_sets(root / name):
+                raise UserError(
+                    f"{shown(root)}: has no images, but a data set in {shown(name)}/; give {shown(root / name)}"
+                )
+
+    def _refuse_parts(self, root: Path) -> None:
+        """Folders of a data set that hold something else than its good images."""
+        whole, layout = self._data_set_around(root)
+        if whole is None:
+            return
+        names = [part.lower() for part in root.resolve().relative_to(whole).parts]
+        if isinstance(layout, OneClassLayout):
+            wrong = names in (["train"], ["test"])  # all classes at once, whichever is normal
+        else:
+            wrong = names[-1] not in GOOD_NAMES and not (TESTS | MASKS | DEFECTS).isdisjoint(names)
+        # If good images lie beside others, _refuse_doubtful names the folder of the good ones too.
+        if wrong and not any(name.lower() in GOOD_NAMES for name in sub_folders(root)):
+            raise UserError(f"{shown(root)}: is part of a data set and not its good images; give {shown(whole)}")
+
+    def _refuse_doubtful(self, root: Path, paths: list[Path]) -> None:
+        """Images that cannot all be good ones; the line says which folder to give instead, if that is known."""
+        found = doubt(root, paths)
+        if found is None:
+            return
+        ways = [root.joinpath(*found.place.parts[:depth]) for depth in range(1, len(found.place.parts) + 1)]
+        within = next((way for way in ways if self._holds_data_sets(way)), None)
+        whole, _ = self._data_set_around(root)
+        if within:
+            raise UserError(
+                f"{shown(root)}: has {shown(found.place)}/, part of a data set; give that data set, {shown(within)}"
+            )
+        advice = found.advice
+        if whole:
+            alone = f", or {shown(root / found.good)} for good images alone" if found.good else ""
+            advice = f"give {shown(whole)}, the data set that it is part of{alone}"
+        raise UserError(f"{shown(root)}: {found.reason}; {advice}")
+
+    def _holds_data_sets(self, place: Path) -> bool:
+        """Whether a folder is a data set in any other layout, or a folder of categories."""
+        return any(layout.matches(place) for layout in (*self.layouts, self.categories))
+
+    def _data_set_around(self, root: Path) -> tuple[Path | None, Layout | None]:
+        """The data set that a folder is a part of, such as ``candle/Data/Images/Anomaly`` of VisA, and its layout."""
+        for parent in list(root.resolve().parents)[:_DEEPEST_PART]:
+            with contextlib.suppress(UserError):  # a folder that may not be listed
+                for layout in self.layouts:
+                    if layout.matches(parent):
+                        return parent, layout
+        return None, None
 
 
 class Doubt(NamedTuple):
-    """Why the pictures of a folder cannot all be good ones; paths are relative to that folder."""
+    """Why the images of a folder cannot all be good ones; paths are relative to that folder."""
 
     reason: str
-    mend: str
-    place: Path  # the folder that gives it away
-    good: Path | None = None  # where the good pictures seem to be
-
-
-def read(root: Path, category: str | None) -> Dataset:
-    """Those directly inside, or everything below where there are none."""
-    folders, images, others = entries(root)
-    if images:
-        paths, ignored = [root / name for name in images], len(others)
-        unused = [f"{name}/" for name in folders]
-    else:
-        (paths, ignored), unused = walk(root), []
-    if not paths:
-        extra = f" ({ignored} other files)" if ignored else ""
-        raise UserError(
-            f"{shown(root)}: no images{extra}; give a folder of good images, or a data set in one of the known layouts"
-        )
-    (name,) = choose(root, [name_of(root)], category)
-    train = tuple(Sample(path, name, "train", GOOD, 0, None) for path in paths)
-    return Dataset(root, (name,), train, (), "folder", note(root, unused), ignored)
+    advice: str
+    place: Path  # the folder that shows it
+    good: Path | None = None  # the folder where the good images seem to be
 
 
 def doubt(root: Path, paths: list[Path]) -> Doubt | None:
-    """What speaks against taking ``paths``, all below ``root``, for good pictures; None where nothing does.
+    """What speaks against taking ``paths``, all below ``root``, for good images; None if nothing does.
 
-    Names alone tell: of folders at any depth, and of files that are called after another picture.
+    Only names count: those of folders at any depth, and of files that are called after another image.
     """
     parents = dict.fromkeys(path.parent for path in paths)
     folders = _with_outer(parent.relative_to(root) for parent in parents)
@@ -68,9 +151,9 @@ def doubt(root: Path, paths: list[Path]) -> Doubt | None:
     )
 
 
-def _with_outer(folders) -> list[Path]:
+def _with_outer(folders: Iterable[Path]) -> list[Path]:
     """Relative folders and those around them, outer ones first, each once."""
-    found = {}
+    found: dict[Path, None] = {}
     for folder in folders:
         found.update(dict.fromkeys([*reversed(folder.parents), folder]))
     return [folder for folder in found if folder.parts]

@@ -1,13 +1,13 @@
-"""KolektorSDD2 (Bozic et al., Computers in Industry 2021): two folders of pictures with their masks beside them.
+"""KolektorSDD2 (Bozic et al., Computers in Industry 2021): two folders of images with their masks beside them.
 
-``train/`` and ``test/`` hold ``NNNNN.png`` and ``NNNNN_GT.png``. A picture is good where its mask is black all over.
-Training pictures with defects, which the data set has for supervised methods, are left out of the training set.
+``train/`` and ``test/`` hold ``NNNNN.png`` and ``NNNNN_GT.png``. An image is good if its mask is black all over.
+Training images with defects, which the data set has for supervised methods, are left out of the training set.
 """
 
-import os
 from pathlib import Path
 
-from vitlite.data.index import GOOD, Dataset, Sample, choose, name_of, note
+from vitlite.data.index import GOOD, Dataset, Leftovers, Sample, choose, name_of, slashed, stem
+from vitlite.data.layouts.base import Layout
 from vitlite.data.listing import entries
 from vitlite.errors import UserError
 from vitlite.files import shown
@@ -19,57 +19,66 @@ DEFECT = "defect"
 _MARK = "_GT"
 
 
-def is_here(root: Path) -> bool:
-    """Whether train/ or test/ directly holds a mask of this naming."""
-    folders = [root / split for split in ("train", "test") if (root / split).is_dir()]
-    return any(os.path.splitext(name)[0].endswith(_MARK) for folder in folders for name in entries(folder)[1])
+class KolektorSDD2(Layout):
+    name = "ksdd2"
+    title = "KolektorSDD2 layout"
+
+    def matches(self, root: Path) -> bool:
+        """Whether train/ or test/ directly holds a mask of this naming."""
+        folders = [root / split for split in ("train", "test") if (root / split).is_dir()]
+        return any(stem(name).endswith(_MARK) for folder in folders for name in entries(folder)[1])
+
+    def read(self, root: Path, category: str | None) -> Dataset:
+        """The whole data set as one category, called as its folder. Reads every mask, to know which images are good."""
+        (name,) = choose(root, [name_of(root)], category)
+        left = Leftovers()
+        folders, images, others = entries(root)
+        unused = slashed(n for n in folders if n not in ("train", "test"))
+        left.add(root, [*unused, *images, *others], len(images) + len(others))
+        found, test = (_read_split(root, name, split, left) for split in ("train", "test"))
+        train = tuple(sample for sample in found if not sample.label)
+        if len(train) < len(found):
+            defective = len(found) - len(train)
+            left.notes.append(f"left out of training: {defective} defective images in {shown(root / 'train')}")
+        return Dataset(root, (name,), train, test, self.name, self.title, tuple(left.notes), left.ignored)
+
+    def hint(self, dataset: Dataset, category: str, split: str) -> str:
+        return f"{shown(dataset.root / split)}: no {'good ' * (split == 'train')}images there"
 
 
-def read(root: Path, category: str | None) -> Dataset:
-    """The whole data set; its only category is called as its folder. Reads every mask, to know which are good."""
-    (name,) = choose(root, [name_of(root)], category)
-    folders, images, others = entries(root)
-    notes = list(note(root, [f"{n}/" for n in folders if n not in ("train", "test")] + images + others))
-    ignored = len(images) + len(others)
-    splits = {}
-    for split in ("train", "test"):
-        splits[split], passed, extra = _read_split(root, name, split)
-        ignored += passed
-        notes += extra
-    train = tuple(sample for sample in splits["train"] if not sample.label)
-    left_out = len(splits["train"]) - len(train)
-    if left_out:
-        notes.append(f"left out of training: {left_out} defective pictures in {shown(root / 'train')}")
-    return Dataset(root, (name,), train, tuple(splits["test"]), "ksdd2", tuple(notes), ignored)
+LAYOUT = KolektorSDD2()
 
 
-def _read_split(root: Path, name: str, split: str):
-    """``(samples, files passed over, notes)`` of train/ or test/."""
+def _read_split(root: Path, name: str, split: str, left: Leftovers) -> tuple[Sample, ...]:
+    """The images of train/ or test/."""
     folder = root / split
     if not folder.is_dir():
-        return [], 0, ()
-    folders, images, others = entries(folder)
-    stems = {os.path.splitext(image)[0]: image for image in images}
-    # A copy of a mask beside it, such as 10301_GT(copy).png, is no picture either.
-    pictures = [stem for stem in stems if _MARK not in stem]
-    unclaimed = [stems[stem] for stem in stems if _MARK in stem and stem.removesuffix(_MARK) not in pictures]
-    for stem in pictures:
-        if stem + _MARK not in stems:
+        return ()
+    folders, files, others = entries(folder)
+    by_stem = {stem(file): file for file in files}
+    # A copy of a mask beside it, such as 10301_GT(copy).png, is no image either.
+    images = dict.fromkeys(own for own in by_stem if _MARK not in own)
+    unclaimed = [by_stem[own] for own in by_stem if _MARK in own and own.removesuffix(_MARK) not in images]
+    for own in images:
+        if own + _MARK not in by_stem:
             raise UserError(
-                f"{shown(folder / stems[stem])}: has no {shown(stem)}{_MARK}.png beside it, which says whether it is "
-                f"good; add it (black all over for a good picture), or move the picture away"
+                f"{shown(folder / by_stem[own])}: has no {shown(own)}{_MARK}.png beside it, which says whether it is "
+                f"good; add it (black all over for a good image), or move the image away"
             )
-    masks = [folder / stems[stem + _MARK] for stem in pictures]
-    samples = []
-    for stem, mask, defective in zip(pictures, masks, each(_marks_a_defect, masks)):
-        kind = DEFECT if defective else GOOD
-        own = MaskFiles((mask,)) if defective else None
-        samples.append(Sample(folder / stems[stem], name, split, kind, int(defective), own))
-    return samples, len(others), note(folder, [f"{n}/" for n in folders] + unclaimed)
+    left.add(folder, slashed(folders) + unclaimed, len(others))
+    masks = [folder / by_stem[own + _MARK] for own in images]
+    return tuple(
+        Sample(folder / by_stem[own], name, split, DEFECT, 1, MaskFiles((mask,)))
+        if defective
+        else Sample(folder / by_stem[own], name, split, GOOD, 0, None)
+        for own, mask, defective in zip(images, masks, each(_marks_a_defect, masks))
+    )
 
 
 def _marks_a_defect(mask: Path) -> bool:
     try:
         return bool(read_mask(mask, threshold=0).any())
     except ImageError as error:
-        raise UserError(f"{error}; without this mask nobody knows whether its picture is good: get it anew") from error
+        raise UserError(
+            f"{error}; without this mask nobody knows whether its image is good: download it again"
+        ) from error

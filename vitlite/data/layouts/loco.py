@@ -1,4 +1,4 @@
-"""MVTec LOCO AD (Bergmann et al., IJCV 2022): MVTec AD's folders, good pictures held out, several masks a picture.
+"""MVTec LOCO AD (Bergmann et al., IJCV 2022): MVTec AD's folders, good images held out, several masks for an image.
 
 ``CATEGORY/train/good``, ``CATEGORY/validation/good``, ``CATEGORY/test/{good,logical_anomalies,structural_anomalies}``
 and ``CATEGORY/ground_truth/<kind>/<stem>/000.png``, ``001.png`` ...: one file for each place that may be called wrong.
@@ -9,27 +9,27 @@ saturation thresholds of defects_config.json, which the data set's own measure (
 import os
 from pathlib import Path
 
-from vitlite.data.index import GOOD
-from vitlite.data.layouts.categories import Family, mask_files
+from vitlite.data.layouts.categories import CategoryLayout
 from vitlite.data.listing import entries
 from vitlite.images.masks import MaskFiles
 
-KINDS = ("logical_anomalies", "structural_anomalies")
 
+class LOCO(CategoryLayout):
+    name = "loco"
+    title = "MVTec LOCO layout"
+    kinds_of_mean = ("logical_anomalies", "structural_anomalies")
 
-def _is_category(folder: Path) -> bool:
-    return any(os.path.isdir(folder / part / kind) for part in ("test", "ground_truth") for kind in KINDS)
+    def matches(self, root: Path) -> bool:
+        return any(os.path.isdir(root / part / kind) for part in (self.test, self.truth) for kind in self.kinds_of_mean)
 
-
-def _masks(category_folder: Path, kind: str) -> dict[str, Path | MaskFiles]:
-    folder = category_folder / "ground_truth" / kind
-    found: dict[str, Path | MaskFiles] = dict(mask_files(category_folder, kind))
-    if folder.is_dir():
-        for stem in entries(folder)[0]:
+    def masks(self, category: Path, kind: str) -> dict[str, Path | MaskFiles]:
+        folder = category / self.truth / kind
+        found = super().masks(category, kind)
+        for stem in entries(folder)[0] if folder.is_dir() else ():
             images = entries(folder / stem)[1]
             if images:
                 found[stem] = MaskFiles(tuple(folder / stem / name for name in images))
-    return found
+        return found
 
 
-LOCO = Family("loco", GOOD, _is_category, _masks, kinds_of_mean=KINDS)
+LAYOUT = LOCO()

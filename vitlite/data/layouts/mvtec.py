@@ -1,22 +1,30 @@
-"""MVTec AD (Bergmann et al., CVPR 2019), and MPDD (Jezek et al., ICUMT 2021), which keeps to its layout.
+"""MVTec AD (Bergmann et al., CVPR 2019), and MPDD (Jezek et al., ICUMT 2021), which has the same layout.
 
 ``CATEGORY/train/good``, ``CATEGORY/test/<defect>`` (``good`` among them) and
 ``CATEGORY/ground_truth/<defect>/<stem>_mask.png`` or ``<stem>.png``.
 """
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
-from vitlite.data.index import GOOD
-from vitlite.data.layouts.categories import Family, mask_files
+from vitlite.data.index import Dataset
+from vitlite.data.layouts.categories import CategoryLayout
 
 
-def _is_category(folder: Path) -> bool:
-    """Folders of classes have train/ and test/ too, so one of the names that only this layout has must be there."""
-    test = folder / "test"
-    return any(map(os.path.isdir, (folder / "train" / GOOD, test / GOOD))) or (
-        os.path.isdir(test) and os.path.isdir(folder / "ground_truth")
-    )
+class MVTec(CategoryLayout):
+    name = "mvtec"
+    title = "MVTec layout"
+
+    def matches(self, root: Path) -> bool:
+        """Folders of classes have train/ and test/ too, so one of the names that only this layout has must be there."""
+        test = root / "test"
+        if os.path.isdir(root / "train" / self.good) or os.path.isdir(test / self.good):
+            return True
+        return os.path.isdir(test) and os.path.isdir(root / self.truth)
+
+    def read(self, root: Path, category: str | None) -> Dataset:
+        return replace(super().read(root, category), layout="category")
 
 
-MVTEC = Family("mvtec", GOOD, _is_category, mask_files)
+LAYOUT = MVTec()

@@ -1,6 +1,6 @@
-"""VisA (Zou et al., ECCV 2022): pictures by category, and a table that says which is what.
+"""VisA (Zou et al., ECCV 2022): images by category, and a table that says which of them is for what.
 
-``split_csv/1cls.csv`` holds the one-class split, a row for each picture: ``object,split,label,image,mask``, with paths
+``split_csv/1cls.csv`` holds the one-class split, a row for each image: ``object,split,label,image,mask``, with paths
 relative to the root, such as ``candle/Data/Images/Normal/0000.JPG``. The masks number their defects with small
 values, so every value but 0 is defective.
 """
@@ -8,7 +8,8 @@ values, so every value but 0 is defective.
 import csv
 from pathlib import Path, PurePosixPath
 
-from vitlite.data.index import GOOD, Dataset, Sample, choose, note
+from vitlite.data.index import GOOD, Dataset, Leftovers, Sample, choose, slashed
+from vitlite.data.layouts.base import Layout
 from vitlite.data.listing import entries, natural_key, sub_folders
 from vitlite.errors import UserError
 from vitlite.files import is_folder_name, shown
@@ -20,40 +21,51 @@ _LONGEST_PATH = 1000
 _COLUMNS = ("object", "split", "label", "image", "mask")
 
 
-def is_here(root: Path) -> bool:
-    """Whether the root has the table, or the picture folders that it is about."""
-    if (root / SPLIT).exists():
-        return True
-    return any((root / name / "Data" / "Images" / "Normal").is_dir() for name in sub_folders(root))
+class VisA(Layout):
+    name = "visa"
+    title = "VisA layout"
+
+    def matches(self, root: Path) -> bool:
+        """Whether the root has the table, or the image folders that the table is about."""
+        if (root / SPLIT).exists():
+            return True
+        return any((root / name / "Data" / "Images" / "Normal").is_dir() for name in sub_folders(root))
+
+    def read(self, root: Path, category: str | None) -> Dataset:
+        rows = _rows(root / SPLIT)
+        names = sorted({row["object"] for _, row in rows}, key=natural_key)
+        chosen = choose(root, names, category)
+        samples = [_sample(root, line, row) for line, row in rows if row["object"] in chosen]
+        samples.sort(key=lambda s: (chosen.index(s.category), s.defect, [natural_key(p) for p in s.path.parts]))
+        listed = [sample for sample in samples if sample.split == "train"]
+        train = tuple(sample for sample in listed if not sample.label)
+        left = Leftovers()
+        folders, images, others = entries(root)
+        unused = slashed(name for name in folders if name not in (*names, "split_csv"))
+        left.add(root, [*unused, *images, *others], len(images) + len(others))
+        if len(train) < len(listed):
+            anomalous = len(listed) - len(train)
+            left.notes.append(f"{anomalous} anomalous images that {SPLIT} lists for training are left out")
+        return Dataset(
+            root=root,
+            categories=tuple(chosen),
+            train=train,
+            test=tuple(sample for sample in samples if sample.split == "test"),
+            layout=self.name,
+            title=self.title,
+            notes=tuple(left.notes),
+            ignored=left.ignored,
+            nested=True,
+        )
+
+    def hint(self, dataset: Dataset, category: str, split: str) -> str:
+        return f"{shown(dataset.root / SPLIT)}: lists no images of {shown(category)} to {split} on"
 
 
-def read(root: Path, category: str | None) -> Dataset:
-    """The categories that ``category`` chooses from those of the table."""
-    rows = _rows(root / SPLIT)
-    names = sorted({row["object"] for _, row in rows}, key=natural_key)
-    chosen = choose(root, names, category)
-    parts = {"train": [], "test": []}
-    left_out = 0
-    for line, row in rows:
-        if row["object"] in chosen:
-            sample = _sample(root, line, row)
-            if sample.split == "train" and sample.label:
-                left_out += 1
-            else:
-                parts[sample.split].append(sample)
-    order = {name: i for i, name in enumerate(chosen)}
-    for samples in parts.values():
-        samples.sort(key=lambda s: (order[s.category], s.defect, [natural_key(p) for p in s.path.parts]))
-    folders, images, others = entries(root)
-    unused = [f"{name}/" for name in folders if name not in (*names, "split_csv")]
-    notes = note(root, unused + images + others)
-    if left_out:
-        notes += (f"{left_out} anomalous pictures that {SPLIT} lists for training are left out",)
-    train, test = tuple(parts["train"]), tuple(parts["test"])
-    return Dataset(root, tuple(chosen), train, test, "visa", notes, len(images) + len(others), nested=True)
+LAYOUT = VisA()
 
 
-def _rows(path: Path) -> list[tuple[int, dict]]:
+def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     """The rows of the table with their line numbers."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
@@ -66,22 +78,22 @@ def _rows(path: Path) -> list[tuple[int, dict]]:
             rows = [(reader.line_num, row) for row in reader]
     except FileNotFoundError:
         raise UserError(
-            f"{shown(path)}: no such file; it says which pictures are for training and comes with VisA"
+            f"{shown(path)}: no such file; it says which images are for training and comes with VisA"
         ) from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{shown(path)}: cannot be read as a table ({reason}); take VisA's own") from error
+        raise UserError(f"{shown(path)}: cannot be read as a table ({reason}); use VisA's own") from error
     if not rows:
-        raise UserError(f"{shown(path)}: has no rows; take VisA's own")
+        raise UserError(f"{shown(path)}: has no rows; use VisA's own")
     for line, row in rows:
         if None in row or any(row[name] is None for name in _COLUMNS):
-            raise UserError(f"{shown(path)}, line {line}: has not {len(_COLUMNS)} cells; take VisA's own")
+            raise UserError(f"{shown(path)}, line {line}: has not {len(_COLUMNS)} cells; use VisA's own")
         if not is_folder_name(row["object"]):
             raise UserError(f"{shown(path)}, line {line}: object {row['object'][:100]!r} is not the name of a category")
     return rows
 
 
-def _sample(root: Path, line: int, row: dict) -> Sample:
+def _sample(root: Path, line: int, row: dict[str, str]) -> Sample:
     where = f"{shown(root / SPLIT)}, line {line}"
     for key, allowed in (("split", ("train", "test")), ("label", ("normal", DEFECT))):
         if row[key] not in allowed:
