@@ -2,23 +2,24 @@
 
 import importlib
 import sys
+from collections.abc import Sequence
 
 BENCHMARKS = {
     "ops": "the fused operators against eager torch, torch.compile and the usual libraries",
     "metrics": "the metrics against plain numpy and scikit-learn",
     "methods": "every method on given data: accuracy, size, speed and training time",
     "sivt": "training and scoring speed of SIVT against a plain eager one",
-    "pipeline": "whether pictures come as fast as the methods take them",
-    "memory": "peak memory of predict and eval over many pictures",
+    "pipeline": "whether images come as fast as the methods take them",
+    "memory": "peak memory of predict and eval over many images",
 }
 
 
-def run(name, args):
+def run(name: str, args: Sequence[str]) -> int:
     """Call ``main(args)`` of a benchmark; returns its exit code."""
     return importlib.import_module(f"vitlite.bench.{name}").main(args) or 0
 
 
-def main():
+def main() -> None:
     if len(sys.argv) < 2 or sys.argv[1] not in BENCHMARKS:
         lines = (f"  {name:9} {about}" for name, about in BENCHMARKS.items())
         sys.exit("usage: python -m vitlite.bench NAME [OPTION...]\n" + "\n".join(lines))

@@ -1,11 +1,15 @@
 """What numbers depend on: machine and versions. Every file of results names them."""
 
+import csv
 import datetime
 import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
 
 
 def machine(device: str = "cpu", packages: tuple[str, ...] = ("torch",)) -> dict[str, str]:
@@ -31,6 +35,14 @@ def machine(device: str = "cpu", packages: tuple[str, ...] = ("torch",)) -> dict
 def described(about: dict[str, str]) -> str:
     """One line of the facts that ``machine`` gives."""
     return ", ".join(f"{key} {value}" for key, value in about.items())
+
+
+def write_csv(path: Path | str, columns: Sequence[str], rows: Iterable[dict[str, Any]], about: dict[str, str]) -> None:
+    """The rows as CSV, each with the machine and the versions; what was not measured is empty."""
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, [*columns, *about], extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({**about, **row} for row in rows)
 
 
 def _processor() -> str:

@@ -1,6 +1,6 @@
-"""Memory of `predict` and `eval` over many pictures: what a picture leaves behind, and what its map takes.
+"""Memory of `predict` and `eval` over many images: what an image leaves behind, and what its map takes.
 
-`predict` needs no picture once it is written: its peak after the last one may exceed the peak after the first hundred
+`predict` needs no image once it is written: its peak after the last one may exceed the peak after the first hundred
 only by what the allocator does. `eval` has to keep the maps of a category, because exact metrics rank all pixels
 together; it may keep nothing of the category before. Each part runs in a process of its own, whose resident memory is
 read every 5 ms.
@@ -18,86 +18,85 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from PIL import Image
+
+from vitlite.data import synthesize
+from vitlite.engine import evaluate
+from vitlite.engine.detector import Detector
+from vitlite.engine.predict import predict
+
+from ._machine import described, machine
+from ._runs import brief_run, method_names, small_settings
 
 MIB = 2**20
 GROWTH = 64.0  # MiB; freed memory comes back in the allocator's own time
-# Of a category: its map 4, the mask of a defective picture 1, the ranking while it is measured 4 and more; measured 9.6
-# with 80 million pixels. In smaller categories what is loaded and compiled on the way counts as well.
+# For a pixel of a category: its map 4, the mask of a defective image 1, the ranking while it is measured 4 and more;
+# measured 9.6 with 80 million pixels. In smaller categories what is loaded and compiled on the way counts as well.
 BYTES_PER_PIXEL = 12.0
 MARKS = (100, 250, 500, 1000, 2000, 5000, 10_000)
-# A detector that costs little: what is measured is everything around it.
-TINY = {
-    "backbone": "efficientnet_lite0",
-    "weights": "none",
-    "image_size": 64,
-    "feature_size": 8,
-    "dim": 16,
-    "heads": 2,
-    "encoder_depth": 1,
-    "decoder_depth": 1,
-    "epochs": 1,
-}
+Marks = dict[Any, float]
 
 
-def resident():
+def resident() -> int:
     """Bytes of this process that are in memory now."""
     try:
         with open("/proc/self/statm") as file:
             return int(file.read().split()[1]) * resource.getpagesize()
-    except OSError:  # no Linux: the peak until now, which is what grows where anything does
+    except OSError:  # no Linux: the peak until now, which grows if anything does
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 class Watch:
     """Peaks of resident memory, sampled on a thread: ``mark(key)`` notes the peak since the last mark."""
 
-    def __init__(self):
-        self.marks, self.peak, self.over = {}, resident(), False
+    def __init__(self) -> None:
+        self.marks: Marks = {}
+        self.peak, self.over = resident(), False
         self.thread = threading.Thread(target=self._sample, daemon=True)
 
-    def __enter__(self):
+    def __enter__(self) -> "Watch":
         self.thread.start()
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         self.over = True
         self.thread.join()
 
-    def _sample(self):
+    def _sample(self) -> None:
         while not self.over:
             self.peak = max(self.peak, resident())
             time.sleep(0.005)
 
-    def mark(self, key):
+    def mark(self, key: int | str) -> None:
         now = resident()
         self.marks[key], self.peak = max(self.peak, now), now
 
 
-def pictures(side, number, seed=0):
-    """A few different photographs, uint8 (side, side, 3): noise at the scale of a texture."""
+def images(side: int, number: int, seed: int = 0) -> Iterator[np.ndarray]:
+    """A few different images, uint8 (side, side, 3): noise at the scale of a texture."""
     rng = np.random.default_rng(seed)
     for _ in range(number):
         coarse = rng.integers(60, 200, (side // 8 + 1, side // 8 + 1, 3), np.uint8)
         yield np.repeat(np.repeat(coarse, 8, 0), 8, 1)[:side, :side]
 
 
-def spread(files, folder, number, suffix=""):
+def spread(files: list[Path], folder: Path, number: int, suffix: str = "") -> None:
     """``number`` names for a few files, by hard links: reading costs the same, and the disk stays free."""
     folder.mkdir(parents=True)
     for i in range(number):
         os.link(files[i % len(files)], folder / f"{i:05d}{suffix}{files[0].suffix}")
 
 
-def make_sources(folder, side):
-    """Eight pictures and a mask as files."""
-    from PIL import Image
-
+def make_sources(folder: Path, side: int) -> tuple[list[Path], Path]:
+    """Eight images and a mask as files."""
     folder.mkdir(parents=True)
     files = []
-    for i, array in enumerate(pictures(side, 8)):
+    for i, array in enumerate(images(side, 8)):
         files.append(folder / f"{i}.png")
         Image.fromarray(array).save(files[-1], compress_level=1)
     mask = np.zeros((side, side), np.uint8)
@@ -106,51 +105,38 @@ def make_sources(folder, side):
     return files, folder / "mask.png"
 
 
-def make_run(folder):
-    """A detector trained for an epoch."""
-    from vitlite.data import synthesize
-    from vitlite.engine.settings import RunSettings, apply_overrides, preset_config
-    from vitlite.engine.train import train
-
+def make_run(folder: Path) -> Path:
+    """A detector that costs little, so that everything around it is measured."""
     data = synthesize(folder / "data", size=64, categories=("weave",), train=8, good=1, defects=1)
-    config = apply_overrides(preset_config("sivt", "quick"), [f"{k}={v}" for k, v in TINY.items()])
-    train(RunSettings("sivt", str(data), "weave", "quick", 0, config), folder / "run", device="cpu")
-    return folder / "run"
+    return brief_run(small_settings(method_names()[0], data), folder / "run")
 
 
-def measure_predict(options):
-    """Peaks after so many pictures, in MiB, of scoring them with overlays and maps into files."""
-    from vitlite.engine.detector import Detector
-    from vitlite.engine.predict import predict
-
+def measure_predict(options: argparse.Namespace) -> Marks:
+    """Peaks after so many images, in bytes, of scoring them with overlays and maps into files."""
     folder = Path(options.work)
     files, _ = make_sources(folder / "sources", options.side)
-    spread(files, folder / "pictures", options.images)
-    detector = Detector(options.run, "cpu")
-    score_files, out = detector.score_files, folder / "out"
+    spread(files, folder / "images", options.images)
+    out = folder / "out"
     wanted = {m for m in MARKS if m < options.images} | {options.images}
     with Watch() as watch:
         watch.mark(0)
 
-        def counted(*args, **kwargs):
-            for count, found in enumerate(score_files(*args, **kwargs)):
-                if count in wanted:
-                    watch.mark(count)
-                yield found
-                for path in out.rglob("*.*"):  # the disk is not what is measured
-                    path.unlink()
+        class Counted(Detector):
+            def score_files(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
+                for count, found in enumerate(super().score_files(*args, **kwargs)):
+                    if count in wanted:
+                        watch.mark(count)
+                    yield found
+                    for path in out.rglob("*.*"):  # the disk is not what is measured
+                        path.unlink()
 
-        detector.score_files = counted
-        predict(detector, [folder / "pictures"], out, maps=True)
+        predict(Counted(options.run, "cpu"), [folder / "images"], out, maps=True)
         watch.mark(options.images)
     return watch.marks
 
 
-def measure_eval(options):
+def measure_eval(options: argparse.Namespace) -> Marks:
     """Peaks of two equal categories, one after the other."""
-    from vitlite.engine import evaluate
-    from vitlite.engine.detector import Detector
-
     folder = Path(options.work)
     files, mask = make_sources(folder / "sources", options.side)
     half = options.maps // 2
@@ -163,7 +149,7 @@ def measure_eval(options):
     with Watch() as watch:
         watch.mark("before")
 
-        def marked(detector, dataset, name, **kwargs):
+        def marked(detector: Detector, dataset: Any, name: str, **kwargs: Any) -> Any:
             found = evaluate_category(detector, dataset, name, **kwargs)
             watch.mark(name)
             return found
@@ -176,7 +162,7 @@ def measure_eval(options):
 PARTS = {"predict": measure_predict, "eval": measure_eval}
 
 
-def in_a_process(part, run, options):
+def in_a_process(part: str, run: Path | str, options: argparse.Namespace) -> Marks:
     """The marks of a part, measured in a process of its own; keys are strings, values MiB."""
     with tempfile.TemporaryDirectory(prefix="vitlite-memory-", dir=options.scratch) as work:
         numbers = [f"--{name}={getattr(options, name)}" for name in ("images", "maps", "side")]
@@ -187,9 +173,9 @@ def in_a_process(part, run, options):
         return {key: value / MIB for key, value in json.loads(done.stdout.splitlines()[-1]).items()}
 
 
-def report_predict(marks, options):
-    """Prints the peaks; whether the growth is within its bound."""
-    print(f"predict, {options.images} pictures of {options.side} x {options.side}, overlays and maps written")
+def report_predict(marks: Marks, options: argparse.Namespace) -> bool:
+    """Prints the peaks, and says whether the growth is within its bound."""
+    print(f"predict, {options.images} images of {options.side} x {options.side}, overlays and maps written")
     for key, value in marks.items():
         print(f"  {'before the first' if key == '0' else f'peak up to {key:>5}'}  {value:8.1f} MiB")
     counted = [value for key, value in marks.items() if key != "0"]
@@ -198,8 +184,8 @@ def report_predict(marks, options):
     return growth <= options.growth
 
 
-def report_eval(marks, options):
-    """Prints the peaks; whether memory for each pixel and growth between categories are within their bounds."""
+def report_eval(marks: Marks, options: argparse.Namespace) -> bool:
+    """Prints the peaks, and says whether memory for a pixel and growth between categories are in bounds."""
     half = options.maps // 2
     pixels = half * options.side**2
     each = (marks["first"] - marks["before"]) * MIB / pixels
@@ -219,14 +205,14 @@ def report_eval(marks, options):
 REPORTS = {"predict": report_predict, "eval": report_eval}
 
 
-def judged(met):
+def judged(met: bool) -> str:
     return "met" if met else "NOT MET"
 
 
-def positive(least):
+def positive(least: int) -> Callable[[str], int]:
     """An argparse type: whole numbers of at least ``least``."""
 
-    def parse(text):
+    def parse(text: str) -> int:
         value = int(text)
         if value < least:
             raise argparse.ArgumentTypeError(f"must be at least {least}")
@@ -235,27 +221,28 @@ def positive(least):
     return parse
 
 
-def parser():
-    p = argparse.ArgumentParser(prog="vitlite bench memory", description=__doc__.splitlines()[0])
-    p.add_argument("--images", type=positive(101), default=2000, help="pictures to predict (default 2000)")
-    p.add_argument("--maps", type=positive(8), default=500, help="test pictures to evaluate (default 500)")
-    p.add_argument("--side", type=positive(16), default=1000, help="height and width of a picture (default 1000)")
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(prog="vitlite bench memory", description=(__doc__ or "").splitlines()[0])
+    p.add_argument("--images", type=positive(101), default=2000, help="images to predict (default 2000)")
+    p.add_argument("--maps", type=positive(8), default=500, help="test images to evaluate (default 500)")
+    p.add_argument("--side", type=positive(16), default=1000, help="height and width of an image (default 1000)")
     p.add_argument("--growth", type=float, default=GROWTH, help=f"MiB that the peaks may grow (default {GROWTH:g})")
     p.add_argument("--bytes-per-pixel", type=float, default=BYTES_PER_PIXEL, help=f"default {BYTES_PER_PIXEL:g}")
     p.add_argument("--run", help="a trained run (default: a small one, trained first)")
-    p.add_argument("--scratch", metavar="DIR", help="for the pictures (default: the system's temporary folder)")
+    p.add_argument("--scratch", metavar="DIR", help="for the images (default: the system's temporary folder)")
     p.add_argument("--only", choices=PARTS, help="one of the two (default: both)")
     p.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
     p.add_argument("--work", help=argparse.SUPPRESS)
     return p
 
 
-def main(argv=None):
-    """Runs the benchmark; returns the exit code, 1 where a bound is not met."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the benchmark; returns the exit code, 1 if a bound is not met."""
     options = parser().parse_args(argv)
     if options.part:
         print(json.dumps(PARTS[options.part](options)))
         return 0
+    print(described(machine()))
     with contextlib.ExitStack() as stack:
         run = options.run
         if run is None:

@@ -9,7 +9,6 @@ copy and a large matrix product reach on the same machine. ``bench/gpu.sh`` is t
 """
 
 import argparse
-import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from .. import kernels
 from . import _cases, _measure
 from ._case import Case, Function
 from ._checks import checked, contenders_of, one_line, placed, refusals, results_of
-from ._machine import described, machine
+from ._machine import described, machine, write_csv
 
 Row = dict[str, Any]
 PHASES = ("forward", "both")  # "both" is forward and backward
@@ -154,13 +153,6 @@ def print_rows(case: Case, rows: list[Row]) -> None:
         print("  bar " + "\n  bar ".join(rows[0]["bars"].split("; ")))
 
 
-def write_csv(path: str, rows: list[Row], about: dict[str, str]) -> None:
-    with open(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, [*COLUMNS, *about])
-        writer.writeheader()
-        writer.writerows({**row, **about} for row in rows)
-
-
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="vitlite bench ops", description=(__doc__ or "").splitlines()[0])
     p.add_argument("--op", action="append", choices=kernels.ROOMS, help="only this operator; repeatable")
@@ -212,7 +204,7 @@ def main(argv: list[str] | None = None) -> int:
             print_rows(case, rows)
         written += rows
         if options.csv:  # after every case: what was measured stays if the run is stopped
-            write_csv(options.csv, written, about)
+            write_csv(options.csv, COLUMNS, written, about)
     if failed:
         print(f"\n{failed} of {len(cases)} cases failed their check and are not reported")
     return 1 if failed or refused else 0

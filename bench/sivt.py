@@ -14,25 +14,39 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vitlite import backbones
+from vitlite.data import list_images
+from vitlite.engine.detector import Detector
+from vitlite.engine.distributed import autocast, keep_freed_memory
+from vitlite.methods.sivt import SIVT, Config, SelfInduction, residuals
+from vitlite.nn.transformer import Block
+
+from ._machine import described, machine
+from ._runs import brief_run, scoring_rate, settings_for, synthetic
 
 PAPER_FPS = 13.7  # Table II of the paper, on an A100
 ALTERNATIVES = ("plain eager", "ours, float32", "ours, auto precision")
 
 
-def parse(args):
-    parser = argparse.ArgumentParser(prog="vitlite bench sivt", description=__doc__.splitlines()[0])
+def parse(args: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="vitlite bench sivt", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--preset", default="quick", help="whose network: quick or paper")
     parser.add_argument("--rounds", type=int, default=3, help="processes per alternative")
     parser.add_argument("--steps", type=int, default=12, help="timed training steps per process")
-    parser.add_argument("--images", type=int, default=96, help="pictures to score")
+    parser.add_argument("--images", type=int, default=96, help="images to score")
     parser.add_argument("--worker", choices=ALTERNATIVES, help=argparse.SUPPRESS)
     return parser.parse_args(args)
 
 
-def main(args=None):
+def main(args: Sequence[str] | None = None) -> int:
     options = parse(args)
     if options.worker:
         print(json.dumps(train_speed(options)))
@@ -41,14 +55,15 @@ def main(args=None):
     if not error < 1e-4:
         print(f"refused: plain and ours differ by {error:.2e} on the same weights", file=sys.stderr)
         return 1
+    print(described(machine()))
     print(f"SIVT, preset {options.preset}; largest difference from the plain implementation {error:.1e}")
     report_training(options)
     report_scoring(options)
     return 0
 
 
-def report_training(options):
-    rates = {name: [] for name in ALTERNATIVES}
+def report_training(options: argparse.Namespace) -> None:
+    rates: dict[str, list[float]] = {name: [] for name in ALTERNATIVES}
     for _ in range(options.rounds):
         for name in ALTERNATIVES:
             command = [sys.executable, "-m", "vitlite.bench", "sivt", "--worker", name]
@@ -61,23 +76,16 @@ def report_training(options):
         print(f"{name:28} {median(values):8.1f} {max(values):6.1f}  {median(values) / base:12.2f}x")
 
 
-def network(preset):
+def network(preset: str) -> tuple[Config, SelfInduction]:
     """A preset's transformer, for the feature channels of its backbone, with random weights."""
-    import torch
-
-    from vitlite import backbones
-    from vitlite.methods import sivt
-
-    config = sivt.SIVT.presets[preset]
+    config = SIVT.presets[preset]
     channels = sum(backbones.create(config.backbone, weights="none", strides=config.strides or None).channels)
     torch.manual_seed(0)
-    return config, sivt.SelfInduction(config, channels * config.patch**2)
+    return config, SelfInduction(config, channels * config.patch**2)
 
 
-def plain_forward(net, patches, order):
+def plain_forward(net: SelfInduction, patches: Tensor, order: Tensor) -> Tensor:
     """Algorithm 1 line by line on the weights of a ``SelfInduction``."""
-    import torch
-
     x, star = net.embed(patches) + net.positions, net.induction + net.positions
     latent = torch.zeros_like(x)
     for subset in order.tensor_split(net.subsets):
@@ -92,9 +100,7 @@ def plain_forward(net, patches, order):
     return net.head(net.decoder_norm(y))
 
 
-def plain_block(block, x):
-    from torch.nn import functional as F
-
+def plain_block(block: Block, x: Tensor) -> Tensor:
     heads = block.attn.heads
     qkv = block.attn.qkv(block.norm1(x)).unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
     y = F.scaled_dot_product_attention(*qkv).transpose(1, 2).flatten(2)
@@ -102,10 +108,8 @@ def plain_block(block, x):
     return x + block.mlp.fc2(F.gelu(block.mlp.fc1(block.norm2(x))))
 
 
-def disagreement(preset):
+def disagreement(preset: str) -> float:
     """Largest difference between the plain reconstruction and ours, over the largest value."""
-    import torch
-
     config, net = network(preset)
     length = (config.feature_size // config.patch) ** 2
     patches, order = torch.randn(2, length, net.embed.in_features), torch.randperm(length)
@@ -114,13 +118,8 @@ def disagreement(preset):
         return float((net(patches, order) - plain).abs().max() / plain.abs().max())
 
 
-def train_speed(options):
+def train_speed(options: argparse.Namespace) -> float:
     """Images per second of one alternative's training steps (forward, loss, backward, AdamW)."""
-    import torch
-
-    from vitlite.engine.distributed import autocast, keep_freed_memory
-    from vitlite.methods.sivt import residuals
-
     plain = options.worker == ALTERNATIVES[0]
     if not plain:
         keep_freed_memory()
@@ -128,9 +127,9 @@ def train_speed(options):
     precision = "auto" if options.worker == ALTERNATIVES[2] else "float32"
     length = (config.feature_size // config.patch) ** 2
     patches = torch.randn(config.batch_size, length, net.embed.in_features)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4, **({} if plain else {"fused": True}))
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4, fused=None if plain else True)
 
-    def step():
+    def step() -> None:
         order = torch.randperm(length)
         with autocast(precision, torch.device("cpu")):
             output = plain_forward(net, patches, order) if plain else net(patches, order)
@@ -149,31 +148,14 @@ def train_speed(options):
     return config.batch_size / median(times)
 
 
-def report_scoring(options):
-    """Images per second from picture files to scores, maps at original size and overlays, with and without writing."""
-    import torch
-
-    from vitlite.data import list_images, synthesize
-    from vitlite.engine.detector import Detector
-    from vitlite.engine.predict import predict
-    from vitlite.engine.settings import RunSettings
-    from vitlite.engine.train import train
-    from vitlite.methods import sivt
-
+def report_scoring(options: argparse.Namespace) -> None:
+    """Images per second from image files to scores, maps at original size and overlays, with and without writing."""
     with tempfile.TemporaryDirectory() as folder:
-        root = synthesize(Path(folder) / "data", seed=0)
-        config = replace(sivt.SIVT.presets[options.preset], weights="none", steps=1)
-        settings = RunSettings("sivt", str(root), "all", options.preset, 0, config)
-        train(settings, Path(folder) / "run", device="cpu")
-        detector = Detector(Path(folder) / "run", "cpu")
-        paths = [str(p) for p in list_images([str(root)]) if "_mask" not in p.name][: options.images]
-        predict(detector, paths[:8], Path(folder) / "warm")
-        rates = {}
-        for overlays in (False, True):
-            began = time.perf_counter()
-            predict(detector, paths, Path(folder) / f"out{overlays}", overlays=overlays)
-            rates[overlays] = len(paths) / (time.perf_counter() - began)
+        data = synthetic(Path(folder))
+        detector = Detector(brief_run(settings_for("sivt", data, preset=options.preset), Path(folder) / "run"), "cpu")
+        paths = [str(p) for p in list_images([str(data)]) if "_mask" not in p.name][: options.images]
+        rates = [scoring_rate(detector, paths, overlays=overlays) for overlays in (False, True)]
     print(f"\nscoring {len(paths)} files of 256x256 on {torch.get_num_threads()} CPU threads, images/s:")
-    print(f"predict, CSV alone           {rates[False]:8.1f}")
-    print(f"predict, with overlays       {rates[True]:8.1f}")
+    print(f"predict, CSV alone           {rates[0]:8.1f}")
+    print(f"predict, with overlays       {rates[1]:8.1f}")
     print(f"the paper, on an A100        {PAPER_FPS:8.1f}")

@@ -6,13 +6,15 @@ import pytest
 import torch
 
 from vitlite.bench import pipeline
+from vitlite.bench._runs import settings_for
 
 
 def test_a_line_for_each_method(tiny_data, capsys):
     options = ["--data", str(tiny_data), "--methods", "vtadl,l2cae", "--images", "4", "--steps", "1", "--rounds", "1"]
     assert pipeline.main(options) == 0
-    first, *_, vtadl, l2cae = capsys.readouterr().out.splitlines()
-    assert first.startswith("4 pictures of ")
+    machine, first, *_, vtadl, l2cae = capsys.readouterr().out.splitlines()
+    assert f"torch {torch.__version__}" in machine
+    assert first.startswith("4 images of ")
     for name, line in (("vtadl", vtadl), ("l2cae", l2cae)):
         cells = line.split()
         assert cells[0] == name
@@ -27,7 +29,8 @@ def test_a_slow_cache_is_seen(tiny_data, tmp_path, monkeypatch):
     from vitlite.engine.features import FeatureCache
 
     options = pipeline.parse(["--data", str(tiny_data), "--steps", "2"])
-    method, settings = pipeline.untrained("vtadl", options)
+    settings = settings_for("vtadl", tiny_data)
+    method = pipeline.untrained(settings, options)
     paths = sorted((tiny_data / "weave/train/good").iterdir())[:2]
     fetch = FeatureCache.__getitem__
 
@@ -43,7 +46,7 @@ def test_a_slow_cache_is_seen(tiny_data, tmp_path, monkeypatch):
     assert share * seconds >= 2.0
 
 
-def test_pictures_from_files_and_from_memory_are_the_same(tiny_data):
+def test_images_from_files_and_from_memory_are_the_same(tiny_data):
     """Both ways score the same images, so that their speeds can be compared."""
     seen = []
 
@@ -70,6 +73,6 @@ def test_wrong_numbers_end_with_2(option):
 def test_a_method_that_does_not_exist_is_said_first(capsys):
     from vitlite.errors import UserError
 
-    with pytest.raises(UserError, match="--method foo"):
+    with pytest.raises(UserError, match="foo"):
         pipeline.main(["--methods", "vtadl,foo"])
     assert capsys.readouterr().out == ""
