@@ -14,7 +14,7 @@ from vitlite.cli._messages import LOGGER
 )
 @click.argument("name", metavar="[NAME]", required=False)
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
-def command(name, options):
+def command(name: str | None, options: tuple[str, ...]) -> None:
     """Measure operators, metrics and whole methods.
 
     Without NAME, lists the benchmarks; `all` runs every one. OPTIONS after NAME are the benchmark's own.

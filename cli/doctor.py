@@ -9,7 +9,7 @@ import click
 
 
 @click.command(name="doctor", epilog="Example: vitlite doctor")
-def command():
+def command() -> None:
     """Say what is installed, what is active, and why not."""
     click.echo(f"python {platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} CPUs")
     for package in ("vitlite", "torch", "triton", "numpy", "numba", "scipy", "pillow", "click", "onnx", "onnxruntime"):
@@ -22,14 +22,14 @@ def command():
     report_weights()
 
 
-def version(package):
+def version(package: str) -> str:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return "not installed"
 
 
-def report_torch():
+def report_torch() -> None:
     from vitlite.engine.distributed import device_name, has_fast_bfloat16, pick_device
 
     device = pick_device()
@@ -37,7 +37,7 @@ def report_torch():
     click.echo(f"device: {device} ({device_name(device)}); precision=auto trains in {precision}")
 
 
-def report_kernels():
+def report_kernels() -> None:
     from vitlite.kernels import backends
 
     click.echo("operators:")
@@ -48,7 +48,7 @@ def report_kernels():
             click.echo(f"    {backend} not available: {reason}")
 
 
-def report_weights():
+def report_weights() -> None:
     from vitlite import backbones
     from vitlite.backbones import transformer_weights
 
