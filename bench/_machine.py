@@ -11,6 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import vitlite
+
 
 def machine(device: str = "cpu", packages: tuple[str, ...] = ("torch",)) -> dict[str, str]:
     """Date, processor or GPU, threads, and versions of Python, vitlite and these packages if they are installed.
@@ -23,8 +25,8 @@ def machine(device: str = "cpu", packages: tuple[str, ...] = ("torch",)) -> dict
         about |= {"threads": str(torch.get_num_threads()), "kernels": _kernels()}
         if device.startswith("cuda"):
             about |= {"gpu": torch.cuda.get_device_name(), "driver": _driver(), "cuda": str(torch.version.cuda)}
-    about["python"] = platform.python_version()
-    for package in ("vitlite", *packages):
+    about |= {"python": platform.python_version(), "vitlite": vitlite.__version__}
+    for package in packages:
         try:
             about[package] = version(package)
         except PackageNotFoundError:

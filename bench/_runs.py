@@ -17,7 +17,7 @@ from vitlite.files import make_folder
 from vitlite.methods import REGISTRY, method_class
 
 # Values of settings, for those that a method has, which make it cost little: then all around it is measured.
-SMALL = {"image_size": 64, "feature_size": 8, "patch": 8, "dim": 16, "heads": 2, "encoder_depth": 1, "decoder_depth": 1}
+SMALL = {"image_size": 64, "feature_size": 8, "dim": 16, "heads": 2, "encoder_depth": 1, "decoder_depth": 1}
 
 
 def method_names(text: str = "") -> list[str]:

@@ -118,19 +118,21 @@ def measure_predict(options: argparse.Namespace) -> Marks:
     spread(files, folder / "images", options.images)
     out = folder / "out"
     wanted = {m for m in MARKS if m < options.images} | {options.images}
-    with Watch() as watch:
+    watch = Watch()
+
+    class Counted(Detector):
+        def score_files(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
+            for count, found in enumerate(super().score_files(*args, **kwargs)):
+                if count in wanted:
+                    watch.mark(count)
+                yield found
+                for path in out.rglob("*.*"):  # the disk is not what is measured
+                    path.unlink()
+
+    detector = Counted(options.run, "cpu")
+    with watch:
         watch.mark(0)
-
-        class Counted(Detector):
-            def score_files(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
-                for count, found in enumerate(super().score_files(*args, **kwargs)):
-                    if count in wanted:
-                        watch.mark(count)
-                    yield found
-                    for path in out.rglob("*.*"):  # the disk is not what is measured
-                        path.unlink()
-
-        predict(Counted(options.run, "cpu"), [folder / "images"], out, maps=True)
+        predict(detector, [folder / "images"], out, maps=True)
         watch.mark(options.images)
     return watch.marks
 
