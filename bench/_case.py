@@ -2,26 +2,19 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .. import kernels
-from ..kernels.attention.reference import attention_torch
-from ..kernels.gmm.reference import gmm_log_likelihood_torch, linear_gmm_log_likelihood_torch
-from ..kernels.memory.reference import memory_read_torch
 
 Function = Callable[..., Any]  # of the tensors; gives one tensor or a tuple of them
 Pair = tuple[float | None, float | None]  # for the forward pass, and for forward and backward together
 
 HALF_TOLERANCE, TF32_TOLERANCE = 4e-2, 5e-3
-EAGER: dict[str, Function] = {
-    "attention": attention_torch,
-    "gmm_log_likelihood": gmm_log_likelihood_torch,
-    "linear_gmm_log_likelihood": linear_gmm_log_likelihood_torch,
-    "memory_read": memory_read_torch,
-}
+OPERATORS = tuple(kernels.backends())
 
 
 @dataclass
@@ -37,7 +30,8 @@ class Case:
         operations: how many floating point operations must be done, (forward, forward and backward).
         contenders: name -> function of the inputs, beside ours and eager torch.
         ours: our function; None for the public function of the operator.
-        eager: the same in eager torch; in float64 it is the reference. None for that of the operator.
+        eager: the same in eager torch; in float64 it is the reference. None for the public function with
+            ``backend="eager"``, which converts half precision to float32.
         partial_work: contenders that do only a part of the work, such as its matrix products; they are not checked.
         bars: what -> (forward, forward and backward), the least that passes. The name of a contender asks for its time
             over ours, "copy" and "matrix" for a share of the rate of a copy and of a matrix product on the same
@@ -69,7 +63,7 @@ class Case:
 
     def __post_init__(self) -> None:
         self.ours = self.ours or getattr(kernels, self.op)
-        self.eager = self.eager or EAGER[self.op]
+        self.eager = self.eager or partial(self.ours, backend="eager")
 
     @property
     def label(self) -> str:

@@ -12,6 +12,9 @@ from torch import Tensor
 from torch.nn.functional import linear, normalize, scaled_dot_product_attention, softplus
 
 from .. import kernels
+from ..kernels.attention.reference import attention_torch
+from ..kernels.gmm.reference import gmm_log_likelihood_torch, linear_gmm_log_likelihood_torch
+from ..kernels.memory.reference import memory_read_torch
 from ..kernels.ssim.reference import ssim_torch
 from ._case import Case, Function
 
@@ -34,6 +37,7 @@ def attention(batch: int, heads: int, tokens: int, width: int, size: str = "larg
         # Two matrix products forward, and five backward, because the scores are computed again.
         (products, products + 5 * products // 2),
         {"sdpa": scaled_dot_product_attention},
+        eager=attention_torch,
         **more,
     )
 
@@ -63,6 +67,7 @@ def memory(rows: int, items: int, channels: int, size: str = "large", **more: An
         ((2 * rows + items) * channels, (5 * rows + 3 * items) * channels),
         (2 * product, 6 * product),
         {"matrix products": products_alone},
+        eager=memory_read_torch,
         partial_work=("matrix products",),
         check_inputs=clear_queries,
         **more,
@@ -144,6 +149,7 @@ def mixture(rows: int, components: int, dims: int, size: str = "large", isotropi
         (read, 3 * read),
         (8 * means, 20 * means),
         {"distributions": distributions},
+        eager=gmm_log_likelihood_torch,
         **more,
     )
 
@@ -175,6 +181,7 @@ def head(rows: int, components: int, dims: int, features: int, size: str = "larg
         # their results; the number does not credit it.
         (2 * rows * weights, 6 * rows * weights),
         {"eager head": eager_head},
+        eager=linear_gmm_log_likelihood_torch,
         # In float64 the reference takes a minute at full size.
         check_inputs=partial(head_inputs, min(rows, 40), min(components, 20), min(dims, 70), min(features, 50)),
         **more,

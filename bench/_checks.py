@@ -83,6 +83,11 @@ def one_line(failure: Exception) -> str:
     return f"{type(failure).__name__}: {str(failure).strip().splitlines()[:1]}"
 
 
+def room_of(op: str) -> str:
+    """The folder in kernels/ that defines an operator."""
+    return getattr(kernels, op).__module__.split(".")[-2]
+
+
 def refusals(report: Path, ops: list[str]) -> dict[str, str]:
     """Why operators are not timed, from the JUnit report of their tests: operator -> reason.
 
@@ -96,7 +101,7 @@ def refusals(report: Path, ops: list[str]) -> dict[str, str]:
         name = f"{case.get('classname', '').rsplit('.', 1)[-1]}::{case.get('name', '')}"
         # The name of the test says more than that of its file, which may hold several operators.
         texts = (case.get("name", ""), case.get("classname", ""))
-        about = next((found for text in texts if (found := [op for op in ops if kernels.ROOMS[op] in text])), None)
+        about = next((found for text in texts if (found := [op for op in ops if room_of(op) in text])), None)
         if case.find("failure") is not None or case.find("error") is not None:
             failed |= {op: f"{name} failed" for op in about or ops if op not in failed}
         elif case.find("skipped") is None:

@@ -17,6 +17,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,7 +28,6 @@ from vitlite.data import list_images
 from vitlite.engine.detector import Detector
 from vitlite.engine.distributed import autocast, keep_freed_memory
 from vitlite.methods.sivt import SIVT, Config, SelfInduction, residuals
-from vitlite.nn.transformer import Block
 
 from ._machine import described, machine
 from ._runs import brief_run, scoring_rate, settings_for, synthetic
@@ -79,6 +79,7 @@ def report_training(options: argparse.Namespace) -> None:
 def network(preset: str) -> tuple[Config, SelfInduction]:
     """A preset's transformer, for the feature channels of its backbone, with random weights."""
     config = SIVT.presets[preset]
+    assert isinstance(config, Config)
     channels = sum(backbones.create(config.backbone, weights="none", strides=config.strides or None).channels)
     torch.manual_seed(0)
     return config, SelfInduction(config, channels * config.patch**2)
@@ -100,7 +101,7 @@ def plain_forward(net: SelfInduction, patches: Tensor, order: Tensor) -> Tensor:
     return net.head(net.decoder_norm(y))
 
 
-def plain_block(block: Block, x: Tensor) -> Tensor:
+def plain_block(block: Any, x: Tensor) -> Tensor:
     heads = block.attn.heads
     qkv = block.attn.qkv(block.norm1(x)).unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
     y = F.scaled_dot_product_attention(*qkv).transpose(1, 2).flatten(2)
