@@ -1,5 +1,6 @@
 """How many operations a method computes for one image."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,8 +25,10 @@ def operations_of(method: Method) -> int:
     size = method.config.image_size
     twin, image = exportable(method), torch.zeros(1, size, size, 3, dtype=torch.uint8)
     counter = FlopCounterMode(display=False, custom_mapping=own_operators())
-    with torch.no_grad(), torch.backends.mkldnn.flags(enabled=False), counter:
-        twin(image)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="TF32 acceleration")  # of GPUs that this torch does not know
+        with torch.no_grad(), torch.backends.mkldnn.flags(enabled=False), counter:
+            twin(image)
     return counter.get_total_flops()
 
 

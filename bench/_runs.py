@@ -49,7 +49,7 @@ def brief_run(settings: RunSettings, run: Path) -> Path:
     """Train for about one step, without pretrained weights: a run that scores as fast as any other."""
     overrides = ["steps=1", *(["weights=none"] if hasattr(settings.config, "weights") else [])]
     settings = RunSettings(**{**vars(settings), "config": apply_overrides(settings.config, overrides)})
-    train(settings, run, device="cpu", quiet=True)
+    train(settings, run, device="cpu")
     return run
 
 
@@ -66,7 +66,7 @@ def untrained_run(settings: RunSettings, run: Path) -> Path:
 def scoring_rate(detector: Detector, paths: Sequence[str], *, overlays: bool) -> float:
     """Images per second of ``predict``, from image files to the files that it writes; the first few are a warm-up."""
     with tempfile.TemporaryDirectory() as folder:
-        predict(detector, paths[:8], Path(folder) / "warm", overlays=overlays, quiet=True)
+        predict(detector, paths[:8], Path(folder) / "warm", overlays=overlays)
         began = time.perf_counter()
-        predict(detector, paths, Path(folder) / "out", overlays=overlays, quiet=True)
+        predict(detector, paths, Path(folder) / "out", overlays=overlays)
         return len(paths) / (time.perf_counter() - began)

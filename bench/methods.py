@@ -23,7 +23,7 @@ from vitlite.engine.ablate import SECONDS, run_part
 from vitlite.engine.detector import Detector
 from vitlite.engine.evaluate import evaluate, mean_of, score_category, summarize_category
 from vitlite.engine.predict import Predictor
-from vitlite.engine.settings import RunSettings, apply_overrides, build_method, preset_config
+from vitlite.engine.settings import RunSettings, apply_overrides, preset_config
 from vitlite.errors import UserError
 from vitlite.files import make_folder, write_json, write_text
 from vitlite.methods.base import Method, TrainingConfig
@@ -180,15 +180,14 @@ def run_folder(folder: Path, settings: list[RunSettings], part: RunSettings) -> 
 
 def measure_trained(settings: list[RunSettings], folder: Path, options: argparse.Namespace) -> Row:
     """Train (or go on with) the runs, evaluate them, and say how large one is; the time is that of all together."""
-    parts = [
-        run_part(part, run_folder(folder, settings, part), options.device, True, lambda line: None) for part in settings
-    ]
-    method, seconds = build_method(settings[0]), [part[SECONDS] for part in parts]
+    parts = [run_part(part, run_folder(folder, settings, part), options.device) for part in settings]
+    detector = Detector(run_folder(folder, settings, settings[0]), options.device)
+    seconds = [part[SECONDS] for part in parts]
     return {
         **scores_of(mean_of([scores for part in parts for scores in part["categories"].values()])),
-        **size_of(method),
+        **size_of(detector.method),
         "training_seconds": None if None in seconds else sum(seconds),
-        "weights": weights_of(method),
+        "weights": weights_of(detector),
     }
 
 
@@ -196,14 +195,14 @@ def measure_untrained(settings: list[RunSettings], folder: Path, options: argpar
     """The same network, every weight random, nothing fitted."""
     run = untrained_run(settings[0], folder / "run")
     detector = Detector(run, options.device, calibrated=False)
-    return {**scores_of(evaluate(detector, quiet=True)["mean"]), **size_of(detector.method), "weights": "random"}
+    return {**scores_of(evaluate(detector)["mean"]), **size_of(detector.method), "weights": "random"}
 
 
 def measure_constant(settings: list[RunSettings], folder: Path, options: argparse.Namespace) -> Row:
     """A detector that says the same of every pixel of every image."""
     dataset = open_dataset(settings[0].data, settings[0].category, need_train=False, need_test=True)
     detector = constant(folder)
-    scored = [score_category(detector, dataset, name, quiet=True) for name in dataset.categories]
+    scored = [score_category(detector, dataset, name) for name in dataset.categories]
     return {**scores_of(mean_of([summarize_category(one) for one in scored])), "weights": "none"}
 
 
@@ -235,10 +234,12 @@ def size_of(method: Method) -> Row:
     }
 
 
-def weights_of(method: Method) -> str:
-    """What the training of a method starts from."""
-    source = method.weights_source
-    return f"{method.backbone_name} ({source})" if method.backbone_name else source or "none (from scratch)"
+def weights_of(detector: Detector) -> str:
+    """What training started from; the checkpoints of vitlite 0.1 do not hold it."""
+    name, source = detector.method.backbone_name, detector.weights_source
+    if source is None:
+        return detector.method.starts_from
+    return f"{name} ({source})" if name else source
 
 
 def speed_of(cell: Cell, settings: list[RunSettings], folder: Path, options: argparse.Namespace) -> Row:

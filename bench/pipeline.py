@@ -96,7 +96,7 @@ def training(
     cache, indices, _ = cache_features(method, paths, folder, device)
     method.fit(cache[i : i + 64].to(device) for i in range(0, len(indices), 64))
     timed, c = TimedCache(cache), method.config
-    loop = Loop(method, settings, folder, timed, len(indices), device, True, None)
+    loop = Loop(method, settings, folder, timed, len(indices), device)
     stage = max(method.stages(), key=lambda s: s.epochs)
     method.begin(stage)
     optimizer = make_optimizer(method, stage, c)
