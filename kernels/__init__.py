@@ -1,8 +1,8 @@
 """Fused operators for anomaly detection, usable alone: nothing here imports the rest of vitlite.
 
-The folder may be copied into another project: imports are relative, and without the compiled extension beside it
-the operators run on eager torch. The public functions are resolved on first use (PEP 562), so that importing the
-package is cheap and a room that cannot be imported does not take the others with it.
+The folder can be copied into another project: imports are relative, and without the compiled extension beside it
+the operators run on eager torch. The public functions are resolved on first use (PEP 562). So the import of the
+package is cheap, and a room that cannot be imported does not take the others with it.
 """
 
 import importlib
@@ -11,24 +11,40 @@ import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ._operator import Operator
     from .attention import attention
     from .gmm import gmm_log_likelihood, linear_gmm_log_likelihood
     from .memory import memory_read
     from .ssim import ssim
 
-# Public function -> the room (subpackage) that defines it.
-ROOMS = {
-    "attention": "attention",
-    "ssim": "ssim",
-    "memory_read": "memory",
-    "gmm_log_likelihood": "gmm",
-    "linear_gmm_log_likelihood": "gmm",
+# The list of operators: public function -> the module that defines it and its `OPERATOR`. ``backends()``, the doctor,
+# the benchmarks and the tests go by this list.
+OPERATORS = {
+    "attention": "attention.op",
+    "ssim": "ssim.op",
+    "memory_read": "memory.op",
+    "gmm_log_likelihood": "gmm.op",
+    "linear_gmm_log_likelihood": "gmm.linear",
 }
 
 __all__ = ["attention", "backends", "gmm_log_likelihood", "linear_gmm_log_likelihood", "memory_read", "ssim"]
 
 
-def backends(op=None):
+def operator(name: str) -> "Operator":
+    """What stands behind a public function: its schemas, backends, eager version, and tensors for a small call.
+
+    Args:
+        name: name of a public function.
+
+    Raises:
+        ValueError: ``name`` is not the name of an operator.
+    """
+    if name not in OPERATORS:
+        raise ValueError(f"op: {name!r} is not an operator; there are {', '.join(OPERATORS)}")
+    return importlib.import_module(f".{OPERATORS[name]}", __name__).OPERATOR
+
+
+def backends(op: str | None = None) -> dict[str, Any]:
     """What can compute each operator here, what ``backend="auto"`` picks on each device, and why the others cannot.
 
     Args:
@@ -42,16 +58,14 @@ def backends(op=None):
         ValueError: ``op`` is not the name of an operator.
     """
     if op is None:
-        return {name: backends(name) for name in ROOMS}
-    if op not in ROOMS:
-        raise ValueError(f"op: {op!r} is not an operator; there are {', '.join(ROOMS)}")
-    return importlib.import_module(f".{ROOMS[op]}.op", __name__).BACKENDS[op].describe()
+        return {name: backends(name) for name in OPERATORS}
+    return operator(op).backends.describe()
 
 
 def __getattr__(name: str) -> Any:
-    if name not in ROOMS:
+    if name not in OPERATORS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    function = getattr(importlib.import_module(f".{ROOMS[name]}", __name__), name)
+    function = getattr(importlib.import_module(f".{OPERATORS[name]}", __name__), name)
     globals()[name] = function
     return function
 
@@ -61,10 +75,10 @@ def __dir__() -> list[str]:
 
 
 class _Package(types.ModuleType):
-    """Keeps ``ssim`` and ``attention`` the functions: importing a room of that name would bind the module instead."""
+    """Keeps ``ssim`` and ``attention`` the functions: the import of a room of that name binds the module otherwise."""
 
-    def __setattr__(self, name, value):
-        if isinstance(value, types.ModuleType) and name in ROOMS:
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, types.ModuleType) and name in OPERATORS:
             value = getattr(value, name)
         super().__setattr__(name, value)
 

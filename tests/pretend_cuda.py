@@ -12,7 +12,6 @@ built with CUDA and the GPU to be fast in bfloat16: the Triton kernels then serv
 
 import contextlib
 import functools
-import importlib
 from unittest import mock
 
 import torch
@@ -195,10 +194,9 @@ def choices_of_triton():
     """Of a torch built with CUDA: the tables of operators that Triton serves, which takes no ordinary memory."""
     if REHEARSAL or torch.version.cuda is None:
         return []
-    from vitlite.kernels import ROOMS
+    from vitlite.kernels import OPERATORS, operator
 
-    rooms = {op: importlib.import_module(f"vitlite.kernels.{room}.op") for op, room in ROOMS.items()}
-    choices = [room.BACKENDS[op].choice for op, room in rooms.items()]
+    choices = [operator(name).backends.choice for name in OPERATORS]
     return [choice for choice in choices if choice.get(("auto", "cuda")) == "triton"]
 
 

@@ -99,8 +99,8 @@ struct Head {
     return huge_pages(torch::stable::new_empty(x, wanted ? Shape(shape.begin(), shape.size()) : Shape(kNone, 1)));
   }
   Tensor empty_weights(bool wanted) const {
-    const int64_t shape[2] = {wanted ? components * dims : 0, features};
-    return huge_pages(torch::stable::new_empty(w_mean, Shape(shape, 2)));
+    const int64_t shape[2] = {components * dims, features}, none[1] = {0};
+    return huge_pages(torch::stable::new_empty(w_mean, wanted ? Shape(shape, 2) : Shape(none, 1)));
   }
   bool widened() const {
     return weight_kind != kind;

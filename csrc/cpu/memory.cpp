@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <initializer_list>
 #include <tuple>
 
 #include "../common/dtypes.h"
@@ -40,6 +41,8 @@ void for_rows(int64_t rows, int64_t columns, const Work& work) {
   torch::stable::parallel_for(0, rows, std::max<int64_t>(1, kGrain / columns), work);
 }
 
+using Shape = torch::headeronly::IntHeaderOnlyArrayRef;
+
 template <class T>
 T* data_of(const Tensor& tensor) {
   return static_cast<T*>(tensor.mutable_data_ptr());
@@ -69,13 +72,14 @@ struct Memory {
   bool is_double() const {
     return kind_of(z.scalar_type()) == Kind::float64;
   }
-  Tensor empty(int64_t rows, int64_t columns) const {
-    const int64_t shape[2] = {rows, columns};
-    return huge_pages(torch::stable::new_empty(z, torch::headeronly::IntHeaderOnlyArrayRef(shape, 2)));
+  // Of shape (0,) if it is not wanted.
+  Tensor empty(std::initializer_list<int64_t> shape, bool wanted = true) const {
+    constexpr int64_t kNone[1] = {0};
+    return huge_pages(torch::stable::new_empty(z, wanted ? Shape(shape.begin(), shape.size()) : Shape(kNone, 1)));
   }
   template <class T>
   Tensor unit_items() const {
-    const Tensor unit = empty(count, channels);
+    const Tensor unit = empty({count, channels});
     const T* from = data_of<T>(items);
     T* to = data_of<T>(unit);
     for_rows(count, channels, [&](int64_t begin, int64_t end) {
@@ -87,10 +91,11 @@ struct Memory {
 };
 
 template <class T>
-void forward(const Memory& memory, const Tensor& output, const Tensor& entropy, const Tensor& softmax) {
+void forward(const Memory& memory, const Tensor& output, const Tensor& entropy, const Tensor& sums,
+             const Tensor& softmax) {
   const int64_t n = memory.count, c = memory.channels, block = block_rows(memory.rows, n);
   const bool keep = softmax.numel() > 0;
-  const Tensor unit = memory.unit_items<T>(), weights = memory.empty(block, n);
+  const Tensor unit = memory.unit_items<T>(), weights = memory.empty({block, n});
   const RightFactor<T> to_scores(Matrix<T>(data_of<T>(unit), n, c).transposed());
   const RightFactor<T> to_output(Matrix<T>(data_of<T>(memory.items), n, c));
   for (int64_t begin = 0; begin < memory.rows; begin += block) {
@@ -98,31 +103,38 @@ void forward(const Memory& memory, const Tensor& output, const Tensor& entropy, 
     const T* z = data_of<T>(memory.z) + begin * c;
     T* scores = keep ? data_of<T>(softmax) + begin * n : data_of<T>(weights);
     to_scores.multiply(Matrix<T>(z, count, c), scores);
-    const MemoryRows<T> rows{n, c, T(memory.threshold), T(memory.eps), z, scores, data_of<T>(weights),
-                             data_of<T>(entropy) + begin};
+    const MemoryRows<T> rows{n,
+                             c,
+                             T(memory.threshold),
+                             T(memory.eps),
+                             z,
+                             scores,
+                             data_of<T>(weights),
+                             data_of<T>(entropy) + begin,
+                             data_of<T>(sums) + begin,
+                             data_of<T>(sums) + memory.rows + begin};
     for_rows(count, n, [&](int64_t first, int64_t last) { VITLITE_ISA_CALL(memory_forward_rows(rows, first, last)); });
     to_output.multiply(Matrix<T>(data_of<T>(weights), count, n), data_of<T>(output) + begin * c);
   }
 }
 
-// `save` asks for the softmax (T, N), without which the backward pass computes it a second time.
-std::tuple<Tensor, Tensor, Tensor> memory_read_forward(const Tensor& z, const Tensor& items, double threshold,
-                                                       double eps, bool save) {
+// Output and entropy, and for the backward pass the sums (2, T), that is the inverse sum of a query's exponentials and the
+// sum of its shrunk weights, and if `save` the softmax (T, N), which the backward pass computes again otherwise.
+std::tuple<Tensor, Tensor, Tensor, Tensor> memory_read_forward(const Tensor& z, const Tensor& items, double threshold,
+                                                               double eps, bool save) {
   const Memory memory(z, items, threshold, eps);
-  const Tensor output = memory.empty(memory.rows, memory.channels);
-  const Tensor softmax = save ? memory.empty(memory.rows, memory.count) : memory.empty(0, 0);
-  const int64_t shape[1] = {memory.rows};
-  const Tensor entropy = torch::stable::new_empty(z, torch::headeronly::IntHeaderOnlyArrayRef(shape, 1));
+  const Tensor output = memory.empty({memory.rows, memory.channels}), entropy = memory.empty({memory.rows});
+  const Tensor sums = memory.empty({2, memory.rows}), softmax = memory.empty({memory.rows, memory.count}, save);
   if (memory.is_double()) {
-    forward<double>(memory, output, entropy, softmax);
+    forward<double>(memory, output, entropy, sums, softmax);
   } else {
-    forward<float>(memory, output, entropy, softmax);
+    forward<float>(memory, output, entropy, sums, softmax);
   }
-  return {output, entropy, softmax};
+  return {output, entropy, sums, softmax};
 }
 
 struct Grads {
-  Tensor output, entropy, softmax;
+  Tensor output, entropy, sums, softmax;
   Tensor z, items;  // results; empty where not wanted
   bool need_z, need_items;
 };
@@ -131,9 +143,9 @@ template <class T>
 void backward(const Memory& memory, const Grads& grads) {
   const int64_t n = memory.count, c = memory.channels, block = block_rows(memory.rows, n);
   const bool kept = grads.softmax.numel() > 0;
-  const Tensor unit = memory.unit_items<T>(), weights = memory.empty(block, n), scores = memory.empty(block, n);
-  const Tensor softmax = kept ? grads.softmax : memory.empty(block, n);
-  const Tensor by_weights = grads.need_items ? memory.empty(n, c) : memory.empty(0, 0);
+  const Tensor unit = memory.unit_items<T>(), weights = memory.empty({block, n}), scores = memory.empty({block, n});
+  const Tensor softmax = kept ? grads.softmax : memory.empty({block, n});
+  const Tensor by_weights = memory.empty({n, c}, grads.need_items);
   const Matrix<T> unit_items(data_of<T>(unit), n, c), items(data_of<T>(memory.items), n, c);
   const RightFactor<T> to_weights(items.transposed());
   RightFactor<T> to_scores, to_z, rows_of_z, rows_of_grad;
@@ -157,6 +169,7 @@ void backward(const Memory& memory, const Grads& grads) {
                                  T(memory.eps),
                                  z.data,
                                  p,
+                                 data_of<T>(grads.sums) + memory.rows + begin,
                                  data_of<T>(weights),
                                  data_of<T>(scores),
                                  data_of<T>(grads.entropy) + begin};
@@ -191,24 +204,27 @@ void backward(const Memory& memory, const Grads& grads) {
   }
 }
 
-// `softmax` is the third result of the forward operator, or empty.
 std::tuple<Tensor, Tensor> memory_read_backward(const Tensor& grad_output, const Tensor& grad_entropy, const Tensor& z,
-                                                const Tensor& items, const Tensor& softmax, double threshold,
-                                                double eps, bool need_z, bool need_items) {
+                                                const Tensor& items, const Tensor& sums, const Tensor& softmax,
+                                                double threshold, double eps, bool need_z, bool need_items) {
   const Memory memory(z, items, threshold, eps);
   STD_TORCH_CHECK(grad_output.dim() == 2 && grad_output.size(0) == memory.rows &&
                       grad_output.size(1) == memory.channels && grad_output.scalar_type() == memory.z.scalar_type(),
                   "grad_output: wrong shape or dtype");
   STD_TORCH_CHECK(grad_entropy.numel() == memory.rows && grad_entropy.scalar_type() == memory.z.scalar_type(),
                   "grad_entropy: wrong shape or dtype");
+  STD_TORCH_CHECK(sums.numel() == 2 * memory.rows && sums.is_contiguous() &&
+                      sums.scalar_type() == memory.z.scalar_type(),
+                  "sums: wrong shape or dtype");
   STD_TORCH_CHECK(softmax.numel() == 0 || (softmax.numel() == memory.rows * memory.count && softmax.is_contiguous() &&
                                            softmax.scalar_type() == memory.z.scalar_type()),
                   "softmax: wrong shape or dtype");
   const Grads grads{in_memory_order(grad_output),
                     in_memory_order(grad_entropy),
+                    sums,
                     softmax,
-                    need_z ? memory.empty(memory.rows, memory.channels) : memory.empty(0, 0),
-                    need_items ? memory.empty(memory.count, memory.channels) : memory.empty(0, 0),
+                    memory.empty({memory.rows, memory.channels}, need_z),
+                    memory.empty({memory.count, memory.channels}, need_items),
                     need_z,
                     need_items};
   if (memory.is_double()) {

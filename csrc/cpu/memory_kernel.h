@@ -53,18 +53,20 @@ struct Divisor {
 };
 
 // Scores (products with the unit items) to the softmax of the cosines, in place. Cosines are at most 1: no overflow.
+// Returns the inverse sum of the exponentials.
 template <class T>
-VL_INLINE void softmax_row(T* row, int64_t n, T inverse) {
+VL_INLINE T softmax_row(T* row, int64_t n, T inverse) {
   const Vec<T> scale(inverse);
-  // In double: N equal powers then have a softmax of 1 / N, rounded once, which is not above the threshold 1 / N.
+  // In double: N equal exponentials then have a softmax of 1 / N, rounded once, which is not above the threshold 1 / N.
   WideSum<T> sum;
   for (int64_t i = 0; i < n; i += Vec<T>::size) {
-    const Vec<T> power = first(exp_of(take(row + i, n - i) * scale), n - i);
-    put(power, row + i, n - i);
-    sum.add(power);
+    const Vec<T> exponential = first(exp_of(take(row + i, n - i) * scale), n - i);
+    put(exponential, row + i, n - i);
+    sum.add(exponential);
   }
   const Divisor<T> total(sum.value());
   for (int64_t i = 0; i < n; i += Vec<T>::size) put(total.divide(take(row + i, n - i)), row + i, n - i);
+  return T(1.0 / sum.value());
 }
 
 // Hard shrinkage relu(w - t) w / (|w - t| + eps); not-a-number stays.
@@ -83,7 +85,7 @@ VL_INLINE Vec<T> shrink_slope(Vec<T> weight, Vec<T> threshold, Vec<T> eps) {
   return pick(gap.v <= Vec<T>(T(0)).v, Vec<T>(T(0)), slope);
 }
 
-// The softmax of one row to its shrunk weights; returns their sum, or eps where that is larger.
+// The softmax of one row to its shrunk weights; returns their sum.
 template <class T>
 VL_INLINE T shrink_row(const T* softmax, int64_t n, T threshold, T eps, T* weights) {
   const Vec<T> t(threshold), e(eps);
@@ -122,9 +124,10 @@ void memory_forward_rows(const MemoryRows<T>& rows, int64_t begin, int64_t end) 
   for (int64_t r = begin; r < end; ++r) {
     T* softmax = rows.softmax + r * n;
     T* weights = rows.weights + r * n;
-    softmax_row(softmax, n, inverse_length(rows.z + r * rows.channels, rows.channels));
-    const T sum = shrink_row(softmax, n, rows.threshold, rows.eps, weights);
-    rows.entropy[r] = normalise_row(weights, n, sum < rows.eps ? rows.eps : sum);
+    rows.inverses[r] = softmax_row(softmax, n, inverse_length(rows.z + r * rows.channels, rows.channels));
+    const T total = shrink_row(softmax, n, rows.threshold, rows.eps, weights);
+    rows.totals[r] = total;
+    rows.entropy[r] = normalise_row(weights, n, total < rows.eps ? rows.eps : total);
   }
 }
 
@@ -136,7 +139,7 @@ void memory_softmax_rows(const T* z, int64_t channels, T* scores, int64_t items,
 }
 
 // One row of grad, for n normalised weights w = shrunk / total, to the gradient of the softmax; returns its sum with
-// the softmax. The sum of w with the gradient is only taken off where the total was not held up by eps.
+// the softmax. The sum of w with the gradient is subtracted only if the total was not replaced by eps.
 template <class T>
 VL_INLINE T unshrink_row(const MemoryGradRows<T>& rows, const T* softmax, const T* weights, T* grad, T total, T sum) {
   const Vec<T> threshold(rows.threshold), eps(rows.eps), inverse(T(1) / (total < rows.eps ? rows.eps : total));
@@ -155,16 +158,16 @@ VL_INLINE T unshrink_row(const MemoryGradRows<T>& rows, const T* softmax, const 
 template <class T>
 void memory_backward_rows(const MemoryGradRows<T>& rows, int64_t begin, int64_t end) {
   const int64_t n = rows.items;
-  const Vec<T> one(T(1));
+  const Vec<T> one(T(1)), threshold(rows.threshold), eps(rows.eps);
   for (int64_t r = begin; r < end; ++r) {
     const T* softmax = rows.softmax + r * n;
     T* weights = rows.weights + r * n;
     T* grad = rows.grad + r * n;
-    const T total = shrink_row(softmax, n, rows.threshold, rows.eps, weights);
+    const T total = rows.totals[r];
     const Vec<T> by(total < rows.eps ? rows.eps : total), grad_entropy(rows.grad_entropy[r]);
     Vec<T> with_weights(T(0));
     for (int64_t i = 0; i < n; i += Vec<T>::size) {
-      const Vec<T> weight = take(weights + i, n - i) / by;
+      const Vec<T> weight = shrink(take(softmax + i, n - i), threshold, eps) / by;
       const Vec<T> by_weight = take(grad + i, n - i) - grad_entropy * (log_of_kept(weight) + one);
       put(weight, weights + i, n - i);
       put(by_weight, grad + i, n - i);
@@ -179,8 +182,8 @@ void memory_backward_rows(const MemoryGradRows<T>& rows, int64_t begin, int64_t 
   }
 }
 
-// Takes the part along x off grad (rows, n), which is then the gradient of x, given that of x over its length; `scale`
-// says whether grad is still to be divided by that length. Rows of `more` are added where it is not null.
+// Gradients of x over its length, grad (rows, n), to those of x, in place: subtracts the part along x. `scale` says
+// whether grad is still to be divided by that length. Rows of `more` are added if it is not null.
 template <class T>
 void memory_unit_backward_rows(const T* x, int64_t rows, int64_t n, bool scale, const T* more, T* grad) {
   for (int64_t r = 0; r < rows; ++r, x += n, grad += n) {
@@ -189,7 +192,7 @@ void memory_unit_backward_rows(const T* x, int64_t rows, int64_t n, bool scale, 
     for (int64_t i = 0; i < n; i += Vec<T>::size) {
       dot = fma(take(x + i, n - i), take(grad + i, n - i), dot);
     }
-    // Vectors that were held up have no part to be taken off; not-a-number must stay.
+    // A short vector is divided by a constant: there is no part to subtract. NaN must stay.
     const Vec<T> along(length <= kNormEps<T> ? T(0) : sum_of(dot) / held / held), factor(scale ? T(1) / held : T(1));
     for (int64_t i = 0; i < n; i += Vec<T>::size) {
       Vec<T> result = (take(grad + i, n - i) - along * take(x + i, n - i)) * factor;

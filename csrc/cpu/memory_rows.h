@@ -14,6 +14,8 @@ struct MemoryRows {
   T* softmax;   // (rows, items)
   T* weights;   // (rows, items), may be the same memory as softmax
   T* entropy;   // (rows)
+  T* inverses;  // (rows), of the sums of exponentials
+  T* totals;    // (rows), sums of the shrunk weights
 };
 
 // Gradients of the same rows.
@@ -23,6 +25,7 @@ struct MemoryGradRows {
   T threshold, eps;
   const T* z;             // (rows, channels)
   const T* softmax;       // (rows, items)
+  const T* totals;        // (rows)
   T* weights;             // (rows, items), written
   T* grad;                // (rows, items): that of the weights; becomes that of the products of z and the unit items
   const T* grad_entropy;  // (rows)

@@ -1,51 +1,52 @@
 """The public ``attention``: checks its arguments, then hands them to a backend."""
 
 import math
-from functools import partial
+from typing import Any
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from .. import _triton
-from .._autograd import autocasts, differentiable_gradients, exporting, wants_second_derivatives
-from .._backends import Backends
 from .._checks import FLOATS, check_same_device, check_same_dtype, check_tensor, is_number
+from .._operator import Operator, autocasts, exporting
+from .._triton import compute_type
 from .reference import attention_torch
 
-# The second result is the maximum and the inverse sum of the powers of each query, for the backward pass.
-FORWARD = "attention_forward(Tensor q, Tensor k, Tensor v, float scale) -> (Tensor, Tensor)"
-BACKWARD = (
-    "attention_backward(Tensor grad, Tensor q, Tensor k, Tensor v, Tensor output, Tensor stats, float scale,"
-    " bool need_q, bool need_k, bool need_v) -> (Tensor, Tensor, Tensor)"
-)
+Tensor = torch.Tensor
 
 
-def _fake_forward(q, k, v, scale):
-    batch, heads, queries, _ = q.shape
-    stats = q.new_empty((2, batch, heads, queries), dtype=_triton.compute_type(q.dtype))
-    return _fake_heads(q, queries, v.shape[3]), stats
+def _fake_forward(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Any:
+    stats = q.new_empty((2, *q.shape[:3]), dtype=compute_type(q.dtype))
+    return _fake_heads(q, q.shape[2], v.shape[3]), stats
 
 
-def _fake_backward(grad, q, k, v, output, stats, scale, *needs):
+def _fake_backward(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, output: Tensor, stats: Tensor, scale: float, *needs: bool
+) -> Any:
     return tuple(
-        _fake_heads(a, a.shape[2], a.shape[3]) if need else a.new_empty((0, 0, 0, 0))
-        for a, need in zip((q, k, v), needs)
+        _fake_heads(a, a.shape[2], a.shape[3]) if need else a.new_empty((0,)) for a, need in zip((q, k, v), needs)
     )
 
 
-def _fake_heads(a, rows, width):
+def _fake_heads(a: Tensor, rows: int, width: int) -> Tensor:
     return a.new_empty((a.shape[0], rows, a.shape[1], width)).transpose(1, 2)
 
 
-_forward, _backward = _triton.serve(((FORWARD, _fake_forward), (BACKWARD, _fake_backward)), __package__)
-
-BACKENDS = {
-    "attention": Backends(
-        "attention",
-        # On a GPU too torch's own comes first: it is made for each architecture.
-        [("sdpa", None, None), ("eager", None, None), *_triton.rows()],
-    )
-}
+# The second result is for the backward pass: of each query the largest score, and the inverse sum of the exponentials
+# of its scores less that.
+OPERATOR = Operator(
+    "attention",
+    forward="(Tensor q, Tensor k, Tensor v, float scale) -> (Tensor, Tensor)",
+    backward="(Tensor grad, Tensor q, Tensor k, Tensor v, Tensor output, Tensor stats, float scale,"
+    " bool need_q, bool need_k, bool need_v) -> (Tensor, Tensor, Tensor)",
+    fake_forward=_fake_forward,
+    fake_backward=_fake_backward,
+    eager=attention_torch,
+    package=__package__,
+    compiled=(),
+    # On a GPU too torch's own comes first: it is made for each architecture.
+    first=("sdpa",),
+    shapes=((1, 2, 5, 4), (1, 2, 5, 4), (1, 2, 5, 4)),
+)
 
 # A tile of a Triton program holds whole rows of a head: their widest, by the bytes of a number.
 WIDEST = {2: 256, 4: 96, 8: 128}
@@ -55,24 +56,6 @@ BFLOAT16_PRODUCTS = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._i
 
 # Above this many scores per head their (N, M) matrix no longer pays.
 HALF_SCORES = 1024 * 1024
-
-
-class _Attention(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, q, k, v, scale):
-        output, stats = _forward(q, k, v, scale)
-        ctx.save_for_backward(q, k, v, output, stats)
-        ctx.scale = scale
-        return output
-
-    @staticmethod
-    def backward(ctx, grad):
-        needs = ctx.needs_input_grad[:3]
-        if wants_second_derivatives():
-            eager = partial(attention_torch, scale=ctx.scale)
-            return *differentiable_gradients(eager, ctx.saved_tensors[:3], needs, grad), None
-        grads = _backward(grad, *ctx.saved_tensors, ctx.scale, *needs)
-        return *(g if need else None for g, need in zip(grads, needs)), None
 
 
 def attention(q, k, v, *, scale=None, backend="auto"):
@@ -95,7 +78,7 @@ def attention(q, k, v, *, scale=None, backend="auto"):
     """
     if scale is not None or not _fit_plainly(q, k, v):
         _check_arguments(q, k, v, scale)
-    chosen = BACKENDS["attention"].pick(backend, q.device.type)
+    chosen = OPERATOR.backends.pick(backend, q.device.type)
     if chosen == "eager" or (backend == "auto" and products_are_faster(q, k)):
         return attention_torch(q, k, v, scale)
     if chosen == "triton":
@@ -112,9 +95,7 @@ def _blockwise(q, k, v, scale):
         if a.shape[3] > WIDEST[a.dtype.itemsize]:
             most = WIDEST[a.dtype.itemsize]
             raise ValueError(f"{name}: heads of {a.shape[3]} are wider than backend='triton' can hold, {most}")
-    if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
-        return _Attention.apply(q, k, v, scale)
-    return _forward(q, k, v, scale)[0]
+    return OPERATOR("triton", (q, k, v), scale)
 
 
 def products_are_faster(q, k):
@@ -158,9 +139,9 @@ def _fit_plainly(q, k, v):
 
 
 def _check_arguments(q, k, v, scale):
-    check_tensor("q", q, "(B, H, N, D)")
-    check_tensor("k", k, "(B, H, M, D)")
-    check_tensor("v", v, "(B, H, M, E)")
+    check_tensor("q", q, "B", "H", "N", "D")
+    check_tensor("k", k, "B", "H", "M", "D")
+    check_tensor("v", v, "B", "H", "M", "E")
     # Unpacked once: on a small call every look at a shape counts.
     (batch, heads, _, width), (k_batch, k_heads, keys, k_width) = q.shape, k.shape
     v_batch, v_heads, v_keys, _ = v.shape

@@ -171,8 +171,9 @@ def linear_gmm_log_likelihood_backward(
     grad_logits = shares - grad[:, None] * torch.softmax(logits, 1)
     grad_x = grad_logits @ w_logits if need_x else None
     grad_y = torch.zeros_like(y) if need_y else None
-    grad_w = [torch.empty_like(w) if need else w.new_empty((0, w.shape[1])) for w, need in (
-        (w_mean, need_w_mean), (w_std, need_w_std))]  # fmt: skip
+    grad_w = [
+        torch.empty_like(w) if need else w.new_empty((0,)) for w, need in ((w_mean, need_w_mean), (w_std, need_w_std))
+    ]
     grad_b = [x.new_empty((0,)) if b is None else torch.empty_like(b) for b in (b_mean, b_std)]
     work = torch.bfloat16 if x.dtype == w_mean.dtype == torch.bfloat16 else logits.dtype
     features = x.to(work)

@@ -3,76 +3,43 @@
 ``linear_gmm_log_likelihood`` is beside it in linear.py.
 """
 
+from typing import Any
+
 import torch
 
-from .. import _extension, _triton
-from .._autograd import autocasts, differentiable_gradients, exporting, wants_second_derivatives, without_autocast
-from .._backends import Backends
 from .._checks import check_same_device, check_tensor
-from . import linear
+from .._operator import Operator, exporting
+from .._triton import compute_type
 from .linear import linear_gmm_log_likelihood
 from .reference import gmm_log_likelihood_torch
 
-__all__ = ["BACKENDS", "gmm_log_likelihood", "linear_gmm_log_likelihood"]
+__all__ = ["OPERATOR", "gmm_log_likelihood", "linear_gmm_log_likelihood"]
 
-# The second result is the logarithm of each component's share of the likelihood (T, K), for the backward pass.
-FORWARD = "gmm_log_likelihood_forward(Tensor y, Tensor logits, Tensor mean, Tensor std) -> (Tensor, Tensor)"
-BACKWARD = (
-    "gmm_log_likelihood_backward(Tensor grad, Tensor y, Tensor logits, Tensor mean, Tensor std, Tensor log_shares,"
-    " bool need_y, bool need_logits, bool need_mean, bool need_std) -> (Tensor, Tensor, Tensor, Tensor)"
-)
+Tensor = torch.Tensor
 
 
-def _fake_forward(y, logits, mean, std):
-    dtype = torch.float64 if y.dtype == torch.float64 else torch.float32
+def _fake_forward(y: Tensor, logits: Tensor, mean: Tensor, std: Tensor) -> Any:
+    dtype = compute_type(y.dtype)
     return y.new_empty(y.shape[:1], dtype=dtype), y.new_empty(logits.shape, dtype=dtype)
 
 
-def _fake_backward(grad, y, logits, mean, std, log_shares, *needs):
-    return tuple(a.new_empty(a.shape if need else (0,)) for a, need in zip((y, logits, mean, std), needs))
+# The second result is the logarithm of each component's share of the likelihood (T, K), for the backward pass.
+OPERATOR = Operator(
+    "gmm_log_likelihood",
+    forward="(Tensor y, Tensor logits, Tensor mean, Tensor std) -> (Tensor, Tensor)",
+    backward="(Tensor grad, Tensor y, Tensor logits, Tensor mean, Tensor std, Tensor log_shares,"
+    " bool need_y, bool need_logits, bool need_mean, bool need_std) -> (Tensor, Tensor, Tensor, Tensor)",
+    fake_forward=_fake_forward,
+    eager=gmm_log_likelihood_torch,
+    package=__package__,
+    compiled=("CPU", "CUDA"),
+    half=("cpp", "cuda", "triton"),
+    shapes=((5, 3), (5, 4), (5, 4, 3), (5, 4, 3)),
+)
 
-
-# With so few dimensions a point has less work than a kernel's call for it, and the means are as small as the logits:
+# With so few dimensions a point has less work than the call of a kernel, and the means are as small as the logits:
 # "auto" then takes eager torch on a CPU.
 FEW_DIMS = 2
-
-_extension.define(FORWARD, _fake_forward)
-_extension.define(BACKWARD, _fake_backward)
-
-BACKENDS = {
-    "gmm_log_likelihood": Backends(
-        "gmm_log_likelihood",
-        [
-            ("cuda", "cuda", _extension.why_not("gmm_log_likelihood_backward", "CUDA")),
-            ("triton", "cuda", _triton.why_not("cuda")),
-            ("cpp", "cpu", _extension.why_not("gmm_log_likelihood_backward", "CPU")),
-            ("eager", None, None),
-            ("triton", "cpu", _triton.why_not("cpu")),
-        ],
-    ),
-    "linear_gmm_log_likelihood": linear.BACKENDS,
-}
-
-_forward = torch.ops.vitlite.gmm_log_likelihood_forward.default
-_backward = torch.ops.vitlite.gmm_log_likelihood_backward.default
-_triton_forward, _triton_backward = _triton.serve(((FORWARD, _fake_forward), (BACKWARD, _fake_backward)), __package__)
-
-
-class _Likelihood(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, y, logits, mean, std, triton):
-        likelihood, log_shares = (_triton_forward if triton else _forward)(y, logits, mean, std)
-        ctx.backward_operator = _triton_backward if triton else _backward
-        ctx.save_for_backward(y, logits, mean, std, log_shares)
-        return likelihood
-
-    @staticmethod
-    def backward(ctx, grad):
-        needs = ctx.needs_input_grad[:4]
-        if wants_second_derivatives():
-            return *differentiable_gradients(_eager, ctx.saved_tensors[:4], needs, grad), None
-        grads = ctx.backward_operator(grad, *ctx.saved_tensors, *needs)
-        return *(g if need else None for g, need in zip(grads, needs)), None
 
 
 def gmm_log_likelihood(y, logits, mean, std, *, backend="auto"):
@@ -97,51 +64,28 @@ def gmm_log_likelihood(y, logits, mean, std, *, backend="auto"):
         ValueError: a wrong shape, dtype, device or backend; the message names the argument.
     """
     _check_arguments(y, logits, mean, std)
-    chosen = BACKENDS["gmm_log_likelihood"].pick(backend, y.device.type)
+    chosen = OPERATOR.backends.pick(backend, y.device.type)
     if chosen == "cpp" and backend == "auto" and not exporting() and y.shape[1] <= FEW_DIMS:
         chosen = "eager"
-    dtype = y.dtype
-    if logits.dtype != dtype or mean.dtype != dtype or std.dtype != dtype:
-        for other in (logits, mean, std):
-            dtype = torch.promote_types(dtype, other.dtype)
-        y, logits, mean, std = y.to(dtype), logits.to(dtype), mean.to(dtype), std.to(dtype)
-    if chosen == "eager":
-        result = _eager(y, logits, mean, std)
-    elif torch.is_grad_enabled() and (
-        y.requires_grad or logits.requires_grad or mean.requires_grad or std.requires_grad
-    ):
-        result = _Likelihood.apply(y, logits, mean, std, chosen == "triton")
-    else:
-        result = (_triton_forward if chosen == "triton" else _forward)(y, logits, mean, std)[0]
-    if result.dtype != dtype and not autocasts(y.device.type):
-        result = result.to(dtype)
-    return result
-
-
-def _eager(y, logits, mean, std):
-    if y.dtype in (torch.float16, torch.bfloat16):
-        y, logits, mean, std = y.float(), logits.float(), mean.float(), std.float()
-    with without_autocast(y.device.type):
-        return gmm_log_likelihood_torch(y, logits, mean, std)
+    return OPERATOR(chosen, (y, logits, mean, std))
 
 
 def _check_arguments(y, logits, mean, std):
-    check_tensor("y", y, "(T, D)")
-    check_tensor("logits", logits, "(T, K)")
-    check_tensor("mean", mean, "(T, K, D)")
-    check_tensor("std", std, "(T, K, D)")
-    rows, dims = y.shape
-    components = logits.shape[1]
+    check_tensor("y", y, "T", "D")
+    check_tensor("logits", logits, "T", "K")
+    check_tensor("mean", mean, "T", "K", "D")
+    check_tensor("std", std, "T", "K", "D")
+    # Each looked at once: on a small call every look at a shape counts.
+    (rows, dims), (others, components) = y.shape, logits.shape
+    whole, deviations = (rows, components, dims), std.shape
     if dims == 0:
         raise ValueError(f"y: shape {tuple(y.shape)} holds points without dimensions")
-    if logits.shape[0] != rows or components == 0:
+    if others != rows or components == 0:
         raise ValueError(f"logits: shape {tuple(logits.shape)} does not go with y of {tuple(y.shape)}; expected (T, K)")
-    if mean.shape != (rows, components, dims):
-        raise ValueError(f"mean: shape {tuple(mean.shape)} is not (T, K, D) = {(rows, components, dims)}")
-    if std.shape[:2] != mean.shape[:2] or std.shape[2] not in (1, dims):
-        raise ValueError(
-            f"std: shape {tuple(std.shape)} is neither (T, K, D) = {(rows, components, dims)} nor (T, K, 1)"
-        )
+    if mean.shape != whole:
+        raise ValueError(f"mean: shape {tuple(mean.shape)} is not (T, K, D) = {whole}")
+    if deviations != whole and deviations != (rows, components, 1):
+        raise ValueError(f"std: shape {tuple(deviations)} is neither (T, K, D) = {whole} nor (T, K, 1)")
     check_same_device("logits", logits, "y", y)
     check_same_device("mean", mean, "y", y)
     check_same_device("std", std, "y", y)

@@ -23,14 +23,15 @@ ROWS = 8
 
 
 def memory_read_forward(z, items, threshold, eps, save):
-    """Output (T, C) and entropy (T,) in the type of the computation, and (2, T) for the backward pass: the inverse sum
-    of a query's powers and the sum of its weights, which cost so little that ``save`` is not looked at."""
+    """Output (T, C), entropy (T,), sums (2, T), that is the inverse sum of a query's exponentials and the sum of its
+    shrunk weights, and if ``save`` the softmax (T, N), all in the type of the computation."""
     z, items = z.contiguous(), items.contiguous()
     (queries, channels), count = z.shape, items.shape[0]
     compute = compute_type(z.dtype)
     output = z.new_empty((queries, channels), dtype=compute)
     entropy = z.new_empty((queries,), dtype=compute)
     kept = z.new_empty((2, queries), dtype=compute)
+    softmax = z.new_empty((queries, count) if save else (0,), dtype=compute)
     norms, item_norms, types = _norms(z), _norms(items), types_of(z.dtype)
     width = width_of(count)
     most = at_a_time(queries, width, ROOM)
@@ -42,9 +43,10 @@ def memory_read_forward(z, items, threshold, eps, save):
         grid = (ceil_div(slab["z"].shape[0], shapes["BM"]) * splits,)
         launch(memory_powers_kernel, grid, {**slab, **between, **_sizes(slab)}, **shapes, **types, **options)
         results = {"out": output[own], "entropies": entropy[own], "inverses": kept[0, own], "totals": kept[1, own]}
+        results["kept"] = softmax[own] if save else None
         numbers = {"splits": splits, "threshold": threshold, "eps": eps}
         _read({"items": items, **between, **results, **_sizes(slab), **numbers}, types)
-    return output, entropy, kept
+    return output, entropy, kept, softmax
 
 
 def _read(arguments, types):
@@ -54,8 +56,11 @@ def _read(arguments, types):
     launch(memory_read_kernel, grid, arguments, **shapes, **types, **options)
 
 
-def memory_read_backward(grad_output, grad_entropy, z, items, kept, threshold, eps, need_z, need_items):
-    """Gradients for z (T, C) and items (N, C) in their dtype; an empty tensor where one is not wanted."""
+def memory_read_backward(grad_output, grad_entropy, z, items, kept, softmax, threshold, eps, need_z, need_items):
+    """Gradients for z (T, C) and items (N, C) in their dtype; an empty tensor if one is not wanted.
+
+    A kept softmax is not read: the product that it would save costs less here than the memory.
+    """
     z, items, grad_output, grad_entropy = (t.contiguous() for t in (z, items, grad_output, grad_entropy))
     queries, count = z.shape[0], items.shape[0]
     compute, types = compute_type(z.dtype), types_of(z.dtype, backward=True)
@@ -67,10 +72,8 @@ def memory_read_backward(grad_output, grad_entropy, z, items, kept, threshold, e
     if types["WORK"] != types["ACC"]:
         # The products would round to the narrower type in any case; what is of another size needs a place of its own.
         grad_output, tables = grad_output.to(z.dtype), [t.to(z.dtype) for t in scores]
-    grad_z = torch.empty_like(z) if need_z else z.new_empty((0, 0))
-    grad_items = (
-        torch.empty_like(items, dtype=compute if queries > most else None) if need_items else z.new_empty((0, 0))
-    )
+    grad_z = torch.empty_like(z) if need_z else z.new_empty((0,))
+    grad_items = torch.empty_like(items, dtype=compute if queries > most else None) if need_items else z.new_empty((0,))
     if queries == 0:
         return grad_z, grad_items.zero_()
     for own in slabs(queries, most):

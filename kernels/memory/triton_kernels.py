@@ -123,7 +123,7 @@ def memory_powers_kernel(
 
 @triton.jit
 def memory_read_kernel(
-    items, powers, sums, out, entropies, inverses, totals, splits, queries, count, width, channels,
+    items, powers, sums, out, entropies, inverses, totals, kept, splits, queries, count, width, channels,
     threshold: tl.float64, eps: tl.float64,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
     WORK: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
@@ -147,6 +147,9 @@ def memory_read_kernel(
     powers = _at(powers, first, width)
     for start in range(0, count, BK):
         softmax = _tile(powers, rows, left, start + own, width, ACC) * inverse[:, None]
+        if kept is not None:  # noqa: SIM102 (settled when the kernel is compiled; the other when it runs)
+            if tl.program_id(1) == 0:
+                _store(_at(kept, first, count), rows, left, start + own, count, softmax)
         gap = softmax - least
         # Times N they are between 1 and e^2: within any format, and the logarithms small. A comparison lets what is not
         # a number through.

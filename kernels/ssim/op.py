@@ -2,84 +2,51 @@
 
 import torch
 
-from .. import _extension, _triton
-from .._autograd import autocasts, differentiable_gradients, wants_second_derivatives
-from .._backends import Backends
 from .._checks import check_choice, check_positive, check_same_device, check_tensor, is_count
+from .._operator import Operator
+from .._triton import compute_type
 from .reference import ssim_torch
 
+Tensor = torch.Tensor
+
 REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}
-
-# Window deviation 0 stands for equal weights. Results are float32, or float64 for float64 images.
-FORWARD = (
-    "ssim_forward(Tensor x, Tensor y, int window_size, float sigma, float data_range, bool same, int reduction)"
-    " -> Tensor"
-)
-BACKWARD = (
-    "ssim_backward(Tensor grad, Tensor x, Tensor y, int window_size, float sigma, float data_range, bool same,"
-    " int reduction, bool need_x, bool need_y) -> (Tensor, Tensor)"
-)
-
-
-def _fake_forward(x, y, window_size, sigma, data_range, same, reduction):
-    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    if reduction != REDUCTIONS["none"]:
-        return x.new_empty((), dtype=dtype)
-    cut = 0 if same else window_size - 1
-    batch, channels, height, width = x.shape
-    return x.new_empty((batch, channels, height - cut, width - cut), dtype=dtype)
-
-
-def _fake_backward(grad, x, y, window_size, sigma, data_range, same, reduction, need_x, need_y):
-    return x.new_empty(x.shape if need_x else (0,)), y.new_empty(y.shape if need_y else (0,))
-
-
-_extension.define(FORWARD, _fake_forward)
-_extension.define(BACKWARD, _fake_backward)
-
-BACKENDS = {
-    "ssim": Backends(
-        "ssim",
-        [
-            ("cuda", "cuda", _extension.why_not("ssim_backward", "CUDA")),
-            ("triton", "cuda", _triton.why_not("cuda")),
-            ("cpp", "cpu", _extension.why_not("ssim_backward", "CPU")),
-            ("eager", None, None),
-            ("triton", "cpu", _triton.why_not("cpu")),
-        ],
-    ),
-}
-
-_forward = torch.ops.vitlite.ssim_forward.default
-_backward = torch.ops.vitlite.ssim_backward.default
-_triton_forward, _triton_backward = _triton.serve(((FORWARD, _fake_forward), (BACKWARD, _fake_backward)), __package__)
 
 # A Triton program holds five sums a row of the window.
 WIDEST_WINDOW = 25
 
 
-class _SSIM(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, y, window_size, sigma, data_range, same, reduction, triton):
-        ctx.save_for_backward(x, y)
-        ctx.backward_operator = _triton_backward if triton else _backward
-        ctx.options = (window_size, sigma, data_range, same, reduction)
-        return (_triton_forward if triton else _forward)(x, y, *ctx.options)
+def _fake_forward(
+    x: Tensor, y: Tensor, window_size: int, sigma: float, data_range: float, same: bool, reduction: int
+) -> Tensor:
+    if reduction != REDUCTIONS["none"]:
+        return x.new_empty((), dtype=compute_type(x.dtype))
+    cut = 0 if same else window_size - 1
+    batch, channels, height, width = x.shape
+    return x.new_empty((batch, channels, height - cut, width - cut), dtype=compute_type(x.dtype))
 
-    @staticmethod
-    def backward(ctx, grad):
-        x, y = ctx.saved_tensors
-        need_x, need_y = ctx.needs_input_grad[:2]
-        *options, reduction = ctx.options
-        if wants_second_derivatives():
 
-            def eager(x, y):
-                return _reduce(ssim_torch(x, y, *options), reduction)
+def _eager(
+    x: Tensor, y: Tensor, window_size: int, sigma: float, data_range: float, same: bool, reduction: int
+) -> Tensor:
+    values = ssim_torch(x, y, window_size, sigma, data_range, same)
+    if reduction == REDUCTIONS["none"]:
+        return values
+    return values.mean() if reduction == REDUCTIONS["mean"] else values.sum()
 
-            grad_x, grad_y = differentiable_gradients(eager, (x, y), (need_x, need_y), grad)
-        else:
-            grad_x, grad_y = ctx.backward_operator(grad, x, y, *options, reduction, need_x, need_y)
-        return grad_x if need_x else None, grad_y if need_y else None, *[None] * 6
+
+# A deviation of 0 stands for a window of equal weights. Results are float32, or float64 for float64 images.
+OPERATOR = Operator(
+    "ssim",
+    forward="(Tensor x, Tensor y, int window_size, float sigma, float data_range, bool same, int reduction) -> Tensor",
+    backward="(Tensor grad, Tensor x, Tensor y, int window_size, float sigma, float data_range, bool same,"
+    " int reduction, bool need_x, bool need_y) -> (Tensor, Tensor)",
+    fake_forward=_fake_forward,
+    eager=_eager,
+    package=__package__,
+    compiled=("CPU", "CUDA"),
+    half=("cpp", "cuda", "triton"),
+    shapes=((1, 1, 12, 12), (1, 1, 12, 12)),
+)
 
 
 def ssim(
@@ -115,35 +82,20 @@ def ssim(
     Raises:
         ValueError: a wrong shape, dtype, device, option or backend; the message names the argument.
     """
-    check_tensor("x", x, "(B, C, H, W)")
-    check_tensor("y", y, "(B, C, H, W)")
+    check_tensor("x", x, "B", "C", "H", "W")
+    check_tensor("y", y, "B", "C", "H", "W")
     if x.shape != y.shape:
         raise ValueError(f"y: shape {tuple(y.shape)} differs from that of x, {tuple(x.shape)}")
     check_same_device("y", y, "x", x)
     _check_options(x, window_size, window, sigma, data_range, padding, reduction)
     window_size = window_size if isinstance(window_size, int) else int(window_size)
-    device = x.device.type
-    chosen = BACKENDS["ssim"].pick(backend, device)
+    chosen = OPERATOR.backends.pick(backend, x.device.type)
     if chosen == "triton" and window_size > WIDEST_WINDOW:
         if backend == "triton":
             raise ValueError(f"window_size: {window_size} is more than the {WIDEST_WINDOW} of backend='triton'")
         chosen = "eager"
-    triton = chosen == "triton"
-    dtype = x.dtype
-    if y.dtype != dtype:
-        dtype = torch.promote_types(dtype, y.dtype)
-        x, y = x.to(dtype), y.to(dtype)
-    options = (window_size, float(sigma) if window == "gaussian" else 0.0, float(data_range), padding == "same")
-    how = REDUCTIONS[reduction]
-    if chosen == "eager":
-        result = _reduce(ssim_torch(x, y, *options), how)
-    elif torch.is_grad_enabled() and (x.requires_grad or y.requires_grad):
-        result = _SSIM.apply(x, y, *options, how, triton)
-    else:
-        result = (_triton_forward if triton else _forward)(x, y, *options, how)
-    if result.dtype != dtype and not autocasts(device):
-        result = result.to(dtype)
-    return result
+    deviation = float(sigma) if window == "gaussian" else 0.0
+    return OPERATOR(chosen, (x, y), window_size, deviation, float(data_range), padding == "same", REDUCTIONS[reduction])
 
 
 def _check_options(x, window_size, window, sigma, data_range, padding, reduction):
@@ -162,9 +114,3 @@ def _check_options(x, window_size, window, sigma, data_range, padding, reduction
             f"x: images of {height}x{width} are smaller than the window of {window_size}; "
             "use padding='same' or a smaller window_size"
         )
-
-
-def _reduce(values, reduction):
-    if reduction == REDUCTIONS["none"]:
-        return values
-    return values.mean() if reduction == REDUCTIONS["mean"] else values.sum()

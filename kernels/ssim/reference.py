@@ -13,8 +13,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .._autograd import without_autocast
-
 K1, K2 = 0.01, 0.03
 
 
@@ -58,11 +56,10 @@ def ssim_torch(x, y, window_size=11, sigma=1.5, data_range=1.0, same=True):
     pad = window_size // 2 if same else 0
     c1, c2 = (K1 * data_range) ** 2, (K2 * data_range) ** 2
     # All moments in one convolution with a group for each channel: several times as fast as five convolutions.
-    with without_autocast(x.device.type):
-        stacked = torch.cat([x, y, x * x, y * y, x * y], dim=1)
-        moments = F.conv2d(stacked, down, padding=(pad, 0), groups=channels)
-        moments = F.conv2d(moments, along, padding=(0, pad), groups=channels)
-        mean_x, mean_y, square_x, square_y, product = moments.chunk(5, dim=1)
-        xx, yy, xy = mean_x * mean_x, mean_y * mean_y, mean_x * mean_y
-        contrast = (2 * (product - xy) + c2) / ((square_x - xx) + (square_y - yy) + c2)
-        return (2 * xy + c1) / (xx + yy + c1) * contrast
+    stacked = torch.cat([x, y, x * x, y * y, x * y], dim=1)
+    moments = F.conv2d(stacked, down, padding=(pad, 0), groups=channels)
+    moments = F.conv2d(moments, along, padding=(0, pad), groups=channels)
+    mean_x, mean_y, square_x, square_y, product = moments.chunk(5, dim=1)
+    xx, yy, xy = mean_x * mean_x, mean_y * mean_y, mean_x * mean_y
+    contrast = (2 * (product - xy) + c2) / ((square_x - xx) + (square_y - yy) + c2)
+    return (2 * xy + c1) / (xx + yy + c1) * contrast

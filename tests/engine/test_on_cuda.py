@@ -29,9 +29,9 @@ every_method = pytest.mark.parametrize("name", METHODS)
 def _ssim(monkeypatch):
     """Triton's interpreter takes minutes for the pictures of a batch."""
     if REHEARSAL:
-        from vitlite.kernels.ssim.op import BACKENDS
+        from vitlite.kernels import operator
 
-        monkeypatch.setitem(BACKENDS["ssim"].choice, ("auto", "cuda"), "eager")
+        monkeypatch.setitem(operator("ssim").backends.choice, ("auto", "cuda"), "eager")
 
 
 def train(name, data, run, *more, code=0):

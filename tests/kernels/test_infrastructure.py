@@ -110,14 +110,14 @@ def test_functions_keep_their_names_beside_rooms_of_the_same_name():
     assert callable(ssim)
     assert callable(attention)
     assert ssim_torch.__module__ == "vitlite.kernels.ssim.reference"
-    assert set(kernels.ROOMS) < set(dir(kernels))
+    assert set(kernels.OPERATORS) < set(dir(kernels))
     with pytest.raises(AttributeError, match="nothing_here"):
         _ = kernels.nothing_here
 
 
 def test_backends_lists_every_operator():
     table = kernels.backends()
-    assert set(table) == set(kernels.ROOMS)
+    assert set(table) == set(kernels.OPERATORS)
     for op, entry in table.items():
         assert "eager" in entry["available"]
         assert set(entry["auto"].values()) <= set(entry["available"])
