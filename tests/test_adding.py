@@ -141,3 +141,28 @@ def test_a_method_outside_the_package(copy, parts):
     small = "weights='none', image_size=64, epochs=1, sigma=1.0, device='cpu', width=4"
     code = f"import sys\nsys.path.insert(0, '.')\n{registered.replace('width=4', small)}\n"
     copy.use(("python", f"{code}print(detector.predict('parts/train/good/000.png').score)"))
+
+
+def test_a_backbone(copy, parts):
+    new, lines = copy.add("adding-a-backbone.md")
+    assert new == ["vitlite/backbones/gabor.py"]
+    assert lines == {"vitlite/backbones/__init__.py": 1}
+    shutil.copytree(parts, copy.work / "parts")
+    (command,) = shown("adding-a-backbone.md", "")
+    network = "--set feature_size=8 --set dim=16 --set heads=2 --set encoder_depth=2 --set decoder_depth=1"
+    maps = """
+import pytest, torch, vitlite
+backbone = vitlite.backbones.create("gabor")
+maps = backbone(torch.rand(2, 3, 48, 64))
+assert [tuple(a.shape) for a in maps] == [(2, c, 48 // s, 64 // s) for c, s in zip(backbone.channels, backbone.strides)]
+assert backbone(torch.full((1, 3, 32, 32), 0.5))[0].abs().max() < 1e-6  # no texture, no response
+with pytest.raises(vitlite.UserError, match="strides=5: gabor has 4, 8"):
+    vitlite.backbones.create("gabor", strides=(5,))
+"""
+    printed = copy.use(
+        ("python", maps),
+        ("vitlite", f"{command.strip()} {TINY} {network}"),
+        ("vitlite", "vitlite eval runs/gabor --device cpu"),
+        ("vitlite", "vitlite doctor"),
+    )
+    assert "none needed (fixed filters)" in printed
