@@ -1,5 +1,6 @@
 """FeatureExtractor: the backbone that an `Architecture` describes, and its weights."""
 
+import copy
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from vitlite.backbones import checkpoint
 from vitlite.backbones.architecture import Architecture, Convention, Naming
 from vitlite.backbones.base import Backbone
+from vitlite.backbones.fused import fuse_layers
 from vitlite.backbones.layers import ConvUnit, FrozenNorm
 from vitlite.backbones.published import locate
 from vitlite.errors import UserError
@@ -61,8 +63,6 @@ class FeatureExtractor(Backbone):
 
     def fused(self) -> "FeatureExtractor":
         """A copy for inference with the same maps up to rounding: see `vitlite.backbones.fused`."""
-        from vitlite.backbones.fused import FusedExtractor
-
         return FusedExtractor(self)
 
     def set_convention(self, convention: Convention) -> None:
@@ -90,6 +90,41 @@ class FeatureExtractor(Backbone):
     def extra_repr(self) -> str:
         maps = ", ".join(f"{s}: {c}" for s, c in zip(self.strides, self.channels))
         return f"{self.name}, channels by stride {{{maps}}}, weights: {self.weights_source}"
+
+
+class FusedExtractor(FeatureExtractor):
+    """What `FeatureExtractor.fused()` returns: an inference-only copy, whose state dict has other keys."""
+
+    def __init__(self, extractor: FeatureExtractor) -> None:
+        nn.Module.__init__(self)
+        for attribute in ("name", "strides", "channels", "weights_source", "_returned", "_same", "_eps"):
+            setattr(self, attribute, getattr(extractor, attribute))
+        self.register_buffer("mean", extractor.mean.clone())
+        self.register_buffer("std", extractor.std.clone())
+        self.stages = copy.deepcopy(extractor.stages)
+        fuse_layers(self.stages)
+        self.to(memory_format=torch.channels_last)
+        self.eval()
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """As `FeatureExtractor.forward`; the maps are channels-last and carry no gradients."""
+        # Small enough for the cache, large enough to share between the threads.
+        size = max(2, torch.get_num_threads())
+        if images.device.type != "cpu" or torch.compiler.is_compiling() or len(images) <= size:
+            return super().forward(images)
+        parts = [super(FusedExtractor, self).forward(part) for part in images.split(size)]
+        return tuple(torch.cat(maps) for maps in zip(*parts))
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        # The first convolution decides the layout of everything after it.
+        return super()._normalised(images).contiguous(memory_format=torch.channels_last)
+
+    def fused(self) -> "FusedExtractor":
+        return self
+
+    def _set_padding(self, same: bool, eps: float) -> None:
+        raise RuntimeError("a fused extractor cannot change its convention: load the state dict first, then fuse")
 
 
 def _checked(architecture: Architecture, strides: Sequence[int] | None) -> tuple[int, ...]:

@@ -13,14 +13,12 @@ No compiler is needed, and nothing is specific to a device: on CUDA, in another 
 oneDNN is missing, the same modules use torch's ordinary convolution.
 """
 
-import copy
 import functools
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitlite.backbones.extractor import FeatureExtractor
 from vitlite.backbones.layers import ConvUnit, SqueezeExcite, activate, pad_for, same_padding
 
 # Our activations in the words of oneDNN's post-operations: name and constants.
@@ -30,49 +28,15 @@ _POST = {None: ("none", []), "relu": ("relu", []), "relu6": ("hardtanh", [0.0, 6
 _PACKED = 4
 
 
-class FusedExtractor(FeatureExtractor):
-    """What `FeatureExtractor.fused()` returns: an inference-only copy, whose state dict has other keys."""
-
-    def __init__(self, extractor: FeatureExtractor):
-        nn.Module.__init__(self)
-        for attribute in ("name", "strides", "channels", "weights_source", "_returned", "_same", "_eps"):
-            setattr(self, attribute, getattr(extractor, attribute))
-        self.register_buffer("mean", extractor.mean.clone())
-        self.register_buffer("std", extractor.std.clone())
-        self.stages = copy.deepcopy(extractor.stages)
-        _replace(self.stages)
-        self.to(memory_format=torch.channels_last)
-        self.eval()
-
-    @torch.no_grad()
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """As `FeatureExtractor.forward`; the maps are channels-last and carry no gradients."""
-        # Small enough for the cache, large enough to share between the threads.
-        size = max(2, torch.get_num_threads())
-        if images.device.type != "cpu" or torch.compiler.is_compiling() or len(images) <= size:
-            return super().forward(images)
-        parts = [super(FusedExtractor, self).forward(part) for part in images.split(size)]
-        return tuple(torch.cat(maps) for maps in zip(*parts))
-
-    def _normalised(self, images: Tensor) -> Tensor:
-        # The first convolution decides the layout of everything after it.
-        return super()._normalised(images).contiguous(memory_format=torch.channels_last)
-
-    def fused(self) -> "FusedExtractor":
-        return self
-
-    def _set_padding(self, same: bool, eps: float) -> None:
-        raise RuntimeError("a fused extractor cannot change its convention: load the state dict first, then fuse")
-
-
-def _replace(module: nn.Module) -> None:
+def fuse_layers(module: nn.Module) -> None:
+    """Replaces the layers below a module by those for inference."""
     for name, child in module.named_children():
         if isinstance(child, ConvUnit):
             setattr(module, name, FusedUnit(child))
         elif isinstance(child, SqueezeExcite):
             setattr(module, name, FusedGate(child))
         else:
-            _replace(child)
+            fuse_layers(child)
 
 
 def _folded(unit: ConvUnit) -> tuple[Tensor, Tensor]:
