@@ -1,4 +1,4 @@
-"""The one exception that stands for a user's mistake."""
+"""The exceptions that stand for a user's mistake."""
 
 import re
 
@@ -25,3 +25,7 @@ class UserError(Exception):
 
 def _unmarked(found: re.Match[str]) -> str:
     return found[0][1:-1]
+
+
+class ArchiveError(ValueError):
+    """A file of images or labels cannot be used. The message is the reason, without the name of the file."""

@@ -85,7 +85,7 @@ def test_a_file_that_changes_is_read_again(tmp_path):
 
 
 def test_threads_decode_a_file_once(tmp_path, monkeypatch):
-    from vitlite.images import idx as reader
+    from vitlite.images import archives as reader
 
     path = tmp_path / "x"
     path.write_bytes(idx(digits(range(50))))

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
+from vitlite.errors import ArchiveError
+from vitlite.images.batches import read_batch
+from vitlite.images.idx import read_idx
+
 # CIFAR-10 has six batches of 31 MB, which stay decoded while they are read in turn.
 _KEPT = 6
 _LONGEST_NUMBER = 10
 _lock = threading.Lock()
-
-
-class ArchiveError(ValueError):
-    """A file of pictures or labels that cannot be used; the message is the reason, without the file's name."""
 
 
 def entry(file: Path, number: int) -> Path:
@@ -60,9 +60,6 @@ def read_archive(file) -> tuple[np.ndarray, np.ndarray | None]:
 
 @lru_cache(maxsize=_KEPT)
 def _read(file: str, _modified: int, _size: int) -> tuple[np.ndarray, np.ndarray | None]:
-    from vitlite.images.batches import read_batch
-    from vitlite.images.idx import read_idx
-
     with open(file, "rb") as opened:
         start = opened.read(2)
     if start in (b"\x1f\x8b", b"\0\0"):

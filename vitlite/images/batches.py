@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from vitlite.errors import ArchiveError
 from vitlite.files import is_folder_name
-from vitlite.images.archives import ArchiveError
 
 MAX_BYTES = 2**30
 SIDE = 32

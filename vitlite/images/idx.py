@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vitlite.images.archives import ArchiveError
+from vitlite.errors import ArchiveError
 
 MAX_BYTES = 2**30  # a header may promise anything; MNIST's largest file holds 47 MB
 _UNSIGNED_BYTES = 8
