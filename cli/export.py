@@ -13,16 +13,16 @@ from vitlite.cli._messages import note, verbosity
     "--check",
     metavar="IMAGE",
     multiple=True,
-    help="Picture, folder or pattern to compare on; repeatable.  [default: a few of the training data]",
+    help="Image, folder or pattern to compare on; repeatable.  [default: a few of the training data]",
 )
 @verbosity
-def command(run, kind, out, check):
+def command(run: str, kind: str, out: str | None, check: tuple[str, ...]) -> None:
     """Write a trained detector as one file for other runtimes.
 
-    The file takes any number of 8-bit RGB pictures of the detector's size, shape (batch, size, size, 3), and gives
-    maps and scores: preprocessing, model, smoothing and score are inside, thresholds and everything else about it in
-    its metadata. It is run on real pictures before it is written, and refused if its scores differ from the run's by
-    more than 1e-4 relative. An .onnx file is scored by `vitlite predict FILE.onnx IMAGE...`, without torch.
+    The file takes any number of 8-bit RGB images of the detector's size, shape (batch, size, size, 3), and gives maps
+    and scores. Preprocessing, model, smoothing and score are inside; its metadata hold the thresholds and everything
+    else. It scores real images before it is written, and is refused if its scores differ from the run's by more than
+    1e-4 relative. An .onnx file is scored by `vitlite predict FILE.onnx IMAGE...`, without torch.
     """
     from vitlite.export.export import export
 

@@ -14,7 +14,7 @@ from vitlite.cli._messages import note, verbosity
 @click.option("--out", metavar="FILE", help="The page to write.  [default: RUN/report.html]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @verbosity
-def command(run, data, category, out, device):
+def command(run: str, data: str | None, category: str | None, out: str | None, device: str) -> None:
     """Write a page with scores, curves and heat maps of labelled test images.
 
     One HTML file that opens in any browser, from disk, without a network: metrics, score histograms, curves, and the

@@ -29,14 +29,14 @@ def method_of(run, changes):
     return method
 
 
-def pictures(count, size):
+def random_images(count, size):
     return torch.randint(0, 256, (count, size, size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_the_copy_scores_as_the_method(tiny_run, name):
     method = method_of(tiny_run, VARIANTS[name])
-    pixels = pictures(3, method.config.image_size)
+    pixels = random_images(3, method.config.image_size)
     want_maps, want = method.anomaly(pixels.permute(0, 3, 1, 2).float() / 255)
     before = {key: value.clone() for key, value in method.state_dict().items()}
     maps, scores = exportable(method)(pixels)
@@ -61,7 +61,7 @@ def test_every_variant_as_onnx(tiny_run, name):
     data = to_onnx(trace(method, size), {"vitlite": "0"})
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     for batch in (1, 3, 8):
-        pixels = pictures(batch, size)
+        pixels = random_images(batch, size)
         want_maps, want = method.anomaly(pixels.permute(0, 3, 1, 2).float() / 255)
         maps, scores = session.run(["maps", "scores"], {"images": pixels.numpy()})
         np.testing.assert_allclose(scores, want.numpy(), rtol=1e-4)
@@ -77,7 +77,7 @@ def test_pt2_carries_its_metadata_and_no_paths(tiny_run):
     score_pixels, text = read_pt2(data)
     assert '"image_threshold"' in text
     assert b"site-packages" not in data
-    pixels = pictures(5, 64)
+    pixels = random_images(5, 64)
     np.testing.assert_allclose(score_pixels(pixels.numpy())[1], detector.score_pixels(pixels.numpy())[1], rtol=1e-4)
 
 

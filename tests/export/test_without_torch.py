@@ -38,7 +38,7 @@ def rows_of(path):
 
 @pytest.fixture(scope="module")
 def inputs(tiny_data, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pictures")
+    folder = tmp_path_factory.mktemp("images")
     Image.fromarray(np.full((40, 90), 128, np.uint8)).save(folder / "grey, wide.png")
     (folder / "broken.png").write_bytes(b"\x89PNG\r\n")
     return [tiny_data / "weave/test/scratch", tiny_data / "weave/test/good", folder]
@@ -64,10 +64,10 @@ def test_predict(tiny_run, tiny_onnx, inputs, tmp_path):
 
 
 def test_fail_on_defect_is_the_same(tiny_run, tiny_onnx, tiny_data, tmp_path):
-    picture = tiny_data / "weave/test/scratch"
-    rows = predict(Detector(tiny_run, "cpu"), [str(picture)], tmp_path / "a")
+    images = tiny_data / "weave/test/scratch"
+    rows = predict(Detector(tiny_run, "cpu"), [str(images)], tmp_path / "a")
     expected = int(any(row["verdict"] == "defect" for row in rows))
-    result = blocked("predict", tiny_onnx, picture, "--out", tmp_path / "b", "--fail-on-defect", "--no-overlays")
+    result = blocked("predict", tiny_onnx, images, "--out", tmp_path / "b", "--fail-on-defect", "--no-overlays")
     assert result.returncode == expected, result.stderr
 
 

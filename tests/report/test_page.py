@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from commands import outcome, vitlite
+from commands import vitlite
 from page_tree import read_page
 from PIL import Image
 
@@ -307,24 +307,3 @@ def test_command(tiny_run, tiny_data, tmp_path):
     out, _ = vitlite("report", run, "--data", tiny_data / "weave", "--out", tmp_path / "elsewhere.html")
     assert "elsewhere.html" in out
     assert not list(tmp_path.glob(".*"))
-
-
-@pytest.mark.parametrize(
-    ("args", "says"),
-    [
-        (["/no/such"], "/no/such"),
-        (["RUN", "--data", "/no/such"], "/no/such"),
-        (["RUN", "--category", "nut"], "nut"),
-        (["RUN", "--out", "/no/such/page.html"], "/no/such"),
-        (["RUN", "--out", "/tmp"], "--out /tmp: is a folder"),
-        (["RUN", "--device", "tpu9"], "tpu9"),
-        ([], "RUN"),
-    ],
-)
-def test_mistakes_are_one_line(tiny_run, args, says):
-    before = sorted(tiny_run.iterdir())
-    code, out, err = outcome("report", *(tiny_run if a == "RUN" else a for a in args))
-    assert (code, out) == (2, "")
-    assert says in err
-    assert len(err.splitlines()) == 1
-    assert sorted(tiny_run.iterdir()) == before

@@ -251,6 +251,10 @@ def with_metadata(change):
     return function
 
 
+def infinite(found):
+    return json.dumps(found).replace('"image_threshold": ', '"image_threshold": 1e999, "x": ')
+
+
 def updated(**changes):
     return with_metadata(lambda found: json.dumps({**found, **changes}))
 
@@ -280,14 +284,24 @@ METADATA = r".*model\.onnx: its metadata are damaged .*export it again"
 for about, function, says in (
     ("empty", lambda b: b"", DAMAGED),
     ("cut", lambda b: b[: len(b) // 2], DAMAGED),
+    ("cut by a byte", lambda b: b[:-1], DAMAGED),
     ("text", lambda b: b"this is no model", DAMAGED),
+    ("zeros", lambda b: b"\x00" * 100, DAMAGED),
+    ("a zip file", lambda b: b"PK\x03\x04 a zip file", DAMAGED),
     ("not ours", another_model, r".*model\.onnx: not exported by vitlite"),
     ("another input", another_input, r".*model\.onnx: its inputs and outputs are not what its metadata say"),
     ("metadata cut", with_metadata(lambda found: json.dumps(found)[:50]), METADATA),
+    ("metadata a list", with_metadata(lambda found: "[]"), METADATA),
+    ("metadata empty", with_metadata(lambda found: "{}"), METADATA),
+    ("metadata nested without end", with_metadata(lambda found: "[" * 100_000), METADATA),
+    ("metadata of a version in words", updated(format="x"), METADATA),
+    ("metadata with an infinite threshold", with_metadata(infinite), METADATA),
     ("metadata of a newer version", updated(format=99), r".*model\.onnx: exported by a newer vitlite"),
     ("metadata without calibration", updated(calibration=None), METADATA),
+    ("metadata with an empty calibration", updated(calibration={}), METADATA),
     ("metadata with another size", updated(image_size=128), r".*its inputs and outputs are not what"),
     ("metadata with a wild size", updated(image_size="big"), METADATA),
+    ("metadata with no size", updated(image_size=0), METADATA),
 ):
     make = exported(function)
     make.__name__ = f"onnx {about}"

@@ -9,7 +9,7 @@ from vitlite.data import synthesize
 from vitlite.errors import UserError
 from vitlite.files import make_folder, shown, write_text
 from vitlite.methods import method_class
-from vitlite.methods.config import NONE, change
+from vitlite.methods.config import NONE, TrainingConfig, change
 
 SYNTHETIC = "synthetic"  # the value of RunSettings.data, and the folder in the run, of the built-in data set
 CONFIG_FILE = "config.toml"
@@ -24,7 +24,7 @@ class RunSettings:
     category: str  # comma list of the categories trained on
     preset: str
     seed: int
-    config: object  # the method's frozen dataclass
+    config: TrainingConfig  # the method's frozen dataclass
 
 
 def preset_config(method, preset):

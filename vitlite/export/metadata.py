@@ -1,22 +1,27 @@
-"""What an exported file says of itself, as JSON beside the graph. Never imports torch."""
+"""What an exported file says about itself, as JSON beside the graph. Never imports torch."""
 
 import json
 import math
 from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import vitlite
 from vitlite.errors import UserError
 
+if TYPE_CHECKING:
+    from vitlite.engine.settings import RunSettings
+
 FORMAT = 1
-KEY = "vitlite"  # of ONNX's metadata_props
+KEY = "vitlite"  # in ONNX's metadata_props
 PT2_FILE = "vitlite.json"  # among pt2's extra files
 INPUT, MAPS, SCORES = "images", "maps", "scores"
 
 
-def describe(settings, calibration):
-    """The metadata of a run: format and version, how pictures come in, what comes out, calibration and config.
+def describe(settings: "RunSettings", calibration: dict[str, Any]) -> dict[str, Any]:
+    """The metadata of a run: format and version, input, outputs, calibration and config.
 
-    ``calibration`` is the contents of calibration.json, taken over as a whole: thresholds, display scale, good scores.
+    ``calibration`` is the contents of calibration.json, which enter as a whole: thresholds, display scale, good scores.
     """
     size = settings.config.image_size
     return {
@@ -44,15 +49,15 @@ def describe(settings, calibration):
     }
 
 
-def dumps(metadata):
+def dumps(metadata: dict[str, Any]) -> str:
     """Metadata as strict JSON text."""
     return json.dumps(metadata, allow_nan=False, ensure_ascii=False)
 
 
-def loads(text, path):
-    """The metadata of the exported file ``path`` from its text (None where the file has none), checked.
+def loads(text: str | None, path: str | Path) -> dict[str, Any]:
+    """The metadata of the exported file ``path``, from its text; None if it has none.
 
-    ``UserError``: not vitlite's, of a newer format, or with values that scoring cannot use.
+    ``UserError``: vitlite did not write them, their format is newer, or scoring cannot use their values.
     """
     if text is None:
         raise UserError(f"{path}: not exported by vitlite (no metadata of that name); vitlite export RUN makes one")
@@ -60,18 +65,14 @@ def loads(text, path):
         found = json.loads(text)
         if found["format"] > FORMAT:
             raise UserError(f"{path}: exported by a newer vitlite ({found.get('vitlite')}); upgrade to read it")
-        _check(found)
+        size, calibration = found["image_size"], found["calibration"]
+        if not isinstance(size, int) or not 8 <= size <= 65536:
+            raise ValueError(f"image_size {size}")
+        limits = [c["image_threshold"] for c in (calibration, *calibration.get("categories", {}).values())]
+        limits += [calibration["pixel_threshold"], *(calibration["display"][end] for end in ("low", "high"))]
+        good = calibration["good_scores"]
+        if not isinstance(good, list) or not good or not all(map(math.isfinite, [*limits, *good])):
+            raise ValueError("calibration")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: its metadata are damaged ({error!r:.120}); export it again") from None
     return found
-
-
-def _check(found):
-    size, calibration = found["image_size"], found["calibration"]
-    if not isinstance(size, int) or not 8 <= size <= 65536:
-        raise ValueError(f"image_size {size}")
-    thresholds = [c["image_threshold"] for c in (calibration, *calibration.get("categories", {}).values())]
-    numbers = [*thresholds, calibration["pixel_threshold"], *(calibration["display"][k] for k in ("low", "high"))]
-    good = calibration["good_scores"]
-    if not isinstance(good, list) or not good or not all(math.isfinite(n) for n in [*numbers, *good]):
-        raise ValueError("calibration")

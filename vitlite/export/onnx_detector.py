@@ -1,6 +1,7 @@
 """Scoring with an exported ONNX file: numpy, pillow and onnxruntime. Never imports torch."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -8,35 +9,35 @@ from vitlite.engine.predict import Predictor
 from vitlite.errors import UserError
 from vitlite.export.metadata import INPUT, KEY, MAPS, SCORES, loads
 
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
 
 class OnnxDetector(Predictor):
-    """Scores pictures as :class:`vitlite.engine.detector.Detector` does, from the file that ``vitlite export`` wrote.
+    """Scores images as :class:`vitlite.engine.detector.Detector` does, from the file that ``vitlite export`` wrote.
 
-    ``metadata`` is all that the file says of itself, ``calibration`` its thresholds and display scale, ``image_size``
-    the side of its input. ``data`` gives the contents of a file that is not written yet; ``path`` then only names it.
-    Several threads may score with one detector. ``predict`` and ``score_files`` are those of every detector.
+    ``metadata`` is all that the file says about itself, ``calibration`` its thresholds and display scale,
+    ``image_size`` the side of its input. ``data`` is the contents of a file that is not written yet; ``path`` then only
+    names it. Several threads may score with one detector. ``predict`` and ``score_files`` are those of every detector.
 
-    Raises ``UserError`` where onnxruntime is missing, the file is missing, damaged or not one of vitlite's, or
-    ``device`` is not the CPU.
+    Raises ``UserError``: onnxruntime is missing, the file is missing, damaged or not written by vitlite, or ``device``
+    is not the CPU.
     """
 
-    def __init__(self, path, device="auto", *, data=None):
+    def __init__(self, path: str | Path, device: str = "auto", *, data: bytes | None = None) -> None:
         if device not in ("auto", "cpu"):
-            raise UserError(f"--device {device}: an ONNX file is scored on the CPU; leave it out, or give a run")
+            raise UserError(f"`device={device}`: an ONNX file is scored on the CPU; leave it out, or give a run")
         self.path = Path(path)
         self._session = open_session(self.path, data)
         self.metadata = loads(self._session.get_modelmeta().custom_metadata_map.get(KEY), path)
         self.calibration, self.image_size = self.metadata["calibration"], self.metadata["image_size"]
-        self._check_interface()
-
-    def _check_interface(self):
         inputs = [(i.name, i.type, i.shape[1:]) for i in self._session.get_inputs()]
         outputs = {o.name for o in self._session.get_outputs()}
         if inputs != [(INPUT, "tensor(uint8)", [self.image_size, self.image_size, 3])] or not {MAPS, SCORES} <= outputs:
             raise UserError(f"{self.path}: its inputs and outputs are not what its metadata say; export it again")
 
-    def score_pixels(self, pixels):
-        """uint8 pictures (B, S, S, 3), RGB, to maps (B, S, S) and scores (B,), float32."""
+    def score_pixels(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """uint8 images (B, S, S, 3), RGB, to maps (B, S, S) and scores (B,), float32."""
         try:
             maps, scores = self._session.run([MAPS, SCORES], {INPUT: np.ascontiguousarray(pixels)})
         except Exception as error:  # onnxruntime's errors have no common base of their own
@@ -46,30 +47,25 @@ class OnnxDetector(Predictor):
         return maps, scores
 
 
-def open_session(path, data=None):
+def open_session(path: Path, data: bytes | None = None) -> "InferenceSession":
     """An onnxruntime session on the CPU for a file, or for its contents."""
     try:
         import onnxruntime
+
+        data = path.read_bytes() if data is None else data
     except ImportError as error:
         raise UserError(f"{path}: needs onnxruntime ({error}): pip install 'vitlite[onnx]'") from None
-    if data is None:
-        data = read_bytes(path)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"{path}: cannot be read ({reason}); vitlite export RUN makes such a file") from None
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what goes wrong is raised as well, and said once
+    options.log_severity_level = 4  # errors are raised as well, and need to be said once
     try:
         return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # as above: Fail, InvalidProtobuf, InvalidGraph, NotImplemented ...
         raise UserError(f"{path}: damaged, or not an ONNX model ({first_line(error)}); export it again") from None
 
 
-def read_bytes(path):
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f"{path}: cannot be read ({reason}); vitlite export RUN makes such a file") from None
-
-
-def first_line(error):
+def first_line(error: Exception) -> str:
     """The first line of an error's message, shortened."""
     return "".join(str(error).strip().splitlines()[:1])[:160] or type(error).__name__
