@@ -1,13 +1,13 @@
 """A plain torch autoencoder with vitlite's fused ``memory_read`` in its bottleneck, in the manner of MemAE.
 
-Every position of the latent map is replaced by what a memory of learned patterns remembers of it, so that the decoder
-only ever sees mixtures of patterns of good images; what it cannot make from them shows in the difference. Nothing of
-vitlite but the operator is used.
+A memory of learned patterns replaces every position of the latent map by a mixture of its patterns, so the decoder
+only sees mixtures of patterns of good images. What it cannot make from them shows in the difference. The operator is
+all that comes from vitlite.
 
-    python examples/memory_bottleneck.py [--steps 200]
+    python examples/memory_bottleneck.py [STEPS]
 """
 
-import argparse
+import sys
 
 import torch
 from torch import nn
@@ -66,7 +66,7 @@ def train(model, steps, generator, size=32):
         loss = error + 1e-4 * entropy
         optimizer.zero_grad()
         loss.backward()
-        # The slope of the hard shrinkage is steep just above its threshold: a rare large gradient is to be expected.
+        # The slope of the hard shrinkage is steep just above its threshold: expect a rare large gradient.
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         errors.append(error.item())
@@ -81,14 +81,11 @@ def difference(model, images):
     return (model(images)[0] - images).square().mean(1)
 
 
-def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=200)
-    options = parser.parse_args(argv)
+def main(steps=200):
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
     model = MemoryAutoencoder()
-    first, last = train(model, options.steps, generator)
+    first, last = train(model, steps, generator)
     stained = checks(1, 32, generator)
     stained[..., 14:26, 14:26] = 1.0
     found = difference(model, stained)[0]
@@ -98,4 +95,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    main()
+    main(*map(int, sys.argv[1:]))

@@ -1,11 +1,11 @@
 """A plain torch autoencoder that learns with vitlite's fused ``ssim`` in its loss, and then points at a scratch.
 
-Nothing of vitlite but the operator is used: this is what it takes to put it into a training loop of your own.
+The operator is all that comes from vitlite: this is how to use it in a training loop of your own.
 
-    python examples/ssim_autoencoder.py [--steps 150]
+    python examples/ssim_autoencoder.py [STEPS]
 """
 
-import argparse
+import sys
 
 import torch
 from torch import nn
@@ -53,18 +53,15 @@ def train(model, steps, generator, size=64):
 
 @torch.no_grad()
 def dissimilarity(model, images):
-    """Map (B, H, W): how little every pixel's surroundings look like their reconstruction."""
+    """Map (B, H, W): how much the surroundings of every pixel differ from their reconstruction."""
     return (1 - ssim(model(images), images, reduction="none")).mean(1)
 
 
-def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=150)
-    options = parser.parse_args(argv)
+def main(steps=150):
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
     model = autoencoder()
-    similarity = train(model, options.steps, generator)
+    similarity = train(model, steps, generator)
     scratched = stripes(1, 64, generator)
     scratched[..., 30:33, 20:44] = 1.0
     found = dissimilarity(model, scratched)[0]
@@ -74,4 +71,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    main()
+    main(*map(int, sys.argv[1:]))

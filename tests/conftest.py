@@ -9,7 +9,7 @@ from tiny_settings import TINY
 
 @pytest.fixture(scope="session")
 def real_data():
-    """The folder with real images, from VITLITE_TEST_DATA."""
+    """The folder with real data sets, from VITLITE_TEST_DATA."""
     folder = os.environ.get("VITLITE_TEST_DATA")
     if not folder:
         pytest.skip("VITLITE_TEST_DATA is not set: no real images to test on")

@@ -43,12 +43,3 @@ def tree(put):
         return folder
 
     return write
-
-
-@pytest.fixture(scope="session")
-def real_data():
-    """The folder of real data sets, where there is one."""
-    folder = os.environ.get("VITLITE_TEST_DATA")
-    if not folder:
-        pytest.skip("VITLITE_TEST_DATA is not set")
-    return Path(folder)
