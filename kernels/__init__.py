@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ._operator import Operator
-    from .attention import attention
-    from .gmm import gmm_log_likelihood, linear_gmm_log_likelihood
-    from .memory import memory_read
-    from .ssim import ssim
+    from .attention import attention as attention
+    from .gmm import gmm_log_likelihood as gmm_log_likelihood
+    from .gmm import linear_gmm_log_likelihood as linear_gmm_log_likelihood
+    from .memory import memory_read as memory_read
+    from .ssim import ssim as ssim
 
 # The list of operators: public function -> the module that defines it and its `OPERATOR`. ``backends()``, the doctor,
 # the benchmarks and the tests go by this list.
@@ -27,7 +28,7 @@ OPERATORS = {
     "linear_gmm_log_likelihood": "gmm.linear",
 }
 
-__all__ = ["attention", "backends", "gmm_log_likelihood", "linear_gmm_log_likelihood", "memory_read", "ssim"]
+__all__ = [*OPERATORS, "backends"]
 
 
 def operator(name: str) -> "Operator":

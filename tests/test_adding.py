@@ -43,20 +43,23 @@ def blocks(page):
 
 
 class Copy:
-    """A copy of the package as it is installed, to which examples are added."""
+    """A copy of the tree, to which examples are added, and the package in it as it is installed."""
 
     def __init__(self, folder):
-        self.package = folder / "site/vitlite"
-        ignore = shutil.ignore_patterns("__pycache__", "results")
-        shutil.copytree(ROOT / "vitlite", self.package, ignore=ignore)
-        for room in ROOMS:
-            shutil.copytree(ROOT / room, self.package / room, ignore=ignore)
-        self.work = folder / "work"
+        self.tree, self.work = folder / "tree", folder / "work"
+        for room in ("vitlite", *ROOMS, "csrc"):
+            shutil.copytree(ROOT / room, self.tree / room, ignore=shutil.ignore_patterns("__pycache__", "results"))
+        for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+            shutil.copy(ROOT / name, self.tree / name)
+        package = folder / "site/vitlite"
+        package.mkdir(parents=True)
+        for path in [*(self.tree / "vitlite").iterdir(), *(self.tree / room for room in ROOMS)]:
+            (package / path.name).symlink_to(path)
+        self.site = package.parent
         self.work.mkdir()
 
     def path(self, title):
-        parts = Path(title).parts
-        return self.package.joinpath(*parts[1:] if parts[0] == "vitlite" else parts)
+        return self.tree / title
 
     def add(self, page):
         """Adds what a page shows. Returns the names of new files, and {name of a file: number of its new lines}."""
@@ -71,10 +74,10 @@ class Copy:
                 new.append(title)
         return new, lines
 
-    def use(self, *steps):
+    def use(self, *steps, **variables):
         """Runs ("python", code) and ("vitlite", command line) in one process; returns what it prints."""
-        command = [sys.executable, "-c", DRIVER, str(self.package.parent), json.dumps(steps)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-c", DRIVER, str(self.site), json.dumps(steps)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
         done = subprocess.run(command, capture_output=True, text=True, cwd=self.work, env=environment)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
@@ -166,3 +169,65 @@ with pytest.raises(vitlite.UserError, match="strides=5: gabor has 4, 8"):
         ("vitlite", "vitlite doctor"),
     )
     assert "none needed (fixed filters)" in printed
+
+
+OPERATOR = """
+import numpy as np, pytest, torch
+from vitlite.kernels import backends, l1_map
+from vitlite.kernels.l1.reference import l1_map_numpy
+table = backends("l1_map")
+assert set(BACKENDS) <= set(table["available"]), table
+for backend in BACKENDS:
+    for shape in ((2, 3, 5, 7), (1, 1, 1, 300), (0, 3, 4, 4)):
+        x, y = torch.rand(2, *shape, dtype=torch.float64).requires_grad_().unbind()
+        oracle = l1_map_numpy(x.detach().numpy(), y.detach().numpy())
+        for dtype, error in ((torch.float64, 1e-14), (torch.float32, 1e-6), (torch.bfloat16, 2e-2)):
+            found = l1_map(x.to(dtype), y.to(dtype), backend=backend)
+            assert found.dtype == dtype
+            np.testing.assert_allclose(found.detach().double().numpy(), oracle, atol=error)
+    x, y = (torch.rand(2, 3, 4, 5, dtype=torch.float64).transpose(2, 3).requires_grad_() for _ in range(2))
+    assert torch.autograd.gradcheck(lambda a, b: l1_map(a, b, backend=backend), (x, y))
+    equal = x.detach().clone().requires_grad_()
+    l1_map(equal, x.detach(), backend=backend).sum().backward()
+    assert not equal.grad.any()
+images = x.detach(), y.detach()
+for backend, name in (("cpp", "l1_map"), ("triton", "triton_l1_map")):
+    if backend in BACKENDS:
+        forward, backward = (getattr(torch.ops.vitlite, f"{name}_{way}").default for way in ("forward", "backward"))
+        torch.library.opcheck(forward, images)
+        torch.library.opcheck(backward, (images[0].sum(1), *images, True, False))
+with pytest.raises(ValueError, match="y: shape"):
+    l1_map(x, y[:1])
+"""
+
+
+def add_operator(copy):
+    new, lines = copy.add("adding-an-operator.md")
+    assert {Path(name).parent for name in new} == {Path("kernels/l1"), Path("csrc/cpu")}
+    assert new.count("csrc/cpu/l1.cpp") == 1
+    # Its two schemas, its name, its case.
+    assert lines == {"csrc/library.cpp": 2, "kernels/__init__.py": 1, "bench/_cases.py": 1}
+    doctor, bench = shown("adding-an-operator.md", "")[0].splitlines()
+    return ("vitlite", doctor), ("vitlite", f"{bench} --check --device cpu")
+
+
+def test_an_operator(copy):
+    """Without a compiler: eager torch, and Triton in its interpreter."""
+    doctor, bench = add_operator(copy)
+    backends = ("eager", "triton") if sys.platform == "linux" else ("eager",)
+    printed = copy.use(("python", f"BACKENDS = {backends}\n{OPERATOR}"), doctor, TRITON_INTERPRET="1")
+    assert re.search(r"l1_map: (eager|triton) on cpu", printed)
+    assert "1 of 1 cases are right" in copy.use(bench)
+
+
+@pytest.mark.slow
+def test_an_operator_compiled(copy):
+    add_operator(copy)
+    for old in (copy.tree / "kernels").glob("_C*"):
+        old.unlink()
+    build = [sys.executable, "setup.py", "build_ext", "--inplace"]
+    environment = {**os.environ, "VITLITE_CUDA": "0", "VITLITE_NO_EXT": "0"}
+    done = subprocess.run(build, cwd=copy.tree, env=environment, capture_output=True, text=True)
+    assert list((copy.tree / "kernels").glob("_C.*")), done.stdout + done.stderr
+    printed = copy.use(("python", f"BACKENDS = ('cpp', 'eager')\n{OPERATOR}"), ("vitlite", "vitlite doctor"))
+    assert "l1_map: cpp on cpu" in printed
