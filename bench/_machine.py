@@ -1,7 +1,8 @@
-"""What numbers depend on: machine and versions. Every file of results names them."""
+"""What all benchmarks share: what numbers depend on, tables that name it, and processes of their own."""
 
 import csv
 import datetime
+import json
 import os
 import platform
 import subprocess
@@ -45,6 +46,19 @@ def write_csv(path: Path | str, columns: Sequence[str], rows: Iterable[dict[str,
         writer = csv.DictWriter(file, [*columns, *about], extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows({**about, **row} for row in rows)
+
+
+def in_a_process(benchmark: str, *args: object, **environment: str) -> Any:
+    """The last line that a benchmark prints, read as JSON, from a process of its own."""
+    command = [sys.executable, "-m", "vitlite.bench", benchmark, *map(str, args)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=os.environ | environment)
+    if done.returncode:
+        raise SystemExit(done.returncode)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def judged(met: bool) -> str:
+    return "met" if met else "NOT MET"
 
 
 def _processor() -> str:

@@ -13,12 +13,11 @@ import contextlib
 import json
 import os
 import resource
-import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from vitlite.engine import evaluate
 from vitlite.engine.detector import Detector
 from vitlite.engine.predict import predict
 
-from ._machine import described, machine
+from ._machine import described, in_a_process, judged, machine
 from ._runs import brief_run, method_names, small_settings
 
 MIB = 2**20
@@ -164,15 +163,12 @@ def measure_eval(options: argparse.Namespace) -> Marks:
 PARTS = {"predict": measure_predict, "eval": measure_eval}
 
 
-def in_a_process(part: str, run: Path | str, options: argparse.Namespace) -> Marks:
+def measured(part: str, run: Path | str, options: argparse.Namespace) -> Marks:
     """The marks of a part, measured in a process of its own; keys are strings, values MiB."""
     with tempfile.TemporaryDirectory(prefix="vitlite-memory-", dir=options.scratch) as work:
         numbers = [f"--{name}={getattr(options, name)}" for name in ("images", "maps", "side")]
-        command = [sys.executable, "-m", "vitlite.bench", "memory", f"--part={part}", f"--run={run}", *numbers]
-        done = subprocess.run([*command, f"--work={work}"], stdout=subprocess.PIPE, text=True)
-        if done.returncode:
-            raise SystemExit(done.returncode)
-        return {key: value / MIB for key, value in json.loads(done.stdout.splitlines()[-1]).items()}
+        marks = in_a_process("memory", f"--part={part}", f"--run={run}", f"--work={work}", *numbers)
+        return {key: value / MIB for key, value in marks.items()}
 
 
 def report_predict(marks: Marks, options: argparse.Namespace) -> bool:
@@ -207,27 +203,11 @@ def report_eval(marks: Marks, options: argparse.Namespace) -> bool:
 REPORTS = {"predict": report_predict, "eval": report_eval}
 
 
-def judged(met: bool) -> str:
-    return "met" if met else "NOT MET"
-
-
-def positive(least: int) -> Callable[[str], int]:
-    """An argparse type: whole numbers of at least ``least``."""
-
-    def parse(text: str) -> int:
-        value = int(text)
-        if value < least:
-            raise argparse.ArgumentTypeError(f"must be at least {least}")
-        return value
-
-    return parse
-
-
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="vitlite bench memory", description=(__doc__ or "").splitlines()[0])
-    p.add_argument("--images", type=positive(101), default=2000, help="images to predict (default 2000)")
-    p.add_argument("--maps", type=positive(8), default=500, help="test images to evaluate (default 500)")
-    p.add_argument("--side", type=positive(16), default=1000, help="height and width of an image (default 1000)")
+    p.add_argument("--images", type=int, default=2000, help="images to predict (default 2000)")
+    p.add_argument("--maps", type=int, default=500, help="test images to evaluate (default 500)")
+    p.add_argument("--side", type=int, default=1000, help="height and width of an image (default 1000)")
     p.add_argument("--growth", type=float, default=GROWTH, help=f"MiB that the peaks may grow (default {GROWTH:g})")
     p.add_argument("--bytes-per-pixel", type=float, default=BYTES_PER_PIXEL, help=f"default {BYTES_PER_PIXEL:g}")
     p.add_argument("--run", help="a trained run (default: a small one, trained first)")
@@ -240,7 +220,11 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the benchmark; returns the exit code, 1 if a bound is not met."""
-    options = parser().parse_args(argv)
+    p = parser()
+    options = p.parse_args(argv)
+    for name, least in {"images": 101, "maps": 8, "side": 16}.items():
+        if getattr(options, name) < least:
+            p.error(f"--{name} must be at least {least}")
     if options.part:
         print(json.dumps(PARTS[options.part](options)))
         return 0
@@ -250,5 +234,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         if run is None:
             run = make_run(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vitlite-memory-"))))
         chosen = [options.only] if options.only else list(PARTS)
-        met = [REPORTS[part](in_a_process(part, run, options), options) for part in chosen]
+        met = [REPORTS[part](measured(part, run, options), options) for part in chosen]
     return 0 if all(met) else 1

@@ -7,17 +7,15 @@ for a result that differs from ours.
 import argparse
 import importlib
 import json
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
-from ._machine import described, machine, write_csv
+from ._machine import described, in_a_process, machine, write_csv
 
 Maps = np.ndarray | Sequence[np.ndarray]
 Found = dict[str, float]
@@ -77,20 +75,10 @@ def ours(masks: Maps, maps: Maps) -> Found:
     return {key: found[f"pixel_{key}"] for key in ("auroc", "ap", "f1_max")} | {"aupro": found["aupro_30"]}
 
 
-def numpy_aupro(masks: np.ndarray, maps: np.ndarray) -> Found:
-    return {"aupro": plain_aupro(masks, maps)}
+def sklearn(function: str, key: str, masks: np.ndarray, maps: np.ndarray) -> Found:
+    from sklearn import metrics
 
-
-def sklearn_auroc(masks: np.ndarray, maps: np.ndarray) -> Found:
-    from sklearn.metrics import roc_auc_score
-
-    return {"auroc": float(roc_auc_score(masks.ravel(), maps.ravel()))}
-
-
-def sklearn_ap(masks: np.ndarray, maps: np.ndarray) -> Found:
-    from sklearn.metrics import average_precision_score
-
-    return {"ap": float(average_precision_score(masks.ravel(), maps.ravel()))}
+    return {key: float(getattr(metrics, function)(masks.ravel(), maps.ravel()))}
 
 
 def sklearn_f1(masks: np.ndarray, maps: np.ndarray) -> Found:
@@ -123,9 +111,9 @@ def adeval_all(masks: np.ndarray, maps: np.ndarray) -> Found:
 # name: (function, packages that it needs, permitted error). Two of them approximate by design: pyaupro counts tied
 # scores as several steps and does not interpolate at the limit, adeval counts in 1000 bins.
 RIVALS: dict[str, tuple[Callable[..., Found], tuple[str, ...], float]] = {
-    "plain numpy AUPRO": (numpy_aupro, ("scipy",), EXACT),
-    "scikit-learn AUROC": (sklearn_auroc, ("sklearn",), EXACT),
-    "scikit-learn AP": (sklearn_ap, ("sklearn",), EXACT),
+    "plain numpy AUPRO": (lambda masks, maps: {"aupro": plain_aupro(masks, maps)}, ("scipy",), EXACT),
+    "scikit-learn AUROC": (partial(sklearn, "roc_auc_score", "auroc"), ("sklearn",), EXACT),
+    "scikit-learn AP": (partial(sklearn, "average_precision_score", "ap"), ("sklearn",), EXACT),
     "scikit-learn best F1": (sklearn_f1, ("sklearn",), EXACT),
     "pyaupro AUPRO": (pyaupro_aupro, ("pyaupro",), 1e-5),
     "adeval AUROC+AP+AUPRO": (adeval_all, ("adeval",), 1e-2),
@@ -189,16 +177,16 @@ def _missing(packages: tuple[str, ...]) -> str | None:
     return None
 
 
+def two_calls() -> list[float]:
+    """Seconds of the first call in a process and of the second; meant for a fresh one."""
+    data = make_data(4, 64)
+    return [timed(ours, *data)[0] for _ in range(2)]
+
+
 def first_calls() -> Found:
     """Seconds of the first call in a fresh process without and with compiled code on disk, and of the second call."""
-    code = (
-        "import time, json; import numpy as np; from vitlite.bench.metrics import make_data, ours\n"
-        "d = make_data(4, 64); t = [time.perf_counter()]\n"
-        "for _ in range(2): ours(*d); t.append(time.perf_counter())\n"
-        "print(json.dumps(list(np.diff(t))))"
-    )
     with tempfile.TemporaryDirectory() as folder:
-        runs = [json.loads(_python("-c", code, NUMBA_CACHE_DIR=folder)) for _ in range(2)]
+        runs = [in_a_process("metrics", "--two-calls", NUMBA_CACHE_DIR=folder) for _ in range(2)]
     return {"nothing compiled": runs[0][0], "compiled code on disk": runs[1][0], "second call": runs[1][1]}
 
 
@@ -220,17 +208,8 @@ def _resident(field: str) -> int:
 
 def peaks(images: int, side: int, names: Sequence[str] = ("ours", *USUAL)) -> Found:
     """``peak`` of each that is installed, measured in a process of its own."""
-    rows = {}
-    for name in names:
-        if name == "ours" or _missing(RIVALS[name][1]) is None:
-            args = ("--peak", name, "--images", str(images), "--side", str(side))
-            rows[name] = float(_python("-m", "vitlite.bench.metrics", *args))
-    return rows
-
-
-def _python(*args: str, **environment: str) -> str:
-    command = [sys.executable, *args]
-    return subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | environment).stdout
+    chosen = [name for name in names if name == "ours" or _missing(RIVALS[name][1]) is None]
+    return {name: in_a_process("metrics", "--peak", name, "--images", images, "--side", side) for name in chosen}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -241,10 +220,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--side", type=int, help="height and width of a map")
     parser.add_argument("--csv", metavar="FILE", help="write the table as CSV, with date, machine and versions")
     parser.add_argument("--peak", help=argparse.SUPPRESS)
+    parser.add_argument("--two-calls", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     speed, memory = ((options.images or number, options.side or side) for number, side in SIZES[options.full])
-    if options.peak:
-        print(peak(options.peak, *memory))
+    if options.peak or options.two_calls:  # in a process of its own
+        print(json.dumps(peak(options.peak, *memory) if options.peak else two_calls()))
         return 0
     about = machine(packages=PACKAGES)
     print(described(about))
@@ -269,7 +249,3 @@ def _write(path: str, rows: list[Line], extra: Found, speed: Size, memory: Size,
     lines = [(name, *speed, seconds, "s", remark) for name, seconds, _, remark in rows]
     lines += [(f"{name}, extra memory", *memory, value, "bytes per pixel", "") for name, value in extra.items()]
     write_csv(path, columns, [dict(zip(columns, line)) for line in lines], about)
-
-
-if __name__ == "__main__":
-    main()

@@ -19,7 +19,7 @@ from torch import Tensor
 from . import _cases, _measure
 from ._case import OPERATORS, Case, Function
 from ._checks import checked, contenders_of, one_line, placed, refusals, results_of
-from ._machine import described, machine, write_csv
+from ._machine import described, judged, machine, write_csv
 
 Row = dict[str, Any]
 PHASES = ("forward", "both")  # "both" is forward and backward
@@ -91,7 +91,7 @@ def run_case(case: Case, device: str, compiled: bool, seconds: float, limits: di
                 if f"{phase}_ms" in row:
                     row[f"{phase}_ratio"] = row[f"{phase}_ms"] / rows["vitlite"][f"{phase}_ms"]
     found = list(rows.values())
-    found[0]["bars"] = "; ".join(judged(case, rows, device))
+    found[0]["bars"] = "; ".join(bars_of(case, rows, device))
     return found
 
 
@@ -108,7 +108,7 @@ def add_times(row: Row, case: Case, i: int, seconds: float, median: float) -> No
     row[f"{phase}_matrix_share"] = case.operations[i] / seconds / row["matrix_rate"]
 
 
-def judged(case: Case, rows: dict[str, Row], device: str) -> list[str]:
+def bars_of(case: Case, rows: dict[str, Row], device: str) -> list[str]:
     """A text for every bar, with what was reached and whether it is met."""
     found, ours, eager = [], rows["vitlite"], rows.get("eager", {})
     for what, pair in case.bars.items():
@@ -125,10 +125,10 @@ def judged(case: Case, rows: dict[str, Row], device: str) -> list[str]:
                 reached, asked = rows.get(what, {}).get(f"{phase}_ratio"), f"{bar:.3g} times {what}"
             met = reached is not None and (reached <= bar if what == "memory" else reached >= bar)
             value = "not taken" if reached is None else f"{reached:.3g}"
-            found.append(f"{phase}, {asked}: {value}, {'met' if met else 'NOT MET'}")
+            found.append(f"{phase}, {asked}: {value}, {judged(met)}")
     if case.size == "overhead" and device == "cpu":
         taken = ours["forward_ms"] * 1e3
-        found.append(f"at most {OVERHEAD_US:g} us a call: {taken:.1f}, {'met' if taken <= OVERHEAD_US else 'NOT MET'}")
+        found.append(f"at most {OVERHEAD_US:g} us a call: {taken:.1f}, {judged(taken <= OVERHEAD_US)}")
     return found
 
 

@@ -10,7 +10,6 @@ Example: vitlite bench sivt --rounds 3
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -29,7 +28,7 @@ from vitlite.engine.detector import Detector
 from vitlite.engine.distributed import autocast, keep_freed_memory
 from vitlite.methods.sivt import SIVT, Config, SelfInduction, residuals
 
-from ._machine import described, machine
+from ._machine import described, in_a_process, machine
 from ._runs import brief_run, scoring_rate, settings_for, synthetic
 
 PAPER_FPS = 13.7  # Table II of the paper, on an A100
@@ -66,10 +65,8 @@ def report_training(options: argparse.Namespace) -> None:
     rates: dict[str, list[float]] = {name: [] for name in ALTERNATIVES}
     for _ in range(options.rounds):
         for name in ALTERNATIVES:
-            command = [sys.executable, "-m", "vitlite.bench", "sivt", "--worker", name]
-            command += ["--preset", options.preset, "--steps", str(options.steps)]
-            output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-            rates[name].append(json.loads(output.splitlines()[-1]))
+            size = ("--preset", options.preset, "--steps", options.steps)
+            rates[name].append(in_a_process("sivt", "--worker", name, *size))
     base = median(rates[ALTERNATIVES[0]])
     print(f"\n{'training on cached features':28} images/s   best  against plain")
     for name, values in rates.items():
