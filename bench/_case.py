@@ -14,7 +14,6 @@ Function = Callable[..., Any]  # of the tensors; gives one tensor or a tuple of 
 Pair = tuple[float | None, float | None]  # for the forward pass, and for forward and backward together
 
 HALF_TOLERANCE, TF32_TOLERANCE = 4e-2, 5e-3
-OPERATORS = tuple(kernels.backends())
 
 
 @dataclass

@@ -83,11 +83,6 @@ def one_line(failure: Exception) -> str:
     return f"{type(failure).__name__}: {str(failure).strip().splitlines()[:1]}"
 
 
-def room_of(op: str) -> str:
-    """The folder in kernels/ that defines an operator."""
-    return getattr(kernels, op).__module__.split(".")[-2]
-
-
 def refusals(report: Path, ops: list[str]) -> dict[str, str]:
     """Why operators are not timed, from the JUnit report of their tests: operator -> reason.
 
@@ -95,13 +90,14 @@ def refusals(report: Path, ops: list[str]) -> dict[str, str]:
     """
     if not report.exists():
         return dict.fromkeys(ops, "its tests did not run to the end")
+    rooms = {op: module.split(".")[0] for op, module in kernels.OPERATORS.items()}
     passed: set[str] = set()
     failed: dict[str, str] = {}
     for case in ElementTree.parse(report).iter("testcase"):
         name = f"{case.get('classname', '').rsplit('.', 1)[-1]}::{case.get('name', '')}"
         # The name of the test says more than that of its file, which may hold several operators.
         texts = (case.get("name", ""), case.get("classname", ""))
-        about = next((found for text in texts if (found := [op for op in ops if room_of(op) in text])), None)
+        about = next((found for text in texts if (found := [op for op in ops if rooms[op] in text])), None)
         if case.find("failure") is not None or case.find("error") is not None:
             failed |= {op: f"{name} failed" for op in about or ops if op not in failed}
         elif case.find("skipped") is None:

@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import kernels
 from . import _cases, _measure
-from ._case import OPERATORS, Case, Function
+from ._case import Case, Function
 from ._checks import checked, contenders_of, one_line, placed, refusals, results_of
 from ._machine import described, judged, machine, write_csv
 
@@ -154,7 +155,7 @@ def print_rows(case: Case, rows: list[Row]) -> None:
 
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="vitlite bench ops", description=(__doc__ or "").splitlines()[0])
-    p.add_argument("--op", action="append", choices=OPERATORS, help="only this operator; repeatable")
+    p.add_argument("--op", action="append", choices=kernels.OPERATORS, help="only this operator; repeatable")
     p.add_argument("--size", action="append", choices=SIZES, help="only these cases; repeatable")
     p.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     p.add_argument("--threads", type=int, help="number of threads of the CPU")
@@ -174,7 +175,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     if options.threads:
         torch.set_num_threads(options.threads)
-    ops = options.op or list(OPERATORS)
+    ops = options.op or list(kernels.OPERATORS)
     refused = refusals(options.tests, ops) if options.tests else {}
     for op, why in refused.items():
         print(f"{op}: not timed, {why}")

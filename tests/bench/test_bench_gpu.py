@@ -11,12 +11,12 @@ import pytest
 import torch
 from pretend_cuda import pretended_cuda
 
+from vitlite import kernels
 from vitlite.bench import _cases, ops
-from vitlite.bench._case import OPERATORS
 from vitlite.bench._checks import refusals
 
 CLONE = Path(__file__).parents[2]
-OPS = list(OPERATORS)
+OPS = list(kernels.OPERATORS)
 RIGHT = [
     ("test_cuda_ops", "test_ssim_under_other_windows[same]"),
     ("test_triton_gpu", "test_gmm[1-2-3]"),

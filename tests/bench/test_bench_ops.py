@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from vitlite import kernels
 from vitlite.bench import _case, _cases, _checks, ops
 
 
@@ -108,7 +109,7 @@ def test_a_bar_that_cannot_be_taken_is_not_met(run):
     assert [bar.split(": ")[1] for bar in rows[0]["bars"].split("; ")] == ["not taken, NOT MET"] * 2
 
 
-@pytest.mark.parametrize("op", _case.OPERATORS)
+@pytest.mark.parametrize("op", kernels.OPERATORS)
 def test_cases_of_every_operator_pass_their_check(op):
     found = _cases.cases("cpu", [op], ["small", "overhead"])
     assert {one.size for one in found} == {"small", "overhead"}
@@ -118,7 +119,7 @@ def test_cases_of_every_operator_pass_their_check(op):
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-@pytest.mark.parametrize("op", _case.OPERATORS)
+@pytest.mark.parametrize("op", kernels.OPERATORS)
 def test_every_operator_has_cases_with_bars(op, device):
     large = _cases.cases(device, [op], ["large"])
     assert op == "linear_gmm_log_likelihood" or any(one.bars for one in large)
