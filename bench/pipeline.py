@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from vitlite.data import open_dataset
-from vitlite.engine.features import FeatureCache, batches, cache_features, to_images
+from vitlite.engine.features import FeatureCache, cache_features, to_images
 from vitlite.engine.settings import RunSettings, build_method
 from vitlite.engine.train import Loop, make_optimizer
 from vitlite.images.loading import readable_batches
@@ -75,15 +75,15 @@ def untrained(settings: RunSettings, options: argparse.Namespace) -> Method:
     return build_method(settings, weights=options.weights).to(options.device)
 
 
-class TimedCache:
+class TimedCache(FeatureCache):
     """A feature cache that adds up how long it is waited for."""
 
     def __init__(self, cache: FeatureCache) -> None:
-        self.cache, self.seconds = cache, 0.0
+        self.values, self.kept_as, self.seconds = cache.values, cache.kept_as, 0.0
 
-    def __getitem__(self, indices: Tensor) -> Tensor:
+    def __getitem__(self, indices: Tensor | slice) -> Tensor:
         began = time.perf_counter()
-        values = self.cache[indices]
+        values = super().__getitem__(indices)
         self.seconds += time.perf_counter() - began
         return values
 
@@ -93,7 +93,7 @@ def training(
 ) -> tuple[float, float]:
     """(seconds of a step of the longest stage as the trainer runs it, part of it that fetching takes)."""
     device = torch.device(options.device)
-    cache, indices, _ = cache_features(method, paths, folder, device)
+    cache, indices = cache_features(method, paths, folder, device)
     method.fit(cache[i : i + 64].to(device) for i in range(0, len(indices), 64))
     timed, c = TimedCache(cache), method.config
     loop = Loop(method, settings, folder, timed, len(indices), device)
@@ -125,7 +125,7 @@ def scoring(method: Method, paths: list[Path], options: argparse.Namespace) -> t
         return len(paths) / (time.perf_counter() - began)
 
     ways: dict[str, Callable[[], Iterable[Tensor | None]]] = {
-        "files": lambda: (found[1] for found in batches(paths, size, 8, device) if isinstance(found, tuple)),
+        "files": lambda: (to_images(batch.pixels, device) for batch in readable_batches(paths, size, 8)),
         "memory": lambda: (to_images(pixels, device) for pixels in kept),
         "decoded": lambda: (None for _ in readable_batches(paths, size, 8)),
     }

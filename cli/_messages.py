@@ -1,9 +1,8 @@
-"""What the library says while it works: plain lines on standard error, as many as ``-v`` and ``-q`` ask for."""
+"""What the library says while it works, as plain lines on standard error."""
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import click
 
@@ -11,7 +10,7 @@ LOGGER = logging.getLogger("vitlite")
 
 
 class _Lines(logging.Handler):
-    """Each message as one plain line on standard error."""
+    """Prints each message as a plain line."""
 
     def emit(self, record: logging.LogRecord) -> None:
         click.echo(self.format(record), err=True)
@@ -19,7 +18,7 @@ class _Lines(logging.Handler):
 
 @contextlib.contextmanager
 def messages() -> Iterator[None]:
-    """Within it the messages of the library are printed."""
+    """Within it the messages of the library are printed; ``LOGGER.setLevel`` chooses which."""
     handler, before = _Lines(), LOGGER.level
     LOGGER.addHandler(handler)
     LOGGER.setLevel(logging.INFO)
@@ -28,30 +27,6 @@ def messages() -> Iterator[None]:
     finally:
         LOGGER.removeHandler(handler)
         LOGGER.setLevel(before)
-
-
-def verbosity(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add ``--verbose`` and ``--quiet`` to a command."""
-    verbose = click.option(
-        "-v", "--verbose", is_flag=True, expose_value=False, callback=_level(logging.DEBUG), help="Print details too."
-    )
-    quiet = click.option(
-        "-q",
-        "--quiet",
-        is_flag=True,
-        expose_value=False,
-        callback=_level(logging.ERROR),
-        help="Print errors and tables alone.",
-    )
-    return verbose(quiet(command))
-
-
-def _level(level: int) -> Callable[[click.Context, click.Parameter, bool], None]:
-    def choose(ctx: click.Context, param: click.Parameter, given: bool) -> None:
-        if given:
-            LOGGER.setLevel(level)
-
-    return choose
 
 
 def note(line: str) -> None:

@@ -1,39 +1,41 @@
-"""Ctrl-C and SIGTERM as an exception, so that open files are closed, temporary ones removed, and one line is said."""
+"""Ctrl-C and SIGTERM as an exception, so that files are closed, temporary ones removed, and one line is printed."""
 
 import contextlib
 import signal
+from collections.abc import Iterator
+from types import FrameType
 
 
 class Stopped(BaseException):
     """A signal asked the process to end. No ``Exception``: nothing that handles those may hold it up.
 
-    ``hint`` is what the user can do next, to be said after the signal's name.
+    ``hint`` is what the user can do next; it follows the signal's name.
     """
 
     hint = ""
 
-    def __init__(self, number):
+    def __init__(self, number: int) -> None:
         super().__init__(number)
         self.number = number
 
     @property
-    def exit_code(self):
+    def exit_code(self) -> int:
         """As shells give it for a process that a signal ended: 130 for SIGINT, 143 for SIGTERM."""
         return 128 + self.number
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"stopped ({signal.Signals(self.number).name}){self.hint}"
 
 
 @contextlib.contextmanager
-def stoppable():
+def stoppable() -> Iterator[None]:
     """Within it the first SIGINT or SIGTERM raises :class:`Stopped`; a second one ends the process at once.
 
     Signals that the parent had ignored (``nohup``, background jobs) stay ignored. Outside the main thread, where Python
     handles no signals, nothing changes.
     """
 
-    def stop(number, frame):
+    def stop(number: int, frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)
         raise Stopped(number)
 

@@ -2,27 +2,42 @@
 
 import click
 
-from vitlite.cli._messages import note, verbosity
+from vitlite.cli import _options as options
+from vitlite.cli._messages import note
 
 
 @click.command(name="ablate", epilog="Example: vitlite ablate --method sivt --table induction --data mvtec --separate")
-@click.option("--method", required=True, help="Method whose table is run; sivt, memca and so on.")
+@click.option("--method", required=True, help="The method whose table is run: sivt, memca and others.")
 @click.option("--table", "name", help="One of the method's tables.  [default: its only one, or list them]")
 @click.option("--data", metavar="DIR", help="Data set with labelled test images.  [default: synthetic]")
-@click.option("--category", metavar="NAME|all", default="all", show_default=True, help="Categories, commas between.")
-@click.option("--separate", is_flag=True, help="Train one model for each category, not one for all of them.")
-@click.option("--preset", metavar="NAME", default="quick", show_default=True, help="Settings that the rows change.")
+@click.option(
+    "--category", metavar="NAME|all", default="all", show_default=True, help="A category, several with commas, or all."
+)
+@click.option("--separate", is_flag=True, help="Train a model for each category instead of one for all.")
+@click.option("--preset", metavar="NAME", default="quick", show_default=True, help="The settings that the rows change.")
 @click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Change a setting of every row.")
-@click.option("--rows", metavar="ROWS", help="Numbers or labels of rows, commas between.  [default: all]")
-@click.option("--out", metavar="DIR", help="Folder for the runs and ablation.csv.  [default: runs/ablate-METHOD]")
-@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Seed of every row.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@verbosity
-def command(method, name, data, category, separate, preset, overrides, rows, out, seed, device):
+@click.option("--rows", metavar="ROWS", help="Numbers or labels of rows, with commas.  [default: all]")
+@click.option("--out", metavar="DIR", help="The folder for the runs and ablation.csv.  [default: runs/ablate-METHOD]")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="The seed of every row.")
+@options.device
+@options.verbosity
+def command(
+    method: str,
+    name: str | None,
+    data: str | None,
+    category: str,
+    separate: bool,
+    preset: str,
+    overrides: tuple[str, ...],
+    rows: str | None,
+    out: str | None,
+    seed: int,
+    device: str,
+) -> None:
     """Train and evaluate each row of a method's ablation table, and print it beside the paper's figures.
 
-    Writes a run for every row below --out, and ablation.csv with all metrics. Calling it again goes on where it
-    stopped: rows that are done are not trained again.
+    Writes a run for every row below --out, and ablation.csv with all metrics. A second call goes on where the first
+    one stopped: rows that are done are not trained again.
     """
     from vitlite.engine.ablate import Plan, ablate, table_text
     from vitlite.errors import UserError

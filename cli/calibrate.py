@@ -2,17 +2,18 @@
 
 import click
 
-from vitlite.cli._messages import note, verbosity
+from vitlite.cli import _options as options
+from vitlite.cli._messages import note
 
 
 @click.command(name="calibrate", epilog="Example: vitlite calibrate runs/bottle --target-fpr 0.01 --good newer_good/")
-@click.argument("run", metavar="RUN")
+@options.run
 @click.option(
     "--target-fpr",
     type=float,
     default=0.01,
     show_default=True,
-    help="Share of good images that may be called defective.",
+    help="The share of good images that may be called defective.",
 )
 @click.option(
     "--good",
@@ -21,15 +22,15 @@ from vitlite.cli._messages import note, verbosity
     type=click.Path(),
     help="Good images that training has not seen: a folder, file or pattern; repeatable.  [default: those held out]",
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@verbosity
-def command(run, target_fpr, good, device):
+@options.device
+@options.verbosity
+def command(run: str, target_fpr: float, good: tuple[str, ...], device: str) -> None:
     """Set the thresholds of a trained detector from good images.
 
-    Nothing is trained. By default the good images are those that training held out; --good takes others, more of which
-    make lower rates possible. Prints the rate of false alarms to expect, with its uncertainty for that many images, and
-    rewrites calibration.json. In a run of several categories, an image given with --good belongs to the category whose
-    name one of its folders has.
+    Nothing is trained. By default the good images are those that training held out. --good takes others; more images
+    make lower rates possible. Prints the rate of false alarms to expect and how uncertain it is, and rewrites
+    calibration.json. In a run of several categories, an image given with --good belongs to the category that one of its
+    folders is named after.
     """
     from vitlite.engine.calibrate import CALIBRATION_FILE, check_target, in_words, recalibrate, without_threshold
     from vitlite.engine.detector import Detector

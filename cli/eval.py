@@ -4,18 +4,19 @@ from pathlib import Path
 
 import click
 
-from vitlite.cli._messages import note, verbosity
+from vitlite.cli import _options as options
+from vitlite.cli._messages import note
 
 
 @click.command(name="eval", epilog="Example: vitlite eval runs/bottle --data mvtec --category bottle")
-@click.argument("run", metavar="RUN")
-@click.option("--data", metavar="DIR", help="Data set with labelled test images.  [default: the data of training]")
-@click.option("--category", metavar="NAME|all", help="Category, a comma list of them, or all.")
+@options.run
+@options.data
+@options.category
 @click.option("--maps", is_flag=True, help="Write the anomaly maps into RUN/maps, for `vitlite eval-maps` and others.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--deterministic", is_flag=True, help="Refuse operators whose results vary from run to run.")
-@verbosity
-def command(run, data, category, maps, device, deterministic):
+@options.device
+@options.deterministic
+@options.verbosity
+def command(run: str, data: str | None, category: str | None, maps: bool, device: str, deterministic: bool) -> None:
     """Score a trained detector on labelled test images.
 
     Prints image and pixel AUROC, average precision and best F1, and AUPRO to 0.3 and 0.05, at the original

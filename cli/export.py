@@ -2,20 +2,21 @@
 
 import click
 
-from vitlite.cli._messages import note, verbosity
+from vitlite.cli import _options as options
+from vitlite.cli._messages import note
 
 
 @click.command(name="export", epilog="Example: vitlite export runs/bottle --format onnx --out bottle.onnx")
-@click.argument("run", metavar="RUN")
+@options.run
 @click.option("--format", "kind", type=click.Choice(["onnx", "pt2"]), default="onnx", show_default=True)
 @click.option("--out", metavar="FILE", help="The file to write.  [default: model.onnx or model.pt2 in RUN]")
 @click.option(
     "--check",
     metavar="IMAGE",
     multiple=True,
-    help="Image, folder or pattern to compare on; repeatable.  [default: a few of the training data]",
+    help="An image, folder or pattern to compare on; repeatable.  [default: a few of the training data]",
 )
-@verbosity
+@options.verbosity
 def command(run: str, kind: str, out: str | None, check: tuple[str, ...]) -> None:
     """Write a trained detector as one file for other runtimes.
 

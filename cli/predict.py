@@ -5,38 +5,48 @@ import sys
 
 import click
 
-from vitlite.cli._messages import note, verbosity
+from vitlite.cli import _options as options
+from vitlite.cli._messages import note
 
 
 @click.command(name="predict", epilog="Example: vitlite predict runs/bottle photos/ --out checked --fail-on-defect")
-@click.argument("run", metavar="RUN")
+@options.run
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
-@click.option("--out", metavar="DIR", required=True, help="Folder for predictions.csv and the overlays.")
+@click.option("--out", metavar="DIR", required=True, help="The folder for predictions.csv and the overlays.")
 @click.option("--category", metavar="NAME", help="Use the thresholds of this category of the run.")
 @click.option("--maps", is_flag=True, help="Write the anomaly maps as 32-bit float TIFFs at the original size.")
 @click.option("--no-overlays", is_flag=True, help="Write the CSV alone.")
 @click.option("--fail-on-defect", is_flag=True, help="Exit with 1 if any image is defective or cannot be read.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--deterministic", is_flag=True, help="Refuse operators whose results vary from run to run.")
-@verbosity
-def command(run, images, out, category, maps, no_overlays, fail_on_defect, device, deterministic):
+@options.device
+@options.deterministic
+@options.verbosity
+def command(
+    run: str,
+    images: tuple[str, ...],
+    out: str,
+    category: str | None,
+    maps: bool,
+    no_overlays: bool,
+    fail_on_defect: bool,
+    device: str,
+    deterministic: bool,
+) -> None:
     """Score images and draw where they are defective.
 
-    RUN is a run's folder, or an .onnx file that `vitlite export` wrote, which is scored without torch.
-    IMAGE is a file, a folder or a pattern. Heat maps are drawn at the original size, on the scale that the run's
-    calibration fixes, so that pictures compare. A file that cannot be read is a row of the CSV with its reason.
+    RUN is a run's folder, or an .onnx file that `vitlite export` wrote; the latter needs no torch. IMAGE is a file, a
+    folder or a pattern. Heat maps are drawn at the original size. The run's calibration fixes their scale, so that
+    images can be compared. A file that cannot be read is a row of the CSV with the reason.
     """
-    from vitlite.api import is_exported, open_detector
+    from vitlite.api import is_exported, load
     from vitlite.engine.predict import CSV_FILE, predict
     from vitlite.errors import UserError
 
-    options = {"overlays": not no_overlays, "maps": maps, "category": category}
     with contextlib.ExitStack() as stack:
         if deterministic and not is_exported(run):  # an exported file is scored on the CPU and without torch
             from vitlite.engine.distributed import deterministic as only_deterministic
 
             stack.enter_context(only_deterministic())
-        rows = predict(open_detector(run, device), images, out, **options)
+        rows = predict(load(run, device), images, out, overlays=not no_overlays, maps=maps, category=category)
     failed = [row for row in rows if "error" in row]
     defects = sum(row.get("verdict") == "defect" for row in rows)
     note(f"{defects} of {len(rows) - len(failed)} images defective, {len(failed)} not read; {out}/{CSV_FILE}")

@@ -4,21 +4,22 @@ from pathlib import Path
 
 import click
 
-from vitlite.cli._messages import note, verbosity
+from vitlite.cli import _options as options
+from vitlite.cli._messages import note
 
 
 @click.command(name="report", epilog="Example: vitlite report runs/bottle --data mvtec --category bottle")
-@click.argument("run", metavar="RUN")
-@click.option("--data", metavar="DIR", help="Data set with labelled test images.  [default: the data of training]")
-@click.option("--category", metavar="NAME|all", help="Category, a comma list of them, or all.")
+@options.run
+@options.data
+@options.category
 @click.option("--out", metavar="FILE", help="The page to write.  [default: RUN/report.html]")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@verbosity
+@options.device
+@options.verbosity
 def command(run: str, data: str | None, category: str | None, out: str | None, device: str) -> None:
     """Write a page with scores, curves and heat maps of labelled test images.
 
-    One HTML file that opens in any browser, from disk, without a network: metrics, score histograms, curves, and the
-    worst mistakes with their heat maps, under a threshold that can be moved.
+    The page is one HTML file that opens in any browser without a network. It shows metrics, score histograms, curves,
+    and the worst mistakes with their heat maps. The threshold can be moved.
     """
     from vitlite.engine.detector import Detector
     from vitlite.files import new_file, write_text

@@ -59,6 +59,17 @@ def test_the_same_run_as_the_command_writes(tiny_data, tiny_run, tmp_path):
     assert (tmp_path / "run/calibration.json").read_text() == (tiny_run / "calibration.json").read_text()
 
 
+def test_an_interrupted_run_goes_on(tiny_data, tiny_run, tmp_path):
+    """With the data and settings that it began with; others are refused."""
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    (run / "calibration.json").unlink()
+    trained = vitlite.train(None, run, device="cpu", resume=True)
+    assert trained.calibration == vitlite.load(tiny_run, "cpu").calibration
+    for data, options in ((tiny_data, {}), (None, {"epochs": 3}), (None, {"preset": "paper"})):
+        with pytest.raises(UserError, match=r"^resume=True: .*config\.toml"):
+            vitlite.train(data, run, resume=True, **options)
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [

@@ -4,7 +4,7 @@ import click
 import pytest
 from commands import outcome
 
-from vitlite.cli import in_options
+from vitlite.cli._errors import in_options
 from vitlite.errors import UserError
 
 

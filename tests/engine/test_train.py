@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from vitlite.data import Sample, open_dataset
+from vitlite.engine import features
 from vitlite.engine import train as training
 from vitlite.engine.checkpoint import load_checkpoint, save_checkpoint
 from vitlite.engine.features import FeatureCache
@@ -128,7 +129,7 @@ def test_resuming_a_finished_run_changes_nothing(tiny_run, tmp_path):
 
 
 def test_an_existing_run_is_not_overwritten(tiny_run):
-    with pytest.raises(UserError, match="--resume"):
+    with pytest.raises(UserError, match="already holds a run"):
         training.train(load_settings(tiny_run), tiny_run, device="cpu")
 
 
@@ -299,23 +300,21 @@ def test_a_loss_that_is_not_finite_stops_with_a_line(tiny_run, tmp_path, monkeyp
     from vitlite.methods.sivt import SIVT
 
     monkeypatch.setattr(SIVT, "fit", lambda self, batches: self.feature_std.fill_(float("nan")))
-    with pytest.raises(UserError, match="--set lr"):
+    with pytest.raises(UserError, match="a smaller lr than"):
         training.train(load_settings(tiny_run), tmp_path / "run", device="cpu")
 
 
-def test_features_that_do_not_fit_memory_go_to_a_file(tmp_path):
-    memory, file = FeatureCache(5, (3, 2), tmp_path), FeatureCache(5, (3, 2), tmp_path, limit=10)
+def test_features_that_do_not_fit_memory_go_to_a_file(tmp_path, monkeypatch):
     values = torch.randn(5, 3, 2)
-    for cache in (memory, file):
-        cache.values[:] = values
+    for limit in (1000, 10):
+        monkeypatch.setattr(features, "MEMORY_LIMIT", limit)
+        cache = FeatureCache(5, (3, 2), tmp_path)
+        cache.put(0, values)
         assert torch.equal(cache[torch.tensor([4, 0])], values[[4, 0]])
     assert not list(tmp_path.iterdir())
 
 
 def test_file_cache_trains_to_the_same_weights(tiny_run, tmp_path, monkeypatch):
-    from vitlite.engine import features as cache
-
-    monkeypatch.setattr(cache.FeatureCache.__init__, "__defaults__", (0,))
-    monkeypatch.setattr(cache.cache_features, "__kwdefaults__", {"progress": None, "limit": 0, "batch_size": 8})
+    monkeypatch.setattr(features, "MEMORY_LIMIT", 0)
     training.train(load_settings(tiny_run), tmp_path / "run", device="cpu")
     assert same(weights(tiny_run), weights(tmp_path / "run"))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import vitlite
-from vitlite.api import open_detector
+from vitlite.api import load
 from vitlite.engine.detector import Detector
 from vitlite.errors import UserError
 from vitlite.export.metadata import FORMAT
@@ -96,12 +96,12 @@ def test_several_threads(detector, pixels):
 
 
 def test_opened_by_its_name(tiny_onnx, tiny_run, tmp_path):
-    assert isinstance(open_detector(tiny_onnx), OnnxDetector)
-    assert isinstance(open_detector(str(tiny_onnx), "cpu"), OnnxDetector)
-    assert isinstance(open_detector(tiny_run), Detector)
+    assert isinstance(load(tiny_onnx), OnnxDetector)
+    assert isinstance(load(str(tiny_onnx), "cpu"), OnnxDetector)
+    assert isinstance(load(tiny_run), Detector)
     (tmp_path / "a.pt2").write_bytes(b"x")
     with pytest.raises(UserError, match=r"a\.pt2"):
-        open_detector(tmp_path / "a.pt2")
+        load(tmp_path / "a.pt2")
 
 
 def test_what_onnxruntime_refuses_or_lacks(tiny_onnx, monkeypatch):

@@ -76,7 +76,7 @@ def test_resume_reaches_the_same_weights(runs, tmp_path, monkeypatch, name):
 def test_pictures_are_kept_as_bytes_without_loss(runs, tiny_data, name):
     method = Detector(runs / name, "cpu").method
     paths = sorted((tiny_data / "weave/train/good").glob("*.png"))[:3]
-    cache, _, _ = training.cache_features(method, paths, runs, torch.device("cpu"))
+    cache, _ = training.cache_features(method, paths, runs, torch.device("cpu"))
     assert cache.values.dtype == torch.uint8
     pixels = np.concatenate([batch.pixels for batch in readable_batches(paths, 32, 2)])
     assert np.array_equal(cache.values.numpy(), pixels.transpose(0, 3, 1, 2))

@@ -13,8 +13,8 @@ import torch
 from interruptions import finish, limit_file_size, remove_in_epoch, signal_in_epoch
 from tiny_settings import TINY_OPTIONS
 
+from vitlite.engine import features
 from vitlite.engine.checkpoint import load_checkpoint, save_checkpoint
-from vitlite.engine.features import FeatureCache
 from vitlite.errors import UserError
 from vitlite.files import append_line, require_writable, write_text
 
@@ -147,11 +147,12 @@ def test_a_failed_write_keeps_the_checkpoint_before_it(tmp_path, mount, whole):
     assert load_checkpoint(disk, "sivt")["epoch"] == 1
 
 
-def test_cached_features_do_not_fit_the_disk(mount):
+def test_cached_features_do_not_fit_the_disk(mount, monkeypatch):
     """Said when the room is taken, not by a bus error when a page of the mapping finds none."""
     disk = mount("-t", "tmpfs", "-o", "size=1m", "tmpfs")
+    monkeypatch.setattr(features, "MEMORY_LIMIT", 0)
     with pytest.raises(UserError, match=r"no room for .* of cached features \(.*No space left"):
-        FeatureCache(1000, (32, 32), disk, limit=0)
+        features.FeatureCache(1000, (32, 32), disk)
     assert not list(disk.iterdir())
 
 

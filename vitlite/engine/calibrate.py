@@ -11,13 +11,13 @@ import numpy as np
 from scipy.special import betaincinv
 
 from vitlite.data import Sample, list_images, open_dataset, scan
-from vitlite.engine.features import batches
+from vitlite.engine.features import to_images
 from vitlite.engine.progress import Progress
 from vitlite.engine.settings import SYNTHETIC, data_folder
 from vitlite.engine.split import digest, fingerprint, split_good
 from vitlite.errors import UserError
 from vitlite.files import shown, write_json
-from vitlite.images.loading import Unread
+from vitlite.images.loading import Unread, pixel_batches
 
 log = logging.getLogger(__name__)
 
@@ -37,18 +37,17 @@ def calibrate(method, settings, run, samples, device, *, held_out, target_fpr=TA
     method.eval()
     scores, categories, pixel_tails, medians = [], [], [], []
     with Progress("threshold", len(samples)) as progress:
-        for found in batches([s.path for s in samples], settings.config.image_size, 8, device):
+        for found in pixel_batches([s.path for s in samples], settings.config.image_size, 8):
             if isinstance(found, Unread):
                 log.warning("skipped %s", found.reason)
                 continue
-            batch, images = found
-            maps, values = method.anomaly(images)
+            maps, values = method.anomaly(to_images(found.pixels, device))
             scores += values.tolist()
-            categories += [samples[loaded.index].category for loaded in batch]
+            categories += [samples[loaded.index].category for loaded in found.images]
             for pixels in maps.cpu().numpy():
                 medians.append(float(np.median(pixels)))
                 pixel_tails.append(upper_quantile(pixels, PIXEL_TARGET_FPR))
-            progress.step(len(batch))
+            progress.step(len(found.images))
     if not scores:
         raise UserError(
             f"{source or settings.data}: none of the {len(samples)} good images for the threshold is readable"

@@ -1,56 +1,68 @@
-"""checkpoint.pt: everything that training needs to go on as if it had never stopped."""
+"""checkpoint.pt, everything that training needs to go on as if it had never stopped; and the claim on a run's folder.
+
+A checkpoint is read with ``weights_only=True``: a file that would run code is refused.
+"""
 
 import os
 import pickle
 import re
 import warnings
 from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self, cast
 
 import torch
+from torch import nn
 
 from vitlite.errors import UserError
 from vitlite.files import atomic, make_folder
 
+try:
+    import fcntl
+except ImportError:  # not a Unix: nothing notices another process in the folder there
+    fcntl = None  # type: ignore[assignment]
+
 CHECKPOINT_FILE = "checkpoint.pt"
 FORMAT = 1
-# What every checkpoint holds, besides "optimizer" and "cuda_rng", which may be None.
+# What every checkpoint holds, besides "optimizer", "cuda_rng" and, since vitlite 0.2, "weights", which may be None.
 CONTENTS = {"method": str, "model": dict, "stage": int, "epoch": int, "rng": torch.Tensor, "fingerprint": str}
 
 
 class _Writer:
-    """A file for ``torch.save``, which hides why a write failed behind an error of its own."""
+    """A file for ``torch.save``, which hides the reason of a failed write behind an error of its own."""
 
-    def __init__(self, file):
-        self.file, self.error = file, None
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.error: OSError | None = None
 
-    def write(self, data):
+    def write(self, data: bytes) -> int:
         try:
             return self.file.write(data)
         except OSError as error:
             self.error = error
             raise
 
-    def flush(self):
+    def flush(self) -> None:
         self.file.flush()
 
 
-def save_checkpoint(run, state):
+def save_checkpoint(run: str | os.PathLike[str], state: dict[str, Any]) -> None:
     """Write atomically. ``state`` holds tensors, numbers, strings and containers of them only.
 
-    ``UserError`` where it cannot be written; the checkpoint before it is then still there.
+    ``UserError`` if it cannot be written; the earlier checkpoint is then still there.
     """
     with atomic(Path(run) / CHECKPOINT_FILE, "wb") as file:
         writer = _Writer(file)
         try:
-            torch.save({"format": FORMAT, **state}, writer)
+            torch.save({"format": FORMAT, **state}, cast(BinaryIO, writer))
         except RuntimeError:
             if writer.error is None:
                 raise
             raise writer.error from None
 
 
-def load_checkpoint(run, method_name, device="cpu"):
-    """Read with ``weights_only=True``: a file that would run code is refused. ``UserError`` says what is wrong."""
+def load_checkpoint(run: str | os.PathLike[str], method: str, device: str = "cpu") -> dict[str, Any]:
+    """The state that ``save_checkpoint`` wrote for a method of this name. ``UserError`` says what is wrong."""
     path = Path(run) / CHECKPOINT_FILE
     try:
         with warnings.catch_warnings():
@@ -67,12 +79,12 @@ def load_checkpoint(run, method_name, device="cpu"):
     wrong = [key for key, kind in CONTENTS.items() if not isinstance(state.get(key), kind)]
     if wrong:
         raise UserError(f"{path}: damaged, or no checkpoint of vitlite (no usable {', '.join(wrong)}); train again")
-    if state.get("method") != method_name:
-        raise UserError(f"{path}: a checkpoint of method {state.get('method')}, but config.toml says {method_name}")
+    if state["method"] != method:
+        raise UserError(f"{path}: a checkpoint of method {state['method']}, but config.toml says {method}")
     return state
 
 
-def reason(error):
+def reason(error: Exception) -> str:
     """Why a file was not loaded, in a few words."""
     if isinstance(error, pickle.UnpicklingError):
         named = re.search(r"(?:global: GLOBAL|unsupported GLOBAL|class) (\S+)", str(error))
@@ -84,8 +96,8 @@ def reason(error):
     return f"damaged, or no checkpoint ({first[:120] or type(error).__name__})"
 
 
-def restore_model(method, state, path):
-    """Load weights into a method; a mismatch is one line."""
+def restore_model(method: nn.Module, state: dict[str, Any], path: Path) -> None:
+    """Load the weights of a checkpoint into a method. ``UserError`` if they do not fit."""
     try:
         method.load_state_dict(state["model"])
     except RuntimeError as error:
@@ -95,23 +107,18 @@ def restore_model(method, state, path):
         raise UserError(f"{path}: damaged, or no checkpoint ({error}); train again") from None
 
 
-try:
-    import fcntl
-except ImportError:  # not a Unix: nothing notices the other process there
-    fcntl = None
-
-
 class Claim:
-    """A context manager; from ``take`` to its end the folder is this process's to train in.
+    """A context manager: from ``take`` to its end the folder is this process's to train in.
 
-    The system drops the claim with the process, however that ends, and nothing of it is left in the folder.
+    The system drops the claim when the process ends in any way, and nothing of it is left in the folder.
     """
 
-    def __init__(self, run):
-        self.run, self.handle = run, None
+    def __init__(self, run: str | os.PathLike[str]) -> None:
+        self.run = run
+        self.handle: int | None = None
 
-    def take(self):
-        """Make the folder and claim it, once. ``UserError`` where another process has it or it cannot be made."""
+    def take(self) -> None:
+        """Make the folder and claim it, once. ``UserError`` if another process has it or it cannot be made."""
         make_folder(self.run)
         if self.handle is not None or fcntl is None:
             return
@@ -120,15 +127,17 @@ class Claim:
             fcntl.flock(self.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(
-                f"{self.run}: another process is training there; wait for its end, or choose another --out"
+                f"{self.run}: another process is training there; wait for its end, or choose another `out`"
             ) from None
         except OSError:  # a file system without locks, or a folder that cannot be read: nobody is refused there
             pass
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self.handle is not None:
             os.close(self.handle)
             self.handle = None

@@ -1,7 +1,12 @@
 """A trained run, loaded: the method with its weights, its settings and its calibration."""
 
+import os
 import threading
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
 
 from vitlite.engine.calibrate import load_calibration
 from vitlite.engine.checkpoint import CHECKPOINT_FILE, load_checkpoint, restore_model
@@ -9,9 +14,6 @@ from vitlite.engine.distributed import pick_device
 from vitlite.engine.features import to_images
 from vitlite.engine.predict import Predictor
 from vitlite.engine.settings import build_method, load_settings
-from vitlite.images.resize import map_at
-
-__all__ = ["Detector", "map_at"]
 
 
 class Detector(Predictor):
@@ -21,32 +23,32 @@ class Detector(Predictor):
     ``calibrated=False`` leaves calibration.json unread, to be written anew.
     """
 
-    def __init__(self, run, device="auto", *, calibrated=True):
+    def __init__(self, run: str | os.PathLike[str], device: str = "auto", *, calibrated: bool = True) -> None:
         self.run, self.device = Path(run), pick_device(device)
         self.settings = load_settings(run)
         state = load_checkpoint(run, self.settings.method)
-        self.fingerprint = state.get("fingerprint")  # of the list of images that were trained on
+        self.fingerprint = state["fingerprint"]  # of the images that were trained on
         self.weights_source = state.get("weights")  # where training found the weights of the frozen part; None: unknown
         self.method = build_method(self.settings, weights="none")
         restore_model(self.method, state, self.run / CHECKPOINT_FILE)
         self.method.to(self.device).eval()
-        self.calibration = load_calibration(run) if calibrated else None
+        self.calibration: dict[str, Any] = load_calibration(run) if calibrated else {}
         self._one_at_a_time = threading.Lock()
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"Detector({str(self.run)!r}, method={self.settings.method!r}, device={str(self.device)!r})"
 
     @property
-    def image_size(self):
-        """Side of the pictures that the method takes, in pixels."""
+    def image_size(self) -> int:
+        """Side of the images that the method takes, in pixels."""
         return self.settings.config.image_size
 
-    def score_pixels(self, pixels):
-        """uint8 pictures (B, S, S, 3), RGB, to maps (B, S, S) and scores (B,), float32 arrays."""
+    def score_pixels(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """uint8 images (B, S, S, 3), RGB, to maps (B, S, S) and scores (B,), float32 arrays."""
         maps, scores = self.anomaly(to_images(pixels, self.device))
         return maps.cpu().numpy(), scores.cpu().numpy()
 
-    def anomaly(self, images):
+    def anomaly(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Images (B, 3, S, S) float in [0, 1] on the device to maps (B, S, S) and scores (B,).
 
         One forward pass at a time: each uses the whole device already, and a method may keep buffers between layers

@@ -11,11 +11,12 @@ import ctypes
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import distributed
+from torch import Tensor, distributed
 
 from vitlite.errors import UserError
 
@@ -28,24 +29,24 @@ class Team:
     size: int = 1
 
     @property
-    def leads(self):
-        """Whether this process writes and prints."""
+    def leads(self) -> bool:
+        """Whether this process writes and logs."""
         return self.rank == 0
 
-    def part(self, indices):
-        """This process's part of a batch, and how many of its images count: 0 where there are fewer than processes.
+    def part(self, indices: Tensor) -> tuple[Tensor, int]:
+        """This process's part of a batch, and how many of its images count: 0 with fewer images than processes.
 
-        A process without an image computes the first one for nothing, to draw the same random numbers as the others.
+        A process without an image computes the first one all the same, to draw the same random numbers as the others.
         """
         own = indices.tensor_split(self.size)[self.rank]
         return (own, len(own)) if len(own) else (indices[:1], 0)
 
-    def wait(self):
-        """Until all processes are here."""
+    def wait(self) -> None:
+        """Wait until all processes are here."""
         if self.size > 1:
             distributed.barrier()
 
-    def add_up(self, parameters, values):
+    def add_up(self, parameters: Iterable[Tensor], values: dict[str, float]) -> dict[str, float]:
         """Sum gradients in place over all processes; returns the sums of the dict of floats ``values``."""
         if self.size == 1:
             return values
@@ -59,6 +60,9 @@ class Team:
         return dict(zip(values, numbers.tolist()))
 
 
+ALONE = Team()
+
+
 @contextlib.contextmanager
 def join(device: str) -> Iterator[tuple[Team, torch.device]]:
     """The team that torchrun started this process in (alone without torchrun), and this process's device.
@@ -68,7 +72,7 @@ def join(device: str) -> Iterator[tuple[Team, torch.device]]:
     size = int(os.environ.get("WORLD_SIZE", "1"))
     place = pick_device(device)
     if size == 1 or not distributed.is_available():
-        yield Team(), place
+        yield ALONE, place
         return
     if place.type == "cuda":
         place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
@@ -86,7 +90,7 @@ def join(device: str) -> Iterator[tuple[Team, torch.device]]:
         distributed.destroy_process_group()
 
 
-def pick_device(name="auto"):
+def pick_device(name: str = "auto") -> torch.device:
     """``auto``, ``cpu``, ``cuda`` or ``cuda:N`` as a device that is there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -95,11 +99,11 @@ def pick_device(name="auto"):
     except (RuntimeError, TypeError):
         device = None
     if device is None or device.type not in ("cpu", "cuda"):
-        raise UserError(f"--device {name}: must be auto, cpu, cuda or cuda:N")
+        raise UserError(f"`device={name}`: must be auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"--device {name}: this torch sees no CUDA device; use --device cpu")
+        raise UserError(f"`device={name}`: this torch sees no CUDA device; use `device=cpu`")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"--device {name}: there are {torch.cuda.device_count()} CUDA devices, counted from 0")
+        raise UserError(f"`device={name}`: there are {torch.cuda.device_count()} CUDA devices, counted from 0")
     return device
 
 
@@ -108,30 +112,30 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
 
 
-def has_fast_bfloat16(device):
+def has_fast_bfloat16(device: torch.device) -> bool:
     """Whether bfloat16 matrix products beat float32 there (CUDA from Ampere on; AVX512-BF16 or AMX on a CPU)."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return _cpu_says("_is_avx512_bf16_supported") or _cpu_says("_is_amx_tile_supported")
 
 
-def _cpu_says(question):
+def _cpu_says(question: str) -> bool:
     # Not a documented interface: a torch without it just trains in float32.
     return bool(getattr(torch.cpu, question, lambda: False)())
 
 
-def autocast(precision, device):
-    """The autocast context for a config's ``precision``; ``auto`` is bfloat16 where that is fast."""
+def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """The autocast context for a config's ``precision``; ``auto`` is bfloat16 if the device is fast at it."""
     if precision == "bfloat16" or (precision == "auto" and has_fast_bfloat16(device)):
         return torch.autocast(device.type, torch.bfloat16)
     return contextlib.nullcontext()
 
 
-def keep_freed_memory():
+def keep_freed_memory() -> None:
     """Tell glibc to reuse large freed blocks instead of returning them to the system.
 
     By default every tensor over a few megabytes is a fresh mapping whose pages fault in again: on two CPU cores that
-    took a third of a training step. No effect, and no harm, where the C library is another one.
+    took a third of a training step. With another C library it has no effect.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -146,18 +150,16 @@ CUBLAS = "CUBLAS_WORKSPACE_CONFIG"  # cuBLAS reads it when torch first uses it i
 
 
 @contextlib.contextmanager
-def deterministic(wanted=True):
+def deterministic(wanted: bool = True) -> Iterator[None]:
     """Within it an operator whose result may differ from run to run raises ``UserError`` that names it.
 
     On the CPU all of vitlite gives the same numbers without it; it is for GPUs, where some of torch's operators add up
     in the order in which threads finish, and for methods of one's own. torch's settings are restored afterwards.
-    Without ``wanted`` nothing happens, and torch is not imported.
+    Without ``wanted`` nothing happens.
     """
     if not wanted:
         yield
         return
-    import torch
-
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     tuning, workspace = torch.backends.cudnn.benchmark, os.environ.get(CUBLAS)
     os.environ.setdefault(CUBLAS, ":4096:8")
@@ -168,7 +170,7 @@ def deterministic(wanted=True):
     except RuntimeError as error:
         if "eterministic" not in str(error):
             raise
-        raise UserError(f"--deterministic: {complaint(error)}; leave it out, or use --device cpu") from error
+        raise UserError(f"`deterministic=True`: {complaint(error)}; leave it out, or use `device=cpu`") from error
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
         torch.backends.cudnn.benchmark = tuning
@@ -176,6 +178,6 @@ def deterministic(wanted=True):
             os.environ.pop(CUBLAS, None)
 
 
-def complaint(error):
-    """What torch says of the operator, without its advice to programmers."""
+def complaint(error: Exception) -> str:
+    """What torch says about the operator, without its advice to programmers."""
     return str(error).strip().splitlines()[0].split(", but you set")[0].split(". You can")[0][:200]

@@ -1,14 +1,23 @@
-"""Frozen features of the whole training set, computed once: in memory, or in a temporary file where they do not fit."""
+"""Frozen features of the whole training set, computed once: in memory, or in a temporary file if they do not fit."""
 
+import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from vitlite.engine.progress import Progress
 from vitlite.errors import UserError
-from vitlite.images.loading import Loaded, Unread, pixel_batches
+from vitlite.files import shown
+from vitlite.images.loading import Unread, pixel_batches
+from vitlite.methods.base import Method
+
+log = logging.getLogger(__name__)
 
 MEMORY_LIMIT = 6 * 2**30  # bytes; beyond it the features go to a file
 
@@ -17,70 +26,71 @@ class FeatureCache:
     """``cache[index_tensor]`` gives the frozen outputs of those samples, float32.
 
     ``folder`` holds the temporary file, if one is needed; it is unlinked at once and vanishes with the process.
-    With ``kept_as="uint8"`` values are kept as ``round(255 x)``: a quarter of the room, exact for 8-bit pictures.
+    With ``kept_as="uint8"`` values are kept as ``round(255 x)``: a quarter of the memory, exact for 8-bit images.
     """
 
-    def __init__(self, count, shape, folder, limit=MEMORY_LIMIT, kept_as="float32"):
+    def __init__(
+        self, count: int, shape: Sequence[int], folder: str | os.PathLike[str], kept_as: str = "float32"
+    ) -> None:
         dtype = np.dtype(kept_as)
         self.kept_as = kept_as
         size = count * int(np.prod(shape)) * dtype.itemsize
-        if size <= limit:
+        if size <= MEMORY_LIMIT:
             self.values = torch.empty(count, *shape, dtype=getattr(torch, kept_as))
             return
         try:
-            file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - lives as long as the mapping
-            reserve(file, size)
-            array = np.memmap(file, dtype=dtype, mode="r+", shape=(count, *shape))
+            with tempfile.TemporaryFile(dir=folder) as file:  # the mapping holds it open
+                reserve(file, size)
+                array = np.memmap(file, dtype=dtype, mode="r+", shape=(count, *shape))
         except OSError as error:
             raise UserError(f"{folder}: no room for {size / 2**30:.1f} GiB of cached features ({error})") from error
+        log.debug("features: %.1f GiB, in a file", size / 2**30)
         self.values = torch.from_numpy(array)
 
-    def put(self, start, features):
+    def put(self, start: int, features: Tensor) -> None:
         """Keep a batch of frozen outputs at positions ``start`` and on."""
         if self.kept_as == "uint8":
             features = features.mul(255).round_()
         self.values[start : start + len(features)] = features
 
-    def __getitem__(self, indices):
+    def __getitem__(self, indices: Tensor | slice) -> Tensor:
         values = self.values[indices]
         return values.float() / 255 if self.kept_as == "uint8" else values
 
 
-def reserve(file, size):
-    """Give a file its size, and its room on the disk: a mapping that finds the disk full kills the process."""
+def reserve(file: BinaryIO, size: int) -> None:
+    """Give a file its size and its room on the disk. A mapping that finds the disk full would kill the process."""
     file.truncate(size)
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(file.fileno(), 0, size)
 
 
-def cache_features(method, paths, folder, device, *, progress=None, limit=MEMORY_LIMIT, batch_size=8):
-    """Run ``method.frozen`` over picture files once.
+def cache_features(
+    method: Method, paths: Sequence[Path], folder: str | os.PathLike[str], device: torch.device, batch_size: int = 8
+) -> tuple[FeatureCache, list[int]]:
+    """Run ``method.frozen`` over image files once; a file that cannot be read is logged and left out.
 
-    Returns ``(cache, indices, unread)``: row i of the cache belongs to ``paths[indices[i]]``; ``unread`` lists the
-    files that could not be read, as ``vitlite.images.loading.Unread``.
+    Returns ``(cache, indices)``: row i of the cache belongs to ``paths[indices[i]]``. ``UserError`` if no file can be
+    read.
     """
-    cache, indices, unread = None, [], []
-    for found in batches(paths, method.config.image_size, batch_size, device):
-        if isinstance(found, Unread):
-            unread.append(found)
-            continue
-        batch, images = found
-        features = method.frozen(images).float().cpu()
-        if cache is None:
-            cache = FeatureCache(len(paths), features.shape[1:], folder, limit, method.cache_as)
-        cache.put(len(indices), features)
-        indices += [loaded.index for loaded in batch]
-        if progress is not None:
-            progress.step(len(batch))
-    return cache, indices, unread
+    cache: FeatureCache | None = None
+    indices: list[int] = []
+    with Progress("features", len(paths)) as progress:
+        for found in pixel_batches(paths, method.config.image_size, batch_size):
+            if isinstance(found, Unread):
+                log.warning("skipped %s", found.reason)
+                continue
+            features = method.frozen(to_images(found.pixels, device)).float().cpu()
+            if cache is None:
+                cache = FeatureCache(len(paths), features.shape[1:], folder, method.cache_as)
+            cache.put(len(indices), features)
+            indices += [loaded.index for loaded in found.images]
+            progress.step(len(found.images))
+    if cache is None:
+        raise UserError(f"{shown(paths[0].parent)}: none of the {len(paths)} training images can be read")
+    return cache, indices
 
 
-def batches(paths, size, batch_size, device) -> Iterator[tuple[list[Loaded], torch.Tensor] | Unread]:
-    """``pixel_batches`` with float images (B, 3, S, S) in [0, 1] on a device in place of uint8 pixels."""
-    for found in pixel_batches(paths, size, batch_size):
-        yield found if isinstance(found, Unread) else (found.images, to_images(found.pixels, device))
-
-
-def to_images(pixels, device):
-    """A uint8 array of pictures (B, S, S, 3) to float images (B, 3, S, S) in [0, 1] on a device."""
+def to_images(pixels: np.ndarray, device: torch.device) -> Tensor:
+    """uint8 images (B, S, S, 3) as float images (B, 3, S, S) in [0, 1] on a device."""
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().to(device).float() / 255

@@ -1,8 +1,12 @@
-"""What a run is made of: method, data, seed and config, from presets and ``--set``, to config.toml and back."""
+"""What a run is made of: method, data, categories, preset, seed and config; and config.toml, which holds them."""
 
 import json
+import os
+import tomllib
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import vitlite
 from vitlite.data import synthesize
@@ -11,8 +15,12 @@ from vitlite.files import make_folder, shown, write_text
 from vitlite.methods import method_class
 from vitlite.methods.config import NONE, TrainingConfig, change
 
-SYNTHETIC = "synthetic"  # the value of RunSettings.data, and the folder in the run, of the built-in data set
+if TYPE_CHECKING:
+    from vitlite.methods.base import Method
+
 CONFIG_FILE = "config.toml"
+SYNTHETIC = "synthetic"  # the value of RunSettings.data, and the folder in the run, of the built-in data set
+SEEDS = 2**63  # a seed is below it
 
 
 @dataclass(frozen=True)
@@ -21,13 +29,27 @@ class RunSettings:
 
     method: str
     data: str  # folder, or "synthetic"
-    category: str  # comma list of the categories trained on
+    category: str  # the categories trained on, with commas
     preset: str
     seed: int
     config: TrainingConfig  # the method's frozen dataclass
 
 
-def preset_config(method, preset):
+def new_settings(
+    method: str,
+    config: TrainingConfig,
+    data: str | os.PathLike[str] | None = None,
+    category: str | None = None,
+    preset: str = "quick",
+    seed: int = 0,
+) -> RunSettings:
+    """The settings of a new run. Without ``data`` it is the synthetic set, by default with all its categories."""
+    if data is None:
+        return RunSettings(method, SYNTHETIC, "all" if category is None else category, preset, seed, config)
+    return RunSettings(method, os.path.realpath(data), category or "", preset, seed, config)
+
+
+def preset_config(method: str, preset: str) -> TrainingConfig:
     """The config of a method's preset. ``UserError`` names the presets there are."""
     presets = method_class(method).presets
     if preset not in presets:
@@ -35,8 +57,8 @@ def preset_config(method, preset):
     return presets[preset]
 
 
-def apply_overrides(config, overrides):
-    """A config with ``KEY=VALUE`` strings applied. ``UserError`` names a setting that cannot be."""
+def apply_overrides(config: TrainingConfig, overrides: Iterable[str]) -> TrainingConfig:
+    """A config with ``KEY=VALUE`` texts applied. ``UserError`` names what is wrong with one."""
     changes = {}
     for item in overrides:
         key, equals, text = item.partition("=")
@@ -46,20 +68,31 @@ def apply_overrides(config, overrides):
     return change(config, changes)
 
 
-def build_method(settings, weights=None):
-    """The method's module for these settings."""
+def build_method(settings: RunSettings, weights: str | None = None) -> "Method":
+    """The method's module for these settings; ``weights`` as in :class:`~vitlite.methods.base.Method`."""
     return method_class(settings.method)(settings.config, weights=weights)
 
 
-def refuse_invalid_names(settings):
-    """``UserError`` where a folder, category or file has a name that config.toml, which is UTF-8, cannot hold."""
+def data_folder(settings: RunSettings, run: str | os.PathLike[str]) -> Path:
+    """The folder of a run's data. Writes the synthetic set into the run if the run trains on it."""
+    if settings.data != SYNTHETIC:
+        return Path(settings.data)
+    folder = Path(run) / SYNTHETIC
+    if not folder.is_dir():
+        make_folder(run)
+        synthesize(folder, seed=settings.seed)
+    return folder
+
+
+def refuse_invalid_names(settings: RunSettings) -> None:
+    """``UserError`` if a name is not valid UTF-8: config.toml could not hold it."""
     values = asdict(settings.config).values()
     for name in (settings.data, *settings.category.split(","), *(v for v in values if isinstance(v, str))):
         if shown(name) != name:
             raise UserError(f"{shown(name)}: this name is not valid UTF-8, as {CONFIG_FILE} must be; rename it")
 
 
-def save_settings(run, settings):
+def save_settings(run: str | os.PathLike[str], settings: RunSettings) -> None:
     """Write config.toml."""
     head = {k: v for k, v in asdict(settings).items() if k != "config"}
     values = {key: NONE if value is None else value for key, value in asdict(settings.config).items()}
@@ -67,19 +100,18 @@ def save_settings(run, settings):
     write_text(Path(run) / CONFIG_FILE, dumps(tables))
 
 
-def load_settings(run):
+def load_settings(run: str | os.PathLike[str]) -> RunSettings:
     """Read a run's config.toml. ``UserError`` names the file and what is wrong with it."""
     path = Path(run) / CONFIG_FILE
     try:
-        tables = loads(path.read_text(encoding="utf-8"))
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
         head, values = dict(tables["run"]), dict(tables["config"])
-        head.pop("vitlite", None)
     except FileNotFoundError:
-        where = run if str(run) else "the run's name is empty"
-        raise UserError(f"{where}: no {CONFIG_FILE} here; give the folder that `vitlite train --out` wrote") from None
+        place = run if str(run) else "the run's name is empty"
+        raise UserError(f"{place}: no {CONFIG_FILE} here; give the folder that `vitlite train` wrote") from None
     except NotADirectoryError:
         exported = "; an exported file can be given to predict alone" if Path(run).suffix == ".onnx" else ""
-        raise UserError(f"{run}: is a file; give the folder that `vitlite train --out` wrote{exported}") from None
+        raise UserError(f"{run}: is a file; give the folder that `vitlite train` wrote{exported}") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error}); give a run's folder") from None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -90,32 +122,26 @@ def load_settings(run):
         raise UserError(f"{path}: {error}") from None
 
 
-def _from_tables(head, values):
-    """RunSettings from the two tables of config.toml; whatever is missing, unknown or of another type is refused."""
-    kinds = {f.name: f.type for f in fields(RunSettings) if f.name != "config"}
-    config = method_class(head["method"]).Config if isinstance(head.get("method"), str) else None
-    known = {f.name for f in fields(config)} if config else values.keys()
-    unknown = sorted(values.keys() - known)
-    if unknown:
-        raise UserError(f"unknown option {', '.join(unknown)}; was it written by a newer vitlite?")
-    missing, extra = sorted(kinds.keys() - head.keys()), sorted(head.keys() - kinds.keys())
-    if missing or extra:
-        raise UserError(f"[run] is incomplete or has unknown keys ({', '.join(missing or extra)})")
+def _from_tables(head: dict[str, Any], values: dict[str, Any]) -> RunSettings:
+    """The two tables of config.toml as settings. Refuses what is missing, unknown or of another type."""
+    head.pop("vitlite", None)
+    kinds = {"method": str, "data": str, "category": str, "preset": str, "seed": int}
+    wrong = sorted(kinds.keys() - head.keys()) or sorted(head.keys() - kinds.keys())
+    if wrong:
+        raise UserError(f"[run] is incomplete or has unknown keys ({', '.join(wrong)})")
     for key, kind in kinds.items():
         if type(head[key]) is not kind:
             raise UserError(f"{key} = {head[key]!r}: must be a {'whole number' if kind is int else 'string'}")
-    if not 0 <= head["seed"] < 2**63:
+    if not 0 <= head["seed"] < SEEDS:
         raise UserError(f"seed = {head['seed']}: must be from 0 to 2^63 - 1")
+    config = method_class(head["method"]).Config
+    unknown = sorted(values.keys() - {field.name for field in fields(config)})
+    if unknown:
+        raise UserError(f"unknown option {', '.join(unknown)}; was it written by a newer vitlite?")
     return RunSettings(config=config(**values), **head)
 
 
-try:
-    import tomllib
-except ImportError:  # Python 3.10
-    tomllib = None
-
-
-def dumps(tables):
+def dumps(tables: Mapping[str, Mapping[str, Any]]) -> str:
     """``{table: {key: value}}`` as TOML; values are strings, numbers, booleans or flat lists of them."""
     lines = []
     for table, values in tables.items():
@@ -123,50 +149,10 @@ def dumps(tables):
     return "\n".join(lines)
 
 
-def _value(value):
+def _value(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(_value(v) for v in value) + "]"
     if isinstance(value, float):
-        return repr(value) if "inf" in repr(value) or "nan" in repr(value) else _float(value)
+        return repr(value)
     # JSON strings are TOML basic strings, except that TOML wants the DEL character escaped too.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def _float(value):
-    text = repr(value)
-    mantissa, e, exponent = text.partition("e")
-    return f"{mantissa if '.' in mantissa else mantissa + '.0'}{e}{exponent}"
-
-
-def loads(text):
-    """The tables of a file that :func:`dumps` wrote (any TOML where Python has a reader). Raises ``ValueError``."""
-    return tomllib.loads(text) if tomllib else loads_plain(text)
-
-
-def loads_plain(text):
-    """Reads what :func:`dumps` writes, line by line; anything else is a ``ValueError``."""
-    tables, table = {}, None
-    # Not splitlines(): it also breaks at characters such as U+2028, which may stand within a string.
-    for number, line in enumerate(text.split("\n"), 1):
-        line = line.strip()
-        if not line or line.startswith("#"):
-            continue
-        if line.startswith("[") and line.endswith("]") and "=" not in line:
-            table = tables.setdefault(line[1:-1], {})
-            continue
-        key, equals, value = line.partition("=")
-        if table is None or not equals:
-            raise ValueError(f"line {number}: expected `key = value` inside a [table]")
-        table[key.strip()] = json.loads(value)
-    return tables
-
-
-def data_folder(settings, run):
-    """The folder that a run's data lies in; makes the synthetic set if that is what it trains on."""
-    if settings.data != SYNTHETIC:
-        return Path(settings.data)
-    folder = Path(run) / SYNTHETIC
-    if not folder.is_dir():
-        make_folder(run)
-        synthesize(folder, seed=settings.seed)
-    return folder

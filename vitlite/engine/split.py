@@ -1,18 +1,33 @@
-"""Which good training images are kept apart for the threshold, and which of the rest are trained on."""
+"""Which good images are held out for the threshold, which of the others train, and how to recognise them later."""
 
 import hashlib
 import os
 import random
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
+from vitlite.data import Dataset, Sample
 from vitlite.images.archives import split_entry
+from vitlite.methods.config import TrainingConfig
 
 
-def hold_out(samples, share, seed):
+def split_good(dataset: Dataset, config: TrainingConfig, seed: int) -> tuple[list[Sample], list[Sample]]:
+    """(train, held out) of a data set's good images, by ``holdout`` and ``train_images`` of a config.
+
+    A category with validation images of its own holds those out and trains on all others; the rest hold out a share.
+    """
+    apart = {s.category for s in dataset.validation}
+    _, held = hold_out([s for s in dataset.train if s.category not in apart], config.holdout, seed)
+    out = set(map(id, held))
+    train = [s for s in dataset.train if id(s) not in out]
+    return draw_few(train, config.train_images, seed), [*held, *dataset.validation]
+
+
+def hold_out(samples: list[Sample], share: float, seed: int) -> tuple[list[Sample], list[Sample]]:
     """Split training samples into (train, held out), per category, at random but fixed by the seed.
 
-    At least one image per category stays on each side where a category has two; a share of 0 holds nothing out.
+    A category with two or more images has at least one on each side; a share of 0 holds nothing out.
     """
     train, held = [], []
     for category in dict.fromkeys(s.category for s in samples):
@@ -26,32 +41,19 @@ def hold_out(samples, share, seed):
     return train, held
 
 
-def split_good(dataset, config, seed):
-    """(train, held out) of a data set's good pictures, as ``holdout`` and ``train_images`` of a config say.
-
-    A category with validation pictures of its own keeps those apart and trains on all others; the rest hold out a
-    share.
-    """
-    apart = {s.category for s in dataset.validation}
-    _, held = hold_out([s for s in dataset.train if s.category not in apart], config.holdout, seed)
-    out = set(map(id, held))
-    train = [s for s in dataset.train if id(s) not in out]
-    return draw_few(train, config.train_images, seed), [*held, *dataset.validation]
-
-
-def draw_few(samples, count, seed):
+def draw_few(samples: list[Sample], count: int, seed: int) -> list[Sample]:
     """At most ``count`` samples of each category (0: all), at random but fixed by the seed, in their order."""
     if not count:
         return samples
     order = random.Random(f"{seed}/few").sample(samples, len(samples))
-    taken = {}
+    taken: dict[str, list[Sample]] = {}
     for sample in order:
         taken.setdefault(sample.category, []).append(sample)
     chosen = {id(sample) for own in taken.values() for sample in own[:count]}
     return [sample for sample in samples if id(sample) in chosen]
 
 
-def fingerprint(root, paths):
+def fingerprint(root: Path, paths: Iterable[Path]) -> str:
     """Digest of the files that a run trains on: their names below ``root``, their contents and their order."""
     whole = hashlib.sha256()
     for path in paths:
@@ -60,9 +62,11 @@ def fingerprint(root, paths):
     return whole.hexdigest()
 
 
-def digest(path):
-    """SHA-256 of a picture's bytes; of one in a file of many, that file's and its number. None where it can't be read,
-    which equals nothing that was trained on."""
+def digest(path: Path) -> bytes | None:
+    """SHA-256 of an image's bytes; for an image inside an archive file, that file's digest and the image's number.
+
+    None if it cannot be read: that equals nothing that was trained on.
+    """
     entry = split_entry(path)
     try:
         if entry is None:
@@ -75,5 +79,5 @@ def digest(path):
 
 
 @lru_cache(maxsize=16)
-def _file_digest(file, _modified, _size):
+def _file_digest(file: Path, _modified: int, _size: int) -> bytes:
     return hashlib.sha256(Path(file).read_bytes()).digest()

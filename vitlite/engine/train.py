@@ -4,21 +4,26 @@ import contextlib
 import json
 import logging
 import math
+import os
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
-from vitlite.data import open_dataset
+from vitlite.data import Dataset, Sample, open_dataset
 from vitlite.engine.calibrate import CALIBRATION_FILE, calibrate, in_words, load_calibration
 from vitlite.engine.checkpoint import CHECKPOINT_FILE, Claim, load_checkpoint, restore_model, save_checkpoint
-from vitlite.engine.distributed import Team, autocast, join, keep_freed_memory
-from vitlite.engine.features import cache_features
+from vitlite.engine.distributed import ALONE, Team, autocast, join, keep_freed_memory
+from vitlite.engine.features import FeatureCache, cache_features
 from vitlite.engine.progress import Progress
 from vitlite.engine.settings import (
     CONFIG_FILE,
     SYNTHETIC,
+    RunSettings,
     build_method,
     data_folder,
     refuse_invalid_names,
@@ -27,6 +32,8 @@ from vitlite.engine.settings import (
 from vitlite.engine.split import fingerprint, split_good
 from vitlite.errors import UserError
 from vitlite.files import append_line, remove_leftovers, write_text
+from vitlite.methods.base import Method, Stage
+from vitlite.methods.config import TrainingConfig
 from vitlite.nn.batch_norm import set_counts
 
 log = logging.getLogger(__name__)
@@ -35,19 +42,23 @@ LOG_FILE = "log.jsonl"
 SECONDS_BETWEEN_CHECKPOINTS = 30
 
 
-def train(settings, run, *, device="auto", resume=False) -> dict | None:
+def train(
+    settings: RunSettings, run: str | os.PathLike[str], *, device: str = "auto", resume: bool = False
+) -> dict[str, Any] | None:
     """Train into the folder ``run``; returns the calibration that it wrote.
 
     With ``resume`` the run goes on from its last checkpoint and reaches the weights that it would have had without the
     interruption. Under torchrun all processes train one model, and the first one writes and logs; the others return
-    None.
+    None. Raises ``UserError``, which names the folder, the file or the setting.
     """
-    with join(device) as (team, device), Claim(run) as claim:
-        return _train(settings, Path(run), device, team, claim, resume=resume)
+    with join(device) as (team, place), Claim(run) as claim:
+        return _train(settings, Path(run), place, team, claim, resume)
 
 
-def _train(settings, run, device, team, claim, *, resume):
-    if team.leads and (resume or settings.data == SYNTHETIC):  # else the folder waits for data to be found
+def _train(
+    settings: RunSettings, run: Path, device: torch.device, team: Team, claim: Claim, resume: bool
+) -> dict[str, Any] | None:
+    if team.leads and (resume or settings.data == SYNTHETIC):  # otherwise the folder is made after the data is found
         claim.take()
     refuse_present(run, resume)
     keep_freed_memory()
@@ -82,16 +93,10 @@ def _train(settings, run, device, team, claim, *, resume):
     team.wait()
     method.to(device)
     weights = method.weights_source if state is None else state.get("weights")
-    log_training(method, weights, dataset, samples, held, device)
+    log_start(method, weights, dataset, samples, held, device)
 
-    with Progress("features", len(samples)) as progress:
-        paths = [s.path for s in samples]
-        cache, indices, unread = cache_features(method, paths, run, device, progress=progress)
-    for file in unread:
-        log.warning("skipped %s", file.reason)
-    if not indices:
-        raise UserError(f"{settings.data}: none of the {len(samples)} training images can be read")
-
+    paths = [sample.path for sample in samples]
+    cache, indices = cache_features(method, paths, run, device)
     loop = Loop(method, settings, run, cache, len(indices), device, team)
     loop.weights = weights
     loop.fingerprint = fingerprint(dataset.root, [paths[i] for i in indices])
@@ -108,13 +113,20 @@ def _train(settings, run, device, team, claim, *, resume):
     return calibration
 
 
-def refuse_present(run, resume):
-    """``UserError`` where a new run would take the place of another."""
+def refuse_present(run: Path, resume: bool) -> None:
+    """``UserError`` if a new run would take the place of another."""
     if not resume and (run / CONFIG_FILE).exists():
-        raise UserError(f"{run}: already holds a run; add --resume to go on with it, or choose another --out")
+        raise UserError(f"{run}: already holds a run; use `resume=True` to go on with it, or choose another `out`")
 
 
-def log_training(method, weights, dataset, samples, held, device):
+def log_start(
+    method: Method,
+    weights: str | None,
+    dataset: Dataset,
+    samples: Sequence[Sample],
+    held: Sequence[Sample],
+    device: torch.device,
+) -> None:
     """Log what is trained on what, in two lines."""
     categories = ", ".join(dataset.categories)
     log.info(
@@ -128,24 +140,34 @@ def log_training(method, weights, dataset, samples, held, device):
 
 
 class Loop:
-    """The stages of a method over cached features, with checkpoints between epochs."""
+    """The stages of a method over the cached features of ``count`` images, with checkpoints between epochs."""
 
-    def __init__(self, method, settings, run, cache, count, device, team=Team()):  # noqa: B008 - frozen
+    def __init__(
+        self,
+        method: Method,
+        settings: RunSettings,
+        run: Path,
+        cache: FeatureCache,
+        count: int,
+        device: torch.device,
+        team: Team = ALONE,
+    ) -> None:
         self.team = team
         self.method, self.settings, self.config = method, settings, settings.config
         self.run, self.cache, self.count, self.device = run, cache, count, device
         self.loss = method.loss
         self.stage, self.epoch = 0, 0  # the next to be trained
-        self.optimizer_state = None
-        self.fingerprint, self.weights = "", None
+        self.optimizer_state: dict[str, Any] | None = None
+        self.fingerprint = ""  # of the training images
+        self.weights: str | None = None  # where those of the frozen part come from
         self.saved_at = time.monotonic()
 
-    def restore(self, state):
-        """Everything of a checkpoint but the model's weights."""
+    def restore(self, state: dict[str, Any]) -> None:
+        """Everything of a checkpoint but the model's weights. ``UserError`` if the training images have changed."""
         if state["fingerprint"] != self.fingerprint:
             raise UserError(
                 f"{self.settings.data}: not the training images that this run began with; "
-                "restore them, or train into another --out"
+                "restore them, or train into another `out`"
             )
         self.stage, self.epoch, self.optimizer_state = state["stage"], state["epoch"], state["optimizer"]
         torch.set_rng_state(state["rng"].cpu())
@@ -155,7 +177,8 @@ class Loop:
             drop_log_after(self.run / LOG_FILE, self.stage, self.epoch)
         log.info("resumed after epoch %d of stage %d", self.epoch, self.stage + 1)
 
-    def save(self, optimizer):
+    def save(self, optimizer: torch.optim.Optimizer | None) -> None:
+        """Write a checkpoint; without an optimiser between two stages."""
         if not self.team.leads:
             return
         cuda = self.device.type == "cuda"
@@ -174,8 +197,10 @@ class Loop:
             },
         )
         self.saved_at = time.monotonic()
+        log.debug("checkpoint written; next is epoch %d of stage %d", self.epoch + 1, self.stage + 1)
 
-    def run_stages(self):
+    def run_stages(self) -> None:
+        """Train what is left of all stages."""
         stages = plan_stages(self.method.stages(), self.config, self.count)
         while self.stage < len(stages):
             self.run_stage(stages[self.stage])
@@ -186,32 +211,33 @@ class Loop:
                     self.method.finish(self.batches())
             self.save(None)
 
-    def batches(self, size=64):
-        """What ``frozen`` gave of all training images, in order."""
+    def batches(self, size: int = 64) -> Iterator[Tensor]:
+        """The frozen outputs of all training images, in order."""
         for first in range(0, self.count, size):
             yield self.cache[first : min(first + size, self.count)].to(self.device)
 
-    def run_stage(self, stage):
+    def run_stage(self, stage: Stage) -> None:
+        """Train what is left of one stage."""
         steps = stage.steps_per_epoch(self.count, self.config)
         self.method.begin(stage)
         self.loss = torch.compile(self.method.loss) if self.config.compile else self.method.loss
         optimizer = make_optimizer(self.method, stage, self.config)
         if self.optimizer_state is not None:
             optimizer.load_state_dict(self.optimizer_state)
-        total, done = stage.epochs * self.count, self.epoch * self.count
-        with Progress(stage.name, total, start=done) as progress:
+        with Progress(stage.name, stage.epochs * self.count, start=self.epoch * self.count) as progress:
             while self.epoch < stage.epochs:
                 self.run_epoch(stage, optimizer, steps, progress)
                 self.epoch += 1
                 if self.epoch < stage.epochs and time.monotonic() - self.saved_at > SECONDS_BETWEEN_CHECKPOINTS:
                     self.save(optimizer)
 
-    def run_epoch(self, stage, optimizer, steps, progress):
+    def run_epoch(self, stage: Stage, optimizer: torch.optim.Optimizer, steps: int, progress: Progress) -> None:
         """One pass over the training set in an order that depends on seed, stage and epoch alone."""
         self.method.train()
         generator = torch.Generator().manual_seed(self.seed_of(self.epoch))
         order = torch.randperm(self.count, generator=generator)
-        sums, began = {}, time.monotonic()
+        sums: dict[str, float] = {}
+        began = time.monotonic()
         for step, indices in enumerate(order.split(stage.batch_size or self.config.batch_size)):
             peak = stage.lr or self.config.lr
             rate = peak * learning_rate(self.config, self.epoch * steps + step, steps, stage.epochs * steps)
@@ -220,31 +246,30 @@ class Loop:
                 torch.manual_seed(self.seed_of(self.epoch, step, self.team.rank))
             terms = self.train_step(optimizer, indices, rate)
             if not math.isfinite(terms["loss"]):
-                option = stage.lr_option
-                mend = f"train again with --set {option} below {getattr(self.config, option)}"
-                raise UserError(f"the loss became {terms['loss']}; {mend}")
+                setting = stage.lr_option
+                fix = f"train again with a smaller `{setting}` than {getattr(self.config, setting)}"
+                raise UserError(f"the loss became {terms['loss']}; {fix}")
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0.0) + value * len(indices) / self.count
             progress.step(len(indices), f"epoch {self.epoch + 1}/{stage.epochs}  loss {terms['loss']:.4g}")
         speed = self.count / (time.monotonic() - began)
         line = {"stage": stage.name, "stage_index": self.stage, "epoch": self.epoch + 1, **sums, "lr": rate}
-        if not self.team.leads:
-            return
-        append_line(self.run / LOG_FILE, json.dumps({**line, "images_per_second": round(speed, 2)}))
+        if self.team.leads:
+            append_line(self.run / LOG_FILE, json.dumps({**line, "images_per_second": round(speed, 2)}))
 
-    def seed_of(self, *place):
-        """Seed for a place in training, of seed, stage and the numbers given; epochs, steps and ranks."""
+    def seed_of(self, *place: int) -> int:
+        """The seed for a place in training: from seed, stage and the numbers given (epochs, steps and ranks)."""
         seed = self.settings.seed * 1009 + self.stage
         for number in place:
             seed = seed * 1_000_003 + number
         return seed % 2**63
 
-    def train_step(self, optimizer, indices, rate):
-        """One optimiser step; returns the loss terms as floats."""
+    def train_step(self, optimizer: torch.optim.Optimizer, indices: Tensor, rate: float) -> dict[str, float]:
+        """One optimiser step; returns the loss terms."""
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.zero_grad(set_to_none=True)
-        values = {}
+        values: dict[str, float] = {}
         for batch in indices.chunk(self.config.accumulate):
             part, count = self.team.part(batch)
             share = count / len(indices)
@@ -257,8 +282,8 @@ class Loop:
         optimizer.step()
         return values
 
-    def add_gradients(self, indices, share):
-        """Backward pass of ``share`` times the loss of some images; returns the loss terms as floats."""
+    def add_gradients(self, indices: Tensor, share: float) -> dict[str, float]:
+        """Backward pass of ``share`` times the loss of some images; returns the loss terms."""
         features = self.cache[indices].to(self.device, non_blocking=True)
         if self.team.size > 1:
             set_counts(self.method, share > 0)
@@ -268,10 +293,10 @@ class Loop:
         return {name: float(term.detach()) for name, term in terms.items()}
 
 
-def plan_stages(stages, config, images):
+def plan_stages(stages: Sequence[Stage], config: TrainingConfig, images: int) -> list[Stage]:
     """The stages with the epochs that they get: their own, or their part of ``config.steps``."""
     if not config.steps:
-        return stages
+        return list(stages)
     whole = sum(stage.epochs for stage in stages)
     steps = [config.steps * stage.epochs / whole for stage in stages]
     return [
@@ -280,9 +305,10 @@ def plan_stages(stages, config, images):
     ]
 
 
-def make_optimizer(method, stage, config):
+def make_optimizer(method: Method, stage: Stage, config: TrainingConfig) -> torch.optim.Optimizer:
     """The optimiser over the parameters that a stage trains; weight decay on weight matrices only."""
-    decayed, others = [], []
+    decayed: list[Tensor] = []
+    others: list[Tensor] = []
     for name, parameter in method.named_parameters():
         if parameter.requires_grad and name.startswith(tuple(stage.trains)):
             matrix = parameter.ndim > 1 and name.endswith("weight")
@@ -292,7 +318,7 @@ def make_optimizer(method, stage, config):
     return kind(groups, lr=config.lr, betas=(config.beta1, config.beta2), fused=True)
 
 
-def learning_rate(config, step, steps_per_epoch, total):
+def learning_rate(config: TrainingConfig, step: int, steps_per_epoch: int, total: int) -> float:
     """Share of the peak rate: linear warm-up from 0, then constant or a half cosine to 0; ``step`` counts from 0."""
     warmup = config.warmup_epochs * steps_per_epoch
     if step < warmup:
@@ -302,11 +328,11 @@ def learning_rate(config, step, steps_per_epoch, total):
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))
 
 
-def drop_log_after(path, stage, epoch):
+def drop_log_after(path: Path, stage: int, epoch: int) -> None:
     """Remove the log's lines of epochs that will be trained again."""
     with contextlib.suppress(FileNotFoundError):
         kept = []
-        for line in Path(path).read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 entry = json.loads(line)
                 if (entry["stage_index"], entry["epoch"]) > (stage, epoch):

@@ -1,0 +1,49 @@
+"""What the command line says about an error: one line, with the options of the command."""
+
+import re
+
+import click
+
+from vitlite.errors import MARK, UserError
+
+# In torch's messages; its errors for the CPU and for CUDA have no common class but RuntimeError.
+OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+
+
+def in_options(message: str, command: click.Command) -> str:
+    """A message of the library, in which backticks mark arguments, as the user of ``command`` has to write them.
+
+    A name becomes its option, with the value if the option takes one: ``resume=True`` is ``--resume``. A name that is
+    no option of the command is a setting of the method, if the command has ``--set``.
+    """
+    commands = [command, *command.commands.values()] if isinstance(command, click.Group) else [command]
+    params = {p.name: p for c in commands for p in c.params}
+
+    def spelled(found: re.Match[str]) -> str:
+        name, value = found.groups()
+        param = params.get(name)
+        if isinstance(param, click.Argument):
+            return value or param.human_readable_name
+        if isinstance(param, click.Option):
+            option = max(param.opts, key=len)
+            return option if value is None or param.is_flag else f"{option} {value}"
+        return f"--set {found[0][1:-1]}" if "overrides" in params else found[0][1:-1]
+
+    return MARK.sub(spelled, message)
+
+
+def in_one_line(error: Exception) -> str | None:
+    """What to say about an error that the user or the machine caused; None for a mistake in vitlite itself."""
+    if isinstance(error, click.ClickException):
+        return error.format_message()
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, ModuleNotFoundError) and error.name == "torch":
+        # Exported models are scored without torch; everything else says that it is missing.
+        return "this needs torch: pip install torch (scoring an exported .onnx file does not)"
+    if isinstance(error, MemoryError) or any(sign in str(error) for sign in OUT_OF_MEMORY):
+        first = "".join(str(error).strip().splitlines()[:1])
+        return f"out of memory ({first[:160]}); a smaller image_size or batch_size needs less"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return None

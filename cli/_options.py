@@ -1,0 +1,45 @@
+"""Options that several commands have."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from vitlite.cli._messages import LOGGER
+
+Command = Callable[..., Any]
+
+run = click.argument("run", metavar="RUN")
+data = click.option(
+    "--data", metavar="DIR", help="Data set with labelled test images.  [default: the data of training]"
+)
+category = click.option("--category", metavar="NAME|all", help="A category, several with commas, or all.")
+overrides = click.option(
+    "--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Change a setting of the preset; repeatable."
+)
+device = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+deterministic = click.option(
+    "--deterministic", is_flag=True, help="Refuse operators whose results vary from run to run."
+)
+
+
+def verbosity(command: Command) -> Command:
+    """``--verbose`` and ``--quiet``, which set the level of the logger."""
+    for flag, level, about in (
+        ("quiet", logging.ERROR, "Print errors and tables alone."),
+        ("verbose", logging.DEBUG, "Print details too."),
+    ):
+        names = (f"-{flag[0]}", f"--{flag}")
+        command = click.option(*names, is_flag=True, expose_value=False, callback=_set_level(level), help=about)(
+            command
+        )
+    return command
+
+
+def _set_level(level: int) -> Callable[[click.Context, click.Parameter, bool], None]:
+    def callback(ctx: click.Context, param: click.Parameter, given: bool) -> None:
+        if given:
+            LOGGER.setLevel(level)
+
+    return callback
