@@ -48,7 +48,7 @@ def products_alone(z: Tensor, items: Tensor) -> Tensor:
 
 
 def clear_queries() -> list[Tensor]:
-    """Queries whose weights are clear of the threshold, where rounding moves a whole item and its gradient."""
+    """Queries whose weights are not close to the threshold, at which rounding moves a whole item and its gradient."""
     many, items = (t.detach() for t in normal((4000, 64), (60, 64)))
     weights = torch.softmax(normalize(many) @ normalize(items).t(), 1)
     z = many[((weights * 60 - 1).abs() > 1e-3).all(1)][:100]

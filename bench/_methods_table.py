@@ -40,12 +40,12 @@ def footnote(rows: list[Row]) -> str:
     first, seeds = rows[0], len({row["seed"] for row in rows})
     many = f", mean ± deviation over {seeds} seeds" if seeds > 1 else ""
     changed = f" with {first['settings']}" if first["settings"] else ""
-    where = f"{first['date']}: {first.get('gpu') or first['processor']}, {first['threads']} threads"
+    machine = f"{first['date']}: {first.get('gpu') or first['processor']}, {first['threads']} threads"
     return (
-        f"Scores in percent, the mean over categories{many}; AUPRO to 0.3, where a constant map has 15. Preset "
+        f"Scores in percent, the mean over categories{many}; AUPRO to 0.3, of which a constant map reaches 15. Preset "
         f"{first['preset']}{changed}, one model for all categories of a data set unless the line names more models, "
         f"whose training times are added. {COUNTED}. Images/s of `vitlite predict` without overlays. "
-        f"{where}, torch {first['torch']}."
+        f"{machine}, torch {first['torch']}."
     )
 
 

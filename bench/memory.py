@@ -1,9 +1,8 @@
 """Memory of `predict` and `eval` over many images: what an image leaves behind, and what its map takes.
 
-`predict` needs no image once it is written: its peak after the last one may exceed the peak after the first hundred
-only by what the allocator does. `eval` has to keep the maps of a category, because exact metrics rank all pixels
-together; it may keep nothing of the category before. Each part runs in a process of its own, whose resident memory is
-read every 5 ms.
+`predict` keeps nothing of an image after it is written, so its peak after the last image is hardly above the peak after
+the first hundred. `eval` keeps the maps of a category, because exact metrics rank all pixels together, and nothing of
+the category before. Each part runs in a process of its own, whose resident memory is read every 5 ms.
 
 Example: vitlite bench memory --images 1000 --maps 100
 """
@@ -33,9 +32,9 @@ from ._machine import described, in_a_process, judged, machine
 from ._runs import brief_run, method_names, small_settings
 
 MIB = 2**20
-GROWTH = 64.0  # MiB; freed memory comes back in the allocator's own time
-# For a pixel of a category: its map 4, the mask of a defective image 1, the ranking while it is measured 4 and more;
-# measured 9.6 with 80 million pixels. In smaller categories what is loaded and compiled on the way counts as well.
+GROWTH = 64.0  # MiB; the allocator gives freed memory back late
+# A pixel of a category takes 4 for its map, 1 for the mask of a defective image, and 4 or more while pixels are ranked;
+# 9.6 were measured with 80 million pixels. In smaller categories, code that is loaded and compiled counts as well.
 BYTES_PER_PIXEL = 12.0
 MARKS = (100, 250, 500, 1000, 2000, 5000, 10_000)
 Marks = dict[Any, float]

@@ -245,7 +245,7 @@ def weights_of(detector: Detector) -> str:
 def speed_of(cell: Cell, settings: list[RunSettings], folder: Path, options: argparse.Namespace) -> Row:
     """Images per second of `vitlite predict` without overlays: from files to scores and thresholded maps.
 
-    Of the first model if there are several, and of trained ones alone.
+    Only for trained models; the first one if there are several.
     """
     if cell.kind != TRAINED:
         return {}
