@@ -1,13 +1,10 @@
-"""Nothing accumulates that need not: what is held while scoring, and the benchmark that measures it."""
+"""What is held while scoring: nothing of the images and categories before."""
 
-import argparse
-import mmap
 import weakref
 
 import numpy as np
 import pytest
 
-from vitlite.bench import memory
 from vitlite.engine import evaluate
 from vitlite.engine import predict as predicting
 from vitlite.engine.detector import Detector
@@ -78,38 +75,3 @@ def test_the_mask_of_a_good_picture_takes_no_memory():
     assert mask.shape == (30, 40)
     assert not mask.any()
     assert not mask.flags.writeable
-
-
-def options(**changed):
-    values = {"images": 2000, "maps": 500, "side": 1000, "growth": 64.0, "bytes_per_pixel": 24.0}
-    return argparse.Namespace(**{**values, **changed})
-
-
-def test_the_benchmark_judges_by_its_bounds(capsys):
-    assert memory.report_predict({"0": 300.0, "100": 400.0, "2000": 460.0}, options())
-    assert not memory.report_predict({"0": 300.0, "100": 400.0, "2000": 470.0}, options())
-    pixels = 250 * 1000**2 / memory.MIB
-    assert memory.report_eval({"before": 300.0, "first": 300 + 20 * pixels, "second": 330 + 20 * pixels}, options())
-    assert not memory.report_eval({"before": 300.0, "first": 300 + 25 * pixels, "second": 300.0}, options())
-    assert not memory.report_eval({"before": 300.0, "first": 400.0, "second": 500.0}, options())
-    assert "NOT MET" in capsys.readouterr().out
-
-
-def test_the_watch_sees_a_peak_that_is_over():
-    with memory.Watch() as watch:
-        watch.mark("before")
-        block = mmap.mmap(-1, 50 * memory.MIB)  # new pages, whatever earlier tests have left in the heap
-        np.frombuffer(block, np.uint8)[:] = 1
-        watch.mark("held")
-    assert watch.marks["held"] - watch.marks["before"] > 40 * memory.MIB
-
-
-@pytest.mark.slow
-def test_the_benchmark(tiny_run, tmp_path, capsys):
-    arguments = ["--images=150", "--maps=20", "--side=128", f"--run={tiny_run}", f"--scratch={tmp_path}"]
-    assert memory.main([*arguments, "--bytes-per-pixel=1e6"]) == 0
-    assert memory.main([*arguments, "--bytes-per-pixel=0.001"]) == 1
-    said = capsys.readouterr().out
-    assert "peak up to   150" in said
-    assert "bytes for each pixel" in said
-    assert not list(tmp_path.iterdir())
