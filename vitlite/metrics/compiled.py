@@ -4,13 +4,18 @@ They share one file because numba's cache notices changes to the file of a compi
 the functions it calls: kept apart, an update could leave old code running.
 """
 
+from typing import Any
+
 import numpy as np
 
 from vitlite.metrics.jit import jit
 
+Array = np.ndarray
+Key = Any  # numpy.uint64, which numba computes with as with a number of C
+
 
 @jit
-def key_of(bits, top, last):
+def key_of(bits: Key, top: Key, last: Key) -> Key:
     """Unsigned integer that orders like the float with these bits; both zeros give the same key.
 
     Negative floats have all their bits flipped, others the sign. Without a branch, because signs come in random order.
@@ -22,14 +27,14 @@ def key_of(bits, top, last):
 
 
 @jit
-def _constants(array):
+def _constants(array: Array) -> tuple[Key, Key]:
     """The sign bit of the array's elements, and its position."""
     last = np.uint64(8 * array.itemsize - 1)
     return np.uint64(1) << last, last
 
 
 @jit
-def keys_of(bits, keys):
+def keys_of(bits: Array, keys: Array) -> None:
     """Order-preserving keys of float bits: ``keys`` is filled from ``bits``, both (n,) of one dtype."""
     top, sign = _constants(bits)
     for i in range(bits.size):
@@ -37,12 +42,20 @@ def keys_of(bits, keys):
 
 
 @jit
-def _cell(key, low, shift, last):
+def _cell(key: Key, low: Key, shift: Key, last: Key) -> Key:
     return min((max(key, low) - low) >> shift, last)
 
 
 @jit
-def count(bits, start, stop, low, shift, normal_cells, positive_cells):
+def count(
+    bits: Array,
+    start: Array,
+    stop: Array,
+    low: Key,
+    shift: Key,
+    normal_cells: Array,
+    positive_cells: Array,
+) -> None:
     """Add a block's scores to the histograms of its two classes."""
     top, sign = _constants(bits)
     last = np.uint64(normal_cells.size - 1)
@@ -60,8 +73,20 @@ def count(bits, start, stop, low, shift, normal_cells, positive_cells):
 
 @jit
 def deal(
-    bits, start, stop, region, first_region, low, shift, bucket_of, normal_to, positive_to, normals, positives, of
-):
+    bits: Array,
+    start: Array,
+    stop: Array,
+    region: Array,
+    first_region: int,
+    low: Key,
+    shift: Key,
+    bucket_of: Array,
+    normal_to: Array,
+    positive_to: Array,
+    normals: Array,
+    positives: Array,
+    of: Array,
+) -> None:
     """Write a block's keys into their buckets; ``normal_to`` and ``positive_to`` hold the next place in each."""
     top, sign = _constants(bits)
     last = np.uint64(bucket_of.size - 1)
@@ -89,7 +114,7 @@ def deal(
 
 
 @jit
-def _digits(keys):
+def _digits(keys: Array) -> tuple[Key, int, int]:
     """Smallest key, number of radix passes, and bits per pass."""
     low, high = keys[0], keys[0]
     for key in keys:
@@ -105,7 +130,7 @@ def _digits(keys):
 
 
 @jit
-def sort_keys(keys, spare):
+def sort_keys(keys: Array, spare: Array) -> None:
     """Sort ``keys`` ascending in place; ``spare`` is scratch of at least their size."""
     if keys.size < 2:
         return
@@ -135,7 +160,7 @@ def sort_keys(keys, spare):
 
 
 @jit
-def sort_pairs(keys, payload, spare, spare_payload):
+def sort_pairs(keys: Array, payload: Array, spare: Array, spare_payload: Array) -> None:
     """Sort ``keys`` ascending in place and carry ``payload`` along; the other two are scratch."""
     if keys.size < 2:
         return
@@ -169,7 +194,7 @@ def sort_pairs(keys, payload, spare, spare_payload):
 
 
 @jit
-def _largest(at, first, last):
+def _largest(at: Array, first: int, last: int) -> int:
     size = 0
     for b in range(first, last):
         size = max(size, at[b + 1] - at[b])
@@ -177,7 +202,15 @@ def _largest(at, first, last):
 
 
 @jit
-def sort_buckets(normals, positives, regions, normal_at, positive_at, first, last):
+def sort_buckets(
+    normals: Array,
+    positives: Array,
+    regions: Array,
+    normal_at: Array,
+    positive_at: Array,
+    first: int,
+    last: int,
+) -> None:
     spare = np.empty(_largest(normal_at, first, last), normals.dtype)
     most = _largest(positive_at, first, last)
     spare_keys, spare_regions = np.empty(most, positives.dtype), np.empty(most, regions.dtype)
@@ -188,7 +221,7 @@ def sort_buckets(normals, positives, regions, normal_at, positive_at, first, las
 
 
 @jit
-def _area(areas, limits, before, after, high, rise):
+def _area(areas: Array, limits: Array, before: float, after: float, high: float, rise: float) -> None:
     """Add the area under a segment of the curve, from false positives ``before`` to ``after``, cut at each limit."""
     width = after - before
     for k in range(limits.size):
@@ -200,7 +233,18 @@ def _area(areas, limits, before, after, high, rise):
 
 
 @jit
-def _scan(normals, positives, regions, weights, fp, tp, all_normals, all_positives, limits, areas):
+def _scan(
+    normals: Array,
+    positives: Array,
+    regions: Array,
+    weights: Array,
+    fp: int,
+    tp: int,
+    all_normals: int,
+    all_positives: int,
+    limits: Array,
+    areas: Array,
+) -> tuple[int, float, float, Key, float]:
     """Walk one sorted bucket downwards, from ``fp`` and ``tp`` scores above it.
 
     Returns twice the pairs ranked right (a tie is one), the sum of precisions, best F1, its key, and the overlap
@@ -246,8 +290,20 @@ def _scan(normals, positives, regions, weights, fp, tp, all_normals, all_positiv
 
 @jit
 def scan_buckets(
-    normals, positives, regions, normal_at, positive_at, weights, limits, first, last, pairs, floats, keys, areas
-):
+    normals: Array,
+    positives: Array,
+    regions: Array,
+    normal_at: Array,
+    positive_at: Array,
+    weights: Array,
+    limits: Array,
+    first: int,
+    last: int,
+    pairs: Array,
+    floats: Array,
+    keys: Array,
+    areas: Array,
+) -> None:
     """Sort and walk buckets ``first`` to ``last``; results are written beside each other, one row a bucket."""
     spare = np.empty(_largest(normal_at, first, last), normals.dtype)
     most = _largest(positive_at, first, last)
@@ -266,7 +322,7 @@ def scan_buckets(
 
 
 @jit
-def distinct(normals, positives):
+def distinct(normals: Array, positives: Array) -> int:
     i, j, steps = positives.size - 1, normals.size - 1, 0
     while i >= 0 or j >= 0:
         key = positives[i] if j < 0 or (i >= 0 and positives[i] >= normals[j]) else normals[j]
@@ -279,7 +335,14 @@ def distinct(normals, positives):
 
 
 @jit
-def walk(normals, positives, regions, weights, fpr, pro):
+def walk(
+    normals: Array,
+    positives: Array,
+    regions: Array,
+    weights: Array,
+    fpr: Array,
+    pro: Array,
+) -> None:
     """Fill the curve from its second point; sums of fractions are compensated."""
     i, j, step = positives.size - 1, normals.size - 1, 0
     overlap, lost = 0.0, 0.0

@@ -8,14 +8,15 @@ masks or labels with other values than 0 and 1, and when one of the two classes 
 from numbers import Real
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from vitlite.metrics.inputs import rank_labels, rank_maps
+from vitlite.metrics.inputs import Block, Images, Ranking, rank_labels, rank_maps
 from vitlite.metrics.summary import curve, summarise
 
 FPR_LIMITS = {"aupro_30": 0.3, "aupro_05": 0.05}
 
 
-def auroc(labels, scores):
+def auroc(labels: ArrayLike, scores: ArrayLike) -> float:
     """Area under the receiver operating characteristic.
 
     Args:
@@ -29,7 +30,7 @@ def auroc(labels, scores):
     return summarise(rank_labels(labels, scores)).auroc
 
 
-def average_precision(labels, scores):
+def average_precision(labels: ArrayLike, scores: ArrayLike) -> float:
     """Average precision: the sum over thresholds of precision times the recall gained, without interpolation.
 
     Args and Raises as for ``auroc``. Returns a float in (0, 1]. The definition is scikit-learn's.
@@ -37,7 +38,7 @@ def average_precision(labels, scores):
     return summarise(rank_labels(labels, scores)).average_precision
 
 
-def f1_max(labels, scores):
+def f1_max(labels: ArrayLike, scores: ArrayLike) -> tuple[float, float]:
     """Best F1 over all thresholds.
 
     Args and Raises as for ``auroc``.
@@ -49,7 +50,7 @@ def f1_max(labels, scores):
     return summary.f1, summary.threshold
 
 
-def _both_pixel_classes(ranking):
+def _both_pixel_classes(ranking: Ranking) -> Ranking:
     if ranking.positives == 0:
         raise ValueError("masks holds no defective pixel, so there is no region to overlap and no positive class")
     if ranking.normals == 0:
@@ -57,7 +58,7 @@ def _both_pixel_classes(ranking):
     return ranking
 
 
-def pro_curve(masks, maps):
+def pro_curve(masks: Images, maps: Images) -> tuple[np.ndarray, np.ndarray]:
     """Per-region overlap against the false positive rate.
 
     Args:
@@ -74,11 +75,12 @@ def pro_curve(masks, maps):
     return curve(_both_pixel_classes(rank_maps(masks, maps)))
 
 
-def aupro(masks, maps, *, fpr_limit=0.3):
+def aupro(masks: Images, maps: Images, *, fpr_limit: float = 0.3) -> float:
     """Area under the per-region overlap curve up to a false positive rate, divided by that rate.
 
     Args:
-        masks, maps: as for ``pro_curve``.
+        masks: as for ``pro_curve``.
+        maps: as for ``pro_curve``.
         fpr_limit: in (0, 1]; the curve is interpolated linearly there, as in the official MVTec AD evaluation.
     Returns:
         float in [0, 1].
@@ -89,17 +91,25 @@ def aupro(masks, maps, *, fpr_limit=0.3):
     return summarise(_both_pixel_classes(rank_maps(masks, maps)), (limit,)).aupro[0]
 
 
-def check_limit(fpr_limit):
+def check_limit(fpr_limit: float) -> float:
     if not isinstance(fpr_limit, Real) or not 0 < fpr_limit <= 1:
         raise ValueError(f"fpr_limit must lie in (0, 1], but is {fpr_limit!r}")
     return float(fpr_limit)
 
 
-def evaluate_maps(masks, maps, *, image_labels=None, image_scores=None, fpr_limit=0.3):
+def evaluate_maps(
+    masks: Images,
+    maps: Images,
+    *,
+    image_labels: ArrayLike | None = None,
+    image_scores: ArrayLike | None = None,
+    fpr_limit: float = 0.3,
+) -> dict[str, float]:
     """Every image and pixel metric of a set of anomaly maps, from one sort.
 
     Args:
-        masks, maps: as for ``pro_curve``.
+        masks: as for ``pro_curve``.
+        maps: as for ``pro_curve``.
         image_labels: (B,) of 0 and 1. Default: 1 where the mask has any pixel set. Labels touch only the image
             metrics: an image labelled 1 whose mask is empty adds normal pixels and no region.
         image_scores: (B,) real numbers. Default: the largest score of each map.
@@ -117,7 +127,9 @@ def evaluate_maps(masks, maps, *, image_labels=None, image_scores=None, fpr_limi
     return metrics(image_ranking(labels, scores), ranking, limit)
 
 
-def image_arrays(blocks, image_labels, image_scores):
+def image_arrays(
+    blocks: list[Block], image_labels: ArrayLike | None, image_scores: ArrayLike | None
+) -> tuple[np.ndarray, np.ndarray]:
     """Labels and scores of the images in ``blocks``, from the caller's or by default, each (B,)."""
     counts = [len(b.maxima) for b in blocks]
     if image_labels is None:
@@ -128,16 +140,16 @@ def image_arrays(blocks, image_labels, image_scores):
     for name, array in named.items():
         if array.shape != (sum(counts),):
             raise ValueError(f"{name} has shape {array.shape} but there are {sum(counts)} maps")
-    return tuple(named.values())
+    return named["image_labels"], named["image_scores"]
 
 
-def _marked(block):
+def _marked(block: Block) -> np.ndarray:
     """Whether each image of the block has any positive pixel, (images,) bool."""
     pixels = block.scores[0].size
     return np.isin(np.arange(len(block.maxima)), block.start // pixels)
 
 
-def image_ranking(labels, scores):
+def image_ranking(labels: np.ndarray, scores: np.ndarray) -> Ranking:
     """``rank_labels`` for whole images, with messages in their terms."""
     values = set(np.unique(labels).tolist()) if labels.dtype.kind in "biuf" else set()
     if values == {0} or values == {1}:
@@ -154,10 +166,10 @@ def image_ranking(labels, scores):
         raise ValueError(message) from None
 
 
-def metrics(images, pixels, fpr_limit):
+def metrics(images: Ranking, pixels: Ranking, fpr_limit: float) -> dict[str, float]:
     """The dictionary of ``evaluate_maps`` from the two rankings."""
     image, pixel = summarise(images), summarise(pixels, (*FPR_LIMITS.values(), fpr_limit))
-    out = {}
+    out: dict[str, float] = {}
     for name, s in (("image", image), ("pixel", pixel)):
         out |= {f"{name}_auroc": s.auroc, f"{name}_ap": s.average_precision}
         out |= {f"{name}_f1_max": s.f1, f"{name}_f1_threshold": s.threshold}

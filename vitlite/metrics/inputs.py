@@ -4,61 +4,66 @@ Scores are ranked by their exact value: float32 and shorter types as float32, an
 value of a longer type happens to be a float32.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from vitlite.metrics.jit import run_all, thread_count
 from vitlite.metrics.regions import find_regions, find_runs
+
+Images = np.ndarray | Sequence[ArrayLike]  # (B, H, W), or (H, W) each
 
 BLOCK = 1 << 20  # scores in a block: enough to make a call worth its overhead, few enough to share between cores
 
 
 @dataclass
 class Block:
-    """Part of the scores: whole images of one size, or a slice of a one-dimensional array."""
+    """Part of the scores: whole images of one size, or a slice of a one-dimensional array. Preparing fills the rest."""
 
     scores: np.ndarray  # as passed, any real dtype, perhaps not contiguous
-    positive: np.ndarray  # same shape, as passed
-    first: int  # index of the first image or score, for messages
+    positive: Any  # same shape, as passed; dropped once the runs are known
+    first: int | None  # index of the first image or score, for messages; None for a single image
     narrow: bool = True  # every value is a float32
-    start: np.ndarray = None  # runs of positive pixels, flat indices within the block
-    stop: np.ndarray = None
-    region: np.ndarray = None  # region of each run, numbered within the block
-    area: np.ndarray = None  # pixels of each region
+    start: np.ndarray = field(init=False)  # runs of positive pixels, flat indices within the block
+    stop: np.ndarray = field(init=False)
+    region: np.ndarray = field(init=False)  # region of each run, numbered within the block
+    area: np.ndarray = field(init=False)  # pixels of each region
     first_region: int = 0
-    maxima: np.ndarray = None  # largest score of each image
+    maxima: np.ndarray = field(init=False)  # largest score of each image
 
 
 @dataclass
 class Ranking:
     """Blocks ready to be sorted."""
 
-    blocks: list
-    precision: type  # numpy.float32 or numpy.float64
+    blocks: list[Block]
+    precision: type[np.floating]  # numpy.float32 or numpy.float64
     size: int  # number of scores
     positives: int
     area: np.ndarray  # pixels of each region, all blocks
     threads: int
 
     @property
-    def normals(self):
+    def normals(self) -> int:
         return self.size - self.positives
 
-    def bits(self, block):
+    def bits(self, block: Block) -> np.ndarray:
         """The block's scores as flat, writable, native unsigned integers (writable: numba compiles read-only apart)."""
         flat = np.require(block.scores, self.precision, ["C", "A", "W"]).reshape(-1)
         return flat.view(np.uint32 if self.precision is np.float32 else np.uint64)
 
 
-def _real(array, name):
+def _real(array: ArrayLike, name: str) -> np.ndarray:
     array = np.asarray(array)
     if array.dtype.kind not in "biuf":
         raise ValueError(f"{name} must hold real numbers, but its dtype is {array.dtype}")
     return array
 
 
-def _exact(scores, name):
+def _exact(scores: np.ndarray, name: str) -> np.ndarray:
     """Scores in a dtype that ranks like the original: float16 or more, at most float64."""
     if scores.dtype.kind == "f" and scores.dtype.itemsize <= 8:
         return scores
@@ -73,7 +78,7 @@ def _exact(scores, name):
     return exact
 
 
-def _is_narrow(scores):
+def _is_narrow(scores: np.ndarray) -> bool:
     if scores.dtype.itemsize <= 4:
         return True
     with np.errstate(over="ignore"):
@@ -81,7 +86,7 @@ def _is_narrow(scores):
         return all(np.array_equal(part.astype(np.float32), part) for part in (scores.reshape(-1)[:64], scores))
 
 
-def _binary(positive, name, hint):
+def _binary(positive: np.ndarray, name: str, hint: str) -> np.ndarray:
     """Labels or a mask as flat contiguous writable uint8 of 0 and 1."""
     if positive.dtype == np.bool_:
         return np.require(positive, None, ["C", "W"]).reshape(-1).view(np.uint8)
@@ -93,7 +98,7 @@ def _binary(positive, name, hint):
     return np.require(values, np.uint8, ["C", "W"])
 
 
-def _maxima(scores, name_of):
+def _maxima(scores: np.ndarray, name_of: Callable[[int], str]) -> np.ndarray:
     """Largest score of each image (first axis); numpy's maximum is not-a-number when any score is."""
     maxima = scores.reshape(len(scores), -1).max(axis=1)
     bad = np.flatnonzero(np.isnan(maxima))
@@ -102,7 +107,7 @@ def _maxima(scores, name_of):
     return maxima
 
 
-def _prepare_images(block):
+def _prepare_images(block: Block) -> None:
     count, height, width = block.scores.shape
     one = isinstance(block.first, int)
     name = (lambda i: f"maps[{block.first + i}]") if one else (lambda i: "map")
@@ -115,7 +120,7 @@ def _prepare_images(block):
     block.positive = None
 
 
-def _prepare_slice(block):
+def _prepare_slice(block: Block) -> None:
     block.scores = _exact(block.scores, "scores")
     _maxima(block.scores[None], lambda i: "scores")
     block.narrow = _is_narrow(block.scores)
@@ -123,7 +128,7 @@ def _prepare_slice(block):
     block.positive = None
 
 
-def rank_labels(labels, scores):
+def rank_labels(labels: ArrayLike, scores: ArrayLike) -> Ranking:
     """Ranking of labels and scores of one shape; all positive scores form one region.
 
     Raises:
@@ -145,7 +150,7 @@ def rank_labels(labels, scores):
     return _ranking(blocks, np.array([positives]), scores.size, threads)
 
 
-def _pairs(masks, maps):
+def _pairs(masks: Images, maps: Images) -> list[Block]:
     """(masks, maps) of equal shape (k, H, W), k whole images at a time."""
     if isinstance(maps, np.ndarray) and isinstance(masks, np.ndarray) and maps.dtype != object != masks.dtype:
         if maps.ndim != 3:
@@ -165,13 +170,13 @@ def _pairs(masks, maps):
     return [_one_image(mask, map_, i) for i, (mask, map_) in enumerate(zip(masks, maps))]
 
 
-def _sequence(images, name):
+def _sequence(images: Images, name: str) -> list[ArrayLike]:
     if not hasattr(images, "__iter__") or (isinstance(images, np.ndarray) and images.ndim == 0):
         raise ValueError(f"{name} must be a (B, H, W) array or a list of (H, W) arrays, not {type(images).__name__}")
     return list(images)
 
 
-def _one_image(mask, map_, index):
+def _one_image(mask: ArrayLike, map_: ArrayLike, index: int | None) -> Block:
     names = (f"masks[{index}]", f"maps[{index}]") if index is not None else ("mask", "map")
     mask, map_ = _real(mask, names[0]), _real(map_, names[1])
     if map_.ndim != 2:
@@ -183,7 +188,7 @@ def _one_image(mask, map_, index):
     return Block(map_[None], mask[None], index)
 
 
-def rank_maps(masks, maps):
+def rank_maps(masks: Images, maps: Images) -> Ranking:
     """Ranking of the pixels of maps, positive where the mask is 1, with 8-connected regions.
 
     Whether both classes are there is left to the caller.
@@ -202,13 +207,13 @@ def rank_maps(masks, maps):
     return _ranking(blocks, np.concatenate([b.area for b in blocks]), size, threads)
 
 
-def rank_image(mask, map_):
+def rank_image(mask: ArrayLike, map_: ArrayLike) -> Ranking:
     """Ranking of a single image: mask and map (H, W). Raises as ``rank_maps``."""
     block = _one_image(mask, map_, None)
     _prepare_images(block)
     return _ranking([block], block.area, block.scores.size, thread_count(block.scores.size))
 
 
-def _ranking(blocks, area, size, threads):
+def _ranking(blocks: list[Block], area: np.ndarray, size: int, threads: int) -> Ranking:
     precision = np.float32 if all(b.narrow for b in blocks) else np.float64
     return Ranking(blocks, precision, size, int(area.sum()), area, threads)

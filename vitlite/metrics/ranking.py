@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vitlite.metrics import compiled
+from vitlite.metrics.inputs import Ranking
 from vitlite.metrics.jit import run_all
 
 CELLS = 1 << 16  # cells of the fine histogram: with the table of borders they fit a core's second-level cache
@@ -28,14 +29,14 @@ class Buckets:
     normal_at: np.ndarray  # (buckets + 1,) int64, where each bucket begins
     positive_at: np.ndarray
 
-    def spans(self, pieces):
+    def spans(self, pieces: int) -> list[tuple[int, int]]:
         """About ``pieces`` ranges of buckets that hold similar numbers of scores."""
         at = self.normal_at + self.positive_at
         cuts = np.searchsorted(at, np.linspace(0, at[-1], pieces + 1)[1:-1])
         return [(int(a), int(b)) for a, b in zip(np.r_[0, cuts], np.r_[cuts, at.size - 1]) if a < b]
 
 
-def value_of(key, precision):
+def value_of(key: int, precision: type[np.floating]) -> float:
     """The score that has this key, as a Python float."""
     width = 8 * np.dtype(precision).itemsize
     top = 1 << (width - 1)
@@ -43,7 +44,7 @@ def value_of(key, precision):
     return float(np.array(bits, f"u{width // 8}").view(precision)[()])
 
 
-def _cell_range(ranking, cells):
+def _cell_range(ranking: Ranking, cells: int) -> tuple[np.uint64, np.uint64]:
     """Lowest key and shift under which a sample of the scores, its extremes left aside, spreads over the cells."""
     if cells == 1:
         return np.uint64(0), np.uint64(63)
@@ -59,7 +60,7 @@ def _cell_range(ranking, cells):
     return np.uint64(low), np.uint64(shift)
 
 
-def _borders(cells, size):
+def _borders(cells: np.ndarray, size: int) -> np.ndarray:
     """Bucket of each cell, (cells,) uint16, so that buckets hold similar numbers of scores."""
     target = max(BUCKET, -(-size // MAX_BUCKETS))
     before = np.cumsum(cells) - cells
@@ -67,14 +68,14 @@ def _borders(cells, size):
     return (np.cumsum(np.diff(bucket, prepend=0) > 0)).astype(np.uint16)
 
 
-def deal(ranking):
+def deal(ranking: Ranking) -> Buckets:
     """Group the ranking's keys into buckets of ascending value."""
     cells = 1 if ranking.size <= BUCKET else CELLS
     low, shift = _cell_range(ranking, cells)
     groups = np.array_split(np.arange(len(ranking.blocks)), min(ranking.threads, len(ranking.blocks)))
     histograms = np.zeros((len(groups), 2, cells), np.uint32 if ranking.size < 2**32 else np.uint64)
 
-    def count(group):
+    def count(group: int) -> None:
         for b in groups[group]:
             block = ranking.blocks[b]
             compiled.count(ranking.bits(block), block.start, block.stop, low, shift, *histograms[group])
@@ -95,7 +96,7 @@ def deal(ranking):
         *at,
     )
 
-    def write(group):
+    def write(group: int) -> None:
         for b in groups[group]:
             k = ranking.blocks[b]
             runs = (k.start, k.stop, k.region, k.first_region)
@@ -107,10 +108,10 @@ def deal(ranking):
     return out
 
 
-def sort_all(buckets, threads):
+def sort_all(buckets: Buckets, threads: int) -> None:
     """Sort every bucket, and with that the whole."""
 
-    def task(span):
+    def task(span: tuple[int, int]) -> None:
         b = buckets
         compiled.sort_buckets(b.normals, b.positives, b.regions, b.normal_at, b.positive_at, *span)
 

@@ -8,9 +8,11 @@ import numpy as np
 
 from vitlite.metrics.jit import jit
 
+Array = np.ndarray
+
 
 @jit
-def _count_runs(mask, width):
+def _count_runs(mask: Array, width: int) -> int:
     runs = 0
     for row in range(0, mask.size, width):
         before = np.uint8(0)
@@ -21,7 +23,7 @@ def _count_runs(mask, width):
 
 
 @jit
-def _root(parent, run):
+def _root(parent: Array, run: int) -> int:
     while parent[run] != run:
         parent[run] = parent[parent[run]]
         run = parent[run]
@@ -29,7 +31,7 @@ def _root(parent, run):
 
 
 @jit
-def _fill_runs(mask, height, width, start, stop, parent):
+def _fill_runs(mask: Array, height: int, width: int, start: Array, stop: Array, parent: Array) -> None:
     """Write every run and join it with the runs it touches, corners included, in the row above."""
     run = 0
     above, above_end = 0, 0
@@ -63,7 +65,7 @@ def _fill_runs(mask, height, width, start, stop, parent):
 
 
 @jit
-def _number(start, stop, parent, region, area):
+def _number(start: Array, stop: Array, parent: Array, region: Array, area: Array) -> int:
     """Number the regions in raster order of their first pixel; return how many there are."""
     regions = 0
     for run in range(parent.size):
@@ -78,7 +80,7 @@ def _number(start, stop, parent, region, area):
     return regions
 
 
-def find_regions(mask, height, width):
+def find_regions(mask: Array, height: int, width: int) -> tuple[Array, Array, Array, Array]:
     """8-connected regions of one or more images laid one after the other.
 
     Args:
@@ -97,7 +99,7 @@ def find_regions(mask, height, width):
     return start, stop, region, area[:regions].copy()
 
 
-def find_runs(mask):
+def find_runs(mask: Array) -> tuple[Array, Array, Array, Array]:
     """Like ``find_regions`` for labels that form one single region: (n,) uint8 -> start, stop, region, area."""
     index = np.int32 if mask.size < 2**31 else np.int64
     runs = _count_runs(mask, mask.size)

@@ -7,20 +7,35 @@ joined cell is unknown, and it is just this that the error bound adds up.
 """
 
 from array import array
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from vitlite.metrics.exact import FPR_LIMITS, check_limit, image_arrays, image_ranking
-from vitlite.metrics.inputs import rank_image
+from vitlite.metrics.inputs import Ranking, rank_image
 from vitlite.metrics.jit import jit
 from vitlite.metrics.ranking import deal, sort_all, value_of
 from vitlite.metrics.summary import summarise
+
+Array = np.ndarray
 
 FIELDS = {"low": np.uint64, "high": np.uint64, "normal": np.int64, "positive": np.int64, "overlap": np.float64}
 
 
 @jit
-def _merge(low, high, normal, positive, overlap, normals, positives, regions, weights, to):
+def _merge(
+    low: Array,
+    high: Array,
+    normal: Array,
+    positive: Array,
+    overlap: Array,
+    normals: Array,
+    positives: Array,
+    regions: Array,
+    weights: Array,
+    to: tuple[Array, ...],
+) -> int:
     """Count one image's sorted scores into sorted cells; ``to`` receives the cells, return how many there are."""
     to_low, to_high, to_normal, to_positive, to_overlap = to
     c, i, j, out = 0, 0, 0, 0
@@ -49,13 +64,22 @@ def _merge(low, high, normal, positive, overlap, normals, positives, regions, we
 
 
 @jit
-def _share(normal, positive, overlap, fp, positives, regions):
+def _share(normal: int, positive: int, overlap: float, fp: int, positives: int, regions: int) -> float:
     """A cell's weight in the metrics: precision and F1 feel a normal score by its share of those ranked above it."""
     return positive / positives + overlap / regions + normal / (fp + positives)
 
 
 @jit
-def _join(low, high, normal, positive, overlap, count, capacity, regions):
+def _join(
+    low: Array,
+    high: Array,
+    normal: Array,
+    positive: Array,
+    overlap: Array,
+    count: int,
+    capacity: int,
+    regions: int,
+) -> int:
     """Join neighbours among the first ``count`` cells, in place, down to ``capacity`` or fewer; return how many."""
     positives = max(1, positive[:count].sum())
     regions = max(1, regions)
@@ -84,7 +108,16 @@ def _join(low, high, normal, positive, overlap, count, capacity, regions):
 
 
 @jit
-def _read(low, high, normal, positive, overlap, limits, values, bounds):
+def _read(
+    low: Array,
+    high: Array,
+    normal: Array,
+    positive: Array,
+    overlap: Array,
+    limits: Array,
+    values: Array,
+    bounds: Array,
+) -> Any:
     """Fill ``values`` and ``bounds`` (AUROC, AP, F1, an area per limit, none normalised); return the key of best F1."""
     all_normal, all_positive = normal.sum(), positive.sum()
     best_key, best_possible = np.uint64(0), -1.0
@@ -145,7 +178,7 @@ class StreamingEvaluator:
         ValueError: fewer cells than that.
     """
 
-    def __init__(self, *, cells=1 << 19):
+    def __init__(self, *, cells: int = 1 << 19) -> None:
         if cells < 16:
             raise ValueError(f"cells must be at least 16, but is {cells}")
         self._capacity = int(cells)
@@ -153,7 +186,9 @@ class StreamingEvaluator:
         self._regions = 0
         self._labels, self._scores = array("b"), array("d")
 
-    def update(self, mask, map, *, image_label=None, image_score=None):
+    def update(
+        self, mask: ArrayLike, map: ArrayLike, *, image_label: int | None = None, image_score: float | None = None
+    ) -> None:
         """Count one image.
 
         Args:
@@ -181,7 +216,7 @@ class StreamingEvaluator:
         self._scores.append(score)
 
     @staticmethod
-    def _image(ranking, label, score):
+    def _image(ranking: Ranking, label: int | None, score: float | None) -> tuple[int, float]:
         labels, scores = image_arrays(
             ranking.blocks, None if label is None else [label], None if score is None else [score]
         )
@@ -191,7 +226,7 @@ class StreamingEvaluator:
             raise ValueError(f"image_score must be a real number, but is {score!r}")
         return int(labels[0]), float(scores[0])
 
-    def result(self, *, fpr_limit=0.3):
+    def result(self, *, fpr_limit: float = 0.3) -> dict[str, Any]:
         """The metrics of everything counted so far.
 
         Args:
@@ -217,7 +252,7 @@ class StreamingEvaluator:
         values, bounds = np.empty(len(names)), np.empty(len(names))
         key = _read(*self._cells, limits, values, bounds)
         scale = np.r_[float(normals) * positives, positives, 1.0, limits * self._regions]
-        bounds = dict(zip(names, (bounds / scale).tolist()))
+        errors = dict(zip(names, (bounds / scale).tolist()))
         found = dict(zip(names, np.minimum(values / scale, 1.0).tolist()))
         return {
             "image_auroc": image.auroc,
@@ -226,6 +261,6 @@ class StreamingEvaluator:
             "image_f1_threshold": image.threshold,
             **found,
             "pixel_f1_threshold": value_of(int(key), np.float64),
-            "error_bound": max(bounds.values()),
-            "error_bounds": bounds,
+            "error_bound": max(errors.values()),
+            "error_bounds": errors,
         }

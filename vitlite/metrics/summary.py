@@ -5,11 +5,13 @@ lie above each positive score and how many equal it. A bucket without positive s
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from vitlite.metrics import compiled
+from vitlite.metrics.inputs import Ranking
 from vitlite.metrics.jit import run_all
 from vitlite.metrics.ranking import deal, sort_all, value_of
 
@@ -22,10 +24,10 @@ class Summary:
     average_precision: float
     f1: float
     threshold: float
-    aupro: tuple  # one per limit
+    aupro: tuple[float, ...]  # one per limit
 
 
-def summarise(ranking, fpr_limits=()):
+def summarise(ranking: Ranking, fpr_limits: Sequence[float] = ()) -> Summary:
     """All metrics of a ranking that holds both classes; one area under the overlap curve per limit."""
     buckets = deal(ranking)
     count = buckets.normal_at.size - 1
@@ -35,7 +37,7 @@ def summarise(ranking, fpr_limits=()):
     areas = np.zeros((count, limits.size))
     weights = 1.0 / ranking.area
 
-    def task(span):
+    def task(span: tuple[int, int]) -> None:
         b = buckets
         arrays = (b.normals, b.positives, b.regions, b.normal_at, b.positive_at)
         compiled.scan_buckets(*arrays, weights, limits, *span, pairs, floats, keys, areas)
@@ -51,7 +53,9 @@ def summarise(ranking, fpr_limits=()):
     )
 
 
-def _aupro(normal_at, gains, areas, limits, regions):
+def _aupro(
+    normal_at: np.ndarray, gains: np.ndarray, areas: np.ndarray, limits: np.ndarray, regions: int
+) -> tuple[float, ...]:
     """Put the areas of buckets, each counted from its own floor, on top of the overlap gained above them."""
     floor = gains[::-1].cumsum()[::-1] - gains
     fp_before, fp_after = normal_at[-1] - normal_at[1:], normal_at[-1] - normal_at[:-1]
@@ -62,7 +66,7 @@ def _aupro(normal_at, gains, areas, limits, regions):
     return tuple(min(1.0, value) for value in out)
 
 
-def curve(ranking):
+def curve(ranking: Ranking) -> tuple[np.ndarray, np.ndarray]:
     """(fpr, pro) with a point for every distinct score, from (0, 0) to (1, 1)."""
     buckets = deal(ranking)
     sort_all(buckets, ranking.threads)
