@@ -4,7 +4,7 @@ import click
 
 
 @click.group()
-def command():
+def command() -> None:
     """Check a data set, or make a synthetic one.
 
     Example: vitlite data check mvtec --category bottle
@@ -16,15 +16,15 @@ def command():
 @click.option(
     "--category",
     metavar="NAME",
-    help="A category, several with commas, or all; of classes, the normal one.  [default: all]",
+    help="A category, several with commas, or all; for classes, the normal one.  [default: all]",
 )
-def check(folder, category):
-    """Read every picture and mask below DIR and say what is there and what is wrong.
+def check(folder: str, category: str | None) -> None:
+    """Read every image and mask below DIR and say what is there and what is wrong.
 
     DIR is a data set in the layout of MVTec AD, MPDD, MVTec AD 2, MVTec LOCO AD, BTAD, VisA or KolektorSDD2, one
     category of those that have them, MNIST's idx files, CIFAR-10's batches, folders of classes, or a plain folder of
-    good images; which one is found out. Problems that training and evaluation can live with are warnings; a folder that
-    cannot be used ends with exit code 2.
+    good images; the command finds out which. Problems that training and evaluation can live with are warnings; a folder
+    that cannot be used ends with exit code 2.
 
     Example: vitlite data check mvtec --category bottle
     """
@@ -36,16 +36,16 @@ def check(folder, category):
 @command.command(short_help="Write a synthetic data set.")
 @click.option("--out", metavar="DIR", required=True, type=click.Path(), help="A new or empty folder.")
 @click.option("--seed", default=0, show_default=True, help="The same seed gives the same files.")
-@click.option("--size", default=256, show_default=True, help="Height and width of a picture in pixels.")
+@click.option("--size", default=256, show_default=True, help="Height and width of an image in pixels.")
 @click.option(
     "--categories",
     metavar="NAMES",
     help="Some of weave,wood,gear,metal,granite,tiles, or all.  [default: weave,wood,gear]",
 )
-@click.option("--train", default=40, show_default=True, help="Good pictures for training, for each category.")
-@click.option("--good", default=10, show_default=True, help="Good pictures for testing, for each category.")
-@click.option("--defects", default=6, show_default=True, help="Defective pictures of each kind, for each category.")
-def synth(out, seed, size, categories, train, good, defects):
+@click.option("--train", default=40, show_default=True, help="Good images for training, for each category.")
+@click.option("--good", default=10, show_default=True, help="Good images for testing, for each category.")
+@click.option("--defects", default=6, show_default=True, help="Defective images of each kind, for each category.")
+def synth(out: str, seed: int, size: int, categories: str | None, train: int, good: int, defects: int) -> None:
     """Write synthetic surfaces with scratches, spots and missing pieces, with exact masks, in MVTec layout.
 
     Example: vitlite data synth --out surfaces --categories metal,tiles --seed 1
@@ -57,13 +57,13 @@ def synth(out, seed, size, categories, train, good, defects):
     click.echo(f"{root}: {', '.join(found.categories)}; {len(found.train)} training and {len(found.test)} test images")
 
 
-@command.command(short_help="Show how ISSTAD corrupts good pictures.")
+@command.command(short_help="Show how ISSTAD corrupts good images.")
 @click.argument("folder", metavar="DIR", type=click.Path())
 @click.option("--out", metavar="FILE", required=True, type=click.Path(), help="PNG file to write.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**63 - 1), help="Of the corruption.")
-@click.option("--count", default=6, show_default=True, type=click.IntRange(1, 100), help="Number of pictures.")
-def corrupt(folder, out, seed, count):
-    """Write a contact sheet of corrupted good pictures: above the original, below it the corrupted copy and its label.
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**63 - 1), help="Seed of the corruption.")
+@click.option("--count", default=6, show_default=True, type=click.IntRange(1, 100), help="Number of images.")
+def corrupt(folder: str, out: str, seed: int, count: int) -> None:
+    """Write a contact sheet of corrupted good images: above the original, below it the corrupted copy and its label.
 
     DIR is a data set or a plain folder of good images. White pixels of a label are those that differ.
 
@@ -72,4 +72,4 @@ def corrupt(folder, out, seed, count):
     from vitlite.report.corruption import contact_sheet
 
     shown = contact_sheet(folder, out, seed=seed, count=count)
-    click.echo(f"{out}: {shown} pictures, one a column: original, corrupted, label")
+    click.echo(f"{out}: {shown} images, one a column: original, corrupted, label")

@@ -25,7 +25,3 @@ class UserError(Exception):
 
 def _unmarked(found: re.Match[str]) -> str:
     return found[0][1:-1]
-
-
-class ArchiveError(ValueError):
-    """A file of images or labels cannot be used. The message is the reason, without the name of the file."""

@@ -80,7 +80,7 @@ def test_loco_masks_that_do_not_fit(tmp_path, loco, put):
     put(folder / "000" / "002.png", MARK[:8])
     put(folder / "077" / "000.png", MARK)
     sample = data.open_dataset(root).test[1]
-    with pytest.raises(data.ImageError, match=r"000.002\.png: is 16x8, but 16x12 in 000\.png of the same picture"):
+    with pytest.raises(data.ImageError, match=r"000.002\.png: is 16x8, but 16x12 in 000\.png of the same image"):
         data.read_mask(sample.mask)
     report = data.check(root)
     assert [(path.name, reason) for path, reason in report.unreadable] == [

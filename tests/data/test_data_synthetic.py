@@ -135,11 +135,11 @@ def test_an_interrupted_run_leaves_nothing(tmp_path, monkeypatch):
     [
         ({"categories": "weave,silk"}, "'silk': choose from weave"),
         ({"categories": []}, "choose from"),
-        ({"size": 31}, "--size 31"),
-        ({"size": 5000}, "--size"),
+        ({"size": 31}, "size=31"),
+        ({"size": 5000}, "size=5000"),
         ({"size": 64.0}, "whole number"),
-        ({"seed": -1}, "--seed"),
-        ({"train": -1}, "--train"),
+        ({"seed": -1}, "seed=-1"),
+        ({"train": -1}, "train=-1"),
         ({"train": 0, "good": 0, "defects": 0}, "nothing to write"),
     ],
 )

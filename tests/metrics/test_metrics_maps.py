@@ -12,6 +12,7 @@ from vitlite.engine import results
 from vitlite.engine.evaluate import evaluate_folder
 from vitlite.errors import UserError
 from vitlite.images import maps as maps_io
+from vitlite.images import reading
 
 
 @pytest.fixture
@@ -156,7 +157,7 @@ def test_every_wrong_content_is_named(folders):
     (good / "001.tiff").unlink()
     np.save(good / "001.npy", np.array([[None, "x"]]), allow_pickle=True)
     text = message(maps, data)
-    assert "not-a-number: 1 (bolt/test/bent/000.tiff: holds not-a-number" in text
+    assert "not finite: 1 (bolt/test/bent/000.tiff: holds values that are not finite" in text
     assert "wrong-sized: 2 (bolt/test/bent/001.tiff: is 11 x 15 but its picture 15 x 11" in text
     assert "nut/test/good/000.tiff: has shape (14, 11, 3)" in text
     assert "unreadable: 2 (bolt/test/bent/002.tiff: cannot be read as a map" in text
@@ -219,10 +220,10 @@ def test_pictures_that_lie_on_their_side_are_measured_upright(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("L", (20, 10)).save(tmp_path / "a.jpg", exif=exif)
-    assert maps_io.picture_size(tmp_path / "a.jpg") == (20, 10)
+    assert reading.image_size(tmp_path / "a.jpg") == (20, 10)
     (tmp_path / "b.png").write_text("no picture")
     with pytest.raises(UserError, match=r"b\.png"):
-        maps_io.picture_size(tmp_path / "b.png")
+        reading.image_size(tmp_path / "b.png")
 
 
 def test_results_are_written_whole(folders, tmp_path):

@@ -1,7 +1,7 @@
-"""Synthetic defects: functions ``(rng, scene) -> colours`` that return the scene's picture, damaged.
+"""Synthetic defects: functions ``(rng, scene) -> colours`` that return the scene's image, damaged.
 
 They move every pixel they touch well away from what was there, so that masks taken from the difference have no holes.
-Lengths are in units of 1/256 of the picture's width, as in textures.py, and never below what a pixel can show.
+Lengths are in units of 1/256 of the image's width, as in textures.py, and never below what a pixel can show.
 """
 
 from collections.abc import Callable
@@ -63,7 +63,7 @@ DEFECTS: dict[str, Callable[[np.random.Generator, Scene], np.ndarray]] = {
 
 
 def _place(rng: np.random.Generator, scene: Scene, margin: float) -> np.ndarray:
-    """A random position (y, x) in pixels on the part, ``margin`` units inside the picture."""
+    """A random position (y, x) in pixels on the part, ``margin`` units inside the image."""
     size = scene.part.shape[0]
     border = int(margin * size / UNITS) + 1
     rows, columns = np.nonzero(scene.part[border:-border, border:-border] > 0.9)
@@ -75,7 +75,9 @@ def _direction(angle: float) -> np.ndarray:
     return np.array((np.sin(angle), np.cos(angle)))
 
 
-def _curve_distance(start, middle, end, size: int, lip: float) -> tuple[np.ndarray, np.ndarray]:
+def _curve_distance(
+    start: np.ndarray, middle: np.ndarray, end: np.ndarray, size: int, lip: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Distance in pixels of every pixel to a quadratic Bezier curve, and to the curve moved ``lip`` * 2 sideways."""
     t = np.linspace(0, 1, 4 * size)[:, None]
     curve = (1 - t) ** 2 * start + 2 * t * (1 - t) * middle + t**2 * end
@@ -103,7 +105,7 @@ def _distance_to(points: np.ndarray, size: int) -> np.ndarray:
     return result
 
 
-def _blob(rng: np.random.Generator, centre, radius: float, size: int, rough: float) -> np.ndarray:
+def _blob(rng: np.random.Generator, centre: np.ndarray, radius: float, size: int, rough: float) -> np.ndarray:
     """1 at the centre, 0 on the outline, negative outside; the outline is a circle with ``rough`` irregularity."""
     axis = np.arange(size, dtype=np.float32)
     y, x = (axis - centre[0])[:, None], (axis - centre[1])[None, :]

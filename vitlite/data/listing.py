@@ -1,4 +1,4 @@
-"""Which files of a folder are pictures, in an order that is the same everywhere."""
+"""Which files of a folder are images, in an order that is the same everywhere."""
 
 import os
 import re
@@ -10,7 +10,7 @@ import numpy as np
 
 from vitlite.data.index import Sample
 from vitlite.errors import UserError
-from vitlite.files import shown
+from vitlite.files import StrPath, shown
 from vitlite.images.archives import split_entry
 from vitlite.images.loading import each
 from vitlite.images.reading import ImageError, read_image
@@ -31,15 +31,18 @@ def natural_key(name: str) -> tuple:
 
 
 def is_image_name(name: str) -> bool:
+    """Whether a file's name is that of an image: by its extension, and not hidden."""
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS
 
 
-def entries(folder) -> tuple[list[str], list[str], list[str]]:
-    """Names inside a folder in natural order: sub-folders, pictures (by extension), others, hidden ones among them.
+def entries(folder: StrPath) -> tuple[list[str], list[str], list[str]]:
+    """Names inside a folder in natural order: sub-folders, images (by extension), and others with the hidden ones.
 
-    A link that leads nowhere counts as a file, so that a missing picture is reported and not passed over.
+    A link that leads nowhere counts as a file, so that a missing image is reported.
     """
-    folders, images, others = [], [], []
+    folders: list[str] = []
+    images: list[str] = []
+    others: list[str] = []
     for entry in _scan(folder):
         if entry.name.startswith("."):
             others.append(entry.name)
@@ -47,22 +50,26 @@ def entries(folder) -> tuple[list[str], list[str], list[str]]:
             folders.append(entry.name)
         else:
             (images if is_image_name(entry.name) else others).append(entry.name)
-    return tuple(sorted(names, key=natural_key) for names in (folders, images, others))
+    for names in (folders, images, others):
+        names.sort(key=natural_key)
+    return folders, images, others
 
 
-def sub_folders(folder) -> list[str]:
-    """The first part of ``entries`` alone: much faster where a folder holds very many files."""
+def sub_folders(folder: StrPath) -> list[str]:
+    """The first part of ``entries`` alone: much faster if a folder holds very many files."""
     names = [entry.name for entry in _scan(folder) if not entry.name.startswith(".") and _is_folder(entry)]
     return sorted(names, key=natural_key)
 
 
-def walk(folder) -> tuple[list[Path], int]:
-    """Every picture below a folder in natural order, and how many other files were passed over.
+def walk(folder: StrPath) -> tuple[list[Path], int]:
+    """Every image below a folder in natural order, and the number of other files.
 
     Follows links to folders but enters each real folder once, so loops end.
     """
     folder = Path(folder)
-    found, ignored, seen, pending = [], 0, set(), [folder]
+    found: list[Path] = []
+    seen: set[tuple[int, int]] = set()
+    ignored, pending = 0, [folder]
     while pending:
         current = pending.pop()
         identity = _identity(current)
@@ -77,11 +84,11 @@ def walk(folder) -> tuple[list[Path], int]:
     return found, ignored
 
 
-def list_images(paths) -> list[Path]:
-    """The pictures that a user's list of files, folders (with everything below) and glob patterns stands for.
+def list_images(paths: StrPath | Iterable[StrPath]) -> list[Path]:
+    """The images that a user's list of files, folders (with everything below them) and glob patterns stands for.
 
-    A file that is named outright is taken whatever its extension; folders and patterns give only names that look like
-    pictures and are not hidden. Keeps the order given, natural order within a folder or pattern, and each file once.
+    A file that is named itself is taken whatever its extension; folders and patterns give only names that look like
+    images and are not hidden. Keeps the order given, natural order within a folder or pattern, and each file once.
     Raises UserError for a path that matches nothing.
     """
     if isinstance(paths, (str, os.PathLike)):
@@ -131,7 +138,7 @@ def _expand(pattern: str) -> list[Path]:
     return [path for path in found if not any(part.startswith(".") for part in path.relative_to(base).parts)]
 
 
-def _scan(folder) -> Iterator[os.DirEntry]:
+def _scan(folder: StrPath) -> Iterator[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as scan:
             yield from scan
@@ -139,14 +146,14 @@ def _scan(folder) -> Iterator[os.DirEntry]:
         raise UserError(f"{shown(folder)}: the folder cannot be listed ({error.strerror})") from error
 
 
-def _is_folder(entry: os.DirEntry) -> bool:
+def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
     except OSError:  # a link that points at itself
         return False
 
 
-def _identity(folder: Path):
+def _identity(folder: Path) -> tuple[int, int]:
     try:
         status = os.stat(folder)
     except OSError as error:
@@ -155,7 +162,7 @@ def _identity(folder: Path):
 
 
 def readable(samples: Iterable[Sample], on_error: Callable[[Sample, str], None]) -> Iterator[tuple[Sample, np.ndarray]]:
-    """Yield each sample with its picture, uint8 (H, W, 3); call ``on_error(sample, reason)`` for those without one."""
+    """Yield each sample with its image, uint8 (H, W, 3); call ``on_error(sample, reason)`` for those without one."""
     for sample in samples:
         try:
             image = read_image(sample.path)
@@ -166,9 +173,9 @@ def readable(samples: Iterable[Sample], on_error: Callable[[Sample, str], None])
 
 
 def scan(samples: Iterable[Sample]) -> tuple[list[Sample], list[tuple[Sample, str]]]:
-    """Decode every picture once and drop it again: the samples that can be read, and the others with the reason.
+    """Decode every image once and drop it again: the samples that can be read, and the others with the reason.
 
-    Both in the order given. Decodes on threads (Pillow releases the interpreter lock) and keeps no picture.
+    Both lists keep the order given. Decodes on threads (Pillow releases the interpreter lock).
     """
     samples = list(samples)
     good, bad = [], []

@@ -1,22 +1,20 @@
-"""Which anomaly map on disk belongs to which test image, in the layout of the official MVTec AD evaluation scripts."""
+"""Finds the anomaly map of each test image, in the layout of the official MVTec AD evaluation scripts."""
 
 import difflib
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from vitlite.data.index import Dataset, Sample
+from vitlite.data.index import Dataset, Sample, few, stem
 from vitlite.data.listing import entries
 from vitlite.errors import UserError
-from vitlite.files import shown
-from vitlite.images.maps import MAP_EXTENSIONS, picture_size
+from vitlite.files import StrPath, shown
+from vitlite.images.maps import MAP_EXTENSIONS
 from vitlite.images.masks import read_mask
+from vitlite.images.reading import image_size
 
 LAYOUT = "MAPS/<category>/test/<defect>/<stem>.tiff, .tif or .npy"
-
-
 _FEW = 3
 
 
@@ -26,30 +24,27 @@ class Problems:
 
     found: dict[str, list[str]] = field(default_factory=dict)
 
-    def add(self, kind: str, what: str):
+    def add(self, kind: str, what: str) -> None:
         self.found.setdefault(kind, []).append(what)
 
-    def __bool__(self):
+    def __bool__(self) -> bool:
         return bool(self.found)
 
     def line(self) -> str:
-        return "; ".join(f"{kind}: {len(names)} ({_few(names)})" for kind, names in self.found.items())
+        """All kinds of problems, with their numbers."""
+        return "; ".join(f"{kind}: {len(names)} ({few(names, _FEW)})" for kind, names in self.found.items())
 
 
-def _few(names, limit=_FEW):
-    listed = ", ".join(names[:limit])
-    return listed if len(names) <= limit else f"{listed} and {len(names) - limit} more"
-
-
-def find_maps(maps, dataset: Dataset, problems: Problems, *, whole: bool = True) -> dict[Sample, Path]:
+def find_maps(maps: StrPath, dataset: Dataset, problems: Problems, *, whole: bool = True) -> dict[Sample, Path]:
     """The map file of every test sample; what is missing, extra or misnamed is added to ``problems``.
 
-    ``whole``: the data set's categories are all that there are, so further category folders in ``maps`` are extra.
+    ``whole`` says that ``dataset`` has all categories, so further category folders in ``maps`` are extra. Raises
+    UserError if ``maps`` is no folder.
     """
     maps = Path(maps)
     if not maps.is_dir():
         raise UserError(f"{shown(maps)}: no such folder; give the folder that holds {LAYOUT}")
-    found = {}
+    found: dict[Sample, Path] = {}
     for category in dataset.categories:
         samples = [s for s in dataset.test if s.category == category]
         if (maps / category).is_dir():
@@ -66,20 +61,26 @@ def find_maps(maps, dataset: Dataset, problems: Problems, *, whole: bool = True)
     return found
 
 
-def _folders(folder):
+def _folders(folder: Path) -> list[str]:
     return entries(folder)[0] if folder.is_dir() else []
 
 
-def _map_files(folder):
-    """Names of the map files in a folder."""
+def _files(folder: Path) -> list[str]:
+    """Names of the files in a folder, without hidden ones."""
     if not folder.is_dir():
         return []
     _, images, others = entries(folder)
-    return [n for n in images + others if not n.startswith(".") and n.lower().endswith(MAP_EXTENSIONS)]
+    return [name for name in images + others if not name.startswith(".")]
 
 
-def _find_category(maps, category, samples, problems):
-    found, kinds = {}, {}
+def _map_files(folder: Path) -> list[str]:
+    """Names of the map files in a folder."""
+    return [name for name in _files(folder) if name.lower().endswith(MAP_EXTENSIONS)]
+
+
+def _find_category(maps: Path, category: str, samples: list[Sample], problems: Problems) -> dict[Sample, Path]:
+    found: dict[Sample, Path] = {}
+    kinds: dict[str, list[Sample]] = {}
     for sample in samples:
         kinds.setdefault(sample.defect, []).append(sample)
     for kind, wanted in kinds.items():
@@ -92,11 +93,11 @@ def _find_category(maps, category, samples, problems):
     return found
 
 
-def _match(maps, here, samples, problems):
+def _match(maps: Path, here: Path, samples: list[Sample], problems: Problems) -> dict[Sample, Path]:
     """Pair the samples of one kind of defect with the files of its folder."""
-    by_stem = {}
+    by_stem: dict[str, list[str]] = {}
     for name in _map_files(maps / here):
-        by_stem.setdefault(os.path.splitext(name)[0], []).append(name)
+        by_stem.setdefault(stem(name), []).append(name)
     found, missing = {}, []
     for sample in samples:
         names = by_stem.pop(sample.path.stem, [])
@@ -108,7 +109,9 @@ def _match(maps, here, samples, problems):
             missing.append(sample)
     left = [name for names in by_stem.values() for name in names]
     if missing:
-        left += [n for n in _other_files(maps / here) if os.path.splitext(n)[0] in {s.path.stem for s in missing}]
+        others = set(_files(maps / here)) - set(_map_files(maps / here))  # no maps by their extension
+        stems = {sample.path.stem for sample in missing}
+        left += [name for name in _files(maps / here) if name in others and stem(name) in stems]
     for sample in missing:
         likely = _likely(sample.path, left)
         if likely is None:
@@ -121,30 +124,26 @@ def _match(maps, here, samples, problems):
     return found
 
 
-def _other_files(folder):
-    """Files that are no maps by their extension, but may be maps under a wrong one."""
-    if not folder.is_dir():
-        return []
-    _, images, others = entries(folder)
-    maps = set(_map_files(folder))
-    return [n for n in images + others if not n.startswith(".") and n not in maps]
-
-
-def _likely(picture, names):
-    """Which of the left-over files was probably meant for a picture: its stem with something added, or its number."""
-    stem = picture.stem.lower()
+def _likely(image: Path, names: list[str]) -> str | None:
+    """Which of the left-over files was probably meant for an image: its stem with something added, or its number."""
+    own = image.stem.lower()
     for name in names:
-        if stem in name.lower():
+        if own in name.lower():
             return name
     for name in names:
-        other = os.path.splitext(name)[0]
-        if stem.isdigit() and other.isdigit() and int(stem) == int(other):
+        other = stem(name)
+        if own.isdigit() and other.isdigit() and int(own) == int(other):
             return name
     return None
 
 
 def truth(sample: Sample) -> np.ndarray:
-    """Ground truth of a test sample at original resolution, uint8 (H, W) of 0 and 1."""
-    if sample.label and sample.mask is None:
+    """Ground truth of a test sample at original resolution, uint8 (H, W) of 0 and 1.
+
+    Raises UserError for a defective image without a mask, and for files that cannot be read.
+    """
+    if not sample.label:
+        return np.zeros(image_size(sample.path), np.uint8)
+    if sample.mask is None:
         raise UserError(f"{shown(sample.path)}: is defective but has no mask in ground_truth/{shown(sample.defect)}")
-    return read_mask(sample.mask) if sample.label else np.zeros(picture_size(sample.path), np.uint8)
+    return read_mask(sample.mask)

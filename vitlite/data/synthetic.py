@@ -4,6 +4,7 @@ import os
 import shutil
 import tempfile
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -12,29 +13,44 @@ from PIL import Image
 from vitlite.data.defects import DEFECTS
 from vitlite.data.textures import TEXTURES, photograph
 from vitlite.errors import UserError
-from vitlite.files import shown
+from vitlite.files import StrPath, shown
 
 DEFAULT_CATEGORIES = ("weave", "wood", "gear")
 # A pixel is defective where a channel changed by more than this many of 255 levels; smaller changes are undone, so the
-# mask is exactly the set of pixels that differ from the good picture.
+# mask is exactly the set of pixels that differ from the good image.
 LEVEL = 12
 MIN_SIZE, MAX_SIZE = 32, 4096
 
 
 def synthesize(
-    out, *, seed: int = 0, categories=None, size: int = 256, train: int = 40, good: int = 10, defects: int = 6
+    out: StrPath,
+    *,
+    seed: int = 0,
+    categories: str | Iterable[str] | None = None,
+    size: int = 256,
+    train: int = 40,
+    good: int = 10,
+    defects: int = 6,
 ) -> Path:
     """Write a data set in MVTec layout and return its folder.
 
-    ``categories`` names textures (``weave wood gear metal granite tiles``; a list or one string with commas, or
-    ``all``; None: the first three). Pictures are ``size`` x ``size`` RGB PNG files: ``train`` good ones for training,
-    ``good`` good ones for testing and ``defects`` of each kind (scratch, spot, missing) with a mask of 0 and 255:
-    exactly the set of pixels that the defect changed, by more than ``LEVEL`` of 255 in some channel.
+    An image depends on the seed, the category, its folder, its number and the size, and on nothing else: the same seed
+    gives the same bytes (with the same libraries), and a larger number of images keeps the earlier ones. The data set
+    is written beside ``out`` and renamed at the end.
 
-    A picture depends on the seed, the category, its folder, its number and the size, and on nothing else: the same seed
-    gives the same bytes (with the same libraries), and asking for more pictures keeps the earlier ones. Written beside
-    ``out`` and renamed at the end. Raises UserError for an ``out`` that is a file or not empty, an unknown category, or
-    numbers out of range.
+    Args:
+        out: the folder to make; it may be there if it is empty.
+        seed: from 0.
+        categories: textures of ``weave wood gear metal granite tiles``, as a list or one string with commas, or
+            ``all``. None: the first three.
+        size: height and width in pixels, 32 to 4096. Images are RGB PNG files.
+        train: good images for training, for each category.
+        good: good images for testing.
+        defects: defective images of each kind (scratch, spot, missing), with a mask of 0 and 255: exactly the pixels
+            that the defect changed by more than ``LEVEL`` of 255 in some channel.
+
+    Raises:
+        UserError: ``out`` is a file or not empty or cannot be written, a category is unknown, a number is out of range.
     """
     names = _categories(categories)
     _require_numbers(seed=seed, size=size, train=train, good=good, defects=defects)
@@ -62,14 +78,16 @@ def synthesize(
 
 
 def render_good(category: str, split: str, index: int, *, seed: int, size: int) -> np.ndarray:
-    """A good picture, uint8 (size, size, 3)."""
+    """A good image, uint8 (size, size, 3)."""
     rng = _generator(seed, category, f"{split}/good", index)
     scene = TEXTURES[category](rng, size)
     return photograph(rng, size)(scene.image)
 
 
-def render_defect(category: str, kind: str, index: int, *, seed: int, size: int):
-    """A defective picture, the same picture without the defect, both uint8 (size, size, 3), and the mask, bool."""
+def render_defect(
+    category: str, kind: str, index: int, *, seed: int, size: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A defective image and the same image without the defect, both uint8 (size, size, 3), and the mask, bool."""
     rng = _generator(seed, category, f"test/{kind}", index)
     scene = TEXTURES[category](rng, size)
     expose = photograph(rng, size)
@@ -86,7 +104,7 @@ def _generator(seed: int, category: str, folder: str, index: int) -> np.random.G
     return np.random.default_rng([seed, zlib.crc32(f"{category}/{folder}".encode()), index])
 
 
-def _write_category(folder: Path, name: str, seed: int, size: int, train: int, good: int, defects: int):
+def _write_category(folder: Path, name: str, seed: int, size: int, train: int, good: int, defects: int) -> None:
     for split, number in (("train", train), ("test", good)):
         for i in range(number):
             _save(folder / split / "good" / f"{i:03d}.png", render_good(name, split, i, seed=seed, size=size))
@@ -97,12 +115,12 @@ def _write_category(folder: Path, name: str, seed: int, size: int, train: int, g
             _save(folder / "ground_truth" / kind / f"{i:03d}_mask.png", mask.astype(np.uint8) * 255)
 
 
-def _save(path: Path, array: np.ndarray):
+def _save(path: Path, array: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(array).save(path, compress_level=4)
 
 
-def _categories(categories) -> list[str]:
+def _categories(categories: str | Iterable[str] | None) -> list[str]:
     if categories is None:
         return list(DEFAULT_CATEGORIES)
     if isinstance(categories, str):
@@ -110,23 +128,23 @@ def _categories(categories) -> list[str]:
     names = list(dict.fromkeys(name.strip() for name in categories))
     unknown = [name for name in names if name not in TEXTURES]
     if unknown or not names:
-        raise UserError(f"--categories {','.join(unknown)!r}: choose from {', '.join(TEXTURES)}, or all")
+        raise UserError(f"`categories={','.join(unknown)!r}`: choose from {', '.join(TEXTURES)}, or all")
     return names
 
 
-def _require_numbers(**numbers: int):
+def _require_numbers(**numbers: int) -> None:
     limits = {"seed": (0, 2**63 - 1), "size": (MIN_SIZE, MAX_SIZE)}
     for name, value in numbers.items():
         low, high = limits.get(name, (0, 100_000))
         if not isinstance(value, (int, np.integer)) or not low <= value <= high:
-            raise UserError(f"--{name} {value}: choose a whole number from {low} to {high}")
+            raise UserError(f"`{name}={value}`: choose a whole number from {low} to {high}")
     if not numbers["train"] and not numbers["good"] and not numbers["defects"]:
-        raise UserError("--train, --good and --defects are all 0: nothing to write")
+        raise UserError("`train`, `good` and `defects` are all 0: nothing to write")
 
 
-def _require_free(out: Path):
+def _require_free(out: Path) -> None:
     if out.is_dir():
         if any(out.iterdir()):
-            raise UserError(f"{shown(out)}: the folder is not empty; choose another --out or empty it first")
+            raise UserError(f"{shown(out)}: the folder is not empty; choose another `out` or empty it first")
     elif os.path.lexists(out):
-        raise UserError(f"{shown(out)}: exists and is no folder; choose another --out")
+        raise UserError(f"{shown(out)}: exists and is no folder; choose another `out`")

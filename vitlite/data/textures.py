@@ -1,6 +1,6 @@
-"""Synthetic surfaces: what a good part looks like, different in every picture within natural limits.
+"""Synthetic surfaces: what a good part looks like, different in every image within natural limits.
 
-A texture is a function ``(rng, size) -> Scene``. Lengths are in units of 1/256 of the picture's width, so a pattern
+A texture is a function ``(rng, size) -> Scene``. Lengths are in units of 1/256 of the image's width, so a pattern
 looks the same at every size; only the finest noise is per pixel.
 """
 
@@ -18,24 +18,26 @@ class Scene:
     """A good surface before lighting and sensor noise; arrays are float32, colours 0..1."""
 
     image: np.ndarray  # (H, W, 3)
-    behind: np.ndarray  # (H, W, 3): what shows where a piece is missing
+    behind: np.ndarray  # (H, W, 3): what shows behind a missing piece
     part: np.ndarray  # (H, W), 0..1: how much of a pixel the part covers; defects lie on it
 
 
-def noise(rng: np.random.Generator, size: int, sigma) -> np.ndarray:
+def noise(rng: np.random.Generator, size: int, sigma: float | tuple[float, float]) -> np.ndarray:
     """Gaussian-filtered white noise of unit variance; ``sigma`` in pixels, one number or one for each axis.
 
     Filtered as a product of spectra, which costs the same for every sigma.
     """
-    sigma = np.broadcast_to(sigma, 2)
+    sigmas = np.broadcast_to(sigma, 2)
     spectrum = fft.rfft2(rng.standard_normal((size, size), dtype=np.float32))
     for axis, frequencies in enumerate((fft.fftfreq(size)[:, None], fft.rfftfreq(size)[None, :])):
-        spectrum *= np.exp(-2 * (np.pi * sigma[axis] * frequencies) ** 2).astype(np.float32)
+        spectrum *= np.exp(-2 * (np.pi * sigmas[axis] * frequencies) ** 2).astype(np.float32)
     field = fft.irfft2(spectrum, s=(size, size))
     return (field - field.mean()) / max(float(field.std()), 1e-6)
 
 
-def coordinates(size: int, angle: float, shift=(0.0, 0.0), centre: float = UNITS / 2) -> tuple[np.ndarray, np.ndarray]:
+def coordinates(
+    size: int, angle: float, shift: np.ndarray | tuple[float, float] = (0.0, 0.0), centre: float = UNITS / 2
+) -> tuple[np.ndarray, np.ndarray]:
     """Pixel centres in units, y and x of shape (H, W), turned by ``angle`` degrees about ``centre`` and shifted."""
     axis = ((np.arange(size, dtype=np.float32) + 0.5) * (UNITS / size) - centre).astype(np.float32)
     sine, cosine = np.sin(np.deg2rad(angle)), np.cos(np.deg2rad(angle))
@@ -45,11 +47,13 @@ def coordinates(size: int, angle: float, shift=(0.0, 0.0), centre: float = UNITS
 
 
 def smoothstep(x: np.ndarray, low: float, high: float) -> np.ndarray:
+    """0 up to ``low``, 1 from ``high``, and smooth between them."""
     t = np.clip((x - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)
 
 
-def tint(grey: np.ndarray, colour) -> np.ndarray:
+def tint(grey: np.ndarray, colour: tuple[float, float, float]) -> np.ndarray:
+    """A grey image (H, W) in one colour, (H, W, 3)."""
     return (grey[..., None] * np.asarray(colour, np.float32)).astype(np.float32)
 
 
@@ -160,7 +164,7 @@ TEXTURES: dict[str, Callable[[np.random.Generator, int], Scene]] = {
 
 
 def photograph(rng: np.random.Generator, size: int) -> Callable[[np.ndarray], np.ndarray]:
-    """One exposure: returns a function from a scene's colours (H, W, 3) to the uint8 picture.
+    """One exposure: returns a function from a scene's colours (H, W, 3) to the uint8 image.
 
     Called for the good and for the damaged surface it applies the same light and the same noise to both, so that they
     differ by the defect alone.

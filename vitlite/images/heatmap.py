@@ -1,4 +1,4 @@
-"""Heat maps drawn over the original picture, on a scale that the caller fixes."""
+"""Heat maps drawn over the original image, on a scale that the caller fixes."""
 
 import numpy as np
 from scipy import ndimage
@@ -8,12 +8,12 @@ ANCHORS = np.array([[30, 20, 90], [20, 120, 200], [40, 190, 120], [250, 210, 40]
 OUTLINE = np.array([255, 0, 255], dtype=np.uint8)  # found in no part of the scale
 
 
-def scale_map(values, low, high):
+def scale_map(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """Map values to [0, 1] between ``low`` and ``high``, clipped; float32."""
     return np.clip((values - low) / max(high - low, 1e-12), 0, 1).astype(np.float32)
 
 
-def colorize(level):
+def colorize(level: np.ndarray) -> np.ndarray:
     """Levels (H, W) in [0, 1] to colours (H, W, 3) float32 in 0..255."""
     position = level * (len(ANCHORS) - 1)
     lower = np.minimum(position.astype(np.intp), len(ANCHORS) - 2)
@@ -21,13 +21,13 @@ def colorize(level):
     return ANCHORS[lower] * (1 - share) + ANCHORS[lower + 1] * share
 
 
-def overlay(image, values, *, low, high, threshold):
-    """The picture with its anomaly map over it.
+def overlay(image: np.ndarray, values: np.ndarray, *, low: float, high: float, threshold: float) -> np.ndarray:
+    """The image with its anomaly map over it.
 
     Args:
         image: uint8 (H, W, 3).
-        values: float (H, W), the map at the picture's size.
-        low, high: the scale's ends; below ``low`` the picture shows through unchanged.
+        values: float (H, W), the map at the image's size.
+        low, high: the scale's ends; below ``low`` the image shows through unchanged.
         threshold: pixels above it are outlined.
 
     Returns:
@@ -42,7 +42,7 @@ def overlay(image, values, *, low, high, threshold):
     return result
 
 
-def outline(region, width):
+def outline(region: np.ndarray, width: int) -> np.ndarray:
     """The inner border, ``width`` pixels thick, of the true pixels (H, W)."""
     if not region.any():
         return region

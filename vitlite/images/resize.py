@@ -7,8 +7,8 @@ from PIL import Image
 def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resize a uint8 (H, W) or (H, W, 3) array to ``size`` = (height, width), antialiased; returns a new uint8 array.
 
-    The filter is Pillow's bilinear: a triangle whose support grows with the reduction, so thin defects are averaged and
-    not skipped, and which never overshoots.
+    The filter is Pillow's bilinear: a triangle that grows with the reduction, so thin defects are averaged and not
+    skipped. It never overshoots. Raises ValueError for another dtype or shape, or a size below 1.
     """
     image = np.asarray(image)
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
@@ -18,11 +18,11 @@ def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         raise ValueError(f"cannot resize {image.shape[0]} x {image.shape[1]} to {height} x {width}: sizes start at 1")
     if image.shape[:2] == (height, width):
         return image.copy()
-    picture = Image.fromarray(np.ascontiguousarray(image))
-    return np.array(picture.resize((width, height), Image.Resampling.BILINEAR))
+    whole = Image.fromarray(np.ascontiguousarray(image))
+    return np.array(whole.resize((width, height), Image.Resampling.BILINEAR))
 
 
-def map_at(pixels, height, width):
+def map_at(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
     """A map (h, w), float32, bilinearly resized to (height, width), float32; half-pixel centres, edges repeated.
 
     The same as ``torch.nn.functional.interpolate(mode="bilinear", align_corners=False)`` up to rounding.
@@ -43,7 +43,7 @@ def map_at(pixels, height, width):
     return result
 
 
-def _neighbours(old, new):
+def _neighbours(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """For every new position along an axis: the old positions on both sides (int) and the weight of the second."""
     # The scale is rounded to float32 and the position once more, as torch does; in float64 throughout the weights
     # would differ from torch's in the fifth digit.

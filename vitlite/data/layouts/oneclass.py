@@ -16,7 +16,8 @@ from vitlite.data.layouts.base import Layout
 from vitlite.data.listing import entries, natural_key
 from vitlite.errors import UserError
 from vitlite.files import shown
-from vitlite.images.archives import ArchiveError, entry
+from vitlite.images.archives import entry
+from vitlite.images.modes import Unusable
 
 T = TypeVar("T")
 
@@ -110,7 +111,7 @@ def understood(file: Path, read: Callable[[Path], T]) -> T:
     """What a reader makes of a file; what it cannot use becomes a UserError with the file's name."""
     try:
         return read(file)
-    except ArchiveError as error:
+    except Unusable as error:
         raise UserError(f"{shown(file)}: {error}") from error
     except MemoryError as error:
         raise UserError(f"{shown(file)}: does not fit into memory") from error
