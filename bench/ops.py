@@ -25,6 +25,7 @@ from ._machine import described, judged, machine, write_csv
 Row = dict[str, Any]
 PHASES = ("forward", "both")  # "both" is forward and backward
 SIZES = ("large", "small", "overhead")
+LIMITS = {"copy": "a copy", "matrix": "a matrix product"}
 OVERHEAD_US = 40.0  # microseconds that the bare call of ours may take on a CPU
 TIMES = ("ms", "median_ms", "ratio", "bytes", "copy_share", "matrix_share")
 COLUMNS = (
@@ -105,8 +106,10 @@ def limits_of(case: Case, limits: dict[str, float]) -> dict[str, float]:
 def add_times(row: Row, case: Case, i: int, seconds: float, median: float) -> None:
     phase = PHASES[i]
     row[f"{phase}_ms"], row[f"{phase}_median_ms"] = seconds * 1e3, median * 1e3
-    row[f"{phase}_copy_share"] = case.bytes()[i] / seconds / row["copy_bandwidth"]
-    row[f"{phase}_matrix_share"] = case.operations[i] / seconds / row["matrix_rate"]
+    if case.numbers[i]:
+        row[f"{phase}_copy_share"] = case.bytes()[i] / seconds / row["copy_bandwidth"]
+    if case.operations[i]:
+        row[f"{phase}_matrix_share"] = case.operations[i] / seconds / row["matrix_rate"]
 
 
 def bars_of(case: Case, rows: dict[str, Row], device: str) -> list[str]:
@@ -116,8 +119,8 @@ def bars_of(case: Case, rows: dict[str, Row], device: str) -> list[str]:
         for phase, bar in zip(PHASES, pair):
             if bar is None:
                 continue
-            if what in ("copy", "matrix"):
-                reached, asked = ours.get(f"{phase}_{what}_share"), f"{bar:g} of a {what}"
+            if what in LIMITS:
+                reached, asked = ours.get(f"{phase}_{what}_share"), f"{bar:g} of {LIMITS[what]}"
             elif what == "memory":
                 taken, most = ours.get(f"{phase}_bytes"), eager.get(f"{phase}_bytes")
                 reached = taken / max(most, 1) if taken is not None and most is not None else None
@@ -144,11 +147,11 @@ def print_rows(case: Case, rows: list[Row]) -> None:
                 line += f"{'-':>{width}}" if value is None else f"{value / unit:{width}{form}}"
         print(line + (f"  off by {row['error']:.1e}" if row["error"] > case.tolerance else ""))
     for i, phase in enumerate(PHASES):
-        if case.size != "overhead" and f"{phase}_ms" in rows[0]:
-            ours, seconds = rows[0], rows[0][f"{phase}_ms"] * 1e-3
-            moved, computed = case.bytes()[i] / seconds / 1e9, case.operations[i] / seconds / 1e9
-            print(f"  ours, {phase}: {moved:.1f} GB/s, {ours[f'{phase}_copy_share']:.0%} of a copy; ", end="")
-            print(f"{computed:.1f} GFLOP/s, {ours[f'{phase}_matrix_share']:.0%} of a matrix product")
+        for what, amounts, rate_unit in (("copy", case.bytes(), "GB/s"), ("matrix", case.operations, "GFLOP/s")):
+            share = rows[0].get(f"{phase}_{what}_share")
+            if share is not None and case.size != "overhead":
+                rate = amounts[i] / rows[0][f"{phase}_ms"] * 1e-6
+                print(f"  ours, {phase}: {rate:.1f} {rate_unit}, {share:.0%} of {LIMITS[what]}")
     if rows[0]["bars"]:
         print("  bar " + "\n  bar ".join(rows[0]["bars"].split("; ")))
 
