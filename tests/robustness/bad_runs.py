@@ -162,7 +162,7 @@ for about, damage, says in (
     ("no method", replaced(r"^method = .*\n", ""), CONFIG + r"\[run\] is incomplete .*method"),
     ("unknown method", replaced(r"^method = .*", 'method = "magic"'), CONFIG + ".*magic: not a method"),
     ("key of another time", replaced(r"^\[config\]", "[config]\nflux = 3"), CONFIG + "unknown option flux"),
-    ("word for a number", replaced(r"^image_size = .*", 'image_size = "64"'), CONFIG + "image_size = '64': must be"),
+    ("word for a number", replaced(r"^image_size = .*", 'image_size = "64"'), CONFIG + "image_size='64': must be"),
     ("fraction for a number", replaced(r"^heads = .*", "heads = 2.5"), CONFIG + "heads=2.5: must be a whole number"),
     ("number for a word", replaced(r"^score = .*", "score = 1"), CONFIG + "score=1: must be text"),
     ("table for a number", replaced(r"^dim = .*", "dim = {a = 1}"), CONFIG),

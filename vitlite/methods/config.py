@@ -154,6 +154,8 @@ class TrainingConfig:
         """Raise the ``UserError`` that names a field with its value."""
         value = getattr(self, key)
         shown = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+        if isinstance(value, str) and kinds(type(self))[key].item is not str:
+            shown = repr(value)  # a text in the place of a number
         raise UserError(f"`{key}={shown}`: {why}")
 
     def at_least(self, least: float, *keys: str) -> None:
