@@ -231,3 +231,40 @@ def test_an_operator_compiled(copy):
     assert list((copy.tree / "kernels").glob("_C.*")), done.stdout + done.stderr
     printed = copy.use(("python", f"BACKENDS = ('cpp', 'eager')\n{OPERATOR}"), ("vitlite", "vitlite doctor"))
     assert "l1_map: cpp on cpu" in printed
+
+
+def test_a_layout(copy, parts):
+    new, lines = copy.add("adding-a-layout.md")
+    assert new == ["vitlite/data/layouts/table.py"]
+    assert lines == {"vitlite/data/layouts/__init__.py": 1}
+    station = copy.work / "station"
+    rows = []
+    for path in sorted(parts.glob("*/*/*.png")):
+        split, kind, name = path.relative_to(parts).parts
+        if split != "ground_truth":
+            rows.append(f"images/{split}-{kind}-{name},{split},{kind}")
+            (station / "images").mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, station / rows[-1].partition(",")[0])
+    (station / "labels.csv").write_text("\n".join(["file,split,kind", *rows]) + "\n")
+    check, train = shown("adding-a-layout.md", "")[0].splitlines()
+    network = "--set backbone=image --set feature_size=8 --set dim=16 --set heads=2 --set encoder_depth=2"
+    code = f"""
+import pathlib, pytest, vitlite, vitlite.data
+found = vitlite.data.open_dataset("station", need_test=True)
+assert (found.layout, found.categories, len(found.train), len(found.test)) == ("table", ("station",), 10, 6)
+assert [s.defect for s in found.test if s.label] == ["missing", "scratch", "spot"], found.test
+table = pathlib.Path("station/labels.csv")
+table.write_text(table.read_text() + "images/x.png,both,good\\n")
+with pytest.raises(vitlite.UserError, match="labels.csv, line {len(rows) + 2}: needs a file"):
+    vitlite.data.open_dataset("station")
+table.write_text("file,split,kind\\nimages/x.png,test,good\\n")
+with pytest.raises(vitlite.UserError, match="labels.csv: lists no images to train on"):
+    vitlite.data.open_dataset("station")
+"""
+    printed = copy.use(
+        ("vitlite", check),
+        ("vitlite", f"{train} {TINY} {network}"),
+        ("vitlite", "vitlite eval runs/station"),
+        ("python", code),
+    )
+    assert "table of images" in printed

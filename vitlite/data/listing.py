@@ -21,6 +21,7 @@ IMAGE_EXTENSIONS = frozenset((
     ".webp", ".gif", ".pgm", ".ppm", ".pbm", ".pnm", ".jp2", ".avif",
 ))
 # fmt: on
+"""Extensions of image files, in lower case, with the dot."""
 _DIGITS = re.compile(r"([0-9]+)")
 
 
