@@ -57,7 +57,7 @@ class Page:
         self.settle()
 
     def requests(self):
-        """The addresses that were asked for since the last call."""
+        """The addresses that the browser requested since the last call."""
         events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
         return {e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"}
 

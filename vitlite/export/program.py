@@ -123,7 +123,7 @@ def require_packages(kind: str) -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Silence for the exporters, which warn about their own insides and about packages that nobody asked for."""
+    """Silence for the exporters, which warn about their own code and about packages that are not needed."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

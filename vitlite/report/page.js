@@ -24,7 +24,7 @@
   const inside = (c) => chosen < 0 || c === chosen;
   const calibrated = () => (chosen < 0 ? data.threshold : data.thresholds[chosen]);
 
-  // How many of a selection of images are called defective: [good ones, of how many, defective ones, of how many].
+  // Counts of the chosen images: [good and called defective, good, defective and called so, defective].
   const count = (chooses) => {
     const found = [0, 0, 0, 0];
     scores.forEach((score, i) => {
@@ -112,7 +112,7 @@
     if (wanted !== null && wanted.trim() !== "" && Number.isFinite(Number(wanted))) threshold = Number(wanted);
   };
   const toAddress = () => {
-    // Some browsers refuse this for files; the address is then only not updated.
+    // Some browsers refuse this for files: then the address stays as it is.
     try { history.replaceState(null, "", threshold === calibrated() ? "#" : `#threshold=${threshold}`); } catch (e) {}
   };
 
