@@ -16,6 +16,12 @@ def real_data():
     return Path(folder)
 
 
+@pytest.fixture(scope="module")
+def fuzz_folder(tmp_path_factory):
+    """A folder for the files that a module's fuzz tests write, one over the other."""
+    return tmp_path_factory.mktemp("fuzz")
+
+
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory):
     """A small synthetic data set of one category, with its root."""

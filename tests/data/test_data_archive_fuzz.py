@@ -34,11 +34,6 @@ GLOBALS = (
 )
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("fuzz")
-
-
 def outcome(read, path, content):
     """What a reader returns, or None where it raises its documented error, in one line."""
     path.write_bytes(content)
@@ -51,8 +46,8 @@ def outcome(read, path, content):
 @given(content=st.binary(max_size=64) | damaged(IDX, header=16) | damaged(gzip.compress(IDX), header=20))
 @example(content=b"\0\0\x08\x03" + struct.pack(">3I", 1, 1, 2**32 - 1) + b"x")
 @example(content=b"\x1f\x8b\x08\x04" + b"\0" * 6 + b"\xff\xff")
-def test_idx(folder, content):
-    array = outcome(read_idx, folder / "idx", content)
+def test_idx(fuzz_folder, content):
+    array = outcome(read_idx, fuzz_folder / "idx", content)
     if array is not None:
         assert array.dtype == np.uint8
         assert array.ndim in (1, 3)
@@ -61,8 +56,8 @@ def test_idx(folder, content):
 
 @few_examples
 @given(content=st.sampled_from(BATCHES).flatmap(lambda batch: damaged(batch, header=300)))
-def test_batches(folder, content):
-    found = outcome(read_batch, folder / "batch", content)
+def test_batches(fuzz_folder, content):
+    found = outcome(read_batch, fuzz_folder / "batch", content)
     if found is not None:
         pictures, labels = found
         assert pictures.dtype == np.uint8
@@ -83,16 +78,16 @@ operations = st.lists(
 @given(parts=operations)
 @example(parts=[b"(" * 1000, b"t" * 1000])
 @example(parts=[b"]q\x00", b"h\x00", b"a"])
-def test_programs_of_known_operations(folder, parts):
+def test_programs_of_known_operations(fuzz_folder, parts):
     content = b"\x80\x02" + b"".join(parts) + b"."
-    outcome(read_batch, folder / "batch", content)
-    outcome(read_class_names, folder / "batch", content)
+    outcome(read_batch, fuzz_folder / "batch", content)
+    outcome(read_class_names, fuzz_folder / "batch", content)
 
 
 @few_examples
 @given(content=st.binary(max_size=40) | damaged(IDX) | damaged(BATCHES[0], header=300))
-def test_whole_way(folder, content):
-    path = folder / "test_batch"
+def test_whole_way(fuzz_folder, content):
+    path = fuzz_folder / "test_batch"
     outcome(read_archive, path, content)
     image, error = attempt(lambda: data.read_image(path / "00000"), data.ImageError)
     if error is None:
@@ -100,7 +95,7 @@ def test_whole_way(folder, content):
         assert image.shape[2] == 3
     else:
         assert str(path) in str(error)
-    _, error = attempt(lambda: data.open_dataset(folder, "cat", need_train=False), UserError)
+    _, error = attempt(lambda: data.open_dataset(fuzz_folder, "cat", need_train=False), UserError)
     assert error is None or "\n" not in str(error)
 
 
@@ -116,8 +111,8 @@ candle,test,anomaly,candle/Data/Images/Anomaly/000.JPG,candle/Data/Masks/Anomaly
 @example(content=VISA.replace("0001", "1" * 5000).encode())
 @example(content=VISA.replace("candle,", "1" * 5000 + ",").encode())
 @example(content=VISA.replace("normal", "n" * 200_000).encode())
-def test_table_of_visa(folder, content):
-    root = folder / "visa"
+def test_table_of_visa(fuzz_folder, content):
+    root = fuzz_folder / "visa"
     (root / "split_csv").mkdir(parents=True, exist_ok=True)
     (root / "split_csv" / "1cls.csv").write_bytes(content)
     dataset, error = attempt(lambda: data.open_dataset(root, "all", need_train=False), UserError)
@@ -132,6 +127,6 @@ def test_table_of_visa(folder, content):
 @given(
     names=st.recursive(st.none() | st.text() | st.binary() | st.integers(), lambda inner: st.lists(inner, max_size=3))
 )
-def test_names_of_classes(folder, names):
-    found = outcome(read_class_names, folder / "batches.meta", pickle.dumps({"label_names": names}, 4))
+def test_names_of_classes(fuzz_folder, names):
+    found = outcome(read_class_names, fuzz_folder / "batches.meta", pickle.dumps({"label_names": names}, 4))
     assert found is None or all(isinstance(name, str) and name for name in found)

@@ -48,15 +48,10 @@ def examples():
     return [found[name] for name in sorted(found)]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("fuzz")
-
-
 @few_examples
 @given(content=st.sampled_from(examples()).flatmap(lambda content: damaged(content, header=120)))
-def test_damaged_pictures(folder, capfd, recwarn, content):
-    path = folder / "picture"
+def test_damaged_pictures(fuzz_folder, capfd, recwarn, content):
+    path = fuzz_folder / "picture"
     path.write_bytes(content)
     image, error = attempt(lambda: data.read_image(path, max_pixels=2_000_000), data.ImageError)
     if error is None:

@@ -41,11 +41,6 @@ TIFFS = (
 ARRAYS = (npy(VALUES), npy(VALUES.astype(np.float64)), npy(np.asfortranarray(VALUES)))
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("fuzz")
-
-
 def read(path, content, capfd):
     path.write_bytes(content)
     values, error = attempt(lambda: read_map(path), MapError)
@@ -62,14 +57,14 @@ def read(path, content, capfd):
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @few_examples
 @given(content=st.sampled_from(TIFFS).flatmap(lambda content: damaged(content, header=160)))
-def test_tiff(folder, capfd, content):
-    read(folder / "map.tiff", content, capfd)
+def test_tiff(fuzz_folder, capfd, content):
+    read(fuzz_folder / "map.tiff", content, capfd)
 
 
 @few_examples
 @given(content=st.sampled_from(ARRAYS).flatmap(lambda content: damaged(content, header=128)))
-def test_npy(folder, capfd, content):
-    read(folder / "map.npy", content, capfd)
+def test_npy(fuzz_folder, capfd, content):
+    read(fuzz_folder / "map.npy", content, capfd)
 
 
 def test_libtiff_is_quiet_from_the_first_map_on(tmp_path):
