@@ -27,7 +27,8 @@ def overlay(image: np.ndarray, values: np.ndarray, *, low: float, high: float, t
     Args:
         image: uint8 (H, W, 3).
         values: float (H, W), the map at the image's size.
-        low, high: the scale's ends; below ``low`` the image shows through unchanged.
+        low: where the scale begins; below it the image shows through unchanged.
+        high: where it ends.
         threshold: pixels above it are outlined.
 
     Returns:
