@@ -22,9 +22,9 @@ def good():
     [
         ([], [], "empty"),
         ([0, 1], [0.5], r"labels has shape \(2,\) but scores has shape \(1,\)"),
-        ([0, 1, 1], [0.5, np.nan, 1], "scores holds not-a-number"),
-        ([0, 1, 1], np.array([0.5, np.nan, 1], np.float32), "scores holds not-a-number"),
-        ([0, 1, 1], np.array([0.5, np.nan, 1], np.longdouble), "scores holds not-a-number"),
+        ([0, 1, 1], [0.5, np.nan, 1], "scores holds NaN"),
+        ([0, 1, 1], np.array([0.5, np.nan, 1], np.float32), "scores holds NaN"),
+        ([0, 1, 1], np.array([0.5, np.nan, 1], np.longdouble), "scores holds NaN"),
         ([0, 0], [0.5, 1], "labels holds only 0"),
         ([1, 1], [0.5, 1], "labels holds only 1"),
         ([-1, 1], [0.5, 1], "labels must hold only 0 and 1"),
@@ -55,7 +55,7 @@ def change(which, index, value):
 
 
 BAD_MAPS = {
-    "not-a-number": (change(1, (2, 0, 0), np.nan), r"maps\[2\] holds not-a-number"),
+    "not-a-number": (change(1, (2, 0, 0), np.nan), r"maps\[2\] holds NaN"),
     "mask of 255": (change(0, (1, 1, 1), 255), r"masks.* must hold only 0 and 1"),
     "no defect": (lambda: (np.zeros((3, 4, 5), int), good()[1]), "no defective pixel"),
     "no normal": (lambda: (np.ones((3, 4, 5), int), good()[1]), "no normal pixel"),
@@ -101,7 +101,7 @@ def test_fpr_limit(limit):
         ({"image_labels": [0, 0, 0]}, "image_labels: every image is good"),
         ({"image_labels": [1, 1, 1]}, "image_labels: every image is defective"),
         ({"image_labels": ["a", "b", "c"]}, "image_labels must hold real numbers"),
-        ({"image_scores": [0, np.nan, 1]}, "image_scores holds not-a-number"),
+        ({"image_scores": [0, np.nan, 1]}, "image_scores holds NaN"),
         ({"image_scores": ["a", "b", "c"]}, "image_scores must hold real numbers"),
     ],
 )
@@ -131,7 +131,7 @@ def test_a_bad_image_leaves_the_stream_as_it_was():
     broken = maps[2].copy()
     broken[0, 0] = np.nan
     for mask, map_, given, message in (
-        (masks[2], broken, {}, "map holds not-a-number"),
+        (masks[2], broken, {}, "map holds NaN"),
         (masks[2] * 9, maps[2], {}, "mask must hold only 0 and 1"),
         (masks[2][:2], maps[2], {}, r"mask has shape \(2, 5\) but map has shape \(4, 5\)"),
         (masks, maps, {}, r"map has shape \(3, 4, 5\)"),

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from vitlite.data.checking import Report, check
     from vitlite.data.index import Dataset, Sample
     from vitlite.data.layouts import open_dataset
-    from vitlite.data.listing import IMAGE_EXTENSIONS, list_images, readable, scan
+    from vitlite.data.listing import IMAGE_EXTENSIONS, list_images, scan
     from vitlite.data.synthetic import synthesize
     from vitlite.images.masks import MaskFiles, read_mask
     from vitlite.images.reading import ImageError, read_image
@@ -27,7 +27,6 @@ _HOME = {
     "open_dataset": "data.layouts",
     "IMAGE_EXTENSIONS": "data.listing",
     "list_images": "data.listing",
-    "readable": "data.listing",
     "scan": "data.listing",
     "Report": "data.checking",
     "check": "data.checking",
@@ -46,7 +45,6 @@ __all__ = [
     "open_dataset",
     "read_image",
     "read_mask",
-    "readable",
     "resize_image",
     "scan",
     "synthesize",

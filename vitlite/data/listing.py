@@ -3,10 +3,8 @@
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-
-import numpy as np
 
 from vitlite.data.index import Sample
 from vitlite.errors import UserError
@@ -160,17 +158,6 @@ def _identity(folder: Path) -> tuple[int, int]:
     except OSError as error:
         raise UserError(f"{shown(folder)}: the folder cannot be read ({error.strerror})") from error
     return status.st_dev, status.st_ino
-
-
-def readable(samples: Iterable[Sample], on_error: Callable[[Sample, str], None]) -> Iterator[tuple[Sample, np.ndarray]]:
-    """Yield each sample with its image, uint8 (H, W, 3); call ``on_error(sample, reason)`` for those without one."""
-    for sample in samples:
-        try:
-            image = read_image(sample.path)
-        except ImageError as error:
-            on_error(sample, error.reason)
-        else:
-            yield sample, image
 
 
 def scan(samples: Iterable[Sample]) -> tuple[list[Sample], list[tuple[Sample, str]]]:

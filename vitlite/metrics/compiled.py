@@ -48,13 +48,7 @@ def _cell(key: Key, low: Key, shift: Key, last: Key) -> Key:
 
 @jit
 def count(
-    bits: Array,
-    start: Array,
-    stop: Array,
-    low: Key,
-    shift: Key,
-    normal_cells: Array,
-    positive_cells: Array,
+    bits: Array, start: Array, stop: Array, low: Key, shift: Key, normal_cells: Array, positive_cells: Array
 ) -> None:
     """Add a block's scores to the histograms of its two classes."""
     top, sign = _constants(bits)
@@ -115,7 +109,7 @@ def deal(
 
 @jit
 def _digits(keys: Array) -> tuple[Key, int, int]:
-    """Smallest key, number of radix passes, and bits per pass."""
+    """Smallest key, number of radix passes, and bits in a pass."""
     low, high = keys[0], keys[0]
     for key in keys:
         low = min(low, key)
@@ -130,6 +124,21 @@ def _digits(keys: Array) -> tuple[Key, int, int]:
 
 
 @jit
+def _find_places(keys: Array, low: Key, shift: Key, place: Array) -> None:
+    """Fill ``place``, (digits,): where the keys with each value of a digit begin when they are sorted by it."""
+    mask = np.uint64(place.size - 1)
+    for d in range(place.size):
+        place[d] = 0
+    for key in keys:
+        place[((np.uint64(key) - low) >> shift) & mask] += 1
+    total = 0
+    for d in range(place.size):
+        count = place[d]
+        place[d] = total
+        total += count
+
+
+@jit
 def sort_keys(keys: Array, spare: Array) -> None:
     """Sort ``keys`` ascending in place; ``spare`` is scratch of at least their size."""
     if keys.size < 2:
@@ -140,15 +149,7 @@ def sort_keys(keys: Array, spare: Array) -> None:
     source, target = keys, spare[: keys.size]
     for step in range(passes):
         shift = np.uint64(step * width)
-        for d in range(place.size):
-            place[d] = 0
-        for key in source:
-            place[((np.uint64(key) - low) >> shift) & mask] += 1
-        total = 0
-        for d in range(place.size):
-            count = place[d]
-            place[d] = total
-            total += count
+        _find_places(source, low, shift, place)
         for key in source:
             d = ((np.uint64(key) - low) >> shift) & mask
             target[place[d]] = key
@@ -171,15 +172,7 @@ def sort_pairs(keys: Array, payload: Array, spare: Array, spare_payload: Array) 
     carried, carried_to = payload, spare_payload[: keys.size]
     for step in range(passes):
         shift = np.uint64(step * width)
-        for d in range(place.size):
-            place[d] = 0
-        for key in source:
-            place[((np.uint64(key) - low) >> shift) & mask] += 1
-        total = 0
-        for d in range(place.size):
-            count = place[d]
-            place[d] = total
-            total += count
+        _find_places(source, low, shift, place)
         for i in range(source.size):
             d = ((np.uint64(source[i]) - low) >> shift) & mask
             to = place[d]
@@ -195,6 +188,7 @@ def sort_pairs(keys: Array, payload: Array, spare: Array, spare_payload: Array) 
 
 @jit
 def _largest(at: Array, first: int, last: int) -> int:
+    """The size of the largest of the buckets ``first`` to ``last``."""
     size = 0
     for b in range(first, last):
         size = max(size, at[b + 1] - at[b])
@@ -202,15 +196,9 @@ def _largest(at: Array, first: int, last: int) -> int:
 
 
 @jit
-def sort_buckets(
-    normals: Array,
-    positives: Array,
-    regions: Array,
-    normal_at: Array,
-    positive_at: Array,
-    first: int,
-    last: int,
-) -> None:
+def sort_buckets(buckets: tuple[Array, ...], first: int, last: int) -> None:
+    """Sort each of the buckets ``first`` to ``last``; ``buckets`` is ``Buckets.arrays``."""
+    normals, positives, regions, normal_at, positive_at = buckets
     spare = np.empty(_largest(normal_at, first, last), normals.dtype)
     most = _largest(positive_at, first, last)
     spare_keys, spare_regions = np.empty(most, positives.dtype), np.empty(most, regions.dtype)
@@ -290,11 +278,7 @@ def _scan(
 
 @jit
 def scan_buckets(
-    normals: Array,
-    positives: Array,
-    regions: Array,
-    normal_at: Array,
-    positive_at: Array,
+    buckets: tuple[Array, ...],
     weights: Array,
     limits: Array,
     first: int,
@@ -304,7 +288,8 @@ def scan_buckets(
     keys: Array,
     areas: Array,
 ) -> None:
-    """Sort and walk buckets ``first`` to ``last``; results are written beside each other, one row a bucket."""
+    """Sort and walk buckets ``first`` to ``last``; each bucket writes its own row of the results."""
+    normals, positives, regions, normal_at, positive_at = buckets
     spare = np.empty(_largest(normal_at, first, last), normals.dtype)
     most = _largest(positive_at, first, last)
     spare_keys, spare_regions = np.empty(most, positives.dtype), np.empty(most, regions.dtype)
@@ -323,6 +308,7 @@ def scan_buckets(
 
 @jit
 def distinct(normals: Array, positives: Array) -> int:
+    """The number of distinct keys in two sorted arrays."""
     i, j, steps = positives.size - 1, normals.size - 1, 0
     while i >= 0 or j >= 0:
         key = positives[i] if j < 0 or (i >= 0 and positives[i] >= normals[j]) else normals[j]
@@ -335,14 +321,7 @@ def distinct(normals: Array, positives: Array) -> int:
 
 
 @jit
-def walk(
-    normals: Array,
-    positives: Array,
-    regions: Array,
-    weights: Array,
-    fpr: Array,
-    pro: Array,
-) -> None:
+def walk(normals: Array, positives: Array, regions: Array, weights: Array, fpr: Array, pro: Array) -> None:
     """Fill the curve from its second point; sums of fractions are compensated."""
     i, j, step = positives.size - 1, normals.size - 1, 0
     overlap, lost = 0.0, 0.0

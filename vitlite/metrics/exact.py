@@ -1,7 +1,7 @@
 """The exact metrics: every distinct score is a threshold, and equal scores are one step.
 
 A score at or above a threshold counts as found. Scores may be infinite, they rank first or last; +0.0 and -0.0 are
-equal. All functions raise ``ValueError`` that names the argument for shapes that differ, empty input, not-a-number,
+equal. All functions raise ``ValueError`` that names the argument for shapes that differ, empty input, NaN,
 masks or labels with other values than 0 and 1, and when one of the two classes is missing.
 """
 
@@ -50,11 +50,17 @@ def f1_max(labels: ArrayLike, scores: ArrayLike) -> tuple[float, float]:
     return summary.f1, summary.threshold
 
 
-def _both_pixel_classes(ranking: Ranking) -> Ranking:
-    if ranking.positives == 0:
+def require_pixels(normals: int, positives: int) -> None:
+    """ValueError unless there are pixels of both classes."""
+    if positives == 0:
         raise ValueError("masks holds no defective pixel, so there is no region to overlap and no positive class")
-    if ranking.normals == 0:
+    if normals == 0:
         raise ValueError("masks holds no normal pixel, so the false positive rate is undefined")
+
+
+def _pixel_ranking(masks: Images, maps: Images) -> Ranking:
+    ranking = rank_maps(masks, maps)
+    require_pixels(ranking.normals, ranking.positives)
     return ranking
 
 
@@ -72,7 +78,7 @@ def pro_curve(masks: Images, maps: Images) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         ValueError: see the module.
     """
-    return curve(_both_pixel_classes(rank_maps(masks, maps)))
+    return curve(_pixel_ranking(masks, maps))
 
 
 def aupro(masks: Images, maps: Images, *, fpr_limit: float = 0.3) -> float:
@@ -88,7 +94,7 @@ def aupro(masks: Images, maps: Images, *, fpr_limit: float = 0.3) -> float:
         ValueError: see the module; or ``fpr_limit`` outside (0, 1].
     """
     limit = check_limit(fpr_limit)
-    return summarise(_both_pixel_classes(rank_maps(masks, maps)), (limit,)).aupro[0]
+    return summarise(_pixel_ranking(masks, maps), (limit,)).aupro[0]
 
 
 def check_limit(fpr_limit: float) -> float:
@@ -110,7 +116,7 @@ def evaluate_maps(
     Args:
         masks: as for ``pro_curve``.
         maps: as for ``pro_curve``.
-        image_labels: (B,) of 0 and 1. Default: 1 where the mask has any pixel set. Labels touch only the image
+        image_labels: (B,) of 0 and 1. Default: 1 if the mask has any pixel set. Labels touch only the image
             metrics: an image labelled 1 whose mask is empty adds normal pixels and no region.
         image_scores: (B,) real numbers. Default: the largest score of each map.
         fpr_limit: limit of the extra key ``aupro``, in (0, 1].
@@ -122,7 +128,7 @@ def evaluate_maps(
         ValueError: see the module. A missing class is named: good or defective images, normal or defective pixels.
     """
     limit = check_limit(fpr_limit)
-    ranking = _both_pixel_classes(rank_maps(masks, maps))
+    ranking = _pixel_ranking(masks, maps)
     labels, scores = image_arrays(ranking.blocks, image_labels, image_scores)
     return metrics(image_ranking(labels, scores), ranking, limit)
 

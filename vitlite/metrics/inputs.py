@@ -71,9 +71,9 @@ def _exact(scores: np.ndarray, name: str) -> np.ndarray:
         return scores.astype(np.float32)
     exact = scores.astype(np.float64)
     if scores.dtype.itemsize >= 8 and not np.array_equal(exact.astype(scores.dtype), scores, equal_nan=False):
-        # Not-a-number in an extended float also lands here; say so rather than speak of precision.
+        # NaN in an extended float also arrives here; say so, and do not speak of precision.
         if scores.dtype.kind == "f" and np.isnan(scores).any():
-            raise ValueError(f"{name} holds not-a-number")
+            raise ValueError(f"{name} holds NaN")
         raise ValueError(f"{name} of dtype {scores.dtype} cannot be held in float64 exactly; pass ranks instead")
     return exact
 
@@ -91,7 +91,7 @@ def _binary(positive: np.ndarray, name: str, hint: str) -> np.ndarray:
     if positive.dtype == np.bool_:
         return np.require(positive, None, ["C", "W"]).reshape(-1).view(np.uint8)
     flat = np.require(positive, None, ["C", "A"]).reshape(-1)
-    with np.errstate(invalid="ignore"):  # not-a-number becomes something that differs from it
+    with np.errstate(invalid="ignore"):  # NaN becomes something that differs from it
         values = flat if flat.dtype == np.uint8 else flat.astype(np.uint8)
     if (values > 1).any() or (values is not flat and not np.array_equal(values, flat)):
         raise ValueError(f"{name} must hold only 0 and 1{hint}")
@@ -99,11 +99,11 @@ def _binary(positive: np.ndarray, name: str, hint: str) -> np.ndarray:
 
 
 def _maxima(scores: np.ndarray, name_of: Callable[[int], str]) -> np.ndarray:
-    """Largest score of each image (first axis); numpy's maximum is not-a-number when any score is."""
+    """Largest score of each image (first axis); numpy's maximum is NaN if any score is."""
     maxima = scores.reshape(len(scores), -1).max(axis=1)
     bad = np.flatnonzero(np.isnan(maxima))
     if bad.size:
-        raise ValueError(f"{name_of(int(bad[0]))} holds not-a-number")
+        raise ValueError(f"{name_of(int(bad[0]))} holds NaN")
     return maxima
 
 
@@ -132,7 +132,7 @@ def rank_labels(labels: ArrayLike, scores: ArrayLike) -> Ranking:
     """Ranking of labels and scores of one shape; all positive scores form one region.
 
     Raises:
-        ValueError: shapes differ, nothing there, not-a-number, labels other than 0 and 1, or a class is missing.
+        ValueError: shapes differ, nothing there, NaN, labels other than 0 and 1, or a class is missing.
     """
     labels, scores = _real(labels, "labels"), _real(scores, "scores")
     if labels.shape != scores.shape:
@@ -189,12 +189,12 @@ def _one_image(mask: ArrayLike, map_: ArrayLike, index: int | None) -> Block:
 
 
 def rank_maps(masks: Images, maps: Images) -> Ranking:
-    """Ranking of the pixels of maps, positive where the mask is 1, with 8-connected regions.
+    """Ranking of the pixels of maps, positive if the mask is 1, with 8-connected regions.
 
     Whether both classes are there is left to the caller.
 
     Raises:
-        ValueError: shapes differ, nothing there, not-a-number, or masks with values other than 0 and 1.
+        ValueError: shapes differ, nothing there, NaN, or masks with values other than 0 and 1.
     """
     blocks = _pairs(masks, maps)
     size = sum(b.scores.size for b in blocks)

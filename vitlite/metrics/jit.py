@@ -20,7 +20,7 @@ SMALL = 1 << 17  # scores below which starting threads costs more than it saves
 
 
 def jit(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile without the interpreter lock, cached on disk where a folder can be written, in memory otherwise.
+    """Compile without the interpreter lock, cached on disk if a folder can be written, in memory otherwise.
 
     A cache that is full or damaged when the function is called costs the time of compiling, never the call.
     """
@@ -34,7 +34,7 @@ def jit(function: Callable[..., Any]) -> Callable[..., Any]:
 def _guarded(dispatcher: Any) -> Any:
     """The dispatcher; its cache no longer raises what goes wrong with its files, so that numba compiles in memory.
 
-    The cache's names are private to numba: where they are others, or compilation is switched off, nothing is changed.
+    The cache's names are private to numba: if they are others, or compilation is switched off, nothing is changed.
     """
     cache: Any = getattr(dispatcher, "_cache", None)
     load, save = getattr(cache, "load_overload", None), getattr(cache, "save_overload", None)

@@ -1,8 +1,8 @@
 """The sort behind every metric: scores become order-preserving integers, are dealt into buckets, and each is sorted.
 
 Buckets are dealt by value so that every one of them fits a core's cache, however the scores are distributed: a sample
-finds the range where they lie, a fine histogram over that range finds bucket borders that share them out evenly. Normal
-scores are kept as bare keys, positive ones with the region they belong to.
+finds their range, and a fine histogram over that range finds borders between buckets of even sizes. Normal scores are
+kept as keys alone, positive ones with the region that they belong to.
 """
 
 from dataclasses import dataclass
@@ -28,6 +28,11 @@ class Buckets:
     regions: np.ndarray  # uint32, beside positives
     normal_at: np.ndarray  # (buckets + 1,) int64, where each bucket begins
     positive_at: np.ndarray
+
+    @property
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        """All of it, for compiled functions."""
+        return self.normals, self.positives, self.regions, self.normal_at, self.positive_at
 
     def spans(self, pieces: int) -> list[tuple[int, int]]:
         """About ``pieces`` ranges of buckets that hold similar numbers of scores."""
@@ -112,7 +117,6 @@ def sort_all(buckets: Buckets, threads: int) -> None:
     """Sort every bucket, and with that the whole."""
 
     def task(span: tuple[int, int]) -> None:
-        b = buckets
-        compiled.sort_buckets(b.normals, b.positives, b.regions, b.normal_at, b.positive_at, *span)
+        compiled.sort_buckets(buckets.arrays, *span)
 
     run_all(task, buckets.spans(8 * threads if threads > 1 else 1), threads)

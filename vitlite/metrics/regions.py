@@ -1,7 +1,7 @@
 """Connected regions of masks, as runs of pixels.
 
 A mask is mostly zeros, so its regions are kept as runs (first pixel, one past the last, region) in raster order, found
-in one pass with union-find. That is a few bytes per run where a label image takes four bytes per pixel.
+in one pass with union-find. That is a few bytes for each run; a label image takes four bytes for each pixel.
 """
 
 import numpy as np
@@ -90,19 +90,21 @@ def find_regions(mask: Array, height: int, width: int) -> tuple[Array, Array, Ar
         start, stop, region, area: runs ``[start, stop)`` in raster order with the region each belongs to, (runs,)
         int32 or int64; the pixels of each region, (regions,) int64.
     """
-    index = np.int32 if mask.size < 2**31 else np.int64
-    runs = _count_runs(mask, width)
-    start, stop, parent = (np.empty(runs, index) for _ in range(3))
-    _fill_runs(mask, height, width, start, stop, parent)
-    region, area = np.empty(runs, index), np.empty(runs, np.int64)
+    start, stop, parent = _runs(mask, height, width)
+    region, area = np.empty_like(parent), np.empty(parent.size, np.int64)
     regions = _number(start, stop, parent, region, area)
     return start, stop, region, area[:regions].copy()
 
 
 def find_runs(mask: Array) -> tuple[Array, Array, Array, Array]:
     """Like ``find_regions`` for labels that form one single region: (n,) uint8 -> start, stop, region, area."""
-    index = np.int32 if mask.size < 2**31 else np.int64
-    runs = _count_runs(mask, mask.size)
-    start, stop, parent = (np.empty(runs, index) for _ in range(3))
-    _fill_runs(mask, 1, mask.size, start, stop, parent)
-    return start, stop, np.zeros(runs, index), np.array([np.sum(stop - start, dtype=np.int64)])
+    start, stop, parent = _runs(mask, 1, mask.size)
+    return start, stop, np.zeros_like(parent), np.array([np.sum(stop - start, dtype=np.int64)])
+
+
+def _runs(mask: Array, height: int, width: int) -> tuple[Array, Array, Array]:
+    """The runs of masks and their parents in the union-find forest, each (runs,)."""
+    count = _count_runs(mask, width)
+    start, stop, parent = (np.empty(count, np.int32 if mask.size < 2**31 else np.int64) for _ in range(3))
+    _fill_runs(mask, height, width, start, stop, parent)
+    return start, stop, parent

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from vitlite.metrics.exact import FPR_LIMITS, check_limit, image_arrays, image_ranking
+from vitlite.metrics.exact import FPR_LIMITS, check_limit, image_arrays, image_ranking, require_pixels
 from vitlite.metrics.inputs import Ranking, rank_image
 from vitlite.metrics.jit import jit
 from vitlite.metrics.ranking import deal, sort_all, value_of
@@ -71,14 +71,7 @@ def _share(normal: int, positive: int, overlap: float, fp: int, positives: int, 
 
 @jit
 def _join(
-    low: Array,
-    high: Array,
-    normal: Array,
-    positive: Array,
-    overlap: Array,
-    count: int,
-    capacity: int,
-    regions: int,
+    low: Array, high: Array, normal: Array, positive: Array, overlap: Array, count: int, capacity: int, regions: int
 ) -> int:
     """Join neighbours among the first ``count`` cells, in place, down to ``capacity`` or fewer; return how many."""
     positives = max(1, positive[:count].sum())
@@ -109,14 +102,7 @@ def _join(
 
 @jit
 def _read(
-    low: Array,
-    high: Array,
-    normal: Array,
-    positive: Array,
-    overlap: Array,
-    limits: Array,
-    values: Array,
-    bounds: Array,
+    low: Array, high: Array, normal: Array, positive: Array, overlap: Array, limits: Array, values: Array, bounds: Array
 ) -> Any:
     """Fill ``values`` and ``bounds`` (AUROC, AP, F1, an area per limit, none normalised); return the key of best F1."""
     all_normal, all_positive = normal.sum(), positive.sum()
@@ -194,10 +180,10 @@ class StreamingEvaluator:
         Args:
             mask: (H, W) of 0 and 1; sizes may differ from image to image.
             map: (H, W) real numbers, higher is more defective.
-            image_label: 0 or 1. Default: 1 where the mask has any pixel set.
+            image_label: 0 or 1. Default: 1 if the mask has any pixel set.
             image_score: a real number. Default: the map's largest score.
         Raises:
-            ValueError: shapes differ, empty, not-a-number, or a mask or label other than 0 and 1. Nothing is counted.
+            ValueError: shapes differ, empty, NaN, or a mask or label other than 0 and 1. Nothing is counted.
         """
         ranking = rank_image(mask, map)
         label, score = self._image(ranking, image_label, image_score)
@@ -242,10 +228,7 @@ class StreamingEvaluator:
         normals, positives = int(self._cells[2].sum()), int(self._cells[3].sum())
         if normals + positives == 0:
             raise ValueError("no image was counted yet")
-        if positives == 0:
-            raise ValueError("masks holds no defective pixel, so there is no region to overlap and no positive class")
-        if normals == 0:
-            raise ValueError("masks holds no normal pixel, so the false positive rate is undefined")
+        require_pixels(normals, positives)
         image = summarise(image_ranking(np.array(self._labels), np.array(self._scores)))
         names = ("pixel_auroc", "pixel_ap", "pixel_f1_max", *FPR_LIMITS, "aupro")
         limits = np.array([*FPR_LIMITS.values(), limit]) * normals

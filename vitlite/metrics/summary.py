@@ -38,9 +38,7 @@ def summarise(ranking: Ranking, fpr_limits: Sequence[float] = ()) -> Summary:
     weights = 1.0 / ranking.area
 
     def task(span: tuple[int, int]) -> None:
-        b = buckets
-        arrays = (b.normals, b.positives, b.regions, b.normal_at, b.positive_at)
-        compiled.scan_buckets(*arrays, weights, limits, *span, pairs, floats, keys, areas)
+        compiled.scan_buckets(buckets.arrays, weights, limits, *span, pairs, floats, keys, areas)
 
     run_all(task, buckets.spans(8 * ranking.threads if ranking.threads > 1 else 1), ranking.threads)
     best = count - 1 - int(np.argmax(floats[::-1, 1]))  # of equal bests the highest threshold
