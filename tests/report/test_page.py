@@ -5,8 +5,6 @@ import io
 import json
 import re
 import shutil
-import subprocess
-import sys
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 
@@ -264,20 +262,6 @@ def test_images_decode_at_the_size_they_are_given(page):
         raw = base64.b64decode(image.attributes["src"].partition(",")[2])
         found = Image.open(io.BytesIO(raw))
         assert (str(found.width), str(found.height)) == (image.attributes["width"], image.attributes["height"])
-
-
-def test_drawing_a_card_loads_no_detector(tiny_data):
-    image = next((tiny_data / "weave/test/good").glob("*.png"))
-    scale = {"display": {"low": 0, "high": 1}, "pixel_threshold": 1}
-    code = f"""
-import sys
-import numpy as np
-from vitlite.report.gallery import make_card
-make_card(0, "a.png", {str(image)!r}, np.zeros((8, 8), np.float32), None, {scale})
-loaded = [name for name in sys.modules if name in ("torch", "numba") or name.startswith("vitlite.engine")]
-assert not loaded, loaded
-"""
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def luminance(colour):
