@@ -1,6 +1,7 @@
 """``vitlite`` commands in the process of the tests: a new one would import torch anew each time."""
 
 import contextlib
+import csv
 import io
 
 import pytest
@@ -20,4 +21,19 @@ def vitlite(*args, code=0):
     """(standard output, standard error) of a command that ends with this exit code."""
     ended, out, err = outcome(*args)
     assert ended == code, out + err
+    assert "Traceback" not in err
     return out, err
+
+
+def refused(*args, says):
+    """Exit code 2, nothing on standard output, and one line on standard error that holds ``says``; the line."""
+    out, err = vitlite(*args, code=2)
+    (line,) = err.strip().splitlines()
+    assert (out, line.startswith("vitlite: "), says in line) == ("", True, True), out + err
+    return line
+
+
+def rows_of(path):
+    """The rows of a CSV file, as dicts."""
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))

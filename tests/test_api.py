@@ -1,7 +1,7 @@
 """The Python interface: the numbers of the commands, every kind of input, threads."""
 
-import csv
 import io
+import json
 import shutil
 import subprocess
 import sys
@@ -11,11 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import rows_of
 from PIL import Image
 from tiny_settings import TINY
 
 import vitlite
 from vitlite.data import read_image
+from vitlite.engine.predict import predict
 from vitlite.errors import UserError
 
 
@@ -25,7 +27,7 @@ def detector(tiny_run):
 
 
 @pytest.fixture(scope="module")
-def pictures(tiny_data):
+def images(tiny_data):
     return sorted((tiny_data / "weave/test").rglob("*.png"))
 
 
@@ -47,8 +49,8 @@ def test_train_evaluate_predict(tiny_data, tmp_path):
     assert results["mean"] == vitlite.evaluate(str(out), data=tiny_data, category="weave")["mean"]
     assert results["about"]["seed"] == 3
     assert not (out / "results.json").exists()
-    picture = tiny_data / "weave/test/good/000.png"
-    same(trained.predict(picture), vitlite.load(out, "cpu").predict(str(picture)))
+    image = tiny_data / "weave/test/good/000.png"
+    same(trained.predict(image), vitlite.load(out, "cpu").predict(str(image)))
     with pytest.raises(UserError, match="already holds a run"):
         vitlite.train(tiny_data, out, device="cpu", **TINY)
 
@@ -108,13 +110,13 @@ def test_evaluate_what_is_no_run_or_data(detector):
 
 
 @pytest.mark.parametrize("size", [0, -1, 2.0, "2", None])
-def test_batch_sizes_below_one_or_of_another_type(detector, pictures, size):
-    for images in (pictures[0], pictures[:2], []):
+def test_batch_sizes_below_one_or_of_another_type(detector, images, size):
+    for given in (images[0], images[:2], []):
         with pytest.raises(UserError, match=f"batch_size={size!r}: must be a whole number"):
-            detector.predict(images, batch_size=size)
+            detector.predict(given, batch_size=size)
     with pytest.raises(UserError, match="batch_size"):
-        next(detector.score_files(pictures, batch_size=size))
-    assert len(detector.predict(pictures[:2], batch_size=np.int64(1))) == 2
+        next(detector.score_files(images, batch_size=size))
+    assert len(detector.predict(images[:2], batch_size=np.int64(1))) == 2
 
 
 def test_settings_of_every_type(tiny_data, tmp_path):
@@ -125,14 +127,9 @@ def test_settings_of_every_type(tiny_data, tmp_path):
     assert trained.settings.config.clip_norm == 0.5
 
 
-def test_predictions_are_those_of_the_command(detector, tiny_run, pictures, tmp_path):
-    from vitlite.engine.predict import predict
-
-    predict(detector, pictures, tmp_path / "out", maps=True, overlays=False)
-    with open(tmp_path / "out/predictions.csv", newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    found = detector.predict(pictures)
-    for row, prediction in zip(rows, found, strict=True):
+def test_predictions_are_those_of_the_command(detector, images, tmp_path):
+    predict(detector, images, tmp_path / "out", maps=True, overlays=False)
+    for row, prediction in zip(rows_of(tmp_path / "out/predictions.csv"), detector.predict(images), strict=True):
         assert float(row["score"]) == pytest.approx(prediction.score, rel=1e-5)
         assert row["verdict"] == prediction.verdict
         assert int(row["defect_pixels"]) == prediction.defect_pixels
@@ -216,16 +213,14 @@ def test_a_cut_pil_image(detector, tmp_path):
         detector.predict(Image.open(tmp_path / "cut.png"))
 
 
-def test_regions_and_verdict(tiny_run, pictures, tmp_path):
+def test_regions_and_verdict(tiny_run, images, tmp_path):
     """Against the definition: boxes hold exactly the pixels above the threshold."""
-    import json
-
     calibration = json.loads((tiny_run / "calibration.json").read_text())
     detector = vitlite.load(tiny_run, "cpu")
-    low = detector.predict(pictures[-1])
+    low = detector.predict(images[-1])
     limit = float(np.quantile(low.map, 0.9))
     detector.calibration = {**calibration, "pixel_threshold": limit, "image_threshold": low.score - 1e-6}
-    found = detector.predict(pictures[-1])
+    found = detector.predict(images[-1])
     assert (found.is_defect, found.verdict) == (True, "defect")
     assert found.defect_pixels == int((found.map > limit).sum()) > 0
     covered = np.zeros(found.map.shape, bool)
@@ -246,60 +241,31 @@ def test_categories(detector):
             detector.predict(grey, category=category)
 
 
-def test_threads_give_the_numbers_of_one(tiny_run, pictures):
-    """Fresh detector, so that whatever is made on the first call is made under contention."""
-    alone = vitlite.load(tiny_run, "cpu")
-    wanted = [alone.predict(p) for p in pictures]
-    shared, start = vitlite.load(tiny_run, "cpu"), threading.Barrier(4)
+def test_threads_give_the_numbers_of_one(tiny_run, images):
+    """Lists of different lengths, in a fresh detector, so that what the first call makes is made under contention."""
+    alone, shared, start = vitlite.load(tiny_run, "cpu"), vitlite.load(tiny_run, "cpu"), threading.Barrier(4)
+    lists = [images[n % 4 : n + 1] for n in range(8)] * 2
 
-    def work(offset):
-        start.wait()
-        order = [(i + offset) % len(pictures) for i in range(len(pictures))]
-        return {i: shared.predict(pictures[i]) for i in order * 2}
+    def work(number):
+        if number < 4:
+            start.wait()
+        return shared.predict(lists[number])
 
-    with ThreadPoolExecutor(4) as pool:
-        for found in pool.map(work, (0, 3, 5, 7)):
-            for i, prediction in found.items():
-                same(prediction, wanted[i])
-
-
-def test_threads_with_lists_of_different_lengths(tiny_run, pictures):
-    alone, shared = vitlite.load(tiny_run, "cpu"), vitlite.load(tiny_run, "cpu")
-    lists = [pictures[: n + 1] for n in range(8)]
     wanted = [alone.predict(part) for part in lists]
     with ThreadPoolExecutor(4) as pool:
-        for found, expected in zip(pool.map(shared.predict, lists), wanted, strict=True):
+        for found, expected in zip(pool.map(work, range(len(lists))), wanted, strict=True):
             for one, other in zip(found, expected, strict=True):
                 same(one, other)
 
 
-def test_loading_what_is_no_run(tmp_path, tiny_run):
-    with pytest.raises(UserError, match=r"no config\.toml"):
-        vitlite.load(tmp_path)
-    copy = tmp_path / "run"
-    shutil.copytree(tiny_run, copy)
-    (copy / "checkpoint.pt").write_bytes(b"")
-    with pytest.raises(UserError, match=r"checkpoint\.pt"):
-        vitlite.evaluate(copy)
-
-
-def test_an_exported_file_loads_too(tiny_run, pictures, tmp_path):
-    for package in ("onnx", "onnxscript", "onnxruntime"):
-        pytest.importorskip(package)
-    from vitlite.cli import main
-
-    path = tmp_path / "m.onnx"
-    with pytest.raises(SystemExit) as end:
-        main(["export", str(tiny_run), "--format", "onnx", "--out", str(path), "--quiet"])
-    assert not end.value.code
-    exported, trained = vitlite.load(path), vitlite.load(tiny_run, "cpu")
-    for one, other in zip(exported.predict(pictures[:3]), trained.predict(pictures[:3]), strict=True):
+def test_an_exported_file_loads_too(tiny_onnx, detector, images):
+    exported = vitlite.load(tiny_onnx)
+    for one, other in zip(exported.predict(images[:3]), detector.predict(images[:3]), strict=True):
         assert one.score == pytest.approx(other.score, rel=1e-4)
         assert one.map.shape == other.map.shape
-    with pytest.raises(UserError, match=r"m\.onnx.*run"):
-        vitlite.evaluate(exported)
-    with pytest.raises(UserError, match=r"m\.onnx.*run"):
-        vitlite.evaluate(str(path))
+    for given in (exported, str(tiny_onnx)):
+        with pytest.raises(UserError, match=r"tiny\.onnx.*run"):
+            vitlite.evaluate(given)
 
 
 def test_names_are_lazy_and_not_shadowed():

@@ -1,6 +1,5 @@
 """vitlite ablate as a person types it."""
 
-import pytest
 from commands import outcome as vitlite
 from tiny_settings import TINY_OPTIONS
 
@@ -19,25 +18,6 @@ def test_a_table(tiny_data, tmp_path):
     assert err.count("already done") == 2
     assert again.splitlines()[:3] == lines[:3]
     assert "ablation.csv" in again
-
-
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        (["--method", "sivt"], "--table"),
-        (["--method", "nothing"], "--method nothing"),
-        (["--method", "sivt", "--table", "extractors"], "induction"),
-        (["--method", "sivt", "--table", "induction", "--rows", "7"], "--rows 7"),
-        (["--method", "sivt", "--table", "induction", "--set", "subset=3"], "subset"),
-        (["--method", "sivt", "--table", "induction", "--preset", "huge"], "--preset huge"),
-    ],
-)
-def test_mistakes_are_one_line(options, says, tiny_data, tmp_path):
-    code, _, err = vitlite("ablate", *options, "--data", tiny_data, "--out", tmp_path / "out", "--quiet")
-    assert code == 2
-    (line,) = err.strip().splitlines()
-    assert line.startswith("vitlite: ")
-    assert says in line
 
 
 def test_synthetic_data_are_made_once(tmp_path):

@@ -7,20 +7,11 @@ import sys
 import numpy as np
 import pytest
 import torch
-from commands import vitlite
+from commands import refused, vitlite
 
 from vitlite.data import read_image, resize_image
 from vitlite.engine.detector import Detector
 from vitlite.export import program
-
-
-def refused(*args, says):
-    """Exit code 2 and one line that holds ``says``."""
-    out, err = vitlite(*args, code=2)
-    assert out == ""
-    (line,) = err.strip().splitlines()
-    assert line.startswith("vitlite: ")
-    assert says in line
 
 
 @pytest.fixture
@@ -88,28 +79,8 @@ def test_a_model_that_scores_differently_is_refused(tiny_run, tmp_path, monkeypa
     assert list(tmp_path.iterdir()) == [out]
 
 
-def test_a_folder_in_the_way_or_images_that_cannot_be_read(tiny_run, tmp_path):
-    (tmp_path / "folder.pt2").mkdir()
-    (tmp_path / "broken.png").write_bytes(b"\x89PNG")
-    before = sorted(tmp_path.rglob("*"))
-    pt2 = ("export", tiny_run, "--format", "pt2")
-    refused(*pt2, "--out", tmp_path / "folder.pt2", says="folder.pt2: is a folder")
-    refused(*pt2, "--out", tmp_path / "m.pt2", "--check", tmp_path / "broken.png", says="none of the 1 images")
-    assert sorted(tmp_path.rglob("*")) == before
-
-
-def test_no_run(tmp_path):
-    refused("export", tmp_path, "--format", "pt2", says="config.toml")
-    refused("export", tmp_path / "none", "--format", "pt2", says=f"{tmp_path / 'none'}: no config.toml")
-    assert not list(tmp_path.iterdir())
-
-
 @pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])
 def test_missing_packages(tiny_run, tmp_path, monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
     refused("export", tiny_run, "--out", tmp_path / "m.onnx", says="pip install 'vitlite[onnx]'")
     assert not list(tmp_path.iterdir())
-
-
-def test_help_has_an_example():
-    assert "Example" in vitlite("export", "--help")[0]

@@ -41,26 +41,29 @@ MEMCA |= {"schedule": "constant", "warmup_epochs": 0, "lr": 0.00001}  # steps at
 OPTIONS = {"sivt": TINY_OPTIONS, "memca": options_of(MEMCA)}
 
 
+def run(*command, processes=1):
+    """A training, which has to succeed, in a process of its own or in several by torchrun."""
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", processes, "--master-port", 0, "--standalone"]
+    whole = [sys.executable, *(launcher if processes > 1 else ()), *command]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(list(map(str, whole)), capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
 @pytest.mark.parametrize("method", OPTIONS)
 def test_two_processes_reach_the_losses_of_one(tiny_run, tiny_data, tmp_path, method):
     """Nine training images in batches of four: the last one gives one process an image and the other none.
 
-    MemCA has a batch norm, whose statistics are of all processes' images.
+    MemCA has a batch norm, whose statistics are of all processes' images. One process prints and logs.
     """
-    options = [*OPTIONS[method], "--set", "batch_size=4", "--set", "epochs=3", "--data", str(tiny_data)]
-    command = ["-m", "vitlite", "train", "--method", method, *options, "--device", "cpu"]
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0", "--standalone"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    for name, start in (("one", []), ("two", launcher)):
-        done = subprocess.run(
-            [sys.executable, *start, *command, "--out", str(tmp_path / name)],
-            capture_output=True,
-            text=True,
-            env=environment,
-        )
-        assert done.returncode == 0, done.stderr
+    options = [*OPTIONS[method], "--set", "batch_size=4", "--set", "epochs=3", "--data", tiny_data, "--device", "cpu"]
+    for processes in (1, 2):
+        command = ["-m", "vitlite", "train", "--method", method, *options, "--out", tmp_path / str(processes)]
+        done = run(*command, processes=processes)
         assert done.stdout.count("trained:") == 1, done.stdout
-    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
+        assert done.stderr.count("data: 9 good images") == 1, done.stderr
+    one, two = losses(tmp_path / "1"), losses(tmp_path / "2")
     assert len(one) == 3
     # Each process's own statistics would move the first of MemCA's losses by 2e-3.
     assert one == pytest.approx(two, rel={"sivt": 1e-5, "memca": 1e-4}[method])
@@ -90,18 +93,11 @@ def test_a_resumed_run_of_two_processes_reaches_the_same_weights(tiny_data, tmp_
     """Nine images in batches of three, so that one process has two of them; each is turned and mirrored at random."""
     script = tmp_path / "stopping.py"
     script.write_text(STOPPING)
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0", "--standalone"]
     tiny = {**RECONSTRUCTION["anovit"], "batch_size": 3}
-    options = ["--method", "anovit", *options_of(tiny), "--data", str(tiny_data), "--device", "cpu"]
+    options = ["--method", "anovit", *options_of(tiny), "--data", tiny_data, "--device", "cpu"]
     printed = ""
     for stop, out, arguments in ((9, "whole", options), (2, "cut", options), (9, "cut", ["--resume"])):
-        done = subprocess.run(
-            [sys.executable, *launcher, str(script), str(stop), "train", *arguments, "--out", str(tmp_path / out)],
-            capture_output=True,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        assert done.returncode == 0, done.stderr
+        done = run(script, stop, "train", *arguments, "--out", tmp_path / out, processes=2)
         printed = printed or done.stdout
     one, two = (torch.load(tmp_path / out / "checkpoint.pt", weights_only=True)["model"] for out in ("whole", "cut"))
     assert all(torch.equal(one[name], two[name]) for name in one)

@@ -8,15 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from vitlite.data import Sample, open_dataset
+from vitlite.data import open_dataset
 from vitlite.engine import features
 from vitlite.engine import train as training
 from vitlite.engine.checkpoint import load_checkpoint, save_checkpoint
 from vitlite.engine.features import FeatureCache
 from vitlite.engine.settings import load_settings
-from vitlite.engine.split import hold_out, split_good
+from vitlite.engine.split import hold_out
 from vitlite.errors import UserError
-from vitlite.methods.config import TrainingConfig
 
 
 def weights(run):
@@ -128,11 +127,6 @@ def test_resuming_a_finished_run_changes_nothing(tiny_run, tmp_path):
     assert {p.name: p.read_bytes() for p in run.iterdir()} == before
 
 
-def test_an_existing_run_is_not_overwritten(tiny_run):
-    with pytest.raises(UserError, match="already holds a run"):
-        training.train(load_settings(tiny_run), tiny_run, device="cpu")
-
-
 def test_unreadable_training_images_are_named_and_passed_over(tiny_run, tiny_data, tmp_path, caplog):
     data = tmp_path / "data"
     shutil.copytree(tiny_data, data)
@@ -153,39 +147,6 @@ def test_plain_folder_of_good_images(tiny_run, tiny_data, tmp_path):
     assert calibration["held_out"]
 
 
-def test_hold_out_keeps_both_sides(tiny_data):
-    samples = open_dataset(tiny_data).train
-    for share in (0.001, 0.1, 0.5, 0.99):
-        train, held = hold_out(samples, share, 0)
-        assert train
-        assert held
-        assert sorted(map(str, samples)) == sorted(map(str, train + held))
-        assert (train, held) == hold_out(samples, share, 0)
-    assert hold_out(samples, 0, 0) == (list(samples), [])
-    assert hold_out(samples[:1], 0.5, 0) == (list(samples[:1]), [])
-
-
-@pytest.mark.parametrize(
-    ("category", "seed", "held"),
-    [
-        ("weave", 0, [8, 23, 25, 27, 28, 29]),
-        ("b,x é", 3, [2, 11, 17, 19, 21, 27]),
-        ("瓶", 2**40, [7, 8, 15, 17, 23, 25]),
-    ],
-)
-def test_splits_stay_as_they_were(category, seed, held):
-    """The thresholds of earlier runs are set anew from the pictures that these had held out."""
-    samples = [Sample(Path(str(i)), category, "train", "good", 0, None) for i in range(30)]
-    assert [int(s.path.name) for s in hold_out(samples, 0.2, seed)[1]] == held
-
-
-def test_a_category_whose_name_is_no_text_is_split_too():
-    samples = [Sample(Path(str(i)), name, "train", "good", 0, None) for name in ("\udcff", "\udcfe") for i in range(30)]
-    train, held = hold_out(samples, 0.2, 0)
-    assert (len(train), len(held)) == (48, 12)
-    assert (train, held) == hold_out(samples, 0.2, 0)
-
-
 def test_names_that_the_run_cannot_hold_are_refused(tiny_run, tmp_path):
     settings = load_settings(tiny_run)
     for name in ("set", "b\udcff"):
@@ -202,43 +163,6 @@ def test_names_that_the_run_cannot_hold_are_refused(tiny_run, tmp_path):
         ):
             training.train(changed, tmp_path / "run", device="cpu")
         assert not (tmp_path / "run").exists()
-
-
-def test_a_data_sets_own_validation_pictures_are_held_out(tiny_data, tmp_path):
-    data = tmp_path / "data"
-    shutil.copytree(tiny_data, data)
-    shutil.copytree(data / "weave", data / "other")
-    (data / "other/validation").mkdir()
-    moved = sorted((data / "other/train/good").iterdir())[:3]
-    (data / "other/validation/good").mkdir()
-    for path in moved:
-        path.rename(data / "other/validation/good" / path.name)
-    dataset = open_dataset(data, "all")
-    if not dataset.validation:  # only MVTec LOCO's layout has them
-        dataset = replace(dataset, validation=[replace(dataset.train[0], category="other", path=p) for p in moved])
-    train, held = split_good(dataset, TrainingConfig(holdout=0.2), 0)
-    assert sum(s.category == "other" for s in held) == 3
-    assert sum(s.category == "weave" for s in held) == 2
-    assert len(train) == 7 + 8
-    assert not {s.path for s in train} & {s.path for s in held}
-
-
-@pytest.mark.parametrize("count", [1, 3, 100])
-def test_training_on_fewer_images(tiny_data, count):
-    """The threshold's images stay the same, and more images are the fewer ones and others."""
-    dataset = open_dataset(tiny_data, "all")
-    whole, apart = split_good(dataset, TrainingConfig(), 0)
-    train, held = split_good(dataset, TrainingConfig(train_images=count), 0)
-    assert held == apart
-    assert train == [s for s in whole if s in train]
-    every = {s.category for s in whole}
-    for category in every:
-        own = [s for s in whole if s.category == category]
-        assert sum(s.category == category for s in train) == min(count, len(own))
-    more, _ = split_good(dataset, TrainingConfig(train_images=count + 1), 0)
-    assert {s.path for s in train} <= {s.path for s in more}
-    others = [split_good(dataset, TrainingConfig(train_images=1), seed)[0] for seed in range(8)]
-    assert len({tuple(s.path for s in train) for train in others}) > 1
 
 
 def test_a_method_finishes_once_after_its_training(tiny_run, tmp_path, monkeypatch):
@@ -304,6 +228,12 @@ def test_a_loss_that_is_not_finite_stops_with_a_line(tiny_run, tmp_path, monkeyp
         training.train(load_settings(tiny_run), tmp_path / "run", device="cpu")
 
 
+def test_file_cache_trains_to_the_same_weights(tiny_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(features, "MEMORY_LIMIT", 0)
+    training.train(load_settings(tiny_run), tmp_path / "run", device="cpu")
+    assert same(weights(tiny_run), weights(tmp_path / "run"))
+
+
 def test_features_that_do_not_fit_memory_go_to_a_file(tmp_path, monkeypatch):
     values = torch.randn(5, 3, 2)
     for limit in (1000, 10):
@@ -312,9 +242,3 @@ def test_features_that_do_not_fit_memory_go_to_a_file(tmp_path, monkeypatch):
         cache.put(0, values)
         assert torch.equal(cache[torch.tensor([4, 0])], values[[4, 0]])
     assert not list(tmp_path.iterdir())
-
-
-def test_file_cache_trains_to_the_same_weights(tiny_run, tmp_path, monkeypatch):
-    monkeypatch.setattr(features, "MEMORY_LIMIT", 0)
-    training.train(load_settings(tiny_run), tmp_path / "run", device="cpu")
-    assert same(weights(tiny_run), weights(tmp_path / "run"))

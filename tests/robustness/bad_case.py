@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+MARKER = "code_was_run"  # a file that only code hidden in the input would make
+
 
 @dataclass(frozen=True)
 class Case:
@@ -27,21 +29,16 @@ class Case:
 
 
 class Table(list):
-    """Cases in order; ``@table.refused("pattern")`` and ``@table.works("pattern of what it writes")`` add one."""
+    """Cases in order; ``add``, ``@table.refused("pattern")`` or ``@table.works("pattern of what it writes")``."""
 
-    def refused(self, says, *, code=2, writes=()):
-        def register(make):
-            self.append(Case(make.__name__, make, says, code, writes))
-            return make
+    def add(self, name, make, says, *, writes=()):
+        self.append(Case(name, make, says, 0 if says is None else 2, writes))
 
-        return register
+    def refused(self, says, *, writes=()):
+        return lambda make: self.add(make.__name__, make, says, writes=writes)
 
     def works(self, *writes):
-        def register(make):
-            self.append(Case(make.__name__, make, None, 0, writes))
-            return make
-
-        return register
+        return self.refused(None, writes=writes)
 
 
 @dataclass
@@ -71,7 +68,7 @@ class Place:
     @property
     def marker(self):
         """A file that only code hidden in the input would make."""
-        return self.root / "code_was_run"
+        return self.root / MARKER
 
     def onnx(self):
         """The contents of the run as an ONNX file."""

@@ -1,6 +1,5 @@
 """Options that make no sense, alone or together."""
 
-import pytest
 import torch
 from bad_case import Table
 from tiny_settings import TINY_OPTIONS
@@ -10,12 +9,7 @@ OPTIONS = Table()
 
 def add(name, args, says):
     """A case whose arguments are these; functions among them are called with the place."""
-
-    def make(place):
-        return [arg(place) if callable(arg) else arg for arg in args]
-
-    make.__name__ = name
-    OPTIONS.refused(says)(make)
+    OPTIONS.add(name, lambda place: [arg(place) if callable(arg) else arg for arg in args], says)
 
 
 def run(place):
@@ -39,6 +33,7 @@ def good(place):
 
 
 TRAIN = ["train", "--method", "sivt", "--data", data, "--out", new, "--device", "cpu", *TINY_OPTIONS]
+ABLATE = ["ablate", "--method", "sivt", "--table", "induction", "--data", data, "--out", out]
 for setting, says in (
     ("epochs", "--set epochs: write it as KEY=VALUE"),
     ("=3", "--set =3: write it as KEY=VALUE"),
@@ -86,6 +81,7 @@ for name, args, says in (
     ("eval no name", ["eval", ""], "the run's name is empty: .*give the folder"),
     ("eval of a file", ["eval", lambda place: place.picture], r".*picture\.png: is a file; give the folder"),
     ("eval category", ["eval", run, "--data", data, "--category", "nut"], "--category 'nut': not in"),
+    ("predict of no run", ["predict", new, data, "--out", out], ".*new: no config.toml here"),
     ("predict nothing", ["predict", run, "--out", out], "Missing argument 'IMAGE...'"),
     ("predict where", ["predict", run, data], "Missing option '--out'"),
     ("predict category", ["predict", run, data, "--out", out, "--category", "nut"], "--category nut: calibrated for"),
@@ -107,7 +103,17 @@ for name, args, says in (
     ("report what", ["report"], "Missing argument 'RUN'"),
     ("report data", ["report", run, "--data", new], ".*new: no such folder"),
     ("report category", ["report", run, "--category", "nut"], "--category 'nut': not in"),
+    ("ablate which table", ["ablate", "--method", "sivt"], "--table .: sivt has .*induction"),
+    ("ablate table unknown", ["ablate", "--method", "sivt", "--table", "x"], "--table x: sivt has .*induction"),
+    ("ablate method unknown", ["ablate", "--method", "magic"], "--method magic"),
+    ("ablate row unknown", [*ABLATE, "--rows", "7"], "--rows 7: no such row"),
+    ("ablate preset unknown", [*ABLATE, "--preset", "huge"], "--preset huge"),
+    ("ablate setting", [*ABLATE, "--set", "subset=3"], ".*subset"),
     ("data what", ["data", "frobnicate"], "No such command 'frobnicate'"),
+    ("check what", ["data", "check"], "Missing argument 'DIR'"),
+    ("check category", ["data", "check", data, "--category", "nut"], "--category 'nut': not in"),
+    ("synth where", ["data", "synth"], "Missing option '--out'"),
+    ("synth size in words", ["data", "synth", "--out", new, "--size", "x"], "Invalid value for '--size'"),
     ("synth size", ["data", "synth", "--out", new, "--size", "5"], "--size 5: choose a whole number from 32"),
     ("synth nothing", ["data", "synth", "--out", new, "--train", "0", "--good", "0", "--defects", "0"], ".*all 0"),
     ("synth texture", ["data", "synth", "--out", new, "--categories", "silk"], "--categories 'silk': choose from"),
@@ -119,41 +125,3 @@ for name, args, says in (
 
 if not torch.cuda.is_available():
     add("device that is not there", [*TRAIN, "--device", "cuda"], "--device cuda: this torch sees no CUDA device")
-
-
-def wrong_calls(place):
-    """(call, what the UserError says) for the Python functions."""
-    import numpy as np
-
-    import vitlite
-
-    detector, data, picture = vitlite.load(place.run, "cpu"), place.data, place.picture
-    return [
-        (lambda: vitlite.load(place.root / "gone"), "no config.toml here"),
-        (lambda: vitlite.load(place.root / "gone.onnx"), "cannot be read"),
-        (lambda: vitlite.load(None), "None"),
-        (lambda: vitlite.train(place.root / "gone", place.root / "new"), "no such folder"),
-        (lambda: vitlite.train(data, place.root / "new", seed=-1), "seed=-1"),
-        (lambda: vitlite.train(data, place.root / "new", seed=True, epochs=0), "epochs=0"),
-        (lambda: vitlite.train(data, place.root / "new", flux=1), "flux"),
-        (lambda: vitlite.train(data, place.root / "new", method="magic"), "magic"),
-        (lambda: vitlite.train(data, place.root / "run"), "already holds a run"),
-        (lambda: vitlite.evaluate(detector, place.root / "gone"), "no such folder"),
-        (lambda: vitlite.evaluate(detector, data, "nut"), "'nut'"),
-        (lambda: detector.predict(place.root / "gone.png"), "gone.png"),
-        (lambda: detector.predict(np.zeros((4, 4, 3))), "float64"),
-        (lambda: detector.predict(np.zeros((4, 4, 4), np.uint8)), "shape"),
-        (lambda: detector.predict(np.zeros((0, 4), np.uint8)), "shape"),
-        (lambda: detector.predict([picture, 3]), "image 1"),
-        (lambda: detector.predict(picture, category="nut"), "--category nut"),
-    ]
-
-
-def refuse_all(calls):
-    from vitlite.errors import UserError
-
-    for call, says in calls:
-        with pytest.raises(UserError) as error:
-            call()
-        assert says in str(error.value)
-        assert "\n" not in str(error.value)

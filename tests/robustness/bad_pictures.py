@@ -35,9 +35,8 @@ for about, name, content, reason in (
     ("not finite", "a.tif", encoded(np.full((9, 9), np.nan, np.float32), "TIFF"), r"a\.tif: .*finite"),
     ("floats of no known range", "a.tif", encoded(np.full((9, 9), -1e9, np.float32), "TIFF"), r"a\.tif: .*rescale"),
 ):
-    make = only_unreadable(name, content)
-    make.__name__ = f"picture {about}"
-    PICTURES.refused(rf"none of the 1 images could be read; the first: .*{reason}", writes=ROW)(make)
+    says = rf"none of the 1 images could be read; the first: .*{reason}"
+    PICTURES.add(f"picture {about}", only_unreadable(name, content), says, writes=ROW)
 
 
 @PICTURES.refused(r"none of the 1 images could be read; the first: .*loop\.png", writes=ROW)
@@ -140,7 +139,7 @@ def mask_of_another_size(place):
     return evaluation(place)
 
 
-@FOLDERS.refused(r".*000_mask\.png: the mask is 10x10", code=2)
+@FOLDERS.refused(r".*000_mask\.png: the mask is 10x10")
 def mask_of_another_size_in_a_report(place):
     Image.new("L", (10, 10), 255).save(a_mask(place))
     return ["report", place.run, "--data", place.root / "set", "--device", "cpu"]
@@ -261,7 +260,7 @@ def out_is_below_a_file(place):
     return ["predict", place.run, place.data, "--out", place.picture / "out"]
 
 
-@FOLDERS.refused(r".*run: already holds a run; add --resume")
+@FOLDERS.refused(r".*run: already holds a run; use --resume to go on with it, or choose another --out")
 def out_holds_a_run(place):
     return ["train", "--method", "sivt", "--data", place.data, "--out", place.run, "--device", "cpu"]
 
@@ -322,12 +321,7 @@ for about, damage, says in (
     ("too many", lambda path: shutil.copy(path, path.with_name("999.tiff")), r"extra: 1"),
     ("a pickle in npy", lambda path: np.save(path.with_suffix(".npy"), [None]) or path.unlink(), r"unreadable: 1"),
 ):
-
-    def make(place, damage=damage):
-        return scoring(place, damage)
-
-    make.__name__ = f"map {about}"
-    MAPS.refused(MAP + says)(make)
+    MAPS.add(f"map {about}", lambda place, damage=damage: scoring(place, damage), MAP + says)
 
 
 @MAPS.refused(r".*nowhere: no such folder")

@@ -9,16 +9,16 @@ import shutil
 import zipfile
 
 import torch
-from bad_case import Table
+from bad_case import MARKER, Table
 
 CHECKPOINTS, CONFIGS, CALIBRATIONS, EXPORTS = Table(), Table(), Table(), Table()
 
 
 class Bomb:
-    """Unpickling it makes a file, as it could do anything else."""
+    """Unpickling it makes the place's marker, as it could do anything else; ``path`` is a file in the place's run."""
 
-    def __init__(self, marker):
-        self.marker = marker
+    def __init__(self, path):
+        self.marker = path.parents[1] / MARKER
 
     def __reduce__(self):
         return os.mkdir, (str(self.marker),)
@@ -35,9 +35,9 @@ def state_of(run):
 
 
 def changed(**changes):
-    """Damage: some entries of the checkpoint replaced, or removed where None."""
+    """Damage: some entries of the checkpoint replaced, or removed if None."""
 
-    def damage(place, path):
+    def damage(path):
         state = {**state_of(path.parent), **changes}
         path.write_bytes(saved({key: value for key, value in state.items() if value is not None}))
 
@@ -45,34 +45,34 @@ def changed(**changes):
 
 
 def bytes_of(function):
-    return lambda place, path: path.write_bytes(function(path.read_bytes()))
+    return lambda path: path.write_bytes(function(path.read_bytes()))
 
 
-def code_beside_weights(place, path):
-    path.write_bytes(saved({**state_of(path.parent), "more": Bomb(place.marker)}))
+def code_beside_weights(path):
+    path.write_bytes(saved({**state_of(path.parent), "more": Bomb(path)}))
 
 
-def code_in_the_old_format(place, path):
-    state = {**state_of(path.parent), "more": Bomb(place.marker)}
+def code_in_the_old_format(path):
+    state = {**state_of(path.parent), "more": Bomb(path)}
     path.write_bytes(saved(state, _use_new_zipfile_serialization=False))
 
 
 def plain_pickle(protocol):
-    return lambda place, path: path.write_bytes(pickle.dumps(Bomb(place.marker), protocol=protocol))
+    return lambda path: path.write_bytes(pickle.dumps(Bomb(path), protocol=protocol))
 
 
-def a_folder(place, path):
+def a_folder(path):
     path.unlink()
     path.mkdir()
 
 
-def another_zip(place, path):
+def another_zip(path):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("readme.txt", "nothing to do with torch")
 
 
 def one_weight(change):
-    def damage(place, path):
+    def damage(path):
         state = state_of(path.parent)
         name = next(name for name in state["model"] if name.endswith("embed.weight"))
         change(state["model"], name)
@@ -81,10 +81,21 @@ def one_weight(change):
     return damage
 
 
+def scoring(name, damage, *options):
+    """Scoring an image with a run, one of whose files is damaged."""
+
+    def make(place):
+        run = place.run
+        damage(run / name)
+        return place.predict(place.picture, run=run, options=options)
+
+    return make
+
+
 AGAIN = r".*checkpoint\.pt: .*train again"
 REFUSED = r".*checkpoint\.pt: holds objects other than weights.* and was not loaded; train again"
 for about, damage, says in (
-    ("missing", lambda place, path: path.unlink(), r".*checkpoint\.pt: not there"),
+    ("missing", lambda path: path.unlink(), r".*checkpoint\.pt: not there"),
     ("empty", bytes_of(lambda b: b""), AGAIN),
     ("cut in half", bytes_of(lambda b: b[: len(b) // 2]), AGAIN),
     ("cut by a byte", bytes_of(lambda b: b[:-1]), AGAIN),
@@ -108,21 +119,14 @@ for about, damage, says in (
     ("code, pickle 2", plain_pickle(2), REFUSED),
     ("code, pickle 4", plain_pickle(4), REFUSED),
 ):
-
-    def make(place, damage=damage):
-        run = place.run
-        damage(place, run / "checkpoint.pt")
-        return place.predict(place.picture, run=run)
-
-    make.__name__ = f"checkpoint {about}"
-    CHECKPOINTS.refused(says)(make)
+    CHECKPOINTS.add(f"checkpoint {about}", scoring("checkpoint.pt", damage), says)
 
 
 @CHECKPOINTS.refused(REFUSED)
 def code_where_training_goes_on(place):
     run = place.run
     (run / "calibration.json").unlink()
-    code_beside_weights(place, run / "checkpoint.pt")
+    code_beside_weights(run / "checkpoint.pt")
     return ["train", "--resume", "--out", run]
 
 
@@ -155,7 +159,7 @@ for about, damage, says in (
     ("empty", lambda path: path.write_bytes(b""), CONFIG + "cannot be read as a run's configuration"),
     ("not UTF-8", lambda path: path.write_bytes(b"\xff\xfe"), CONFIG + "cannot be read as a run's"),
     ("not TOML", lambda path: path.write_text("{}"), CONFIG + "cannot be read as a run's"),
-    ("a folder", lambda path: a_folder(None, path), CONFIG + r"cannot be read \(Is a directory\)"),
+    ("a folder", a_folder, CONFIG + r"cannot be read \(Is a directory\)"),
     ("nested without end", lambda path: path.write_text("[run]\na = " + "[" * 9999), CONFIG + "cannot be read as"),
     ("tables that are numbers", lambda path: path.write_text("run = 1\nconfig = 2\n"), CONFIG + "cannot be read as"),
     ("no [config]", replaced(r"(?s)^\[config\].*", ""), CONFIG + "cannot be read as"),
@@ -173,14 +177,7 @@ for about, damage, says in (
     ("heads that do not divide", replaced(r"^heads = .*", "heads = 3"), r".*heads"),
     ("unknown backbone", replaced(r"^backbone = .*", 'backbone = "magic"'), r".*magic"),
 ):
-
-    def make(place, damage=damage):
-        run = place.run
-        damage(run / "config.toml")
-        return place.predict(place.picture, run=run)
-
-    make.__name__ = f"config {about}"
-    CONFIGS.refused(says)(make)
+    CONFIGS.add(f"config {about}", scoring("config.toml", damage), says)
 
 
 # calibration.json
@@ -207,14 +204,7 @@ for about, damage, says in (
     ("categories in a list", edited(categories=["weave"]), CALIBRATION),
     ("category without a threshold", edited(categories={"weave": {}}), CALIBRATION),
 ):
-
-    def make(place, damage=damage):
-        run = place.run
-        damage(run / "calibration.json")
-        return place.predict(place.picture, run=run, options=["--category", "weave"])
-
-    make.__name__ = f"calibration {about}"
-    CALIBRATIONS.refused(says)(make)
+    CALIBRATIONS.add(f"calibration {about}", scoring("calibration.json", damage, "--category", "weave"), says)
 
 
 @CALIBRATIONS.works("run/calibration.json")
@@ -303,9 +293,7 @@ for about, function, says in (
     ("metadata with a wild size", updated(image_size="big"), METADATA),
     ("metadata with no size", updated(image_size=0), METADATA),
 ):
-    make = exported(function)
-    make.__name__ = f"onnx {about}"
-    EXPORTS.refused(says)(make)
+    EXPORTS.add(f"onnx {about}", exported(function), says)
 
 
 @EXPORTS.refused(r".*gone\.onnx: cannot be read \(No such file or directory\)")

@@ -11,8 +11,20 @@ import signal
 import sys
 from pathlib import Path
 
+from tiny_settings import TINY_OPTIONS
+
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["vitlite.engine.train", "vitlite.engine.evaluate", "vitlite.methods.sivt"])
+
+
+def begin(data, run, *options):
+    """The command that trains a tiny run; ``options`` come last."""
+    return ["train", "--method", "sivt", "--data", data, "--out", run, *TINY_OPTIONS, "--device", "cpu", *options]
+
+
+def go_on(run, *options):
+    """The command that continues a run."""
+    return ["train", "--resume", "--out", run, "--device", "cpu", *options]
 
 
 def start(args, out, setup=None, *setup_args):
@@ -26,7 +38,7 @@ def start(args, out, setup=None, *setup_args):
 
 
 def finish(args, out, setup=None, *setup_args):
-    """As ``start``, to the end: ``(exit code, what it said)``."""
+    """As ``start``, to the end: ``(exit code, what it printed)``."""
     process = start(args, out, setup, *setup_args)
     process.join()
     return process.exitcode, Path(out).read_text()
@@ -86,28 +98,27 @@ def limit_file_size(size):
 
 def signal_in_epoch(number, epoch):
     """Send the process itself a signal in the middle of an epoch."""
-    from vitlite.engine.train import Loop
-
-    step = Loop.train_step
-
-    def train_step(self, *args):
-        if self.epoch == epoch:
-            os.kill(os.getpid(), number)
-        return step(self, *args)
-
-    Loop.train_step = train_step
+    _in_epoch(epoch, lambda: os.kill(os.getpid(), number))
 
 
 def remove_in_epoch(folder, epoch):
     """Rename a folder away in the middle of an epoch."""
+
+    def remove():
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(folder, f"{folder}.away")
+
+    _in_epoch(epoch, remove)
+
+
+def _in_epoch(epoch, happens):
     from vitlite.engine.train import Loop
 
     step = Loop.train_step
 
     def train_step(self, *args):
         if self.epoch == epoch:
-            with contextlib.suppress(FileNotFoundError):
-                os.rename(folder, f"{folder}.away")
+            happens()
         return step(self, *args)
 
     Loop.train_step = train_step

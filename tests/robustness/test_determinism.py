@@ -1,4 +1,4 @@
-"""The same numbers from the same seed, whatever decodes the pictures; and --deterministic."""
+"""The same numbers from the same seed, whatever decodes the images; and --deterministic."""
 
 import json
 import os
@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from commands import refused, vitlite
 
-from vitlite.cli import main
 from vitlite.engine.checkpoint import load_checkpoint
 from vitlite.engine.detector import Detector
 from vitlite.engine.distributed import CUBLAS, deterministic
@@ -20,15 +20,9 @@ from vitlite.images.loading import load_ahead
 from vitlite.methods.sivt import SIVT
 
 
-def command(*args):
-    with pytest.raises(SystemExit) as end:
-        main([str(a) for a in args])
-    return end.value.code or 0
-
-
 @pytest.fixture
 def workers(monkeypatch):
-    """Sets how many threads decode pictures, and says how many were asked for."""
+    """Sets how many threads decode images, and says how many were asked for."""
     asked = []
 
     def choose(number):
@@ -50,7 +44,7 @@ def test_training_and_scoring_do_not_depend_on_the_number_of_workers(tiny_run, t
         run = tmp_path / f"run{number}"
         train(settings, run, device="cpu")
         results = evaluate(Detector(run, "cpu"), data=tiny_data)
-        assert command("predict", run, tiny_data, "--out", tmp_path / f"out{number}", "--quiet") == 0
+        vitlite("predict", run, tiny_data, "--out", tmp_path / f"out{number}", "--quiet")
         rows = (tmp_path / f"out{number}/predictions.csv").read_text()
         found.append((load_checkpoint(run, "sivt")["model"], results, (run / "calibration.json").read_text(), rows))
     assert {1, 5} == set(workers.asked)
@@ -62,7 +56,7 @@ def test_training_and_scoring_do_not_depend_on_the_number_of_workers(tiny_run, t
 def test_results_say_how_they_were_made(tiny_run, tiny_data, tmp_path):
     settings = load_settings(tiny_run)
     train(replace(settings, seed=3), tmp_path / "run", device="cpu")
-    assert command("eval", tmp_path / "run", "--quiet", "--device", "cpu") == 0
+    vitlite("eval", tmp_path / "run", "--quiet", "--device", "cpu")
     about = json.loads((tmp_path / "run/results.json").read_text())["about"]
     assert about["seed"] == 3
     assert about["versions"]["torch"] == torch.__version__
@@ -83,10 +77,10 @@ def test_deterministic_changes_no_number_and_is_recorded(tiny_run, tiny_data, tm
     assert os.environ.get(CUBLAS) == before
     own, other = (load_checkpoint(run, "sivt")["model"] for run in (tmp_path / "run", tiny_run))
     assert all(torch.equal(own[name], other[name]) for name in own)
-    assert command("eval", tmp_path / "run", "--deterministic", "--quiet", "--device", "cpu") == 0
+    vitlite("eval", tmp_path / "run", "--deterministic", "--quiet", "--device", "cpu")
     assert json.loads((tmp_path / "run/results.json").read_text())["about"]["deterministic"] is True
-    picture = tiny_data / "weave/test/good/000.png"
-    assert command("predict", tmp_path / "run", picture, "--out", tmp_path / "out", "--deterministic", "--quiet") == 0
+    image = tiny_data / "weave/test/good/000.png"
+    vitlite("predict", tmp_path / "run", image, "--out", tmp_path / "out", "--deterministic", "--quiet")
     assert not torch.are_deterministic_algorithms_enabled()
 
 
@@ -106,25 +100,16 @@ def uncertain(monkeypatch):
     return spoil
 
 
-def test_an_operator_that_varies_is_refused(tiny_run, tiny_data, tmp_path, uncertain, capsys):
+def test_an_operator_that_varies_is_refused(tiny_run, tiny_data, tmp_path, uncertain):
     uncertain("frozen")
-    settings = load_settings(tiny_run)
-    train(settings, tmp_path / "run", device="cpu")  # without the option it is taken as it is
-    capsys.readouterr()
-    picture = tiny_data / "weave/test/good/000.png"
-    settings_of = ["train", "--resume", "--out", tmp_path / "run", "--device", "cpu"]
-    (tmp_path / "run/calibration.json").rename(tmp_path / "calibration.json")
-    for args in (
-        settings_of,
-        ["eval", tmp_path / "run", "--device", "cpu"],
-        ["predict", tmp_path / "run", picture, "--out", tmp_path / "out", "--device", "cpu"],
-    ):
-        assert command(*args, "--deterministic", "--quiet") == 2
-        (line,) = capsys.readouterr().err.splitlines()
-        assert line.startswith("vitlite: --deterministic: put_")
+    run, image = tmp_path / "run", tiny_data / "weave/test/good/000.png"
+    train(load_settings(tiny_run), run, device="cpu")  # without the option it is taken as it is
+    predict = ["predict", run, image, "--out", tmp_path / "out"]
+    for args in (["eval", run], predict, ["train", "--resume", "--out", run]):
+        if args[0] == "train":
+            (run / "calibration.json").unlink()  # not trained to the end
+        line = refused(*args, "--device", "cpu", "--deterministic", "--quiet", says="--deterministic: put_")
         assert line.endswith("leave it out, or use --device cpu")
-        if args is settings_of:
-            (tmp_path / "calibration.json").rename(tmp_path / "run/calibration.json")
     assert not torch.are_deterministic_algorithms_enabled()
 
 

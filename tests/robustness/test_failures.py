@@ -10,7 +10,15 @@ import sys
 
 import pytest
 import torch
-from interruptions import finish, limit_file_size, remove_in_epoch, signal_in_epoch
+from interruptions import (
+    begin,
+    finish,
+    go_on,
+    limit_file_size,
+    remove_in_epoch,
+    signal_in_epoch,
+    signal_in_synthesis,
+)
 from tiny_settings import TINY_OPTIONS
 
 from vitlite.engine import features
@@ -18,22 +26,14 @@ from vitlite.engine.checkpoint import load_checkpoint, save_checkpoint
 from vitlite.errors import UserError
 from vitlite.files import append_line, require_writable, write_text
 
-OPTIONS = [*TINY_OPTIONS, "--set", "epochs=3", "--device", "cpu", "--quiet"]
-
-
-def begin(data, run):
-    return ["train", "--method", "sivt", "--data", data, "--out", run, *OPTIONS]
-
-
-def go_on(run):
-    return ["train", "--resume", "--out", run, "--device", "cpu", "--quiet"]
+OPTIONS = ("--set", "epochs=3", "--quiet")
 
 
 @pytest.fixture(scope="module")
 def whole(tiny_data, tmp_path_factory):
     """The weights of a run to which nothing happened."""
     folder = tmp_path_factory.mktemp("whole")
-    code, said = finish(begin(tiny_data, folder / "run"), folder / "said")
+    code, said = finish(begin(tiny_data, folder / "run", *OPTIONS), folder / "said")
     assert (code, said) == (0, "")
     return load_checkpoint(folder / "run", "sivt")["model"]
 
@@ -66,7 +66,7 @@ def one_line(said, pattern):
 
 
 def assert_goes_on(run, tmp_path, whole):
-    code, said = finish(go_on(run), tmp_path / "said")
+    code, said = finish(go_on(run, "--quiet"), tmp_path / "said")
     assert (code, said) == (0, "")
     model = load_checkpoint(run, "sivt")["model"]
     assert all(torch.equal(model[name], whole[name]) for name in whole)
@@ -76,7 +76,7 @@ def assert_goes_on(run, tmp_path, whole):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals(tiny_data, tmp_path, whole, number, code):
     run = tmp_path / "run"
-    ended, said = finish(begin(tiny_data, run), tmp_path / "said", signal_in_epoch, number, 2)
+    ended, said = finish(begin(tiny_data, run, *OPTIONS), tmp_path / "said", signal_in_epoch, number, 2)
     assert ended == code
     one_line(said, rf"stopped \({number.name}\); go on with --resume --out {run}")
     assert load_checkpoint(run, "sivt")["epoch"] == 2
@@ -86,9 +86,7 @@ def test_signals(tiny_data, tmp_path, whole, number, code):
 
 def test_signal_before_training_began(tmp_path):
     """While the synthetic set is made there is no run yet to go on with."""
-    from interruptions import signal_in_synthesis
-
-    args = ["train", "--method", "sivt", "--out", tmp_path / "run", *OPTIONS]
+    args = ["train", "--method", "sivt", "--out", tmp_path / "run", *TINY_OPTIONS, "--device", "cpu", "--quiet"]
     code, said = finish(args, tmp_path / "said", signal_in_synthesis, signal.SIGTERM)
     assert code == 143
     one_line(said, r"stopped \(SIGTERM\) before training began; start it again")
@@ -110,7 +108,7 @@ def test_signal_of_a_command_that_is_no_training():
 def test_file_too_large(tiny_data, tmp_path, whole):
     """No file may grow beyond a limit; config.toml fits, the checkpoint does not."""
     run = tmp_path / "run"
-    code, said = finish(begin(tiny_data, run), tmp_path / "said", limit_file_size, 100_000)
+    code, said = finish(begin(tiny_data, run, *OPTIONS), tmp_path / "said", limit_file_size, 100_000)
     assert code == 2
     one_line(said, r"checkpoint\.pt: cannot be written \(File too large\); make room there")
     assert {p.name for p in run.iterdir()} == {"config.toml", "log.jsonl"}
@@ -124,7 +122,7 @@ def test_full_disk(tiny_data, tmp_path, whole, mount, room):
     save_checkpoint(tmp_path, state)
     size = (tmp_path / "checkpoint.pt").stat().st_size
     disk = mount("-t", "tmpfs", "-o", f"size={int(size * room) // 4096 * 4096}", "tmpfs")
-    code, said = finish(begin(tiny_data, disk / "run"), tmp_path / "said")
+    code, said = finish(begin(tiny_data, disk / "run", *OPTIONS), tmp_path / "said")
     assert code == 2
     one_line(said, r"cannot be written \(No space left on device\); make room there")
     assert not list((disk / "run").glob(".*"))
@@ -162,7 +160,7 @@ def test_read_only_disk(tiny_run, tiny_data, tmp_path, mount):
     shutil.copytree(tiny_run, disk / "run")
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     for args in (
-        begin(tiny_data, disk / "new"),
+        begin(tiny_data, disk / "new", *OPTIONS),
         ["eval", disk / "run", "--data", tiny_data],
         ["predict", disk / "run", tiny_data / "weave/test/good", "--out", disk / "out"],
         ["calibrate", disk / "run"],
@@ -190,7 +188,7 @@ def test_files_that_cannot_be_written(tmp_path):
 def test_folder_without_permission(tiny_data, tmp_path):
     folder = tmp_path / "locked"
     folder.mkdir(mode=0o500)
-    code, said = finish(begin(tiny_data, folder / "run"), tmp_path / "said")
+    code, said = finish(begin(tiny_data, folder / "run", *OPTIONS), tmp_path / "said")
     assert code == 2
     one_line(said, r"\(Permission denied\)")
 
@@ -199,12 +197,12 @@ def test_data_that_vanishes(tiny_data, tmp_path, whole):
     """Features are in memory by then, so that training ends; what is left to do needs the data back."""
     data, run = tmp_path / "set", tmp_path / "run"
     shutil.copytree(tiny_data, data)
-    code, said = finish(begin(data, run), tmp_path / "said", remove_in_epoch, data, 1)
+    code, said = finish(begin(data, run, *OPTIONS), tmp_path / "said", remove_in_epoch, data, 1)
     assert code == 2
     assert said.splitlines()[-1] == f"vitlite: {data}: none of the 1 good images for the threshold is readable"
     assert "Traceback" not in said
     assert load_checkpoint(run, "sivt")["stage"] == 1
-    code, said = finish(go_on(run), tmp_path / "said")
+    code, said = finish(go_on(run, "--quiet"), tmp_path / "said")
     assert code == 2
     one_line(said, f"{data}: no such folder")
     os.rename(f"{data}.away", data)

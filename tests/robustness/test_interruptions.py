@@ -6,36 +6,29 @@ import time
 
 import pytest
 import torch
-from interruptions import die_at_write, finish, start
-from tiny_settings import TINY, TINY_OPTIONS
+from interruptions import begin, die_at_write, finish, go_on, start
+from tiny_settings import TINY
 
 from vitlite.engine.checkpoint import load_checkpoint
 from vitlite.engine.settings import load_settings
 from vitlite.errors import UserError
 
 EPOCHS = 6
-OPTIONS = [*TINY_OPTIONS, "--set", f"epochs={EPOCHS}", "--device", "cpu"]
 FILES = {"config.toml", "checkpoint.pt", "log.jsonl", "calibration.json"}
 
 
-def begin(data, run):
-    return ["train", "--method", "sivt", "--data", data, "--out", run, *OPTIONS]
-
-
-def go_on(data, run):
-    """The command that continues a run, or begins it where it had not got as far as its configuration."""
-    return (
-        ["train", "--resume", "--out", run, "--device", "cpu"] if (run / "config.toml").exists() else begin(data, run)
-    )
+def train(data, run):
+    """The command that continues a run, or begins it if it has not got as far as its configuration."""
+    return go_on(run) if (run / "config.toml").exists() else begin(data, run, "--set", f"epochs={EPOCHS}")
 
 
 @pytest.fixture(scope="module")
 def whole(tiny_data, tmp_path_factory):
     """A run that was never interrupted, with the seconds that it took."""
     folder = tmp_path_factory.mktemp("whole")
-    assert finish(begin(tiny_data, folder / "warm"), folder / "said")[0] == 0
+    assert finish(train(tiny_data, folder / "warm"), folder / "said")[0] == 0
     began = time.monotonic()
-    code, said = finish(begin(tiny_data, folder / "run"), folder / "said")
+    code, said = finish(train(tiny_data, folder / "run"), folder / "said")
     assert code == 0, said
     return folder / "run", time.monotonic() - began
 
@@ -81,14 +74,14 @@ def kill_often(whole, data, folder, seeds):
     for seed in seeds:
         if not runs or (runs[-1] / "calibration.json").exists():
             runs.append(folder / f"run{len(runs)}")
-        process = start(go_on(data, runs[-1]), folder / "said")
+        process = start(train(data, runs[-1]), folder / "said")
         process.join(random.Random(seed).uniform(0.02, 0.9) * seconds)
         process.kill()
         process.join()
         assert process.exitcode in (-9, 0), (folder / "said").read_text()
         found.append(assert_loadable(runs[-1]))
     for run in runs:
-        code, said = finish(go_on(data, run), folder / "said")
+        code, said = finish(train(data, run), folder / "said")
         assert code == 0, said
         assert_same(run, reference)
     return found
@@ -110,11 +103,11 @@ def test_killed_while_writing(whole, tiny_data, tmp_path, number, moment):
     """Within the first file (config.toml), the first checkpoint and a later one, or beside their renaming."""
     reference, _ = whole
     run = tmp_path / "run"
-    assert finish(begin(tiny_data, run), tmp_path / "said", die_at_write, number, moment)[0] == -9
+    assert finish(train(tiny_data, run), tmp_path / "said", die_at_write, number, moment)[0] == -9
     assert_loadable(run)
     left = [p.name for p in run.iterdir() if p.name.endswith(".tmp")]
     assert bool(left) == (moment != "after")
-    code, said = finish(go_on(tiny_data, run), tmp_path / "said")
+    code, said = finish(train(tiny_data, run), tmp_path / "said")
     assert code == 0, said
     assert_same(run, reference)
 
@@ -122,9 +115,9 @@ def test_killed_while_writing(whole, tiny_data, tmp_path, number, moment):
 def test_killed_before_the_first_checkpoint_but_after_an_epoch(whole, tiny_data, tmp_path):
     """The log already holds lines, a cut one among them, and none of them may stay when training starts again."""
     run = tmp_path / "run"
-    assert finish(begin(tiny_data, run), tmp_path / "said", die_at_write, 2, "before")[0] == -9
+    assert finish(train(tiny_data, run), tmp_path / "said", die_at_write, 2, "before")[0] == -9
     with open(run / "log.jsonl", "ab") as file:
         file.write(b'{"stage": "train", "stage_index": 0, "epo\xff')
-    code, said = finish(go_on(tiny_data, run), tmp_path / "said")
+    code, said = finish(train(tiny_data, run), tmp_path / "said")
     assert code == 0, said
     assert_same(run, whole[0])
