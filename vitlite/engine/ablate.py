@@ -115,8 +115,9 @@ def select_rows(table, wanted):
 
 def row_config(plan, row):
     """The preset with the caller's settings and then the row's; UserError if the method refuses them."""
+    preset = preset_config(plan.method, plan.preset)
     try:
-        return apply_overrides(preset_config(plan.method, plan.preset), (*plan.overrides, *row.overrides))
+        return apply_overrides(preset, (*plan.overrides, *row.overrides))
     except UserError as error:
         raise UserError(f"row {row.label!r}: {error.marked}") from error
 
