@@ -21,8 +21,9 @@ import torch
 from vitlite.data import open_dataset
 from vitlite.engine.ablate import SECONDS, run_part
 from vitlite.engine.detector import Detector
-from vitlite.engine.evaluate import evaluate, mean_of, score_category, summarize_category
+from vitlite.engine.evaluate import evaluate, score_category
 from vitlite.engine.predict import Predictor
+from vitlite.engine.results import mean_of, summarize_category
 from vitlite.engine.settings import RunSettings, apply_overrides, preset_config
 from vitlite.errors import UserError
 from vitlite.files import make_folder, write_json, write_text

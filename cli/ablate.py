@@ -1,4 +1,4 @@
-"""vitlite ablate."""
+"""``vitlite ablate``: train and evaluate the rows of a method's ablation table."""
 
 import click
 
@@ -8,7 +8,7 @@ from vitlite.cli._messages import note
 
 @click.command(name="ablate", epilog="Example: vitlite ablate --method sivt --table induction --data mvtec --separate")
 @click.option("--method", required=True, help="The method whose table is run: sivt, memca and others.")
-@click.option("--table", "name", help="One of the method's tables.  [default: its only one, or list them]")
+@click.option("--table", metavar="NAME", help="One of the method's tables.  [default: its only one, or list them]")
 @click.option("--data", metavar="DIR", help="Data set with labelled test images.  [default: synthetic]")
 @click.option(
     "--category", metavar="NAME|all", default="all", show_default=True, help="A category, several with commas, or all."
@@ -23,7 +23,7 @@ from vitlite.cli._messages import note
 @options.verbosity
 def command(
     method: str,
-    name: str | None,
+    table: str | None,
     data: str | None,
     category: str,
     separate: bool,
@@ -39,22 +39,20 @@ def command(
     Writes a run for every row below --out, and ablation.csv with all metrics. A second call goes on where the first
     one stopped: rows that are done are not trained again.
     """
-    from vitlite.engine.ablate import Plan, ablate, table_text
+    from vitlite.engine.ablate import CSV_FILE, Plan, ablate, table_text
     from vitlite.errors import UserError
     from vitlite.methods import method_class
     from vitlite.methods.ablations import tables
 
     method_class(method)
     known = tables(method)
-    if name is None and len(known) == 1:
-        (name,) = known
+    name = next(iter(known)) if table is None and len(known) == 1 else table
     if name not in known:
-        lines = ", ".join(f"{key} ({table.title}, {table.source})" for key, table in known.items())
-        raise UserError(f"--table {name or '?'}: {method} has {lines}")
-    table = known[name]
+        lines = ", ".join(f"{key} ({one.title}, {one.source})" for key, one in known.items())
+        raise UserError(f"`table={name or '?'}`: {method} has {lines}")
     plan = Plan(method, data or "", category, separate, preset, overrides, seed, device)
     out = out or f"runs/ablate-{method}"
     wanted = None if rows is None else [part.strip() for part in rows.split(",") if part.strip()]
-    outcomes = ablate(plan, table, out, name=name, rows=wanted)
-    click.echo(table_text(table, outcomes, plan))
-    note(f"written: {out}/ablation.csv")
+    outcomes = ablate(plan, known[name], out, name=name, rows=wanted)
+    click.echo(table_text(known[name], outcomes, plan))
+    note(f"written: {out}/{CSV_FILE}")

@@ -1,4 +1,4 @@
-"""vitlite calibrate."""
+"""``vitlite calibrate``: set the thresholds of a run anew from good images."""
 
 import click
 

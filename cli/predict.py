@@ -1,4 +1,4 @@
-"""vitlite predict."""
+"""``vitlite predict``: score images, and draw where they are defective."""
 
 import contextlib
 import sys

@@ -1,13 +1,15 @@
 """Writing results: to a temporary name first, then renamed, so that a reader never sees half a file."""
 
 import contextlib
+import csv
 import errno
 import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import IO, Any
 
 from vitlite.errors import UserError
@@ -113,6 +115,16 @@ def write_text(path: StrPath, text: str) -> None:
 def write_json(path: StrPath, value: Any) -> None:
     """Write strict JSON atomically. ValueError for NaN, which no other reader would take."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def write_csv(path: StrPath, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a table with a head; None is an empty cell. Lines end in one newline."""
+    with atomic(path) as file:
+        # The writer quotes only what it takes for the end of a line, so it has to know both characters.
+        lines = SimpleNamespace(write=lambda line: file.write(line.removesuffix("\r\n") + "\n"))
+        writer = csv.writer(lines)
+        writer.writerow(columns)
+        writer.writerows(rows)
 
 
 def make_folder(path: StrPath) -> Path:

@@ -1,52 +1,324 @@
-"""Thresholds from good images."""
+"""Thresholds from good images: what they promise, which images may set them, and the file that holds them."""
 
 import json
+import math
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from vitlite.engine.calibrate import load_calibration, summarize, upper_quantile
+from vitlite.data import open_dataset, synthesize
+from vitlite.engine.calibrate import (
+    Good,
+    category_of,
+    check_target,
+    false_alarms,
+    images_needed,
+    in_words,
+    recalibrate,
+    summarize,
+    threshold_rank,
+    training_split,
+    upper_quantile,
+)
+from vitlite.engine.detector import CALIBRATION_SCHEMA, Detector, load_calibration
+from vitlite.engine.predict import limits_of
+from vitlite.engine.settings import load_settings, save_settings
+from vitlite.engine.split import hold_out
 from vitlite.errors import UserError
 
-
-@pytest.mark.parametrize("n", [20, 99, 500])
-@pytest.mark.parametrize("share", [0.01, 0.05, 0.2])
-def test_false_alarms_stay_at_the_target(n, share):
-    """Over many samples a new good value exceeds the threshold at most as often as promised, and not far less."""
-    rng = np.random.default_rng(0)
-    rates = [1 - upper_quantile(rng.random(n), share) for _ in range(3000)]
-    expected = max(share, 1 / (n + 1))
-    assert np.mean(rates) <= expected * 1.1
-    assert np.mean(rates) >= min(expected, share) * 0.5
+# The promise of a threshold: exact order statistics, against simulation and against scipy's distribution.
 
 
-def test_quantile_of_one_value():
+@pytest.mark.parametrize(
+    ("count", "share"), [(4, 0.01), (20, 0.05), (20, 0.2), (50, 0.05), (99, 0.01), (400, 0.02), (500, 0.2)]
+)
+def test_against_simulation(count, share):
+    """Thresholds from uniform values: the rate of each is known exactly, and its distribution is the one promised."""
+    rng = np.random.default_rng(count)
+    rates = np.array([1 - upper_quantile(rng.random(count), share) for _ in range(20_000)])
+    expected, (low, high) = false_alarms(count, share)
+    assert rates.mean() == pytest.approx(expected, rel=0.03)
+    assert np.mean((low <= rates) & (rates <= high)) == pytest.approx(0.9, abs=0.01)
+    assert np.mean(rates < low) == pytest.approx(0.05, abs=0.008)
+
+
+def test_against_scipys_beta():
+    from scipy.stats import beta
+
+    expected, (low, high) = false_alarms(200, 0.02, confidence=0.8)
+    distribution = beta(201 - threshold_rank(200, 0.02), threshold_rank(200, 0.02))
+    assert expected == pytest.approx(distribution.mean())
+    assert (low, high) == pytest.approx((distribution.ppf(0.1), distribution.ppf(0.9)))
+
+
+@given(count=st.integers(1, 5000), share=st.floats(1e-4, 0.9999))
+@settings(max_examples=300, deadline=None)
+def test_the_rank_is_the_smallest_that_keeps_the_target(count, share):
+    rank, needed = threshold_rank(count, share), images_needed(share)
+    assert 1 <= rank <= count
+    expected, (low, high) = false_alarms(count, share)
+    assert 0 <= low <= high <= 1
+    if count >= needed:
+        assert expected <= share * (1 + 1e-6) + 1e-8
+        assert rank == 1 or expected + 1 / (count + 1) > share - 1e-8
+    else:
+        assert rank == count
+        assert expected == 1 / (count + 1) > share
+
+
+@pytest.mark.parametrize(("share", "needed"), [(0.01, 99), (0.1, 9), (0.3, 3), (0.001, 999), (0.5, 1), (0.9, 1)])
+def test_images_needed(share, needed):
+    assert images_needed(share) == needed
+    assert false_alarms(needed, share)[0] <= share + 1e-12
+    if needed > 1:
+        assert false_alarms(needed - 1, share)[0] > share
+
+
+def test_whole_numbers_are_not_lost_to_rounding():
+    """(n + 1) * share that is whole in decimal but not in binary: 0.29 * 100 is 28.999999999999996."""
+    for percent in range(1, 100):
+        assert threshold_rank(99, percent / 100) == min(100 - percent, 99), percent
+
+
+def test_ties_and_shapes():
     assert upper_quantile([3.0], 0.01) == 3.0
+    assert upper_quantile([[1.0, 1.0], [1.0, 2.0]], 0.4) == 1.0
+    assert upper_quantile(np.arange(1000, dtype=np.float32).reshape(10, 100), 0.01) == 990.0
 
 
-def test_summary():
-    result = summarize([1.0, 2.0, 9.0], ["a", "a", "b"], [4.0, 5.0, 6.0], [1.0, 1.0, 2.0], 0.01, True)
-    assert result["image_threshold"] == 9.0
-    own = {name: (c["images"], c["image_threshold"]) for name, c in result["categories"].items()}
-    assert own == {"a": (2, 2.0), "b": (1, 9.0)}
-    assert result["display"]["low"] < result["pixel_threshold"] < result["display"]["high"]
-    json.dumps(result, allow_nan=False)
+@pytest.mark.parametrize("share", [0, 1, -0.1, 2, math.nan, math.inf])
+def test_targets_outside_are_refused(share):
+    with pytest.raises(UserError, match="target_fpr"):
+        check_target(share)
 
 
-def test_held_out_images_are_not_trained_on(tiny_run, tiny_data):
-    from vitlite.data import open_dataset
-    from vitlite.engine.split import hold_out
-
-    calibration = load_calibration(tiny_run)
-    train, held = hold_out(open_dataset(tiny_data).train, 0.1, 0)
-    assert calibration["images"] == len(held) == 1
-    assert not {s.path for s in train} & {s.path for s in held}
-    assert calibration["held_out"]
+# What calibration.json says.
 
 
-@pytest.mark.parametrize("text", [None, "", "{}", "[]", "null"])
-def test_damaged_calibration(tmp_path, text):
+def good_images(scores, categories, tails=None):
+    return [Good(*row, 0.5) for row in zip(categories, scores, tails or scores)]
+
+
+def test_categories_have_their_own_limits():
+    result = summarize(good_images([1.0, 2.0, 3.0, 9.0], ["a", "a", "b", ""], [10.0, 20.0, 30.0, 90.0]), 0.5, True)
+    assert set(result["categories"]) == {"a", "b"}
+    limits = limits_of(result, "a")
+    assert (limits.image, limits.pixel, limits.good_scores.tolist()) == (2.0, 20.0, [1.0, 2.0])
+    assert (limits_of(result).image, limits_of(result).good_scores.size) == (3.0, 4)
+    assert result["display"]["low"] == 0.5 < result["pixel_threshold"] < result["display"]["high"]
+    with pytest.raises(UserError, match="calibrated for a, b"):
+        limits_of(result, "c")
+
+
+def test_images_that_were_trained_on_promise_nothing():
+    result = summarize(good_images([1.0, 2.0], ["a", "a"]), 0.01, False)
+    assert result["expected_fpr"] is None
+    assert result["categories"]["a"]["expected_fpr_interval"] == [None, None]
+    assert "it is too low" in in_words(result)[0]
+
+
+def test_limits_of_a_calibration_from_before_categories_had_scores():
+    old = {
+        "image_threshold": 5.0,
+        "pixel_threshold": 7.0,
+        "good_scores": [1.0, 2.0],
+        "categories": {"a": {"images": 2, "image_threshold": 4.0}},
+    }
+    limits = limits_of(old, "a")
+    assert (limits.image, limits.pixel, limits.good_scores.tolist()) == (4.0, 7.0, [1.0, 2.0])
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [(None, "training did not finish"), *((text, "damaged") for text in ("", "{}", "[]", "null", "{"))],
+)
+def test_damaged_calibration(tmp_path, text, says):
     if text is not None:
         (tmp_path / "calibration.json").write_text(text)
-    with pytest.raises(UserError, match=r"calibration\.json"):
+    with pytest.raises(UserError, match=rf"calibration\.json: .*{says}"):
         load_calibration(tmp_path)
+
+
+def test_the_schema_of_a_calibration(tiny_run, tmp_path):
+    """That of version 0.1.0 has no number and loads; one of a later version is refused."""
+    now = load_calibration(tiny_run)
+    assert now.pop("schema") == CALIBRATION_SCHEMA
+    path = tmp_path / "calibration.json"
+    path.write_text(json.dumps(now))
+    assert load_calibration(tmp_path) == now
+    path.write_text(json.dumps({**now, "schema": CALIBRATION_SCHEMA + 1}))
+    with pytest.raises(UserError, match=r"newer vitlite \(schema 3\)"):
+        load_calibration(tmp_path)
+
+
+# Thresholds set anew on a finished run, and which images may set them.
+
+
+@pytest.fixture
+def data(tiny_data, tmp_path):
+    """The training data, to be changed."""
+    return shutil.copytree(tiny_data, tmp_path / "data")
+
+
+@pytest.fixture
+def run(tiny_run, data, tmp_path):
+    """The tiny run, as if trained on ``data``."""
+    copy = shutil.copytree(tiny_run, tmp_path / "run")
+    save_settings(copy, replace(load_settings(copy), data=str(data)))
+    return copy
+
+
+@pytest.fixture(scope="module")
+def more_good(tmp_path_factory):
+    """Good images that the tiny run has not seen."""
+    folder = tmp_path_factory.mktemp("more") / "set"
+    root = synthesize(folder, seed=7, size=64, categories=("weave",), train=24, good=1, defects=1)
+    return root / "weave/train/good"
+
+
+def again(run, **options):
+    return recalibrate(Detector(run, "cpu"), **options)
+
+
+def test_held_out_images_give_what_training_wrote(run, data):
+    before = load_calibration(run)
+    result = again(run)
+    assert result == before == load_calibration(run)
+    train, held = hold_out(open_dataset(data).train, 0.1, 0)
+    assert result["images"] == len(held) == 1
+    assert result["held_out"]
+    assert not {s.path for s in train} & {s.path for s in held}
+    assert result["expected_fpr"] == pytest.approx(0.5)
+    assert any("too few for 1 %" in line and "99 good images" in line for line in in_words(result))
+
+
+def test_given_images(run, more_good):
+    checkpoint = (run / "checkpoint.pt").read_bytes()
+    result = again(run, target_fpr=0.1, good=[more_good])
+    assert (run / "checkpoint.pt").read_bytes() == checkpoint
+    scores = sorted(p.score for p in Detector(run, "cpu").predict([str(p) for p in more_good.iterdir()]))
+    assert result["images"] == 24
+    assert result["good_scores"] == pytest.approx(scores, rel=1e-5)
+    assert result["image_threshold"] == result["good_scores"][22]  # rank 25 - floor(2.5)
+    expected, interval = false_alarms(24, 0.1)
+    assert (result["expected_fpr"], result["expected_fpr_interval"]) == (expected, list(interval))
+    assert expected == 2 / 25
+    (line,) = in_words(result)
+    assert "expect 8 % false alarms" in line
+    assert json.loads((run / "calibration.json").read_text()) == result
+    assert not list(run.glob(".*"))
+
+
+def test_false_alarms_on_new_images_come_at_the_promised_rate(run, more_good):
+    """Thresholds from random halves: the other half exceeds them as often as promised, on average."""
+    scores = np.array([p.score for p in Detector(run, "cpu").predict(sorted(map(str, more_good.iterdir())))])
+    rng, rates = np.random.default_rng(0), []
+    for _ in range(2000):
+        order = rng.permutation(24)
+        limit = summarize(good_images(scores[order[:12]].tolist(), ["weave"] * 12), 0.2, True)["image_threshold"]
+        rates.append(np.mean(scores[order[12:]] > limit))
+    assert np.mean(rates) == pytest.approx(false_alarms(12, 0.2)[0], abs=0.01)
+
+
+def test_folders_files_and_patterns_each_image_once(run, more_good):
+    result = again(run, good=[more_good, more_good / "000.png", str(more_good / "*.png")])
+    assert result["images"] == 24
+
+
+def test_unreadable_images_are_named_and_left_out(run, more_good, tmp_path, caplog):
+    good = shutil.copytree(more_good, tmp_path / "good")
+    (good / "000.png").write_bytes(b"nothing")
+    assert again(run, good=[good])["images"] == 23
+    assert "000.png" in caplog.messages[0]
+    for path in good.iterdir():
+        path.write_bytes(b"nothing")
+    before = (run / "calibration.json").read_bytes()
+    with pytest.raises(UserError, match="none of the 24"):
+        again(run, good=[good])
+    assert (run / "calibration.json").read_bytes() == before
+
+
+def test_images_that_were_trained_on_are_refused(run, data, more_good, tmp_path):
+    """Copies included, and also if the data has changed since training."""
+    with pytest.raises(UserError, match=r"trained on 9 of the 10 images"):
+        again(run, good=[data / "weave/train/good"])
+    trained, held = training_split(Detector(run, "cpu"))
+    copy = shutil.copy(trained[0].path, tmp_path / "under another name.png")
+    with pytest.raises(UserError, match="under another name"):
+        again(run, good=[copy])
+    assert again(run, good=[held[0].path])["images"] == 1
+    shutil.copy(more_good / "000.png", data / "weave/train/good/zzz.png")
+    with pytest.raises(UserError, match="trained on 1 of the 1"):
+        again(run, good=[trained[0].path])
+    assert again(run, good=[path for path in more_good.iterdir() if path.name != "000.png"])["images"] == 23
+
+
+def test_data_sets_with_defects_are_refused(run, data):
+    with pytest.raises(UserError, match="MVTec layout"):
+        again(run, good=[data])
+    with pytest.raises(UserError, match="good"):
+        again(run, good=[data / "weave/test"])
+    for part in ("weave/test/spot", "weave/ground_truth"):
+        with pytest.raises(UserError, match="part of a data set and not its good images"):
+            again(run, good=[data / part])
+
+
+def test_training_data_that_is_missing(run, data, more_good):
+    shutil.rmtree(data)
+    with pytest.raises(UserError, match="give good images") as error:
+        again(run)
+    assert str(data) in str(error.value)
+    assert again(run, good=[more_good])["images"] == 24
+
+
+def test_training_data_that_has_changed(run, data, more_good):
+    """One image more shifts the split, and images that were trained on would pass for held out."""
+    shutil.copy(more_good / "000.png", data / "weave/train/good/zzz.png")
+    with pytest.raises(UserError, match="added, removed, renamed or changed"):
+        again(run)
+
+
+def test_images_that_training_could_not_read_do_not_count_as_a_change(run, data, tmp_path):
+    from vitlite.engine.train import train
+
+    trained, _ = hold_out(open_dataset(data).train, 0.1, 0)
+    trained[3].path.write_bytes(b"broken")
+    train(load_settings(run), tmp_path / "with_broken", device="cpu")
+    assert again(tmp_path / "with_broken")["images"] == 1
+
+
+def test_nothing_held_out(run):
+    known = load_settings(run)
+    save_settings(run, replace(known, config=replace(known.config, holdout=0.0)))
+    with pytest.raises(UserError, match=r"held no good images out.*good"):
+        again(run)
+
+
+def test_unfinished_and_damaged_runs(run, more_good):
+    (run / "calibration.json").write_text("{")
+    detector = Detector(run, "cpu", calibrated=False)
+    recalibrate(detector, good=[more_good])
+    assert load_calibration(run) == detector.calibration
+    (run / "calibration.json").unlink()
+    with pytest.raises(UserError, match="training did not finish"):
+        recalibrate(Detector(run, "cpu", calibrated=False), good=[more_good])
+
+
+def test_scores_that_are_not_numbers(run, more_good):
+    detector = Detector(run, "cpu")
+    detector.method.feature_mean.fill_(np.nan)
+    before = (run / "calibration.json").read_bytes()
+    with pytest.raises(UserError, match="not finite"):
+        recalibrate(detector, good=[more_good])
+    assert (run / "calibration.json").read_bytes() == before
+
+
+def test_categories_by_folder(tmp_path):
+    assert category_of(tmp_path / "x.png", ["nut"]) == "nut"
+    assert category_of(tmp_path / "nut" / "good" / "x.png", ["nut", "cable"]) == "nut"
+    assert category_of(tmp_path / "nut" / "cable" / "x.png", ["nut", "cable"]) == "cable"
+    assert category_of(tmp_path / "cable.png", ["nut", "cable.png"]) == ""

@@ -1,28 +1,20 @@
-"""Evaluation: resolution, masks, missing and broken files."""
+"""Evaluation of a detector: resolution, masks, verdicts, missing and broken files, maps on disk."""
 
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from vitlite.cli.eval import table
 from vitlite.data import open_dataset
 from vitlite.engine.detector import Detector
-from vitlite.engine.evaluate import (
-    KEYS,
-    MEAN_OF_KINDS,
-    evaluate,
-    mean_of,
-    results_csv,
-    score_category,
-    summarize_category,
-)
-from vitlite.engine.results import COUNTS, THRESHOLDS, collect, write
-from vitlite.engine.results import table as maps_table
+from vitlite.engine.evaluate import evaluate, score_category
+from vitlite.engine.results import KEYS, MEAN_OF_KINDS, mean_of, summarize_category, table, write
 from vitlite.errors import UserError
+from vitlite.images.maps import read_map
 from vitlite.images.resize import map_at
-from vitlite.metrics import aupro, auroc, average_precision
+from vitlite.metrics import aupro, auroc, average_precision, f1_max
 from vitlite.report.build import build_report
 
 
@@ -33,40 +25,72 @@ def detector(tiny_run):
 
 @pytest.fixture
 def data(tiny_data, tmp_path):
-    copy = tmp_path / "set"
-    shutil.copytree(tiny_data, copy)
-    return copy
+    return shutil.copytree(tiny_data, tmp_path / "set")
+
+
+def enlarge(folder, size):
+    for path in folder.rglob("*.png"):
+        Image.open(path).resize(size, Image.NEAREST).save(path)
+
+
+def score(detector, data, **options):
+    return score_category(detector, open_dataset(data, "weave"), "weave", **options)
+
+
+def sizes_of_maps(scored):
+    return {values.shape for values in scored.maps}
 
 
 def test_against_the_metrics_by_hand(detector, tiny_data):
     """Maps at the original size against masks as they are; scores are not the maps' maxima."""
-    results = evaluate(detector, data=tiny_data)
+    own = evaluate(detector, data=tiny_data)["categories"]["weave"]
     paths = sorted((tiny_data / "weave/test").rglob("*.png"))
     labels, scores, maps, masks = [], [], [], []
-    for loaded, pixels, score in detector.score_files(paths):
+    for loaded, pixels, value in detector.score_files(paths):
         kind = loaded.path.parent.name
         labels.append(int(kind != "good"))
-        scores.append(score)
+        scores.append(value)
         maps.append(map_at(pixels, loaded.height, loaded.width))
         mask = tiny_data / "weave/ground_truth" / kind / f"{loaded.path.stem}_mask.png"
-        masks.append(np.asarray(Image.open(mask)) > 127 if labels[-1] else np.zeros_like(maps[-1], bool))
+        masks.append((np.asarray(Image.open(mask)) > 127 if labels[-1] else np.zeros_like(maps[-1])).astype(np.uint8))
+    assert own["image_auroc"] == pytest.approx(auroc(labels, scores), abs=1e-12)
+    assert (own["image_f1_max"], own["image_f1_threshold"]) == pytest.approx(f1_max(labels, scores))
+    flat = np.concatenate([m.ravel() for m in masks]), np.concatenate([m.ravel() for m in maps])
+    assert own["pixel_ap"] == pytest.approx(average_precision(*flat), abs=1e-9)
+    assert (own["pixel_f1_max"], own["pixel_f1_threshold"]) == pytest.approx(f1_max(*flat))
+    assert own["aupro_30"] == pytest.approx(aupro(masks, maps, fpr_limit=0.3), abs=1e-9)
+
+
+def test_verdicts_are_those_of_the_categories_own_thresholds(detector, data):
+    """Or of the run's, for a category without one; counts follow from the verdicts."""
+    shutil.copytree(data / "weave", data / "wood")
+    scores = sorted(
+        image["score"] for image in evaluate(detector, data=data, category="wood")["categories"]["wood"]["images"]
+    )
+    detector.calibration = {
+        **detector.calibration,
+        "image_threshold": scores[-3],
+        "categories": {"weave": {"image_threshold": scores[1]}},
+    }
+    found = evaluate(detector, data=data, category="all")["categories"]
+    assert [own["threshold"] for own in found.values()] == [scores[1], scores[-3]]
+    for own, above in zip(found.values(), (8, 2)):
+        verdicts = [image["verdict"] for image in own["images"]]
+        assert verdicts == ["defect" if image["score"] > own["threshold"] else "good" for image in own["images"]]
+        assert verdicts.count("defect") == own["tp"] + own["fp"] == above
+        right = [image["label"] for image in own["images"] if (image["verdict"] == "defect") == bool(image["label"])]
+        assert (own["tp"], own["tn"]) == (right.count(1), right.count(0))
+        assert (own["tp"] + own["fn"], own["fp"] + own["tn"]) == (own["defective"], own["good"])
+    assert found["wood"]["images"][-1]["file"] == "wood/test/spot/001.png"
+
+
+def test_without_a_calibration_there_are_no_verdicts(detector, tiny_data):
+    detector.calibration = None
+    results = evaluate(detector, data=tiny_data)
     own = results["categories"]["weave"]
-    assert own["image_auroc"] == pytest.approx(auroc(np.array(labels), np.array(scores)), abs=1e-12)
-    flat = np.concatenate([m.ravel() for m in maps]), np.concatenate([m.ravel() for m in masks])
-    assert own["pixel_ap"] == pytest.approx(average_precision(flat[1].astype(int), flat[0]), abs=1e-9)
-    expected = aupro([m.astype(np.uint8) for m in masks], maps, fpr_limit=0.3)
-    assert own["aupro_30"] == pytest.approx(expected, abs=1e-9)
-
-
-def test_pictures_of_another_size(detector, data):
-    """Each picture is scored at its own size, whatever the network's."""
-    folder = data / "weave"
-    for mask in (folder / "ground_truth").rglob("*.png"):
-        Image.open(mask).resize((90, 50), Image.NEAREST).save(mask)
-    for picture in (folder / "test").rglob("*.png"):
-        Image.open(picture).resize((90, 50)).save(picture)
-    results = evaluate(detector, data=data)
-    assert results["categories"]["weave"]["pixel_auroc"] is not None
+    assert [own[key] for key in ("threshold", "tp", "fp", "tn", "fn")] == [None] * 5
+    assert {image["verdict"] for image in own["images"]} == {None}
+    assert "calibrated" not in table(results)
 
 
 def test_a_mask_of_another_size_is_refused(detector, data):
@@ -76,67 +100,43 @@ def test_a_mask_of_another_size_is_refused(detector, data):
         evaluate(detector, data=data)
 
 
-def test_missing_masks_leave_image_metrics(detector, data):
-    shutil.rmtree(data / "weave/ground_truth")
-    results = evaluate(detector, data=data)
-    own = results["categories"]["weave"]
-    assert own["without_mask"] == 6
-    assert own["pixel_auroc"] is None
-    assert own["image_auroc"] is not None
-    assert "weave,all,10" in results_csv(results)
-
-
-def enlarge(folder, size):
-    for path in folder.rglob("*.png"):
-        Image.open(path).resize(size, Image.NEAREST).save(path)
-
-
-def sizes_of_maps(scored):
-    return {values.shape for values in scored.maps}
-
-
 def test_without_masks_no_map_is_kept_at_original_size(detector, data, tmp_path, monkeypatch):
-    """Not in a category without masks; with them, the metrics need every map of a picture that has one."""
+    """Not in a category without masks; with them, the metrics need every map of an image that has one."""
     enlarge(data / "weave/test", (160, 120))
     enlarge(data / "weave/ground_truth", (160, 120))
-    masked = score_category(detector, open_dataset(data, "weave"), "weave")
+    masked = score(detector, data)
     assert sizes_of_maps(masked) == {(120, 160)}
     with_masks = summarize_category(masked)
     shutil.rmtree(data / "weave/ground_truth")
-    dataset, side = open_dataset(data, "weave"), detector.image_size
-    asked = score_category(detector, dataset, "weave", full_maps=True)
-    for values, wanted in zip(asked.maps, masked.maps, strict=True):
-        np.testing.assert_array_equal(values, wanted)
     evaluate(detector, data=data, maps=tmp_path / "maps")
-    with Image.open(next((tmp_path / "maps").rglob("*.tiff"))) as image:
-        assert image.size == (160, 120)
+    for sample, wanted in zip(masked.samples, masked.maps, strict=True):
+        path = tmp_path / "maps/weave/test" / sample.defect / f"{sample.path.stem}.tiff"
+        np.testing.assert_array_equal(read_map(path), wanted)
 
     monkeypatch.setattr("vitlite.engine.evaluate.map_at", None)  # nothing is resized from here on
-    scored = score_category(detector, dataset, "weave")
-    assert sizes_of_maps(scored) == {(side, side)}
+    scored = score(detector, data)
+    assert sizes_of_maps(scored) == {(detector.image_size, detector.image_size)}
     result = summarize_category(scored)
-    assert result["pixel_auroc"] is None
+    assert (result["pixel_auroc"], result["pixel_f1_threshold"], result["without_mask"]) == (None, None, 6)
     assert all(result[key] == with_masks[key] for key in KEYS[:3])
     (part,) = build_report(detector, data=data).parts
     assert {card.size for card in part.cards} == {(160, 120)}
 
 
-def test_a_picture_whose_mask_is_missing_keeps_a_small_map(detector, data):
+def test_an_image_whose_mask_is_missing_keeps_a_small_map(detector, data):
     enlarge(data / "weave/test", (160, 120))
     enlarge(data / "weave/ground_truth", (160, 120))
-    for mask in (data / "weave/ground_truth/spot").glob("*.png"):
-        mask.unlink()
-    scored = score_category(detector, open_dataset(data, "weave"), "weave")
+    shutil.rmtree(data / "weave/ground_truth/spot")
+    scored = score(detector, data)
     for values, mask in zip(scored.maps, scored.masks, strict=True):
         assert values.shape == ((detector.image_size,) * 2 if mask is None else mask.shape)
     assert summarize_category(scored)["pixel_auroc"] is not None
 
 
-def test_of_pictures_smaller_than_the_network_the_small_map_is_kept(detector, data):
+def test_the_small_map_is_kept_for_images_smaller_than_the_network(detector, data):
     enlarge(data / "weave/test", (20, 16))
     shutil.rmtree(data / "weave/ground_truth")
-    scored = score_category(detector, open_dataset(data, "weave"), "weave")
-    assert sizes_of_maps(scored) == {(16, 20)}
+    assert sizes_of_maps(score(detector, data)) == {(16, 20)}
 
 
 def test_empty_mask_still_counts_as_a_defective_image(detector, data):
@@ -149,18 +149,30 @@ def test_empty_mask_still_counts_as_a_defective_image(detector, data):
 
 
 def test_broken_files_are_named(detector, data, caplog):
-    broken = next((data / "weave/test/good").glob("*.png"))
-    broken.write_bytes(b"x")
+    broken = data / "weave/test/good/000.png", data / "weave/ground_truth/spot/000_mask.png"
+    for path in broken:
+        path.write_bytes(b"x")
     own = evaluate(detector, data=data)["categories"]["weave"]
-    assert own["good"] == 3
-    assert own["skipped"] == [str(broken)]
-    assert any(broken.name in line for line in caplog.messages)
+    assert (own["good"], own["defective"], own["without_mask"], len(own["images"])) == (3, 6, 1, 9)
+    assert own["skipped"] == [str(path) for path in broken]
+    assert [str(path) in line for path, line in zip(broken, caplog.messages, strict=True)] == [True, True]
 
 
-def test_both_kinds_are_needed(detector, data):
-    shutil.rmtree(data / "weave/test/good")
-    with pytest.raises(UserError, match="good"):
+@pytest.mark.parametrize("broken", [False, True])
+def test_both_kinds_are_needed(detector, data, broken):
+    if broken:
+        for path in (data / "weave/test/good").iterdir():
+            path.write_bytes(b"x")
+    else:
+        shutil.rmtree(data / "weave/test/good")
+    with pytest.raises(UserError, match="no longer both good" if broken else "weave: no good test images"):
         evaluate(detector, data=data)
+
+
+def test_scores_that_are_not_finite_are_refused(detector, tiny_data):
+    detector.method.feature_mean.fill_(np.nan)
+    with pytest.raises(UserError, match="not finite"):
+        evaluate(detector, data=tiny_data)
 
 
 def test_names_that_are_no_text_are_written_and_printed(detector, data, tmp_path):
@@ -168,19 +180,18 @@ def test_names_that_are_no_text_are_written_and_printed(detector, data, tmp_path
     (data / "weave/test/spot").rename(data / "weave/test/sp\udcf6t")
     (data / "weave").rename(data / "w\udce4")
     results = evaluate(detector, data=data, category="all")
-    assert "\nw\ufffd,sp\ufffdt,2," in results_csv(results)
+    write(tmp_path, results)
+    assert "\nw\ufffd,sp\ufffdt,2," in (tmp_path / "results.csv").read_text(encoding="utf-8")
+    assert "\nw\ufffd/test/sp\ufffdt/000.png,w\ufffd,sp\ufffdt,1," in (tmp_path / "scores.csv").read_text(
+        encoding="utf-8"
+    )
     assert all(name in table(results) for name in ("w\ufffd ", "sp\ufffdt"))
-    own = {"w\udce4": dict.fromkeys((*COUNTS, *KEYS, *THRESHOLDS), 1)}
-    write(tmp_path / "out", collect(own))
-    assert "w\ufffd," in (tmp_path / "out/results.csv").read_text(encoding="utf-8")
-    assert "w\ufffd" in maps_table(collect(own))
 
 
 def test_loco_has_an_image_auroc_of_its_own(detector, data):
     """The mean of the two kinds', and of the categories' for the data set; in other layouts there is no such figure."""
     plain = evaluate(detector, data=data)
-    assert MEAN_OF_KINDS not in plain["categories"]["weave"]
-    assert MEAN_OF_KINDS not in plain["mean"]
+    assert MEAN_OF_KINDS not in plain["categories"]["weave"] | plain["mean"]
     assert "LOCO" not in table(plain)
     for part in ("test", "ground_truth"):
         shutil.rmtree(data / "weave" / part / "missing")
@@ -188,8 +199,7 @@ def test_loco_has_an_image_auroc_of_its_own(detector, data):
             (data / "weave" / part / old).rename(data / "weave" / part / new)
     shutil.copytree(data / "weave", data / "wood")
     results = evaluate(detector, data=data, category="all")
-    for name in ("weave", "wood"):
-        own = results["categories"][name]
+    for own in results["categories"].values():
         kinds = [own["defects"][kind]["image_auroc"] for kind in ("logical_anomalies", "structural_anomalies")]
         assert own[MEAN_OF_KINDS] == pytest.approx(sum(kinds) / 2, abs=1e-12)
     assert results["mean"][MEAN_OF_KINDS] == pytest.approx(own[MEAN_OF_KINDS], abs=1e-12)
@@ -198,8 +208,63 @@ def test_loco_has_an_image_auroc_of_its_own(detector, data):
 
 
 def test_mean_is_over_categories():
-    one, two = dict.fromkeys(KEYS, 0.5), dict.fromkeys(KEYS, 1.0)
-    two["pixel_ap"] = None
-    mean = mean_of([one, two])
-    assert mean["image_auroc"] == 0.75
-    assert mean["pixel_ap"] == 0.5
+    one, two, three = ({**dict.fromkeys(KEYS, value), "pixel_ap": None} for value in (0.5, 1.0, 0.0))
+    mean = mean_of([one, two | {"pixel_ap": 0.5}])
+    assert (mean["image_auroc"], mean["pixel_ap"]) == (0.75, 0.5)
+    assert mean_of([one, three])["pixel_ap"] is None
+
+
+class TestMaps:
+    """A folder that already holds maps: those of one evaluation alone lie there afterwards."""
+
+    @pytest.fixture
+    def at(self, detector, data, tmp_path):
+        """A data set with the maps of an evaluation: ``again`` evaluates, ``files`` are the maps by name."""
+        folder = tmp_path / "maps"
+
+        def files():
+            return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.tiff")}
+
+        def again():
+            return evaluate(detector, data=data, maps=folder)
+
+        again()
+        return SimpleNamespace(folder=folder, again=again, files=files, before=files(), test=data / "weave/test")
+
+    def test_maps_are_replaced(self, at):
+        assert len(at.before) == 10
+        for path in at.folder.rglob("*.tiff"):
+            path.write_bytes(b"stale")
+        at.again()
+        assert at.files() == at.before
+
+    def test_an_image_that_is_broken_now_keeps_no_map(self, at):
+        (at.test / "spot/000.png").write_bytes(b"x")
+        at.again()
+        assert at.before.keys() - at.files() == {"weave/test/spot/000.tiff"}
+
+    def test_maps_of_images_that_are_missing_are_refused_and_kept(self, at):
+        (at.test / "spot/000.png").unlink()
+        with pytest.raises(UserError, match=r"holds 1 maps of other images \(weave/test/spot/000.tiff\)"):
+            at.again()
+        assert at.files() == at.before
+
+    def test_an_evaluation_that_fails_keeps_the_earlier_maps(self, at):
+        for path in at.test.rglob("*.png"):
+            path.write_bytes(b"x")
+        with pytest.raises(UserError):
+            at.again()
+        assert at.files() == at.before
+
+    def test_maps_of_other_categories_stay(self, at):
+        other = at.folder / "wood/test/good/000.tiff"
+        other.parent.mkdir(parents=True)
+        other.write_bytes(b"of another evaluation")
+        at.again()
+        assert other.read_bytes() == b"of another evaluation"
+
+    def test_images_that_would_share_a_map(self, at):
+        Image.open(at.test / "good/000.png").save(at.test / "good/000.bmp")
+        with pytest.raises(UserError, match=r"000\.bmp"):
+            at.again()
+        assert at.files() == at.before

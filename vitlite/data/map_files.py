@@ -1,6 +1,7 @@
 """Finds the anomaly map of each test image, in the layout of the official MVTec AD evaluation scripts."""
 
 import difflib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,18 +10,67 @@ import numpy as np
 from vitlite.data.index import Dataset, Sample, few, stem
 from vitlite.data.listing import entries
 from vitlite.errors import UserError
-from vitlite.files import StrPath, shown
-from vitlite.images.maps import MAP_EXTENSIONS
+from vitlite.files import StrPath, make_folder, remove, shown
+from vitlite.images.maps import MAP_EXTENSIONS, write_map
 from vitlite.images.masks import read_mask
 from vitlite.images.reading import image_size
 
+MAPS_FOLDER = "maps"  # in a run
 LAYOUT = "MAPS/<category>/test/<defect>/<stem>.tiff, .tif or .npy"
 _FEW = 3
 
 
+def map_file(folder: StrPath, sample: Sample) -> Path:
+    """Where the map of a test sample lies: ``folder/<category>/test/<defect>/<stem>.tiff``."""
+    return Path(folder) / sample.category / "test" / sample.defect / f"{sample.path.stem}.tiff"
+
+
+def earlier_maps(folder: StrPath, samples: Iterable[Sample]) -> set[Path]:
+    """The maps of these samples, all of a category's, that an earlier evaluation left in ``folder``.
+
+    ``UserError``: two samples would share a map, or a category's folder holds maps of other images. Such maps are not
+    ours to remove, and ``vitlite eval-maps`` would stumble over them.
+    """
+    own: dict[Path, Sample] = {}
+    for sample in samples:
+        other = own.setdefault(map_file(folder, sample), sample)
+        if other is not sample:  # their names differ in the extension alone
+            raise UserError(
+                f"`maps`: {shown(other.path)} and {sample.path.name} would share one map file; rename one of them"
+            )
+    there = {
+        path
+        for category in {sample.category for sample in own.values()}
+        for path in (Path(folder) / category).rglob("*")
+        if path.suffix.lower() in MAP_EXTENSIONS
+    }
+    strange = sorted(there - own.keys())
+    if strange:
+        name = strange[0].relative_to(folder)
+        raise UserError(
+            f"`maps`: {shown(folder)} holds {len(strange)} maps of other images ({shown(name)}); "
+            f"move {shown(Path(folder) / name.parts[0])} away first"
+        )
+    return there
+
+
+def save_maps(folder: StrPath, samples: Iterable[Sample], scored: Sequence[Sample], maps: Sequence[np.ndarray]) -> None:
+    """Write the maps of a category's test images, (H, W) at original size, as 32-bit float TIFFs.
+
+    ``samples`` are all of the category, ``scored`` those that ``maps`` belong to. Earlier maps are removed first, also
+    those of images that were not read this time, so that maps of two evaluations never lie side by side.
+    """
+    for path in earlier_maps(folder, samples):
+        remove(path)
+    for sample, values in zip(scored, maps, strict=True):
+        path = map_file(folder, sample)
+        make_folder(path.parent)
+        write_map(path, values)
+
+
 @dataclass
 class Problems:
-    """What is wrong with the maps, kind by kind, so that one line can name the first few of each and count them all."""
+    """What is wrong with the maps, by kind: one line names the first few of each kind and counts them all."""
 
     found: dict[str, list[str]] = field(default_factory=dict)
 
@@ -143,7 +193,12 @@ def truth(sample: Sample) -> np.ndarray:
     Raises UserError for a defective image without a mask, and for files that cannot be read.
     """
     if not sample.label:
-        return np.zeros(image_size(sample.path), np.uint8)
+        return blank(*image_size(sample.path))
     if sample.mask is None:
         raise UserError(f"{shown(sample.path)}: is defective but has no mask in ground_truth/{shown(sample.defect)}")
     return read_mask(sample.mask)
+
+
+def blank(height: int, width: int) -> np.ndarray:
+    """The mask of a good image, read-only uint8 (H, W): one zero that stands in every place and takes no memory."""
+    return np.broadcast_to(np.uint8(0), (height, width))

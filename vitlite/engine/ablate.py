@@ -2,28 +2,32 @@
 
 import csv
 import hashlib
-import io
 import logging
 import re
 import time
 import unicodedata
 from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vitlite.data import open_dataset, synthesize
 from vitlite.engine.detector import Detector
-from vitlite.engine.evaluate import evaluate, mean_of, results_csv
-from vitlite.engine.results import KEYS
+from vitlite.engine.evaluate import evaluate
+from vitlite.engine.results import KEYS, RESULTS_FILE, aligned, mean_of, read, write
 from vitlite.engine.settings import CONFIG_FILE, SYNTHETIC, RunSettings, apply_overrides, load_settings, preset_config
 from vitlite.engine.train import train
 from vitlite.errors import UserError
-from vitlite.files import make_folder, write_json, write_text
+from vitlite.files import StrPath, make_folder, write_csv
+from vitlite.methods.ablations import Row, Table
 
 log = logging.getLogger(__name__)
 
-RESULTS = "results.json"
+CSV_FILE = "ablation.csv"
 SECONDS = "training_seconds"  # in results.json of a row that was trained without interruption
+HEAD = ("method", "table", "row", "settings", "preset", "seed", "models", "data", "categories", SECONDS)
+COLUMNS = (*HEAD, *KEYS, *(f"paper_{key}" for key in KEYS))
 
 
 @dataclass(frozen=True)
@@ -35,60 +39,66 @@ class Plan:
     category: str = "all"
     separate: bool = False  # one model for each category instead of one for all
     preset: str = "quick"
-    overrides: tuple = ()  # applied before the row's own
+    overrides: tuple[str, ...] = ()  # applied before the row's own
     seed: int = 0
     device: str = "auto"
 
 
 @dataclass
 class Outcome:
-    """One row that is done: the mean of every metric over the categories, and the time of training (None: unknown)."""
+    """A row that is done: the mean of every metric over the categories, and the time of training (None: unknown)."""
 
-    row: object
-    mean: dict
+    row: Row
+    mean: dict[str, float | None]
     seconds: float | None
 
 
-def ablate(plan, table, out, *, name="ablation", rows=None, finished=None):
-    """Train and evaluate the rows of a table below ``out``; returns a list of :class:`Outcome`.
+def ablate(
+    plan: Plan, table: Table, out: StrPath, *, name: str = "ablation", rows: Sequence[str] | None = None
+) -> list[Outcome]:
+    """Train and evaluate the rows of a table below ``out``.
 
     Every row has a run of its own, ``out/NAME/ROW`` (with ``separate`` one for each category below it). Rows that are
     done are read, one that was interrupted goes on, and ``out/ablation.csv`` is written anew after each.
-    ``finished(outcome)`` is called after each row. UserError: a row's settings are refused, or ``out`` holds the same
-    row with other settings.
+
+    Args:
+        plan: what all rows have in common.
+        table: the rows.
+        out: folder for the runs.
+        name: of the table.
+        rows: numbers (from 1) or labels of the rows to run; None: all.
+    Raises:
+        UserError: no such row, a row's settings are refused, or ``out`` holds the same row with other settings.
     """
     out = make_folder(Path(out))
     root, categories = _dataset(plan, out)
     chosen = select_rows(table, rows)
     configs = [row_config(plan, row) for row in chosen]  # every mistake before the first hour of training
     folders = slugs(row.label for row in table.rows)
-    done = []
+    done: list[Outcome] = []
     for place, (row, config) in enumerate(zip(chosen, configs), 1):
         changes = " ".join(row.overrides) or "as it is"
         log.info("%s, row %d of %d: %s (%s)", name, place, len(chosen), row.label, changes)
-        folder = out / name / folders[row.label]
         parts = [
-            run_part(RunSettings(plan.method, root, part, plan.preset, plan.seed, config), where, plan.device)
-            for part, where in _parts(plan, categories, folder)
+            run_part(RunSettings(plan.method, root, part, plan.preset, plan.seed, config), folder, plan.device)
+            for part, folder in _parts(plan, categories, out / name / folders[row.label])
         ]
         times = [part.get(SECONDS) for part in parts]
-        every = [c for part in parts for c in part["categories"].values()]
+        every = [values for part in parts for values in part["categories"].values()]
         done.append(Outcome(row, mean_of(every), None if None in times else sum(times)))
-        write_text(out / "ablation.csv", _merged_csv(out / "ablation.csv", plan, table, name, root, categories, done))
-        if finished is not None:
-            finished(done[-1])
+        _add_to_csv(out / CSV_FILE, [csv_row(plan, name, root, categories, outcome) for outcome in done])
     return done
 
 
-def _dataset(plan, out):
-    """The folder of the data as text, and the categories."""
+def _dataset(plan: Plan, out: Path) -> tuple[str, tuple[str, ...]]:
+    """The folder of the data, and the categories."""
     root = Path(plan.data).resolve() if plan.data else out.resolve() / SYNTHETIC
     if not plan.data and not root.is_dir():
         synthesize(root, seed=plan.seed)
     return str(root), open_dataset(root, plan.category or None, need_test=True).categories
 
 
-def _parts(plan, categories, folder):
+def _parts(plan: Plan, categories: Sequence[str], folder: Path) -> list[tuple[str, Path]]:
     """Which categories are trained together, and where."""
     if not plan.separate:
         return [(",".join(categories), folder)]
@@ -96,24 +106,20 @@ def _parts(plan, categories, folder):
     return [(category, folder / names[category]) for category in categories]
 
 
-def select_rows(table, wanted):
+def select_rows(table: Table, wanted: Sequence[str] | None) -> list[Row]:
     """Rows by number (from 1) or label; all of them for None. UserError names the rows there are."""
     if wanted is None:
         return list(table.rows)
     labels = [row.label for row in table.rows]
-    chosen = []
+    places = {**{label: i for i, label in enumerate(labels)}, **{str(i + 1): i for i in range(len(labels))}}
     for item in wanted:
-        if item.isdigit() and 1 <= int(item) <= len(labels):
-            chosen.append(int(item) - 1)
-        elif item in labels:
-            chosen.append(labels.index(item))
-        else:
+        if item not in places:
             known = ", ".join(f"{i} ({label})" for i, label in enumerate(labels, 1))
-            raise UserError(f"--rows {item}: no such row; there are {known}")
-    return [table.rows[i] for i in dict.fromkeys(chosen)]
+            raise UserError(f"`rows={item}`: no such row; there are {known}")
+    return [table.rows[i] for i in dict.fromkeys(places[item] for item in wanted)]
 
 
-def row_config(plan, row):
+def row_config(plan: Plan, row: Row) -> Any:
     """The preset with the caller's settings and then the row's; UserError if the method refuses them."""
     preset = preset_config(plan.method, plan.preset)
     try:
@@ -122,53 +128,38 @@ def row_config(plan, row):
         raise UserError(f"row {row.label!r}: {error.marked}") from error
 
 
-def run_part(settings, folder, device):
+def run_part(settings: RunSettings, folder: Path, device: str) -> dict[str, Any]:
     """Train (or go on, or find done) one run and return its results.json."""
-    if (folder / CONFIG_FILE).exists():
+    fresh, began = not (folder / CONFIG_FILE).exists(), time.monotonic()
+    if not fresh:
         held = load_settings(folder)
         if held != settings:
-            changed = differences(held, settings)
-            raise UserError(f"{folder}: holds this row with another {', '.join(changed)}; choose another --out")
-        if (folder / RESULTS).exists():
+            changed = ", ".join(differences(held, settings))
+            raise UserError(f"{folder}: holds this row with another {changed}; choose another `out`")
+        if (folder / RESULTS_FILE).exists():
             log.info("already done: %s", folder)
-            return read_results(folder)
-    fresh, began = not (folder / CONFIG_FILE).exists(), time.monotonic()
+            return read(folder)
     train(settings, folder, device=device, resume=not fresh)
     seconds = time.monotonic() - began
-    results = evaluate(Detector(folder, device))
-    results[SECONDS] = round(seconds, 3) if fresh else None
-    write_text(folder / "results.csv", results_csv(results))
-    write_json(folder / RESULTS, results)  # last: it says that the row is done
+    results = evaluate(Detector(folder, device)) | {SECONDS: round(seconds, 3) if fresh else None}
+    write(folder, results)
     return results
 
 
-def read_results(folder):
-    """results.json of a finished row; UserError names a file that cannot be read."""
-    import json
-
-    try:
-        results = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
-        return {"categories": dict(results["categories"]), SECONDS: results.get(SECONDS)}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{folder / RESULTS}: cannot be read ({error}); remove it and the row is evaluated again"
-        ) from error
-
-
-def differences(held, wanted):
+def differences(held: RunSettings, wanted: RunSettings) -> list[str]:
     """Names of the settings that differ between two RunSettings."""
     names = [k for k in ("method", "data", "category", "preset", "seed") if getattr(held, k) != getattr(wanted, k)]
     mine, theirs = vars(held.config), vars(wanted.config)
     return names + [k for k in theirs if mine.get(k) != theirs[k]]
 
 
-def slug(label):
+def slug(label: str) -> str:
     """A folder name for a label: its letters and digits, in lower case. Several labels may have the same."""
     return re.sub(r"[\W_]+", "-", unicodedata.normalize("NFC", label).lower()).strip("-") or "row"
 
 
-def slugs(labels):
-    """``{label: folder name}``, no two alike: a hash tells those apart that would be, and names those without letters.
+def slugs(labels: Iterable[str]) -> dict[str, str]:
+    """``{label: folder name}``, no two alike: a hash tells equal slugs apart, and names labels without letters.
 
     A label that is its own slug keeps it.
     """
@@ -181,30 +172,22 @@ def slugs(labels):
     return named
 
 
-def _digest(label):
+def _digest(label: str) -> str:
     return hashlib.sha256(label.encode("utf-8", "surrogateescape")).hexdigest()[:8]
 
 
-HEAD = ("method", "table", "row", "settings", "preset", "seed", "models", "data", "categories", "training_seconds")
-COLUMNS = (*HEAD, *KEYS, *(f"paper_{key}" for key in KEYS))
-
-
-def _merged_csv(path, plan, table, name, root, categories, done):
-    """ablation.csv with the finished rows; those of other tables and of earlier calls stay."""
-    kept = []
+def _add_to_csv(path: Path, fresh: Sequence[Mapping[str, str]]) -> None:
+    """Add rows to ablation.csv, or replace them; those of other tables and of earlier calls stay."""
+    kept: list[Mapping[str, str]] = []
     if path.is_file():
         with open(path, newline="", encoding="utf-8") as file:
             kept = [row for row in csv.DictReader(file) if set(row) == set(COLUMNS)]
-    fresh = [csv_row(plan, table, name, root, categories, outcome) for outcome in done]
-    lines = {(row["table"], row["row"]): row for row in (*kept, *fresh)}
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines.values())
-    return text.getvalue()
+    rows = {(row["table"], row["row"]): row for row in (*kept, *fresh)}
+    write_csv(path, COLUMNS, ([row[column] for column in COLUMNS] for row in rows.values()))
 
 
-def csv_row(plan, table, name, root, categories, outcome):
+def csv_row(plan: Plan, name: str, root: str, categories: Sequence[str], outcome: Outcome) -> dict[str, str]:
+    """The row of ablation.csv for a row of the table ``name``."""
     row = {
         "method": plan.method,
         "table": name,
@@ -217,31 +200,29 @@ def csv_row(plan, table, name, root, categories, outcome):
         "categories": ",".join(categories),
         SECONDS: "" if outcome.seconds is None else f"{outcome.seconds:.1f}",
     }
-    row |= {key: "" if outcome.mean[key] is None else f"{outcome.mean[key]:.6f}" for key in KEYS}
-    row |= {f"paper_{key}": str(outcome.row.paper.get(key, "")) for key in KEYS}
+    for key in KEYS:
+        value = outcome.mean[key]
+        row[key] = "" if value is None else f"{value:.6f}"
+        row[f"paper_{key}"] = str(outcome.row.paper.get(key, ""))
     return row
 
 
-def table_text(table, outcomes, plan, categories=None):
-    """The table in the paper's form, percent: for every column ours and, where the paper prints one, its figure."""
-    names = [key.replace("_", " ").replace("aupro 30", "PRO@0.3") for key in table.columns]
-    shown = [any(key in row.paper for row in table.rows) for key in table.columns]
-    head = [table.title]
-    for name, paper in zip(names, shown):
-        head += [name, "paper"] if paper else [name]
-    lines = [head]
-    for outcome in outcomes:
-        cells = [outcome.row.label]
-        for key, paper in zip(table.columns, shown):
-            value = outcome.mean[key]
-            cells.append("-" if value is None else f"{100 * value:.1f}")
-            if paper:
-                cells.append(f"{outcome.row.paper[key]:.1f}" if key in outcome.row.paper else "-")
-        lines.append(cells)
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    text = ["  ".join([a[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(a[1:], widths[1:]))]) for a in lines]
+def table_text(table: Table, outcomes: Sequence[Outcome], plan: Plan) -> str:
+    """The table in the paper's form, in percent; beside a column the paper's figures, if it prints any."""
+    columns: list[list[str]] = [[table.title, *(outcome.row.label for outcome in outcomes)]]
+    for key in table.columns:
+        values = [outcome.mean[key] for outcome in outcomes]
+        name = key.replace("_", " ").replace("aupro 30", "PRO@0.3")
+        columns.append([name, *("-" if value is None else f"{100 * value:.1f}" for value in values)])
+        if any(key in row.paper for row in table.rows):
+            papers = [outcome.row.paper for outcome in outcomes]
+            columns.append(["paper", *(f"{paper[key]:.1f}" if key in paper else "-" for paper in papers)])
     models = "one model for each category" if plan.separate else "one model for all categories"
     changed = f" with {' '.join(plan.overrides)}" if plan.overrides else ""
-    text.append(f"ours: {plan.data or 'synthetic'}, preset {plan.preset}{changed}, seed {plan.seed}, {models}")
-    text.append(f"paper: {table.source}; {table.about}")
-    return "\n".join(text)
+    return "\n".join(
+        [
+            *aligned(list(zip(*columns))),
+            f"ours: {plan.data or 'synthetic'}, preset {plan.preset}{changed}, seed {plan.seed}, {models}",
+            f"paper: {table.source}; {table.about}",
+        ]
+    )

@@ -1,77 +1,108 @@
-"""Thresholds and the display scale, from good images alone."""
+"""Thresholds and the display scale, from good images alone, and the rate of false alarms that they promise."""
 
 import contextlib
-import json
 import logging
 import math
 import os
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from scipy.special import betaincinv
 
 from vitlite.data import Sample, list_images, open_dataset, scan
+from vitlite.engine.detector import CALIBRATION_FILE, CALIBRATION_SCHEMA, Detector, load_calibration
 from vitlite.engine.features import to_images
 from vitlite.engine.progress import Progress
-from vitlite.engine.settings import SYNTHETIC, data_folder
-from vitlite.engine.split import digest, fingerprint, split_good
+from vitlite.engine.settings import SYNTHETIC, RunSettings, data_folder
+from vitlite.engine.split import copies, fingerprint, split_good
 from vitlite.errors import UserError
-from vitlite.files import shown, write_json
+from vitlite.files import StrPath, shown, write_json
 from vitlite.images.loading import Unread, pixel_batches
+from vitlite.methods.base import Method
 
 log = logging.getLogger(__name__)
 
-CALIBRATION_FILE = "calibration.json"
 TARGET_FPR = 0.01
 PIXEL_TARGET_FPR = 1e-3
+CONFIDENCE = 0.9  # of the interval that is reported
 HELD_OUT = "held out of training"  # where the images come from, by default
+_ROUNDING = 1e-9  # 30 * 0.1 must count as 3 whatever its last bit
+_OTHERS = "give `good` images that it has not seen"
 
 
-def calibrate(method, settings, run, samples, device, *, held_out, target_fpr=TARGET_FPR, source=None):
-    """Score good images and write calibration.json; returns what it wrote.
+class Good(NamedTuple):
+    """A good image, scored."""
 
-    ``samples`` are good images; ``held_out`` says whether training left them alone (where nothing was held out it did
-    not, and thresholds are then too low: the file says so). ``source`` says in words where they come from.
+    category: str  # "" if it is not known
+    score: float
+    pixel_tail: float  # all but the share PIXEL_TARGET_FPR of its pixels stay at or below this value
+    median: float  # of its pixels
+
+
+def calibrate(
+    method: Method,
+    settings: RunSettings,
+    run: StrPath,
+    samples: Sequence[Sample],
+    device: torch.device,
+    *,
+    held_out: bool,
+    target_fpr: float = TARGET_FPR,
+    source: str | None = None,
+) -> dict[str, Any]:
+    """Score good images and write the calibration.json of a run; returns its contents (docs/result-files.md).
+
+    Args:
+        method: the trained method, on ``device``.
+        settings: those of the run.
+        run: its folder.
+        samples: good images.
+        device: where the method computes.
+        held_out: whether training left these images alone. If it did not, thresholds are too low; the file says so.
+        target_fpr: the share of good images that may be called defective.
+        source: where the images come from, in words.
+    Raises:
+        UserError: a share outside (0, 1), no image that can be read, or scores that are not finite.
     """
     check_target(target_fpr)
-    method.eval()
-    scores, categories, pixel_tails, medians = [], [], [], []
-    with Progress("threshold", len(samples)) as progress:
-        for found in pixel_batches([s.path for s in samples], settings.config.image_size, 8):
-            if isinstance(found, Unread):
-                log.warning("skipped %s", found.reason)
-                continue
-            maps, values = method.anomaly(to_images(found.pixels, device))
-            scores += values.tolist()
-            categories += [samples[loaded.index].category for loaded in found.images]
-            for pixels in maps.cpu().numpy():
-                medians.append(float(np.median(pixels)))
-                pixel_tails.append(upper_quantile(pixels, PIXEL_TARGET_FPR))
-            progress.step(len(found.images))
-    if not scores:
+    good = score_good(method, samples, settings.config.image_size, device)
+    if not good:
         raise UserError(
             f"{source or settings.data}: none of the {len(samples)} good images for the threshold is readable"
         )
-    if not all(map(math.isfinite, (*scores, *pixel_tails, *medians))):
+    if not all(map(math.isfinite, (value for image in good for value in image[1:]))):
         raise UserError(f"{run}: scores of good images are not finite numbers, so there is no threshold; train again")
-    result = summarize(scores, categories, pixel_tails, medians, target_fpr, held_out, source)
+    result = summarize(good, target_fpr, held_out, source)
     write_json(Path(run) / CALIBRATION_FILE, result)
     return result
 
 
-def summarize(scores, categories, pixel_tails, medians, target_fpr, held_out, source=None):
-    """The contents of calibration.json.
+def score_good(method: Method, samples: Sequence[Sample], image_size: int, device: torch.device) -> list[Good]:
+    """The good images that can be read, scored."""
+    method.eval()
+    good: list[Good] = []
+    with Progress("threshold", len(samples)) as progress:
+        for found in pixel_batches([s.path for s in samples], image_size, 8):
+            if isinstance(found, Unread):
+                log.warning("skipped %s", found.reason)
+                continue
+            maps, scores = method.anomaly(to_images(found.pixels, device))
+            for loaded, pixels, score in zip(found.images, maps.cpu().numpy(), scores.tolist()):
+                tail = upper_quantile(pixels, PIXEL_TARGET_FPR)
+                good.append(Good(samples[loaded.index].category, score, tail, float(np.median(pixels))))
+            progress.step(len(found.images))
+    return good
 
-    All lists have an entry per good image: its score; its category, "" where that is not known; the value that all but
-    the share ``PIXEL_TARGET_FPR`` of its pixels stay at or below; the median of its pixels.
-    """
-    by_category = {}
-    for name in sorted(set(categories) - {""}):
-        own = [i for i, category in enumerate(categories) if category == name]
-        by_category[name] = thresholds([scores[i] for i in own], [pixel_tails[i] for i in own], target_fpr, held_out)
-    whole = thresholds(scores, pixel_tails, target_fpr, held_out)
-    low = float(np.median(medians))
+
+def summarize(good: Sequence[Good], target_fpr: float, held_out: bool, source: str | None = None) -> dict[str, Any]:
+    """The contents of calibration.json."""
+    whole = thresholds(good, target_fpr, held_out)
+    low = float(np.median([image.median for image in good]))
     return {
+        "schema": CALIBRATION_SCHEMA,
         "target_fpr": target_fpr,
         "pixel_share": PIXEL_TARGET_FPR,
         "held_out": held_out,
@@ -80,35 +111,39 @@ def summarize(scores, categories, pixel_tails, medians, target_fpr, held_out, so
         **whole,
         # Heat maps run from a good image's usual value to as far above the pixel threshold again.
         "display": {"low": low, "high": low + 2 * max(whole["pixel_threshold"] - low, 1e-12)},
-        "categories": by_category,
+        "categories": {
+            name: thresholds([image for image in good if image.category == name], target_fpr, held_out)
+            for name in sorted({image.category for image in good} - {""})
+        },
     }
 
 
-def thresholds(scores, pixel_tails, target_fpr, held_out):
+def thresholds(good: Sequence[Good], target_fpr: float, held_out: bool) -> dict[str, Any]:
     """Both thresholds of a set of good images, and the rate of false alarms that they promise.
 
     Images that were trained on promise nothing: their rate is None.
     """
-    expected, interval = false_alarms(len(scores), target_fpr) if held_out else (None, (None, None))
+    expected, interval = false_alarms(len(good), target_fpr) if held_out else (None, (None, None))
+    scores = sorted(image.score for image in good)
     return {
-        "images": len(scores),
+        "images": len(good),
         "image_threshold": upper_quantile(scores, target_fpr),
         # A pixel counts as defective above what the worst pixels of nearly every good image reach.
-        "pixel_threshold": upper_quantile(pixel_tails, target_fpr),
+        "pixel_threshold": upper_quantile([image.pixel_tail for image in good], target_fpr),
         "expected_fpr": expected,
         "expected_fpr_interval": list(interval),
-        "good_scores": sorted(scores),
+        "good_scores": scores,
     }
 
 
-def in_words(result):
+def in_words(result: dict[str, Any]) -> list[str]:
     """What a calibration says to a person, as lines."""
     count, target = result["images"], result["target_fpr"]
     line = (
         f"threshold {result['image_threshold']:.6g} (pixels {result['pixel_threshold']:.6g}) from {count} good images"
     )
     if not result["held_out"]:
-        return [f"{line} that were also trained on: it is too low; train with --set holdout=0.1"]
+        return [f"{line} that were also trained on: it is too low; hold images out of training, with holdout=0.1"]
     lines = [f"{line}: {promise(result)}"]
     if count < images_needed(target):
         lines.append(
@@ -122,7 +157,7 @@ def in_words(result):
     return lines
 
 
-def promise(values):
+def promise(values: dict[str, Any]) -> str:
     """The expected rate of false alarms with its interval, as text."""
     low, high = values["expected_fpr_interval"]
     return (
@@ -131,71 +166,43 @@ def promise(values):
     )
 
 
-def percent(share):
+def percent(share: float) -> str:
+    """A share as text, in percent."""
     return f"{100 * share:.3g} %"
 
 
-def load_calibration(run):
-    """Read calibration.json. ``UserError`` where it is missing or damaged."""
-    path = Path(run) / CALIBRATION_FILE
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-        check_numbers([result["image_threshold"], result["pixel_threshold"]])
-        check_numbers([result["display"]["low"], result["display"]["high"]])
-        check_numbers(result["good_scores"])
-        for own in result.get("categories", {}).values():
-            check_numbers([own["image_threshold"], own.get("pixel_threshold", 0.0), *own.get("good_scores", ())])
-        return result
-    except FileNotFoundError:
-        raise UserError(f"{path}: not there; training did not finish: vitlite train --resume --out {run}") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(
-            f"{path}: damaged ({type(error).__name__}: {error}); vitlite calibrate {run} writes it anew"
-        ) from None
-
-
-def check_numbers(values):
-    """ValueError unless ``values`` are finite numbers, and at least one."""
-    if not values or not all(map(math.isfinite, values)):
-        raise ValueError("expected finite numbers")
-
-
-CONFIDENCE = 0.9  # of the interval that is reported
-_ROUNDING = 1e-9  # 30 * 0.1 must count as 3 whatever its last bit
-
-
-def check_target(share):
-    """Refuses a false-alarm rate outside (0, 1), not-a-number included, and one that is lost in rounding."""
+def check_target(share: float) -> None:
+    """Refuse a false-alarm rate outside (0, 1), NaN, and one that is lost in rounding."""
     if not _ROUNDING <= share < 1:
         bound = f"at least {_ROUNDING:g}" if 0 < share < 1 else "above 0"
-        raise UserError(f"--target-fpr {share}: must be {bound} and below 1, such as 0.01 for one false alarm in 100")
+        raise UserError(f"`target_fpr={share}`: must be {bound} and below 1, such as 0.01 for one false alarm in 100")
 
 
-def threshold_rank(count, share):
+def threshold_rank(count: int, share: float) -> int:
     """The rank k, from 1 to ``count``, whose value keeps the expected false-alarm rate at or below ``share``.
 
-    Where ``count`` is below :func:`images_needed` no rank does, and the largest value is all that the data can say.
+    If ``count`` is below :func:`images_needed`, no rank does, and the largest value is all that the data can say.
     """
     return min(count + 1 - math.floor((count + 1) * share + _ROUNDING), count)
 
 
-def images_needed(share):
+def images_needed(share: float) -> int:
     """The fewest good images with which the expected rate can be as low as ``share``: 1 / (n + 1) <= share."""
     return max(math.ceil(1 / share - _ROUNDING / share) - 1, 1)
 
 
-def upper_quantile(values, share):
-    """The value of rank :func:`threshold_rank` among n >= 1 good values (the conformal quantile), a float."""
+def upper_quantile(values: Sequence[float] | np.ndarray, share: float) -> float:
+    """The value of rank :func:`threshold_rank` among n >= 1 good values (the conformal quantile)."""
     flat = np.asarray(values, dtype=np.float64).ravel()
     index = threshold_rank(flat.size, share) - 1
     return float(np.partition(flat, index)[index])
 
 
-def false_alarms(count, share, confidence=CONFIDENCE):
+def false_alarms(count: int, share: float, confidence: float = CONFIDENCE) -> tuple[float, tuple[float, float]]:
     """The rate that ``upper_quantile`` of ``count`` values leads to: ``(expected, (low, high))``.
 
-    ``expected`` is (n + 1 - k) / (n + 1); the rate of one particular calibration lies between ``low`` and ``high`` with
-    the probability ``confidence``, as much of the rest on either side.
+    ``expected`` is (n + 1 - k) / (n + 1). The rate of one particular calibration follows a beta distribution: it lies
+    between ``low`` and ``high`` with the probability ``confidence``, and is as often below as above.
     """
     rank = threshold_rank(count, share)
     tail = (1 - confidence) / 2
@@ -203,15 +210,17 @@ def false_alarms(count, share, confidence=CONFIDENCE):
     return (count + 1 - rank) / (count + 1), (low, high)
 
 
-_OTHERS = "give good images that it has not seen with --good DIR"
+def recalibrate(detector: Detector, *, target_fpr: float = TARGET_FPR, good: Sequence[StrPath] = ()) -> dict[str, Any]:
+    """Rewrite a run's calibration.json for another false-alarm rate or from other good images; returns its contents.
 
-
-def recalibrate(detector, *, target_fpr=TARGET_FPR, good=()):
-    """Rewrite a run's calibration.json for another false-alarm rate or from other good images.
-
-    ``good`` holds files, folders and patterns; without it the share that training held out is taken, which needs the
-    data of training as it was. Returns what was written, and ``detector`` uses it from then on. Raises ``UserError``:
-    a rate outside (0, 1), a run that is not finished, data that is gone or has changed, images that were trained on.
+    Args:
+        detector: the run; uses the new calibration from then on.
+        target_fpr: the share of good images that may be called defective.
+        good: files, folders and patterns of good images. Default: the share that training held out, which needs the
+            data of training as it was.
+    Raises:
+        UserError: a rate outside (0, 1), a run that is not finished, data that is missing or has changed, images that
+            the run was trained on.
     """
     check_target(target_fpr)
     if not (detector.run / CALIBRATION_FILE).exists():
@@ -233,18 +242,18 @@ def recalibrate(detector, *, target_fpr=TARGET_FPR, good=()):
     return detector.calibration
 
 
-def without_threshold(detector):
-    """A line on the categories of a run of several that the calibration has no images of; none otherwise."""
+def without_threshold(detector: Detector) -> list[str]:
+    """A line about the categories that the calibration has no images of, for a run of several; none otherwise."""
     trained, calibrated = detector.settings.category.split(","), detector.calibration["categories"]
     left_out = [shown(name) for name in trained if name not in calibrated]
     if not left_out or len(trained) == 1:
         return []
     return [
-        f"no threshold of its own: {', '.join(left_out)}; give --good images of every category in a folder so named"
+        f"no threshold of its own: {', '.join(left_out)}; give good images of every category in a folder with its name"
     ]
 
 
-def held_out_share(detector):
+def held_out_share(detector: Detector) -> list[Sample]:
     """The good images that training kept apart."""
     if not good_split(detector)[2]:
         share = detector.settings.config.holdout
@@ -252,22 +261,25 @@ def held_out_share(detector):
     return training_split(detector)[1]
 
 
-def good_split(detector):
-    """(root, trained, held out) of the data of training as it is now. ``UserError`` where it is gone."""
+def good_split(detector: Detector) -> tuple[Path, list[Sample], list[Sample]]:
+    """(root, trained, held out) of the data of training as it is now. ``UserError`` if it is missing."""
     settings = detector.settings
     try:
         dataset = open_dataset(data_folder(settings, detector.run), settings.category or None)
     except UserError as error:
-        raise UserError(f"{error} (the data of training, with the images that it held out); or {_OTHERS}") from error
+        raise UserError(
+            f"{error.marked} (the data of training, with the images that it held out); or {_OTHERS}"
+        ) from error
     return dataset.root, *split_good(dataset, settings.config, settings.seed)
 
 
-def training_split(detector):
-    """(trained, held out) as training split its images. ``UserError`` where that can no longer be known."""
+def training_split(detector: Detector) -> tuple[list[Sample], list[Sample]]:
+    """(trained, held out) as training split its images. ``UserError`` if that is no longer known."""
     root, trained, held = good_split(detector)
     # The split depends on which files there are: with one more or less, a trained image may pass for one held out.
     # Training took the fingerprint of those that it could read; reading them all again is slow and seldom needed.
-    for samples in (lambda: trained, lambda: scan(trained)[0]):
+    readings: tuple[Callable[[], Iterable[Sample]], ...] = (lambda: trained, lambda: scan(trained)[0])
+    for samples in readings:
         if fingerprint(root, [s.path for s in samples()]) == detector.fingerprint:
             return trained, held
     raise UserError(
@@ -276,10 +288,10 @@ def training_split(detector):
     )
 
 
-def given(detector, inputs):
-    """The images that ``--good`` stands for, as samples; refuses those that the run was trained on."""
+def given(detector: Detector, inputs: Sequence[StrPath]) -> list[Sample]:
+    """The good images that the inputs stand for, as samples. ``UserError`` for those that the run was trained on."""
     categories = detector.settings.category.split(",")
-    found = {}
+    found: dict[str, Path] = {}
     for path in inputs:
         for image in folder_images(path) if os.path.isdir(path) else list_images([path]):
             found.setdefault(os.path.abspath(image), image)
@@ -288,38 +300,38 @@ def given(detector, inputs):
     return samples
 
 
-def folder_images(folder):
+def folder_images(folder: StrPath) -> list[Path]:
     """A plain folder of good images, by the rules of training: a data set with defects among them is refused."""
     dataset = open_dataset(folder, "all", need_train=False)
     if dataset.layout != "folder":
-        raise UserError(f"--good {shown(folder)}: is a data set ({dataset.title}); give a folder of good images alone")
+        raise UserError(f"`good={shown(folder)}`: is a data set ({dataset.title}); give a folder of good images alone")
     return [sample.path for sample in dataset.train]
 
 
-def category_of(path, categories):
-    """A run of several categories knows an image's by the nearest folder of that name; "" where there is none."""
+def category_of(path: Path, categories: Sequence[str]) -> str:
+    """The nearest folder of a category's name, in a run of several categories; "" if there is none."""
     if len(categories) == 1:
         return categories[0]
     folders = Path(os.path.abspath(path)).parts[-2::-1]
     return next((name for name in folders if name in categories), "")
 
 
-def refuse_trained(detector, samples):
-    """Images that were trained on, copies included, score too low; found where the data of training is still there."""
+def refuse_trained(detector: Detector, samples: Sequence[Sample]) -> None:
+    """``UserError`` for images that were trained on, copies included: they score too low.
+
+    They are found if the data of training is still there.
+    """
     trained = perhaps_trained(detector)
-    # Only files of equal size can be equal, which spares reading most of them.
-    sizes = {size_of(s.path) for s in samples}
-    digests = {digest(s.path) for s in trained if size_of(s.path) in sizes} - {None}
-    seen = [s.path for s in samples if digests and digest(s.path) in digests]
+    seen = copies([sample.path for sample in samples], [sample.path for sample in trained])
     if seen:
         raise UserError(
-            f"--good: the run was trained on {len(seen)} of the {len(samples)} images, first {shown(seen[0])}; "
-            f"give others, or leave --good out to take those that training held out"
+            f"`good`: the run was trained on {len(seen)} of the {len(samples)} images, first {shown(seen[0])}; "
+            "give others, or leave `good` out to take those that training held out"
         )
 
 
-def perhaps_trained(detector):
-    """What was trained on; all good images where the split is no longer known; none where the data is gone."""
+def perhaps_trained(detector: Detector) -> list[Sample]:
+    """What was trained on; all good images if the split is no longer known; none if the data is missing."""
     settings = detector.settings
     folder = detector.run / SYNTHETIC if settings.data == SYNTHETIC else Path(settings.data)
     if folder.is_dir():
@@ -329,10 +341,3 @@ def perhaps_trained(detector):
             _, trained, held = good_split(detector)
             return trained + held
     return []
-
-
-def size_of(path):
-    try:
-        return os.stat(path).st_size
-    except OSError:  # reading it will say why
-        return -1

@@ -1,76 +1,115 @@
-"""Scoring a trained detector on labelled test images, at their original resolution."""
+"""Scoring labelled test images with a detector, or by a folder of maps.
+
+Whoever makes the maps, a category becomes a :class:`~vitlite.engine.results.Scored`, which results.py measures.
+"""
 
 import logging
 import platform
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import vitlite
-from vitlite.data import ImageError, open_dataset, read_mask
-from vitlite.data.map_files import LAYOUT, Problems, find_maps, truth
+from vitlite.data import Dataset, ImageError, Sample, open_dataset, read_mask
+from vitlite.data.map_files import LAYOUT, Problems, blank, earlier_maps, find_maps, save_maps, truth
+from vitlite.engine.predict import Predictor
 from vitlite.engine.progress import Progress
-from vitlite.engine.results import KEYS, earlier_maps, save_maps
+from vitlite.engine.results import Scored, Values, collect, summarize_category
 from vitlite.engine.settings import data_folder
 from vitlite.errors import UserError
-from vitlite.files import shown
-from vitlite.images.loading import Unread
+from vitlite.files import StrPath, shown
+from vitlite.images.loading import Loaded, Unread, each
 from vitlite.images.maps import MapError, read_map
 from vitlite.images.resize import map_at
-from vitlite.metrics import auroc, average_precision, evaluate_maps, f1_max
+
+if TYPE_CHECKING:
+    from vitlite.engine.detector import Detector
 
 log = logging.getLogger(__name__)
 
-# For data sets with Dataset.kinds_of_mean: the mean of the image AUROCs over the good images and one of these kinds.
-MEAN_OF_KINDS = "image_auroc_mean_of_kinds"
+RESOLUTION = "maps resized bilinearly to every image's original size; masks as they are"
 
 
-@dataclass
-class Scored:
-    """The test images of one category that could be read, in order: image scores, maps and masks.
+def evaluate(
+    detector: "Detector",
+    *,
+    data: StrPath | None = None,
+    category: str | None = None,
+    maps: StrPath | None = None,
+) -> dict[str, Any]:
+    """Score the test split of a data set with a detector.
 
-    A map is at original size where a metric or a file needs it, and else as the network gave it where that is smaller:
-    large photographs without masks would otherwise fill the memory with maps of which nothing is measured.
-    """
-
-    name: str
-    samples: list  # vitlite.data.Sample
-    scores: list  # float
-    maps: list  # (H, W) float32, or (S, S) as the network gave it
-    masks: list  # (H, W) uint8 at original size of 0 and 1, None where a defective image has no usable mask
-    unread: list  # vitlite.images.loading.Unread of every image or mask that could not be read
-    kinds_of_mean: tuple[str, ...] = ()  # as in Dataset
-
-
-def evaluate(detector, *, data=None, category=None, maps=None):
-    """Score the test split of ``data`` (default: the data of training); returns the contents of results.json.
-
-    ``maps`` is a folder for the anomaly maps at original size, in the layout that ``vitlite eval-maps`` reads.
+    Args:
+        detector: a trained run.
+        data: folder of the data set; default: the data of training.
+        category: a name, several with commas between, or ``all``.
+        maps: folder for the anomaly maps at original size, in the layout that ``vitlite eval-maps`` reads.
+    Returns:
+        dict: the contents of results.json (docs/result-files.md).
+    Raises:
+        UserError: no such data, a category without both good and defective test images, a mask of another size than
+            its image, scores that are not finite, or ``maps`` holds maps of other images.
     """
     dataset = open_test_data(detector, data, category)
     if maps is not None:
         earlier_maps(maps, dataset.test)  # refuses those that are not ours before the work begins
     # The maps of a category are gone before those of the next are made.
     categories = {name: evaluate_category(detector, dataset, name, maps=maps) for name in dataset.categories}
-    return {
-        "mean": mean_of(categories.values()) | mean_of_kinds(categories.values()),
-        "categories": categories,
-        "about": about(detector, dataset),
-    }
+    return collect(categories, about(detector, dataset))
 
 
-def evaluate_category(detector, dataset, name, *, maps=None):
-    """Score, measure and (``maps``) write one category; its entry in results.json."""
+def evaluate_category(detector: "Detector", dataset: Dataset, name: str, *, maps: StrPath | None = None) -> Values:
+    """Score, measure and, into the folder ``maps``, write one category; returns its entry in results.json."""
     scored = score_category(detector, dataset, name, full_maps=maps is not None)
     result = summarize_category(scored)
     if maps is not None:  # after what may refuse: a failed evaluation leaves earlier maps alone
-        save_maps(scored, maps, [s for s in dataset.test if s.category == name])
+        save_maps(maps, samples_of(dataset, name), scored.samples, scored.maps)
     return result
 
 
-def open_test_data(detector, data=None, category=None):
+def evaluate_folder(maps: StrPath, data: StrPath, category: str | None = None) -> dict[str, Any]:
+    """Score the maps of a folder against a data set with masks; the score of an image is the maximum of its map.
+
+    Args:
+        maps: folder that holds ``<category>/test/<defect>/<stem>.tiff``, .tif or .npy for every test image.
+        data: folder of the data set.
+        category: a name, several with commas between, or ``all`` (default).
+    Returns:
+        dict: the contents of results.json (docs/result-files.md), without a calibrated threshold and verdicts.
+    Raises:
+        UserError: names the missing, extra, misnamed, ambiguous, unreadable, wrong-sized and not finite maps, the
+            first few and how many; or the category without both good and defective images, or without masks.
+    """
+    category = category or "all"
+    dataset = open_dataset(data, category, need_train=False, need_test=True)
+    problems, categories = Problems(), {}
+    found = find_maps(maps, dataset, problems, whole=category == "all" and dataset.nested)
+    for name in dataset.categories:
+        scored = read_category(found, dataset, name, problems)
+        if problems:
+            continue  # reads the other categories as well, so that everything wrong is said at once
+        categories[name] = summarize_category(scored)
+        if categories[name]["pixel_auroc"] is None:
+            raise UserError(f"{shown(data)}: no mask of category {name!r} has a defective pixel")
+    if problems:
+        raise UserError(f"{shown(maps)}: {problems.line()}; expected one map per test image, {LAYOUT}")
+    return collect(
+        categories,
+        {
+            "maps": str(maps),
+            "data": str(dataset.root),
+            "split": "test",
+            "resolution": "maps and masks at every image's original size, as they are",
+            "mask_rule": dataset.mask_rule,
+            "image_score": "maximum of the map",
+            "versions": versions(),
+        },
+    )
+
+
+def open_test_data(detector: "Detector", data: StrPath | None = None, category: str | None = None) -> Dataset:
     """The data set whose test split is scored; by default what the run was trained on, with its categories."""
     settings = detector.settings
     root = Path(data) if data else data_folder(settings, detector.run)
@@ -79,18 +118,18 @@ def open_test_data(detector, data=None, category=None):
     return open_dataset(root, category, need_train=False, need_test=True)
 
 
-def about(detector, dataset):
-    """What every result says of itself."""
-    settings = detector.settings
+def about(detector: "Detector", dataset: Dataset) -> dict[str, Any]:
+    """How the results of a detector were made."""
     import torch
 
+    settings = detector.settings
     return {
         "method": settings.method,
         "preset": settings.preset,
         "data": str(dataset.root),
         "split": "test",
         "trained_on": settings.category,
-        "resolution": "maps resized bilinearly to every image's original size; masks as they are",
+        "resolution": RESOLUTION,
         "mask_rule": dataset.mask_rule,
         "image_score": detector.method.image_score,
         "seed": settings.seed,
@@ -100,73 +139,64 @@ def about(detector, dataset):
         "training_precision": settings.config.precision,
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "backbone": detector.method.backbone_name,
-        "versions": {
-            "vitlite": vitlite.__version__,
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
+        "versions": versions(torch=torch.__version__),
     }
 
 
-def score_category(detector, dataset, name, *, full_maps=False):
-    """Scores, maps and masks of a category's test images; what cannot be read is said and kept in ``unread``.
+def versions(**others: str) -> dict[str, str]:
+    """The versions that numbers depend on."""
+    return {"vitlite": vitlite.__version__, **others, "numpy": np.__version__, "python": platform.python_version()}
 
-    ``full_maps`` has every map at original size, also those that no mask is compared with.
-    """
+
+def samples_of(dataset: Dataset, name: str) -> list[Sample]:
+    """The test images of a category. ``UserError`` if good or defective ones are missing."""
     samples = [s for s in dataset.test if s.category == name]
     if len({s.label for s in samples}) < 2:
         missing = "good" if samples[0].label else "defective"
-        raise UserError(f"{name}: no {missing} test images; ranking metrics need both kinds")
-    scored = Scored(name, [], [], [], [], [], dataset.kinds_of_mean)
+        raise UserError(f"{shown(name)}: no {missing} test images; ranking metrics need both kinds")
+    return samples
+
+
+def score_category(detector: Predictor, dataset: Dataset, name: str, *, full_maps: bool = False) -> Scored:
+    """Scores, maps and masks of a category's test images; files that cannot be read are named, and in ``unread``.
+
+    ``full_maps``: every map gets its image's original size, also if no mask is compared with it. ``UserError``: good or
+    defective images are missing, a mask has another size than its image, or scores are not finite.
+    """
+    samples = samples_of(dataset, name)
+    scored = Scored(name, dataset, threshold_of(detector.calibration, name))
     has_masks = any(s.mask is not None for s in samples)
     with Progress(f"scoring {name}", len(samples)) as progress:
-        paths = [s.path for s in samples]
-        for found in detector.score_files(paths, keep_original=False):
+        for found in detector.score_files([s.path for s in samples], keep_original=False):
             if isinstance(found, Unread):
                 scored.unread.append(found)
                 continue
             loaded, pixels, score = found
-            sample = samples[loaded.index]
-            scored.samples.append(sample)
-            scored.scores.append(score)
-            mask = mask_of(sample, loaded)
+            mask = mask_of(samples[loaded.index], loaded)
             if isinstance(mask, Unread):
                 scored.unread.append(mask)
                 mask = None
             needed = full_maps or (has_masks and mask is not None)
-            # The smaller of the two is kept: tiny pictures may have maps that are larger as the network gives them.
+            # The smaller of the two is kept: small images may have maps that are larger as the network gives them.
             full = needed or loaded.height * loaded.width <= pixels.size
-            scored.maps.append(map_at(pixels, loaded.height, loaded.width) if full else pixels)
-            scored.masks.append(mask)
+            values = map_at(pixels, loaded.height, loaded.width) if full else pixels
+            scored.add(samples[loaded.index], score, values, mask)
             progress.step()
     for file in scored.unread:
         log.warning("skipped %s", file.reason)
     if not np.isfinite(scored.scores).all():
-        raise UserError(f"{detector.run}: gives scores that are not finite; train it again with a smaller --set lr")
+        raise UserError(f"{detector.run}: gives scores that are not finite; train it again with a smaller `lr`")
     return scored
 
 
-def summarize_category(scored):
-    """All metrics of one category, overall and per kind of defect."""
-    rows = list(zip(scored.samples, scored.scores))
-    labels = [s.label for s in scored.samples]
-    result = measure(rows, scored.maps, scored.masks, range(len(rows)))
-    result["good"] = labels.count(0)
-    result["defective"] = labels.count(1)
-    result["skipped"] = [str(file.path) for file in scored.unread]
-    result["without_mask"] = sum(m is None for m in scored.masks)
-    result["defects"] = {}
-    for kind in sorted({s.defect for s in scored.samples if s.label}):
-        chosen = [i for i, s in enumerate(scored.samples) if not s.label or s.defect == kind]
-        result["defects"][kind] = measure(rows, scored.maps, scored.masks, chosen)
-        result["defects"][kind]["images"] = sum(labels[i] for i in chosen)
-    if scored.kinds_of_mean and set(result["defects"]) == set(scored.kinds_of_mean):
-        result[MEAN_OF_KINDS] = float(np.mean([own["image_auroc"] for own in result["defects"].values()]))
-    return result
+def threshold_of(calibration: dict[str, Any] | None, name: str) -> float | None:
+    """A category's own threshold, or the whole run's if it has none; None without a calibration."""
+    if not calibration:
+        return None
+    return calibration.get("categories", {}).get(name, calibration)["image_threshold"]
 
 
-def mask_of(sample, loaded):
+def mask_of(sample: Sample, loaded: Loaded) -> np.ndarray | Unread | None:
     """The 0/1 mask of a test image; zeros for a good one, None or ``Unread`` if a defective one has no usable mask."""
     if not sample.label:
         return blank(loaded.height, loaded.width)
@@ -184,127 +214,31 @@ def mask_of(sample, loaded):
     return mask
 
 
-def blank(height, width):
-    """The mask of a good picture, read-only: one zero that stands at every place, so that it takes no memory."""
-    return np.broadcast_to(np.uint8(0), (height, width))
+def read_category(found: dict[Sample, Path], dataset: Dataset, name: str, problems: Problems) -> Scored:
+    """Maps on disk and masks of a category's test images; adds unusable maps to ``problems``."""
+    pairs = [(sample, found[sample]) for sample in samples_of(dataset, name) if sample in found]
+    scored = Scored(name, dataset)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL(\.|$)")  # a damaged file is reported once, by us
+        for (sample, _), loaded in zip(pairs, each(read_pair, pairs)):
+            if isinstance(loaded, MapError):
+                problems.add(loaded.kind, str(loaded))
+            else:
+                values, mask = loaded
+                scored.add(sample, float(values.max()), values, mask)
+    return scored
 
 
-def measure(rows, maps, masks, chosen):
-    """The eight metrics over the chosen images; pixel metrics over those that have masks, None where none can be."""
-    labels = np.array([rows[i][0].label for i in chosen])
-    scores = np.array([rows[i][1] for i in chosen])
-    if len(set(labels.tolist())) < 2:
-        raise UserError("after skipping unreadable files there are no longer both good and defective test images")
-    result = {
-        "image_auroc": auroc(labels, scores),
-        "image_ap": average_precision(labels, scores),
-        "image_f1_max": f1_max(labels, scores)[0],
-        **dict.fromkeys(KEYS[3:]),
-    }
-    known = [i for i in chosen if masks[i] is not None]
-    if any(masks[i].any() for i in known):
-        pixel = evaluate_maps(
-            [masks[i] for i in known],
-            [maps[i] for i in known],
-            image_labels=np.array([rows[i][0].label for i in known]),
-            image_scores=np.array([rows[i][1] for i in known]),
-        )
-        result.update({key: float(pixel[key]) for key in KEYS[3:]})
-    return {key: None if value is None else float(value) for key, value in result.items()}
-
-
-def mean_of(results):
-    """The unweighted mean over categories of every metric; None where no category has it."""
-    results = list(results)
-    means = {}
-    for key in KEYS:
-        values = [r[key] for r in results if r[key] is not None]
-        means[key] = float(np.mean(values)) if values else None
-    return means
-
-
-def mean_of_kinds(results):
-    """The mean over categories of LOCO's own image AUROC, as a dict; empty unless all categories are LOCO's."""
-    values = [r.get(MEAN_OF_KINDS) for r in results]
-    return {} if None in values else {MEAN_OF_KINDS: float(np.mean(values))}
-
-
-def results_csv(results):
-    """results.csv: one row per category and defect kind, then the mean."""
-    lines = [",".join(("category", "defect", "images", *KEYS))]
-
-    def row(category, defect, images, values):
-        cells = ("" if values[k] is None else f"{values[k]:.6f}" for k in KEYS)
-        lines.append(",".join((quote(shown(category)), quote(shown(defect)), str(images), *cells)))
-
-    for name, result in results["categories"].items():
-        row(name, "all", result["good"] + result["defective"], result)
-        for kind, values in result["defects"].items():
-            row(name, kind, values["images"], values)
-    total = sum(r["good"] + r["defective"] for r in results["categories"].values())
-    row("mean", "all", total, results["mean"])
-    return "\n".join(lines) + "\n"
-
-
-def quote(text):
-    """A CSV cell (RFC 4180)."""
-    return '"' + text.replace('"', '""') + '"' if any(c in text for c in ',"\r\n') else text
-
-
-def _load(pair):
-    """(mask, map) of one sample, or a MapError that says what is wrong with the map."""
+def read_pair(pair: tuple[Sample, Path]) -> tuple[np.ndarray, np.ndarray] | MapError:
+    """(map, mask) of a sample and its map file, or a MapError that says what is wrong with the map."""
     sample, path = pair
     mask = truth(sample)
     name = f"{sample.category}/test/{sample.defect}/{path.name}"
     try:
         values = read_map(path)
         if values.shape != mask.shape:
-            sizes = " but its picture ".join(f"{h} x {w}" for h, w in (values.shape, mask.shape))
+            sizes = " but its image ".join(f"{h} x {w}" for h, w in (values.shape, mask.shape))
             raise MapError(path, "wrong-sized", f"is {sizes}")
     except MapError as error:
         return MapError(name, error.kind, error.reason)
-    return mask, values
-
-
-def evaluate_folder(maps, data, category=None, *, on_category=None) -> dict:
-    """Score the maps of a folder against a data set with masks.
-
-    Args:
-        maps, data: folders; the layout of ``maps`` is at the top of this file.
-        category: a name, several with commas between, or ``all`` (default).
-        on_category: called with (name, results) as each category is done.
-    Returns:
-        dict: ``mean`` and ``categories`` of the metrics, with the numbers of images, the resolution and the mask rule.
-    Raises:
-        UserError: names the missing, extra, misnamed, ambiguous, unreadable, wrong-sized and not-a-number maps, the
-            first few and how many, or the category that lacks a class. Then there is no result at all.
-    """
-    from vitlite.engine.results import collect
-    from vitlite.metrics.exact import evaluate_maps
-    from vitlite.metrics.jit import run_all, thread_count
-
-    category = category or "all"
-    dataset = open_dataset(data, category, need_train=False, need_test=True)
-    problems, results = Problems(), {}
-    found = find_maps(maps, dataset, problems, whole=category == "all" and dataset.nested)
-    for name in dataset.categories:
-        pairs = [(sample, path) for sample, path in found.items() if sample.category == name]
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"PIL(\.|$)")  # a damaged file is reported once, by us
-            loaded = run_all(_load, pairs, thread_count(1 << 30))
-        for error in loaded:
-            if isinstance(error, MapError):
-                problems.add(error.kind, str(error))
-        if problems:
-            continue  # reads the other categories as well, so that everything wrong is said at once
-        labels = np.array([sample.label for sample, _ in pairs])
-        try:
-            scores = evaluate_maps(*zip(*loaded), image_labels=labels)
-        except ValueError as error:
-            raise UserError(f"{shown(data)}: category {name!r} cannot be scored: {error}") from error
-        results[name] = {"images": len(pairs), "defective": int(labels.sum()), **scores}
-        if on_category:
-            on_category(name, results[name])
-    if problems:
-        raise UserError(f"{shown(maps)}: {problems.line()}; expected one map per test picture, {LAYOUT}")
-    return collect(results, resolution="original", mask_rule=dataset.mask_rule)
+    return values, mask

@@ -1,15 +1,20 @@
-"""The result of an evaluation: metrics per category and their mean, as JSON and CSV."""
+"""What scored test images come to, whoever made the maps: metrics and verdicts, as files and as a table."""
 
-import csv
-import io
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from vitlite.data import Dataset, Sample
 from vitlite.errors import UserError
-from vitlite.files import make_folder, remove, shown, write_json, write_text
-from vitlite.images.maps import MAP_EXTENSIONS, write_map
+from vitlite.files import StrPath, make_folder, shown, write_csv, write_json
+from vitlite.images.loading import Unread
+from vitlite.metrics import auroc, average_precision, evaluate_maps, f1_max
 
+SCHEMA = 2  # of results.json; version 0.1.0 wrote it without a number
 KEYS = (
     "image_auroc",
     "image_ap",
@@ -20,96 +25,209 @@ KEYS = (
     "aupro_30",
     "aupro_05",
 )
-THRESHOLDS = ("image_f1_threshold", "pixel_f1_threshold")  # of a category; their mean over categories means nothing
-COUNTS = ("images", "defective")
+THRESHOLDS = ("image_f1_threshold", "pixel_f1_threshold")  # what reaches the two best F1 of a category
+PIXEL_KEYS = (*KEYS[3:], THRESHOLDS[1])
+COUNTS = ("tp", "fp", "tn", "fn")  # images at the calibrated threshold
+# For data sets with Dataset.kinds_of_mean: the mean of the image AUROCs over the good images and one of these kinds.
+MEAN_OF_KINDS = "image_auroc_mean_of_kinds"
+RESULTS_FILE, TABLE_FILE, SCORES_FILE = "results.json", "results.csv", "scores.csv"
+SCORE_COLUMNS = ("file", "category", "kind", "label", "score", "verdict")
+TABLE_COLUMNS = ("category", "defect", "images", *KEYS, *THRESHOLDS, "threshold", *COUNTS)
+
+Values = dict[str, Any]  # metrics, and what else belongs to a category or a kind of defect
 
 
-def collect(categories: dict, **about) -> dict:
-    """``about``, the mean of the metrics over categories, and the categories; only the keys named above are kept."""
-    kept = {name: {key: row[key] for key in (*COUNTS, *KEYS, *THRESHOLDS)} for name, row in categories.items()}
-    mean = {key: sum(row[key] for row in kept.values()) for key in COUNTS}
-    mean |= {key: float(np.mean([row[key] for row in kept.values()])) for key in KEYS}
-    return {**about, "mean": mean, "categories": kept}
+@dataclass
+class Scored:
+    """The test images of one category that could be read, in order: image scores, maps and masks.
+
+    A map has the original size of its image if a metric or a file needs it. Otherwise it has the size that the network
+    gave it, if that is smaller: maps of large photographs without masks would fill the memory for nothing.
+    """
+
+    name: str
+    dataset: Dataset
+    threshold: float | None = None  # an image is defective above it; None: not calibrated
+    samples: list[Sample] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    maps: list[np.ndarray] = field(default_factory=list)  # (H, W) float32, or (S, S) as the network gave it
+    # (H, W) uint8 of 0 and 1 at original size, None for a defective image without a usable mask
+    masks: list[np.ndarray | None] = field(default_factory=list)
+    unread: list[Unread] = field(default_factory=list)  # every image or mask that could not be read
+
+    def add(self, sample: Sample, score: float, values: np.ndarray, mask: np.ndarray | None) -> None:
+        """One more image."""
+        self.samples.append(sample)
+        self.scores.append(score)
+        self.maps.append(values)
+        self.masks.append(mask)
 
 
-def write(folder, results: dict):
-    """Write ``results.json`` and ``results.csv`` (a row per category and one for the mean) into a folder, atomically.
+def summarize_category(scored: Scored) -> Values:
+    """A category's entry in results.json: metrics overall and per kind of defect, counts, every image's verdict."""
+    labels = [s.label for s in scored.samples]
+    verdicts, counts = judged(scored.scores, labels, scored.threshold)
+    result = measure(scored, range(len(labels)))
+    result["good"] = labels.count(0)
+    result["defective"] = labels.count(1)
+    result["skipped"] = [str(file.path) for file in scored.unread]
+    result["without_mask"] = sum(mask is None for mask in scored.masks)
+    result |= counts
+    result["defects"] = {}
+    for kind in sorted({s.defect for s in scored.samples if s.label}):
+        chosen = [i for i, s in enumerate(scored.samples) if not s.label or s.defect == kind]
+        result["defects"][kind] = measure(scored, chosen) | {"images": sum(labels[i] for i in chosen)}
+    if scored.dataset.kinds_of_mean and set(result["defects"]) == set(scored.dataset.kinds_of_mean):
+        result[MEAN_OF_KINDS] = float(np.mean([own["image_auroc"] for own in result["defects"].values()]))
+    result["images"] = [
+        {
+            "file": shown(sample.path.relative_to(scored.dataset.root)),
+            "kind": sample.defect,
+            "label": sample.label,
+            "score": score,
+            "verdict": verdict,
+        }
+        for sample, score, verdict in zip(scored.samples, scored.scores, verdicts)
+    ]
+    return result
 
-    Raises UserError where the folder cannot be made or written.
+
+def measure(scored: Scored, chosen: Sequence[int]) -> Values:
+    """The eight metrics over the chosen images, and the thresholds of the best F1.
+
+    Pixel metrics are over the images that have masks; they are None if no mask has a defective pixel.
+    """
+    labels, scores = np.array([s.label for s in scored.samples]), np.array(scored.scores)
+
+    def of(which: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        return labels[which], scores[which]
+
+    own, values = of(list(chosen))
+    if own.all() or not own.any():
+        raise UserError("after skipping unreadable files there are no longer both good and defective test images")
+    result = dict.fromkeys((*KEYS, *THRESHOLDS))
+    result["image_auroc"], result["image_ap"] = auroc(own, values), average_precision(own, values)
+    result["image_f1_max"], result["image_f1_threshold"] = f1_max(own, values)
+    known = {i: mask for i in chosen if (mask := scored.masks[i]) is not None}
+    if any(mask.any() for mask in known.values()):
+        own, values = of(list(known))
+        maps = [scored.maps[i] for i in known]
+        pixel = evaluate_maps(list(known.values()), maps, image_labels=own, image_scores=values)
+        result |= {key: pixel[key] for key in PIXEL_KEYS}
+    return {key: None if value is None else float(value) for key, value in result.items()}
+
+
+def judged(scores: Sequence[float], labels: Sequence[int], threshold: float | None) -> tuple[list[str | None], Values]:
+    """The verdict on every image, and ``threshold``, ``tp``, ``fp``, ``tn``, ``fn``; all None without a threshold."""
+    if threshold is None:
+        return [None] * len(scores), {"threshold": None, **dict.fromkeys(COUNTS)}
+    above = np.asarray(scores) > threshold
+    bad = np.asarray(labels) == 1
+    counts = (above & bad, above & ~bad, ~above & ~bad, ~above & bad)
+    found = {"threshold": threshold, **{key: int(which.sum()) for key, which in zip(COUNTS, counts)}}
+    return ["defect" if defect else "good" for defect in above], found
+
+
+def collect(categories: dict[str, Values], about: dict[str, Any]) -> dict[str, Any]:
+    """The contents of results.json: the categories, the mean of their metrics, and how they were measured."""
+    return {"schema": SCHEMA, "about": about, "mean": mean_of(categories.values()), "categories": categories}
+
+
+def mean_of(categories: Iterable[Values]) -> dict[str, float | None]:
+    """The unweighted mean over categories of every metric; None if no category has it.
+
+    The mean of kinds is among them if every category has one.
+    """
+    categories, means = list(categories), {}
+    for key in KEYS:
+        values = [found[key] for found in categories if found[key] is not None]
+        means[key] = float(np.mean(values)) if values else None
+    of_kinds = [found[MEAN_OF_KINDS] for found in categories if MEAN_OF_KINDS in found]
+    if of_kinds and len(of_kinds) == len(categories):
+        means[MEAN_OF_KINDS] = float(np.mean(of_kinds))
+    return means
+
+
+def write(folder: StrPath, results: dict[str, Any]) -> list[Path]:
+    """Write results.csv, scores.csv and, last of all, results.json into a folder; returns their paths.
+
+    Raises ``UserError`` if the folder cannot be made or written.
     """
     folder = make_folder(Path(folder))
-    columns = (*COUNTS, *KEYS, *THRESHOLDS)
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(("category", *columns))
-    for name, row in (*results["categories"].items(), ("mean", results["mean"])):
-        rows.writerow((shown(name), *(row.get(key, "") for key in columns)))
-    write_json(folder / "results.json", results)
-    write_text(folder / "results.csv", text.getvalue())
+    paths = [folder / name for name in (RESULTS_FILE, TABLE_FILE, SCORES_FILE)]
+    write_csv(paths[1], TABLE_COLUMNS, (_cells(row) for row in _rows(results)))
+    write_csv(paths[2], SCORE_COLUMNS, _scores(results))
+    write_json(paths[0], results)
+    return paths
 
 
-def table(results: dict) -> str:
-    """The metrics in percent, a line per category and one for the mean."""
-    rows = [(shown(name), row) for name, row in (*results["categories"].items(), ("mean", results["mean"]))]
-    width = max(8, *(len(name) for name, _ in rows))
-    lines = [" ".join([" " * width, "images", *(f"{key:>12}" for key in KEYS)])]
-    for name, row in rows:
-        lines.append(" ".join([f"{name:{width}}", f"{row['images']:6}", *(f"{100 * row[k]:12.2f}" for k in KEYS)]))
-    return "\n".join(lines)
+def read(folder: StrPath) -> dict[str, Any]:
+    """The results.json of a folder. ``UserError`` names a file that is damaged or that a newer version wrote."""
+    path = Path(folder) / RESULTS_FILE
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+        if results.get("schema", 1) > SCHEMA:
+            raise UserError(f"{path}: written by a newer vitlite (schema {results['schema']}); upgrade to read it")
+        return {**results, "categories": dict(results["categories"])}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); remove it, and evaluate again") from error
 
 
-MAPS_FOLDER = "maps"  # in the run
+def table(results: dict[str, Any]) -> str:
+    """The metrics as aligned text: a line per category, its kinds of defects below it, the mean last; then notes."""
+    lines = [("", "images", *(key.replace("_", " ") for key in KEYS))]
+    for category, kind, images, values in _rows(results):
+        if category is None and len(results["categories"]) == 1:
+            continue
+        name = "mean" if category is None else shown(category) if kind is None else f"  {shown(kind)}"
+        lines.append((name, str(images), *("-" if values[k] is None else f"{values[k]:.4f}" for k in KEYS)))
+    return "\n".join([*aligned(lines), *_notes(results)])
 
 
-def map_file(folder, sample):
-    """Where the map of a test sample lies: ``folder/<category>/test/<defect>/<stem>.tiff``."""
-    return Path(folder) / sample.category / "test" / sample.defect / f"{sample.path.stem}.tiff"
+def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of cells as lines of text: the first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    sides: list[Callable[[str, int], str]] = [str.ljust, *[str.rjust] * (len(widths) - 1)]
+    return ["  ".join(side(*cell) for side, *cell in zip(sides, line, widths)) for line in lines]
 
 
-def refuse_shared_maps(samples):
-    """Pictures that differ in their extension alone would share a map; better said before hours of scoring."""
-    taken = {}
-    for sample in samples:
-        other = taken.setdefault(map_file("", sample), sample)
-        if other is not sample:
-            raise UserError(
-                f"--maps: {shown(other.path)} and {sample.path.name} would share one map file; rename one of them"
-            )
+def _rows(results: dict[str, Any]) -> Iterator[tuple[str | None, str | None, int, Values]]:
+    """(category, kind of defect, images, values): kind None is all of a category, and category None is the mean."""
+    total = 0
+    for name, found in results["categories"].items():
+        images = found["good"] + found["defective"]
+        yield name, None, images, found
+        for kind, values in found["defects"].items():
+            yield name, kind, values["images"], values
+        total += images
+    yield None, None, total, results["mean"]
 
 
-def earlier_maps(folder, samples):
-    """The maps of these samples, all of a category's, that an earlier evaluation left in ``folder``.
+def _cells(row: tuple[str | None, str | None, int, Values]) -> list[object]:
+    category, kind, images, values = row
+    names = ("mean" if category is None else shown(category), "all" if kind is None else shown(kind))
+    return [*names, images, *(values.get(column) for column in TABLE_COLUMNS[3:])]
 
-    ``UserError`` where a category's folder holds maps of other pictures: they are not ours to remove, and ``vitlite
-    eval-maps`` would stumble over them. Also where two samples would share a map.
-    """
-    refuse_shared_maps(samples)
-    own = {map_file(folder, sample) for sample in samples}
-    there = {
-        path
-        for category in {sample.category for sample in samples}
-        for path in (Path(folder) / category).rglob("*")
-        if path.suffix.lower() in MAP_EXTENSIONS
-    }
-    strange = sorted(there - own)
-    if strange:
-        name = strange[0].relative_to(folder)
-        raise UserError(
-            f"--maps: {shown(folder)} holds {len(strange)} maps of other pictures ({shown(name)}); "
-            f"move {shown(Path(folder) / name.parts[0])} away first"
+
+def _scores(results: dict[str, Any]) -> Iterator[list[object]]:
+    for name, found in results["categories"].items():
+        for image in found["images"]:
+            yield [image["file"], shown(name), shown(image["kind"]), image["label"], image["score"], image["verdict"]]
+
+
+def _notes(results: dict[str, Any]) -> list[str]:
+    """What a category or its threshold has besides the metrics: the verdicts, and MVTec LOCO's own image AUROC."""
+    categories = results["categories"]
+    notes = []
+    if all(found["threshold"] is not None for found in categories.values()):
+        tp, fp, tn, fn = (sum(found[key] for found in categories.values()) for key in COUNTS)
+        places = "threshold" if len(categories) == 1 else "thresholds"
+        notes.append(
+            f"at the calibrated {places}: {tp} of {tp + fn} defective images found, "
+            f"{fp} of {fp + tn} good images called defective"
         )
-    return there
-
-
-def save_maps(scored, folder, samples):
-    """Write the maps of one category's test pictures, (H, W) at original size, as 32-bit float TIFFs.
-
-    ``scored`` is of ``score_category(full_maps=True)``; ``samples`` are all of the category: earlier maps are removed
-    first, also of pictures that were not read this time, so that maps of two evaluations never lie side by side.
-    """
-    for path in earlier_maps(folder, samples):
-        remove(path)
-    for sample, values in zip(scored.samples, scored.maps):
-        path = map_file(folder, sample)
-        make_folder(path.parent)
-        write_map(path, values)
+    every = [*categories.items(), *([("mean", results["mean"])] if len(categories) > 1 else [])]
+    own = [f"{shown(name)} {values[MEAN_OF_KINDS]:.4f}" for name, values in every if MEAN_OF_KINDS in values]
+    if own:
+        notes.append(f"image auroc as LOCO has it, the mean of its two kinds: {', '.join(own)}")
+    return notes

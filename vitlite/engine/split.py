@@ -3,7 +3,7 @@
 import hashlib
 import os
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -60,6 +60,22 @@ def fingerprint(root: Path, paths: Iterable[Path]) -> str:
         name = str(Path(path).relative_to(root)).encode("utf-8", "surrogateescape")
         whole.update(name + b"\0" + (digest(path) or b"") + b"\n")
     return whole.hexdigest()
+
+
+def copies(paths: Sequence[Path], originals: Sequence[Path]) -> list[Path]:
+    """Those of ``paths`` that hold the same bytes as one of ``originals``, whatever their names."""
+    # Only files of equal size can be equal, which spares reading most of them.
+    sizes = {_size(path) for path in paths}
+    digests = {digest(path) for path in originals if _size(path) in sizes} - {None}
+    return [path for path in paths if digests and digest(path) in digests]
+
+
+def _size(path: Path) -> int:
+    """The size of a file in bytes; -1 for a missing file."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return -1
 
 
 def digest(path: Path) -> bytes | None:

@@ -87,6 +87,22 @@ def convert_image(image: Image.Image, name: str = "image") -> np.ndarray:
         raise ImageError(name, _reason(error)) from error
 
 
+def as_rgb(image: object, name: str) -> np.ndarray:
+    """A path, a Pillow image or a uint8 array (H, W, 3) or (H, W) as a uint8 array (H, W, 3).
+
+    Raises ImageError, or UserError for what is none of these, about ``name`` if the image has no path.
+    """
+    if isinstance(image, (str, os.PathLike)):
+        return read_image(image)
+    if isinstance(image, Image.Image):
+        return convert_image(image, name)
+    if not isinstance(image, np.ndarray):
+        raise UserError(f"{name}: is a {type(image).__name__}; give a path, a uint8 array or a PIL image")
+    if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)) or not image.size:
+        raise UserError(f"{name}: is {image.dtype} of shape {image.shape}; give uint8 (H, W, 3) RGB or (H, W) grey")
+    return image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)
+
+
 def size_text(array: np.ndarray) -> str:
     """Width and height of an array (H, W, ...) for a message."""
     return f"{array.shape[1]}x{array.shape[0]}"

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from vitlite.data import Dataset
 from vitlite.engine.detector import Detector
-from vitlite.engine.evaluate import Scored, about, mean_of, open_test_data, score_category, summarize_category
+from vitlite.engine.evaluate import about, open_test_data, score_category
+from vitlite.engine.results import Scored, mean_of, summarize_category
 from vitlite.files import shown
 from vitlite.report.curves import Curve, image_curves, pixel_curves
 from vitlite.report.gallery import Card, choose, make_card, share

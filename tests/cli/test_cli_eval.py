@@ -1,0 +1,87 @@
+"""``vitlite eval`` and ``vitlite eval-maps`` as a person types them."""
+
+import json
+import shutil
+
+import pytest
+from commands import vitlite
+from PIL import Image
+
+from vitlite.engine.results import KEYS
+
+
+@pytest.fixture
+def run(tiny_run, tmp_path):
+    return shutil.copytree(tiny_run, tmp_path / "run")
+
+
+def written(folder, *others):
+    names = ("results.json", "results.csv", "scores.csv", *others)
+    return f"written: {', '.join(f'{folder}/{name}' for name in names)}"
+
+
+@pytest.mark.parametrize("resized", [False, True])
+def test_maps_of_eval_score_the_same_in_eval_maps(run, tiny_data, tmp_path, resized):
+    data = shutil.copytree(tiny_data, tmp_path / "data")
+    if resized:  # no image has the network's size
+        for i, path in enumerate(sorted((data / "weave/test").rglob("*.png"))):
+            size = (90 + i, 50 + 2 * i)
+            mask = data / "weave/ground_truth" / path.parent.name / f"{path.stem}_mask.png"
+            Image.open(path).resize(size).save(path)
+            if mask.exists():
+                Image.open(mask).resize(size, Image.Resampling.NEAREST).save(mask)
+    out, _ = vitlite("eval", run, "--data", data, "--maps", "--device", "cpu")
+    assert out.splitlines()[-1] == written(run, "maps")
+    assert len(list((run / "maps/weave/test").rglob("*.tiff"))) == 10
+    own = json.loads((run / "results.json").read_text())
+    for folder, options in ((tmp_path / "out", ["--out", tmp_path / "out"]), (run / "maps", ["--category", "weave"])):
+        again, _ = vitlite("eval-maps", run / "maps", "--data", data, *options)
+        assert again.splitlines()[0] == out.splitlines()[0]
+        assert again.splitlines()[-1] == written(folder)
+        official = json.loads((folder / "results.json").read_text())
+        for key in KEYS[3:]:
+            assert official["mean"][key] == pytest.approx(own["mean"][key], abs=1e-6), key
+    vitlite("eval-maps", run / "maps", "--data", data)  # its own files are no maps
+
+
+def test_quiet_prints_the_table_alone(run, tiny_data):
+    out, err = vitlite("eval", run, "--maps", "--quiet")
+    assert (out.splitlines()[0].split()[0], err, "written" in out) == ("images", "", False)
+    again, err = vitlite("eval-maps", run / "maps", "--data", tiny_data, "-q")
+    assert (again.splitlines()[0], err, "written" in again) == (out.splitlines()[0], "", False)
+
+
+def refused(*args):
+    out, err = vitlite(*args, code=2)
+    assert (out, err.count("\n")) == ("", 1)
+    return err
+
+
+def test_mistakes_are_one_line_and_leave_no_result(run, tiny_data, tmp_path):
+    vitlite("eval", run, "--maps")
+    maps, out = run / "maps", tmp_path / "out"
+    assert "weave" in refused("eval-maps", maps, "--data", tiny_data, "--category", "weav", "--out", out)
+    assert "nowhere" in refused("eval-maps", tmp_path / "nowhere", "--data", tiny_data, "--out", out)
+    next(maps.rglob("*.tiff")).unlink()
+    assert "missing: 1 (weave/test/" in refused("eval-maps", maps, "--data", tiny_data, "--out", out)
+    assert not out.exists()
+    (tmp_path / "file").touch()
+    vitlite("eval", run, "--maps")
+    assert "file/out" in refused("eval-maps", maps, "--data", tiny_data, "--out", tmp_path / "file/out")
+    (maps / "weave/test/good/more.tiff").touch()
+    assert refused("eval", run, "--maps").startswith(f"vitlite: --maps: {maps} holds 1 maps of other images")
+
+
+def test_help_needs_neither_torch_nor_numba():
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; from vitlite.cli import main\n"
+        "try: main(['eval-maps', '--help'])\n"
+        "except SystemExit as end: assert not end.code\n"
+        "assert not {'torch', 'numba'} & set(sys.modules)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    assert "MAPS/<category>/test/<defect>/<stem>.tiff" in found.stdout

@@ -1,0 +1,132 @@
+"""results.json, results.csv, scores.csv: one form whoever made the maps, and the fields that the docs list."""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from vitlite.data.map_files import MAPS_FOLDER
+from vitlite.engine.detector import Detector
+from vitlite.engine.evaluate import evaluate, evaluate_folder
+from vitlite.engine.predict import predict
+from vitlite.engine.results import KEYS, SCHEMA, read, table, write
+from vitlite.errors import UserError
+from vitlite.files import write_csv
+
+PAGE = Path(__file__).parents[2] / "docs/result-files.md"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, tiny_run, tiny_data):
+    """A folder with the results of a detector, those of its maps in ``of_maps``, and predictions."""
+    out = tmp_path_factory.mktemp("results")
+    detector = Detector(tiny_run, "cpu")
+    write(out, evaluate(detector, data=tiny_data, maps=out / MAPS_FOLDER))
+    write(out / "of_maps", evaluate_folder(out / MAPS_FOLDER, tiny_data))
+    predict(detector, tiny_data / "weave/test", out, overlays=False)
+    (out / "calibration.json").write_bytes((tiny_run / "calibration.json").read_bytes())
+    return out
+
+
+def rows_of(path):
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def listed(name):
+    """The fields or columns that the page lists for a file."""
+    section = re.search(rf"^## {re.escape(name)}\n(.*?)(?=^## |\Z)", PAGE.read_text("utf-8"), re.M | re.S)[1]
+    cells = re.findall(r"^\| (`.*?`) \|", section, re.M)
+    return [name for cell in cells for name in re.findall(r"`(.+?)`", cell)]
+
+
+def fields(value, path=""):
+    """Names of all fields below a value of a JSON file, as the page writes them."""
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return {name for one in value for name in fields(one, path)}
+    if not isinstance(value, dict):
+        return {path}
+    general = {"categories": "NAME", "defects": "KIND"}.get(path.rpartition(".")[2])
+    return {name for key, one in value.items() for name in fields(one, f"{path}.{general or key}".lstrip("."))}
+
+
+@pytest.mark.parametrize("name", ["results.json", "calibration.json"])
+def test_the_page_lists_the_fields(made, name):
+    files = [json.loads(path.read_text()) for path in made.rglob(name)]
+    assert len(files) == (2 if name == "results.json" else 1)
+    assert {file["schema"] for file in files} == {2}
+    names = listed(name)
+    assert len(set(names)) == len(names)
+    assert set(names) == set.union(*map(fields, files))
+
+
+@pytest.mark.parametrize("name", ["results.csv", "scores.csv", "predictions.csv"])
+def test_the_page_lists_the_columns(made, name):
+    for path in made.rglob(name):
+        assert list(rows_of(path)[0]) == listed(name)
+
+
+def test_results_of_maps_have_the_same_form(made):
+    """But for the verdicts, which take a threshold, and for what says how they were made."""
+    own, of_maps = (read(folder) for folder in (made, made / "of_maps"))
+    extra = fields(own) ^ fields(of_maps)
+    assert extra
+    assert all(name.startswith("about.") for name in extra)
+    assert table(own).splitlines()[0] == table(of_maps).splitlines()[0]
+    for key in KEYS[3:]:
+        assert own["mean"][key] == pytest.approx(of_maps["mean"][key], abs=1e-6)
+
+
+@pytest.mark.parametrize("folder", [".", "of_maps"])
+def test_tables_repeat_the_json_file(made, folder):
+    results = json.loads((made / folder / "results.json").read_text())
+    ((name, own),) = results["categories"].items()
+    rows = rows_of(made / folder / "results.csv")
+    assert [row["defect"] for row in rows] == ["all", *own["defects"], "all"]
+    assert [int(row["images"]) for row in rows] == [10, 2, 2, 2, 10]
+    assert [row["category"] for row in rows] == [*[name] * 4, "mean"]
+    for row, values in zip(rows, (own, *own["defects"].values(), results["mean"])):
+        assert {key: float(row[key]) for key in KEYS} == {key: values[key] for key in KEYS}
+    for key in ("threshold", "tp", "fp", "tn", "fn", "pixel_f1_threshold"):
+        assert rows[0][key] == ("" if own[key] is None else str(own[key]))
+    scores = rows_of(made / folder / "scores.csv")
+    assert all(row.pop("category") == name for row in scores)
+    assert scores == [{key: "" if v is None else str(v) for key, v in image.items()} for image in own["images"]]
+
+
+def test_the_table(made):
+    results = read(made)
+    own = results["categories"]["weave"]
+    head, *lines, last = table(results).splitlines()
+    assert [line.split()[0] for line in lines] == ["weave", "missing", "scratch", "spot"]
+    assert len({len(line) for line in (head, *lines)}) == 1
+    assert lines[0].split()[1:] == ["10", *(f"{own[key]:.4f}" for key in KEYS)]
+    assert last == (
+        f"at the calibrated threshold: {own['tp']} of 6 defective images found, "
+        f"{own['fp']} of 4 good images called defective"
+    )
+    several = {**results, "categories": {"a": own, "b": own | dict.fromkeys(KEYS)}}
+    assert [line.split()[0] for line in table(several).splitlines()[5:10:4]] == ["b", "mean"]
+    assert table(several).splitlines()[5].split()[2:] == ["-"] * 8
+
+
+@pytest.mark.parametrize(
+    ("text", "says"), [("{", "cannot be read"), ("[]", "cannot be read"), ("{}", "cannot be read"), (None, "newer")]
+)
+def test_results_that_cannot_be_read(tmp_path, text, says):
+    text = json.dumps({"schema": SCHEMA + 1, "categories": {}}) if text is None else text
+    (tmp_path / "results.json").write_text(text)
+    with pytest.raises(UserError, match=rf"results\.json: .*{says}"):
+        read(tmp_path)
+
+
+def test_cells_with_commas_quotes_and_ends_of_lines(tmp_path):
+    rows = [["a,b", 'say "x"'], ["one\ntwo", "three\rfour"], ["", 1.5]]
+    write_csv(tmp_path / "a.csv", ("first", "second"), rows)
+    text = (tmp_path / "a.csv").read_bytes().decode()
+    assert text.startswith("first,second\n")
+    assert "\r\n" not in text
+    with open(tmp_path / "a.csv", newline="", encoding="utf-8") as file:
+        assert list(csv.reader(file)) == [["first", "second"], *([str(cell) for cell in row] for row in rows)]
