@@ -22,8 +22,10 @@ def auroc(labels: ArrayLike, scores: ArrayLike) -> float:
     Args:
         labels: (n,) of 0 (normal) and 1 (defective), any real dtype; or any shape, the same as ``scores``.
         scores: (n,) real numbers, higher is more defective.
+
     Returns:
         float in [0, 1]: the chance that a defective item scores above a normal one, ties counting half.
+
     Raises:
         ValueError: see the module.
     """
@@ -42,6 +44,7 @@ def f1_max(labels: ArrayLike, scores: ArrayLike) -> tuple[float, float]:
     """Best F1 over all thresholds.
 
     Args and Raises as for ``auroc``.
+
     Returns:
         (f1, threshold): floats; ``scores >= threshold`` reaches ``f1``. The threshold is one of the scores, the highest
         of those that do equally well. Chosen on the labels that it is scored on, it is no operating point.
@@ -70,11 +73,13 @@ def pro_curve(masks: Images, maps: Images) -> tuple[np.ndarray, np.ndarray]:
     Args:
         masks: (B, H, W), or a list of B arrays (H, W) that may differ in size, of 0 and 1.
         maps: real numbers of the same shapes, higher is more defective.
+
     Returns:
         (fpr, pro): float64 arrays of one length, both rising from 0 to 1; the first point is (0, 0), then one for every
         distinct score from the highest down. ``pro`` is the mean over all 8-connected regions of the share of the
         region found, ``fpr`` the share of all normal pixels of all images (Bergmann et al., "The MVTec Anomaly
         Detection Dataset", IJCV 2021).
+
     Raises:
         ValueError: see the module.
     """
@@ -88,8 +93,10 @@ def aupro(masks: Images, maps: Images, *, fpr_limit: float = 0.3) -> float:
         masks: as for ``pro_curve``.
         maps: as for ``pro_curve``.
         fpr_limit: in (0, 1]; the curve is interpolated linearly there, as in the official MVTec AD evaluation.
+
     Returns:
         float in [0, 1].
+
     Raises:
         ValueError: see the module; or ``fpr_limit`` outside (0, 1].
     """
@@ -120,10 +127,12 @@ def evaluate_maps(
             metrics: an image labelled 1 whose mask is empty adds normal pixels and no region.
         image_scores: (B,) real numbers. Default: the largest score of each map.
         fpr_limit: limit of the extra key ``aupro``, in (0, 1].
+
     Returns:
         dict of floats: ``image_auroc``, ``image_ap``, ``image_f1_max``, ``image_f1_threshold``, ``pixel_auroc``,
         ``pixel_ap``, ``pixel_f1_max``, ``pixel_f1_threshold``, ``aupro_30``, ``aupro_05`` (always at 0.3 and 0.05) and
         ``aupro`` (at ``fpr_limit``).
+
     Raises:
         ValueError: see the module. A missing class is named: good or defective images, normal or defective pixels.
     """

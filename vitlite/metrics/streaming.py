@@ -160,6 +160,7 @@ class StreamingEvaluator:
 
     Args:
         cells: how many cells to keep, at least 16.
+
     Raises:
         ValueError: fewer cells than that.
     """
@@ -182,6 +183,7 @@ class StreamingEvaluator:
             map: (H, W) real numbers, higher is more defective.
             image_label: 0 or 1. Default: 1 if the mask has any pixel set.
             image_score: a real number. Default: the map's largest score.
+
         Raises:
             ValueError: shapes differ, empty, NaN, or a mask or label other than 0 and 1. Nothing is counted.
         """
@@ -217,10 +219,12 @@ class StreamingEvaluator:
 
         Args:
             fpr_limit: limit of the key ``aupro``, in (0, 1].
+
         Returns:
             dict with the keys of ``evaluate_maps``, ``error_bounds``, a dict with a bound for each metric that was
             read off the cells, and ``error_bound``, the largest of them. ``pixel_f1_max`` is what
             ``pixel_f1_threshold`` reaches exactly; its bound is how much a threshold inside a cell might add.
+
         Raises:
             ValueError: no image yet, or a missing class, as in ``evaluate_maps``.
         """
