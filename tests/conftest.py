@@ -3,7 +3,9 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from tiny_settings import TINY
 
 
@@ -14,6 +16,23 @@ def real_data():
     if not folder:
         pytest.skip("VITLITE_TEST_DATA is not set: no real images to test on")
     return Path(folder)
+
+
+@pytest.fixture
+def put():
+    """put(path, array=None, **save options) writes an image and its folders; by default each path gets another one."""
+
+    def write(path, array=None, mode=None, **options):
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if array is None:
+            seed = [b for part in path.parts[-3:] for b in os.fsencode(part)]
+            array = np.random.default_rng(seed).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+        image = array if isinstance(array, Image.Image) else Image.fromarray(np.asarray(array))
+        (image.convert(mode) if mode else image).save(path, **options)
+        return path
+
+    return write
 
 
 @pytest.fixture(scope="module")

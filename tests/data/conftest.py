@@ -1,28 +1,7 @@
-"""Small data sets on disk for the tests of this room."""
-
-import os
-from pathlib import Path
+"""A small category on disk for the tests of this room."""
 
 import numpy as np
 import pytest
-from PIL import Image
-
-
-@pytest.fixture
-def put():
-    """put(path, array=None, **save options) writes a picture and its folders; by default each path gets another one."""
-
-    def write(path, array=None, mode=None, **options):
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if array is None:
-            seed = [b for part in path.parts[-3:] for b in os.fsencode(part)]
-            array = np.random.default_rng(seed).integers(0, 256, (12, 16, 3), dtype=np.uint8)
-        picture = array if isinstance(array, Image.Image) else Image.fromarray(np.asarray(array))
-        (picture.convert(mode) if mode else picture).save(path, **options)
-        return path
-
-    return write
 
 
 @pytest.fixture

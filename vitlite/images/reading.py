@@ -72,6 +72,9 @@ def image_size(path: StrPath) -> tuple[int, int]:
     try:
         with open_image(path) as image:
             turned = orientation(image) >= 5
+            if turned and image.format == "TIFF":  # Pillow itself turns these, at the latest while it loads them
+                image.load()
+                turned = False
             return (image.width, image.height) if turned else (image.height, image.width)
     except Exception as error:  # as in decode
         raise ImageError(path, _reason(error)) from error
