@@ -1,6 +1,5 @@
 """`vitlite data`: what it prints and how it ends."""
 
-import pytest
 from commands import vitlite
 
 SMALL = ["--size", "32", "--train", "2", "--good", "1", "--defects", "1"]
@@ -22,8 +21,3 @@ def test_warnings_do_not_fail(tmp_path):
     out, err = vitlite("data", "check", tmp_path)
     assert err == ""
     assert "warning: unreadable, will be skipped: wood/train/good/000.png (is empty (0 bytes))" in out
-
-
-@pytest.mark.parametrize("args", [["check"], ["synth"]])
-def test_help_has_an_example(args):
-    assert "Example: vitlite data" in vitlite("data", *args, "--help")[0]

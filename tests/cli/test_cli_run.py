@@ -11,7 +11,6 @@ from commands import refused, rows_of, vitlite
 from PIL import Image
 from tiny_settings import TINY_OPTIONS
 
-from vitlite.cli import COMMANDS
 from vitlite.engine.checkpoint import Claim
 
 KEYS = ["image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "pixel_f1_max", "aupro_30", "aupro_05"]
@@ -158,8 +157,3 @@ def test_doctor():
     text = vitlite("doctor")[0]
     for word in ("torch", "operators:", "attention", "ssim", "precision=auto", "efficientnet_lite0"):
         assert word in text
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_help_has_an_example(command):
-    assert "Example" in vitlite(command, "--help")[0]
