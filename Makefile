@@ -42,7 +42,7 @@ lint: $(VENV)/.dev
 
 # The site, in site/index.html. A broken link or an undocumented public name fails.
 docs: $(VENV)/.dev
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build -q
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
 bench: $(VENV)/.dev
 	$(BIN)/vitlite bench all

@@ -45,7 +45,8 @@ def rendered(site: Path) -> set[str]:
     return {line.split()[0] for line in zlib.decompress(packed).decode().splitlines()}
 
 
-def on_pre_build(config: MkDocsConfig) -> None:
+def on_startup(**_: object) -> None:
+    """Before mkdocstrings looks for the folder that it reads."""
     runpy.run_path(str(ROOT / ".ci/types"))["make_view"]()
 
 

@@ -6,6 +6,8 @@ The page on data layouts has a test of its own in tests/data, the pages on how t
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -127,3 +129,22 @@ def test_the_examples_in_the_help_run(capsys):
             run("vitlite eval runs/bottle --maps")
             shutil.copytree("runs/bottle/maps", "maps")
         run(line)
+
+
+@pytest.mark.slow
+def test_the_site_refuses_a_broken_link_and_an_undocumented_name(tmp_path):
+    pytest.importorskip("mkdocs")
+    for name in ("vitlite", "kernels", "cli", "bench", "docs", ".ci"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "results"))
+    for name in ("mkdocs.yml", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    metrics = tmp_path / "vitlite/metrics/exact.py"
+    metrics.write_text(re.sub(r'(def f1_max\(.*?)""".*?"""', r"\1pass", metrics.read_text(), count=1, flags=re.DOTALL))
+    (tmp_path / "docs/index.md").write_text("# vitlite\n\n[nowhere](nowhere.md) [no part](commands.md#none)\n")
+    build = [sys.executable, "-m", "mkdocs", "build"]
+    done = subprocess.run(build, cwd=tmp_path, capture_output=True, text=True)
+    said = done.stdout + done.stderr
+    assert done.returncode == 1
+    assert "'nowhere.md'" in said
+    assert "'commands.md#none'" in said
+    assert "vitlite.metrics.f1_max: is public, and has no docstring" in said
