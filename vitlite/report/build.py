@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vitlite.data import Dataset
 from vitlite.engine.detector import Detector
 from vitlite.engine.evaluate import about, open_test_data, score_category
 from vitlite.engine.results import Scored, mean_of, summarize_category
@@ -92,7 +91,7 @@ def build_report(detector: Detector, *, data: str | Path | None = None, category
     parts, notes, seen = [], [], 0
     for name in dataset.categories:
         scored = score_category(detector, dataset, name)
-        parts.append(build_part(scored, dataset, calibration, first=seen, limit=share(len(dataset.categories))))
+        parts.append(build_part(scored, calibration, first=seen, limit=share(len(dataset.categories))))
         notes += part_notes(scored)
         seen += len(scored.samples)
     if not calibration.get("held_out", True):
@@ -110,20 +109,26 @@ def build_report(detector: Detector, *, data: str | Path | None = None, category
     )
 
 
-def build_part(scored: Scored, dataset: Dataset, calibration: dict[str, Any], *, first: int, limit: int) -> Part:
+def build_part(scored: Scored, calibration: dict[str, Any], *, first: int, limit: int) -> Part:
     """One category; ``first`` is the place of its first image in the report, ``limit`` the most images it shows."""
     labels = [sample.label for sample in scored.samples]
     result = summarize_category(scored)
-    cards = []
-    for i in choose(labels, scored.scores, limit):
-        path = scored.samples[i].path
-        file = shown(path.relative_to(dataset.folder(scored.name).parent))
-        cards.append(make_card(first + i, file, path, scored.maps[i], scored.masks[i], calibration))
+    cards = [
+        make_card(
+            first + i,
+            result["images"][i]["file"],
+            scored.samples[i].path,
+            scored.maps[i],
+            scored.masks[i],
+            calibration,
+        )
+        for i in choose(labels, scored.scores, limit)
+    ]
     return Part(
         name=shown(scored.name),
-        threshold=calibration.get("categories", {}).get(scored.name, calibration)["image_threshold"],
+        threshold=result["threshold"],
         result={**result, "defects": {shown(kind): values for kind, values in result["defects"].items()}},
-        images=[TestedImage(shown(s.defect), s.label, score) for s, score in zip(scored.samples, scored.scores)],
+        images=[TestedImage(shown(i["kind"]), i["label"], i["score"]) for i in result["images"]],
         image_curves=image_curves(labels, scored.scores),
         pixel_curves=masked_curves(scored),
         cards=cards,
