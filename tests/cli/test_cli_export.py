@@ -11,7 +11,19 @@ from commands import refused, vitlite
 
 from vitlite.data import read_image, resize_image
 from vitlite.engine.detector import Detector
-from vitlite.export import program
+from vitlite.export import export as exporting
+from vitlite.export.program import trace
+
+
+@pytest.fixture(scope="module")
+def program(tiny_run):
+    return trace(Detector(tiny_run, "cpu").method, 64)
+
+
+@pytest.fixture
+def traced(program, monkeypatch):
+    """The graph of the tiny run is made once for all tests: that takes ten times as long as all the rest."""
+    monkeypatch.setattr(exporting, "trace", lambda method, size: program)
 
 
 @pytest.fixture
@@ -25,7 +37,7 @@ def run(tiny_run, tmp_path):
     return copy
 
 
-def test_pt2(tiny_run, tiny_data, tmp_path):
+def test_pt2(tiny_run, tiny_data, tmp_path, traced):
     out = tmp_path / "model.pt2"
     printed, said = vitlite("export", tiny_run, "--format", "pt2", "--out", out)
     assert str(out) in printed
@@ -42,10 +54,11 @@ def test_pt2(tiny_run, tiny_data, tmp_path):
         maps, scores = (t.detach().numpy() for t in model(torch.from_numpy(pixels[:batch])))
         np.testing.assert_allclose(scores, want[:batch], rtol=1e-4)
         np.testing.assert_allclose(maps, want_maps[:batch], atol=1e-4 * want_maps.max())
+    assert b"site-packages" not in out.read_bytes()
     assert not list(tmp_path.glob(".*"))
 
 
-def test_beside_the_run_on_given_images(run, tiny_data):
+def test_beside_the_run_on_given_images(run, tiny_data, traced):
     before = set(run.iterdir())
     refused("export", run, "--format", "pt2", says="--check")
     refused("export", run, "--format", "pt2", "--check", run, says=str(run))
@@ -56,22 +69,9 @@ def test_beside_the_run_on_given_images(run, tiny_data):
     assert "checked on 4 images" in said
 
 
-def test_onnx_by_default(tiny_onnx, tiny_data, tmp_path):
-    """The fixture is the command's work, with no --format."""
-    vitlite("predict", tiny_onnx, tiny_data / "weave/test/good", "--out", tmp_path / "p", "--quiet")
-    assert (tmp_path / "p/predictions.csv").is_file()
-
-
-def test_a_model_that_scores_differently_is_refused(tiny_run, tmp_path, monkeypatch):
-    honest = program.exportable
-
-    def slightly_wrong(method):
-        scorer = honest(method)
-        for weight in scorer.parameters():
-            weight.mul_(1.001)
-        return scorer
-
-    monkeypatch.setattr(program, "exportable", slightly_wrong)
+def test_a_model_that_scores_differently_is_refused(tiny_run, tmp_path, monkeypatch, traced):
+    honest = Detector.score_pixels
+    monkeypatch.setattr(Detector, "score_pixels", lambda *args: tuple(1.001 * part for part in honest(*args)))
     out = tmp_path / "model.pt2"
     out.write_bytes(b"what was there before")
     refused("export", tiny_run, "--format", "pt2", "--out", out, says="differ by more than 0.0001")

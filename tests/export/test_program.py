@@ -1,5 +1,7 @@
 """The traced graph: every variant of a method gives the method's own numbers, and the method stays as it was."""
 
+import logging
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -7,8 +9,7 @@ import pytest
 import torch
 
 from vitlite.engine.settings import load_settings
-from vitlite.export.metadata import describe
-from vitlite.export.program import exportable, quiet, read_pt2, to_pt2, trace
+from vitlite.export.program import exportable, quiet, trace
 from vitlite.methods.sivt import SIVT
 
 VARIANTS = {
@@ -68,23 +69,7 @@ def test_every_variant_as_onnx(tiny_run, name):
         np.testing.assert_allclose(maps, want_maps.numpy(), atol=1e-4 * float(want_maps.max()))
 
 
-def test_pt2_carries_its_metadata_and_no_paths(tiny_run):
-    from vitlite.engine.detector import Detector
-
-    detector = Detector(tiny_run, "cpu")
-    metadata = describe(detector.settings, detector.calibration)
-    data = to_pt2(trace(detector.method, 64), metadata)
-    score_pixels, text = read_pt2(data)
-    assert '"image_threshold"' in text
-    assert b"site-packages" not in data
-    pixels = random_images(5, 64)
-    np.testing.assert_allclose(score_pixels(pixels.numpy())[1], detector.score_pixels(pixels.numpy())[1], rtol=1e-4)
-
-
 def test_quiet_puts_logging_and_warnings_back():
-    import logging
-    import warnings
-
     before = list(warnings.filters), logging.root.manager.disable
     with pytest.raises(RuntimeError), quiet():
         raise RuntimeError

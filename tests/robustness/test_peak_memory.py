@@ -15,8 +15,8 @@ def detector(tiny_run):
     return Detector(tiny_run, "cpu")
 
 
-def test_predict_holds_no_picture_or_map_of_the_past(detector, tiny_data, tmp_path, monkeypatch):
-    """Of 20 pictures, in batches of 2, at most those of the batch at hand are alive when the next map is made."""
+def test_predict_holds_no_image_or_map_of_the_past(detector, tiny_data, tmp_path, monkeypatch):
+    """20 images in batches of 2: when the next map is made, at most those of its batch are alive."""
     alive, most, map_at = weakref.WeakSet(), [], predicting.map_at
 
     class Values(np.ndarray):  # numpy's own arrays take no weak references in a set
@@ -69,7 +69,7 @@ def test_the_maps_of_a_category_are_gone_before_the_next(detector, tiny_data, tm
     assert len(scored) == 2
 
 
-def test_the_mask_of_a_good_picture_takes_no_memory():
+def test_the_mask_of_a_good_image_takes_no_memory():
     mask = evaluate.blank(30, 40)
     assert mask.strides == (0, 0)
     assert mask.shape == (30, 40)
