@@ -9,7 +9,7 @@ import re
 import warnings
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self, cast
+from typing import IO, Any, BinaryIO, Self, cast
 
 import torch
 from torch import nn
@@ -31,7 +31,7 @@ CONTENTS = {"method": str, "model": dict, "stage": int, "epoch": int, "rng": tor
 class _Writer:
     """A file for ``torch.save``, which hides the reason of a failed write behind an error of its own."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: IO[bytes]) -> None:
         self.file = file
         self.error: OSError | None = None
 
