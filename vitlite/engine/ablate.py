@@ -83,7 +83,7 @@ def ablate(
             run_part(RunSettings(plan.method, root, part, plan.preset, plan.seed, config), folder, plan.device)
             for part, folder in _parts(plan, categories, out / name / folders[row.label])
         ]
-        times = [part.get(SECONDS) for part in parts]
+        times: list[Any] = [part.get(SECONDS) for part in parts]
         every = [values for part in parts for values in part["categories"].values()]
         done.append(Outcome(row, mean_of(every), None if None in times else sum(times)))
         _add_to_csv(out / CSV_FILE, [csv_row(plan, name, root, categories, outcome) for outcome in done])

@@ -302,7 +302,7 @@ def given(detector: Detector, inputs: Sequence[StrPath]) -> list[Sample]:
 
 def folder_images(folder: StrPath) -> list[Path]:
     """A plain folder of good images, by the rules of training: a data set with defects among them is refused."""
-    dataset = open_dataset(folder, "all", need_train=False)
+    dataset = open_dataset(Path(folder), "all", need_train=False)
     if dataset.layout != "folder":
         raise UserError(f"`good={shown(folder)}`: is a data set ({dataset.title}); give a folder of good images alone")
     return [sample.path for sample in dataset.train]

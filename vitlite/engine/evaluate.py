@@ -83,7 +83,7 @@ def evaluate_folder(maps: StrPath, data: StrPath, category: str | None = None) -
             first few and how many; or the category without both good and defective images, or without masks.
     """
     category = category or "all"
-    dataset = open_dataset(data, category, need_train=False, need_test=True)
+    dataset = open_dataset(Path(data), category, need_train=False, need_test=True)
     problems, categories = Problems(), {}
     found = find_maps(maps, dataset, problems, whole=category == "all" and dataset.nested)
     for name in dataset.categories:
@@ -185,7 +185,7 @@ def score_category(detector: Predictor, dataset: Dataset, name: str, *, full_map
     for file in scored.unread:
         log.warning("skipped %s", file.reason)
     if not np.isfinite(scored.scores).all():
-        raise UserError(f"{detector.run}: gives scores that are not finite; train it again with a smaller `lr`")
+        raise UserError(f"{shown(name)}: scores are not finite numbers; train again with a smaller `lr`")
     return scored
 
 

@@ -1,7 +1,7 @@
 """What scored test images come to, whoever made the maps: metrics and verdicts, as files and as a table."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -187,8 +187,10 @@ def table(results: dict[str, Any]) -> str:
 def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
     """Rows of cells as lines of text: the first column to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*lines)]
-    sides: list[Callable[[str, int], str]] = [str.ljust, *[str.rjust] * (len(widths) - 1)]
-    return ["  ".join(side(*cell) for side, *cell in zip(sides, line, widths)) for line in lines]
+    return [
+        "  ".join([line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:]))])
+        for line in lines
+    ]
 
 
 def _rows(results: dict[str, Any]) -> Iterator[tuple[str | None, str | None, int, Values]]:
