@@ -10,7 +10,7 @@ from tiny_settings import TINY_OPTIONS
 
 PICTURES, FOLDERS, MAPS = Table(), Table(), Table()
 ROW = ("out/predictions.csv",)  # a picture that cannot be read is a row with its reason, even where it is the only one
-RESULTS = ("run/results.json", "run/results.csv")
+RESULTS = ("run/results.json", "run/results.csv", "run/scores.csv")
 
 
 def only_unreadable(name, content):
@@ -184,8 +184,8 @@ def all_test_images_are_broken(place):
     return evaluation(place)
 
 
-@FOLDERS.refused(r"--maps: .*maps holds 1 maps of other pictures \(weave/test/spot/other\.tiff\)")
-def maps_of_other_pictures_are_in_the_way(place):
+@FOLDERS.refused(r"--maps: .*maps holds 1 maps of other images \(weave/test/spot/other\.tiff\)")
+def maps_of_other_images_are_in_the_way(place):
     place.save("run_maps.tiff", np.zeros((4, 4), np.float32))
     run = place.run
     (run / "maps/weave/test/spot").mkdir(parents=True)
