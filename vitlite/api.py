@@ -83,8 +83,9 @@ def evaluate(
 
     Returns:
         dict: ``mean`` and ``categories``, by name, of ``image_auroc``, ``image_ap``, ``image_f1_max``, ``pixel_auroc``,
-        ``pixel_ap``, ``pixel_f1_max``, ``aupro_30``, ``aupro_05`` (0 to 1; None without masks), and ``about``: the
-        contents of ``vitlite eval``'s results.json. Nothing is written.
+        ``pixel_ap``, ``pixel_f1_max``, ``aupro_30``, ``aupro_05`` (0 to 1; None without masks). A category also has the
+        score and the verdict of every image, and the counts at the calibrated threshold. It is the contents of
+        ``vitlite eval``'s results.json; docs/result-files.md lists all fields. Nothing is written.
 
     Raises:
         UserError: no such run or data, something of another type in their place, or a category without both good and
