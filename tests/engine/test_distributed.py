@@ -71,6 +71,7 @@ def test_two_processes_reach_the_losses_of_one(tiny_run, tiny_data, tmp_path, me
 
 STOPPING = """
 import os, sys, torch
+from torch import distributed
 from vitlite.engine import train
 from vitlite.cli import main
 
@@ -84,6 +85,14 @@ def cut(self, optimizer, indices, rate):
     os.write(1, f"drawn {torch.rand(1).item()}\\n".encode())  # in one piece, beside the other process's
     return step(self, optimizer, indices, rate)
 
+dissolve = distributed.destroy_process_group
+
+def dissolve_and_list():
+    dissolve()
+    names = [open(f"/proc/self/task/{task}/comm").read().strip() for task in os.listdir("/proc/self/task")]
+    os.write(1, f"threads {[name for name in names if 'gloo' in name]}\\n".encode())
+
+distributed.destroy_process_group = dissolve_and_list
 train.Loop.train_step = cut
 main(arguments)
 """
@@ -103,6 +112,8 @@ def test_a_resumed_run_of_two_processes_reaches_the_same_weights(tiny_data, tmp_
     assert all(torch.equal(one[name], two[name]) for name in one)
     drawn = [line.split()[-1] for line in printed.splitlines() if line.startswith("drawn")]
     assert len(drawn) == len(set(drawn)) == 18  # other numbers at every step and in each process
+    # A thread that outlives the process group can abort the process at its end.
+    assert [line for line in printed.splitlines() if line.startswith("threads")] == 2 * ["threads []"]
 
 
 @pytest.mark.parametrize("parts", [2, 3, 20])

@@ -77,6 +77,10 @@ def join(device: str) -> Iterator[tuple[Team, torch.device]]:
     if place.type == "cuda":
         place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(place)
+    # Imported before there is a process group: its functions hold the group of that moment as a default argument. Then
+    # the group's threads would outlive the team, and one of them could abort the process when the interpreter ends.
+    from torch.distributed.nn import functional  # noqa: F401
+
     distributed.init_process_group("nccl" if place.type == "cuda" else "gloo")
     team = Team(distributed.get_rank(), size)
     logger = logging.getLogger("vitlite")

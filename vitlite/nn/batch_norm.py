@@ -1,7 +1,32 @@
 """Batch normalisation over the whole batch, also if several processes share it."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, distributed, nn
+
+
+class Sum(torch.autograd.Function):
+    """The sum of a tensor over all processes; its gradient is the sum of theirs.
+
+    Not ``torch.distributed.nn.functional.all_reduce``: imported after ``init_process_group``, that module holds the
+    process group as a default argument. The group's threads then outlive ``destroy_process_group``, and one of them can
+    abort the process when the interpreter ends.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return _all_reduced(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _all_reduced(gradient)
+
+
+def _all_reduced(x: Tensor) -> Tensor:
+    total = x.clone(memory_format=torch.contiguous_format)
+    distributed.all_reduce(total)
+    return total
 
 
 class BatchNorm2d(nn.BatchNorm2d):
@@ -19,15 +44,13 @@ class BatchNorm2d(nn.BatchNorm2d):
         alone = not distributed.is_available() or not distributed.is_initialized() or distributed.get_world_size() == 1
         if alone or not self.training:
             return super().forward(x)
-        from torch.distributed.nn.functional import all_reduce  # sums the gradients of the statistics as well
-
         values, counts = x.float(), float(self.counts)
         number = values.new_tensor([counts * values.numel() / values.shape[1]])
-        total, number = all_reduce(torch.cat([counts * values.sum((0, 2, 3)), number])).tensor_split([-1])
+        total, number = Sum.apply(torch.cat([counts * values.sum((0, 2, 3)), number])).tensor_split([-1])
         mean = total / number
         centred = values - mean[:, None, None]
         # In a second pass: the mean square less the squared mean would lose the variance of maps far from zero.
-        variance = all_reduce(counts * centred.square().sum((0, 2, 3))) / number
+        variance = Sum.apply(counts * centred.square().sum((0, 2, 3))) / number
         self.remember(mean.detach(), variance.detach() * number / (number - 1).clamp(min=1))
         scale = self.weight * (variance + self.eps).rsqrt()
         return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
