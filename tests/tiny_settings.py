@@ -31,3 +31,13 @@ RECONSTRUCTION = {
     "memca": {**SHARED, **TRANSFORMER, "items": 20},
     "l2cae": {**SHARED, "window": 16, "stride": 8, "latent": 5, "augment": "affine"},
 }
+
+# Every published method, on top of its quick preset.
+METHODS = {
+    "sivt": TINY,
+    **RECONSTRUCTION,
+    "vtadl": {"image_size": 64, "patch": 16, "dim": 16, "vector": 64, "channels": "8,8,8,8", "gaussians": 3}
+    | {"epochs": 2, "density_epochs": 2, "sigma": 1, "batch_size": 4},
+    "isstad": {"image_size": 32, "patch": 8, "dim": 16, "encoder_depth": 2, "decoder_dim": 16, "decoder_depth": 2}
+    | {"mae_epochs": 2, "epochs": 2, "sigma": 1, "batch_size": 4, "precision": "float32"},
+}

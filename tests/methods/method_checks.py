@@ -1,15 +1,36 @@
-"""What the tests of several methods ask."""
+"""A tiny one of any method, for all tests of methods."""
 
 import torch
+from tiny_settings import METHODS
+
+from vitlite.methods import method_class
+from vitlite.methods.config import change
 
 
-def assert_trains_and_scores(method):
-    """Every parameter has a gradient, and maps and scores have their shapes."""
+def tiny_config(name, **changes):
+    """The quick preset of a method, made tiny, with these changes."""
+    return change(method_class(name).presets["quick"], {**METHODS.get(name, {}), **changes})
+
+
+def tiny(name, seed=0, **changes):
+    """A method that computes in milliseconds, with random weights."""
+    config = tiny_config(name, **changes)
+    torch.manual_seed(seed)
+    return method_class(name)(config, weights="none")
+
+
+def images_for(method, count=3):
+    """Random 8-bit images in [0, 1], (count, 3, S, S)."""
     size = method.config.image_size
-    images = torch.rand(2, 3, size, size)
-    method.loss(images)["loss"].backward()
-    assert not [n for n, p in method.named_parameters() if p.grad is None]
-    maps, scores = method.eval().anomaly(images)
-    assert maps.shape == (2, size, size)
-    assert scores.shape == (2,)
-    assert torch.isfinite(maps).all()
+    return torch.randint(0, 256, (count, 3, size, size)).float() / 255
+
+
+def enter(method, name):
+    """The method in one of its stages."""
+    method.begin(next(stage for stage in method.stages() if stage.name == name))
+    return method
+
+
+def count(module):
+    """The number of its parameters."""
+    return sum(p.numel() for p in module.parameters())

@@ -5,19 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from method_checks import assert_trains_and_scores
+from method_checks import count, tiny
 from scipy.ndimage import gaussian_filter
 
-from vitlite.errors import UserError
 from vitlite.methods import anovit
-from vitlite.methods.anovit import PAPER, QUICK, AnoViT
-
-TINY = replace(QUICK, image_size=32, patch=8, dim=16, depth=2, heads=2, channels=(8, 8, 4, 4, 4), sigma=1.5)
+from vitlite.methods.anovit import PAPER, AnoViT
 
 
 def make(**changes):
-    torch.manual_seed(0)
-    return AnoViT(replace(TINY, **changes))
+    return tiny("anovit", **{"depth": 2, "sigma": 1.5, "augment": "none", **changes})
 
 
 def test_paper_config():
@@ -34,8 +30,8 @@ def test_paper_parameters():
     assert encoder == 86_090_496
     normed = ((768, 256, 9), (256, 128, 9), (128, 64, 9), (64, 32, 16), (32, 16, 16))
     decoder = sum(i * o * taps + 2 * o for i, o, taps in normed) + 16 * 3 * 16 + 3
-    assert sum(p.numel() for p in method.encoder.parameters()) == encoder
-    assert sum(p.numel() for p in method.parameters()) == encoder + decoder == 88_271_331
+    assert count(method.encoder) == encoder
+    assert count(method) == encoder + decoder == 88_271_331
 
 
 def test_pretrained_weights_are_asked_for(monkeypatch):
@@ -115,46 +111,3 @@ def test_augmentation_in_training_alone():
     assert method.loss(images)["loss"] != method.loss(images)["loss"]
     assert torch.equal(method.anomaly(images)[0], method.anomaly(images)[0])
     assert torch.equal(method.frozen(images), images)
-
-
-ABLATIONS = {
-    "from scratch": {"pretrained": False},
-    **{f"{n} heads": {"heads": n} for n in (1, 4, 8, 16)},
-    "batch norm": {"norm": "batch"},
-    "affine": {"augment": "affine"},
-    "no augmentation": {"augment": "none"},
-    "patch 4": {"patch": 4},
-    "patch 16": {"patch": 16},
-    "a decoder of two blocks": {"channels": (8,)},
-}
-
-
-@pytest.mark.parametrize("changes", ABLATIONS.values(), ids=ABLATIONS.keys())
-def test_ablations_train_and_score(changes):
-    assert_trains_and_scores(make(**changes))
-
-
-@pytest.mark.parametrize(
-    ("changes", "key"),
-    [
-        ({"patch": 5}, "patch=5"),
-        ({"patch": 32}, "patch=32"),
-        ({"heads": 3}, "heads=3"),
-        ({"depth": 0}, "depth=0"),
-        ({"score": "median"}, "score=median"),
-        ({"norm": "group"}, "norm=group"),
-        ({"augment": "blur"}, "augment=blur"),
-        ({"channels": ()}, "channels="),
-        ({"pretrained": True}, "patch=8"),
-        ({"weights": "file.pth"}, "weights=file.pth"),
-        ({"pretrained": True, "patch": 16, "dim": 768, "depth": 12, "heads": 8}, "heads=8"),
-    ],
-)
-def test_impossible_settings_are_named(changes, key):
-    with pytest.raises(UserError, match=key):
-        replace(TINY, **changes)
-
-
-def test_pretrained_without_weights_is_refused():
-    with pytest.raises(UserError, match="weights=none"):
-        replace(PAPER, weights="none")

@@ -1,66 +1,34 @@
-"""ISSTAD: stages, losses and map as the paper has them, the eight variants, and whole runs of a tiny one."""
+"""ISSTAD: stages, losses and map as the paper has them and the eight variants."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from method_checks import count, enter, tiny, tiny_config
 from scipy.ndimage import gaussian_filter
-from tiny_settings import options_of
-from torch.nn import functional as F
 
-from vitlite.cli import main
 from vitlite.engine import train as training
-from vitlite.engine.checkpoint import load_checkpoint
-from vitlite.engine.settings import load_settings
+from vitlite.engine.settings import RunSettings
 from vitlite.errors import UserError
 from vitlite.kernels import ssim
 from vitlite.methods import method_class
-from vitlite.methods.isstad import ISSTAD, PAPER, QUICK, VARIANTS, Config
+from vitlite.methods.isstad import ISSTAD, PAPER, VARIANTS, Config
 from vitlite.nn.mae import patchify
 
-TINY = {
-    "image_size": 32,
-    "patch": 8,
-    "dim": 16,
-    "encoder_depth": 2,
-    "heads": 2,
-    "decoder_dim": 16,
-    "decoder_depth": 2,
-    "decoder_heads": 2,
-    "weights": "none",
-    "mae_epochs": 2,
-    "epochs": 2,
-    "steps": 0,
-    "precision": "float32",
-    "sigma": 1.0,
-    "batch_size": 4,
-    "freeze_encoder": True,
-    "augment": "none",
-}
-OPTIONS = options_of(TINY)
+
+def make(seed=0, **changes):
+    return tiny("isstad", seed, **{"freeze_encoder": True, "augment": "none", **changes})
 
 
-def tiny(seed=0, **changes):
-    torch.manual_seed(seed)
-    return ISSTAD(replace(QUICK, **{**TINY, **changes}))
-
-
-def pictures(count=4, size=32):
-    return torch.randint(0, 256, (count, 3, size, size)).float() / 255
-
-
-def in_stage(method, name):
-    method.begin(next(stage for stage in method.stages() if stage.name == name))
-    return method
+IMAGES = torch.randint(0, 256, (4, 3, 32, 32), generator=torch.Generator().manual_seed(0)).float() / 255
 
 
 def test_optimiser_of_the_paper():
     """Section 4.1.3: momentum 0.9 and 0.95, weight decay 0.05."""
     from vitlite.engine.train import make_optimizer
 
-    method = tiny()
+    method = make()
     assert (PAPER.beta1, PAPER.beta2, PAPER.weight_decay) == (0.9, 0.95, 0.05)
     method.begin(method.stages()[0])
     optimizer = make_optimizer(method, method.stages()[0], PAPER)
@@ -74,17 +42,13 @@ def test_paper_preset():
     assert Config() == PAPER
     with torch.device("meta"):
         parts = ISSTAD(PAPER, weights="none")
-    encoder, decoder = (sum(p.numel() for p in part.parameters()) for part in (parts.mae.encoder, parts.mae.decoder))
+    encoder, decoder = (count(part) for part in (parts.mae.encoder, parts.mae.decoder))
     assert (encoder, decoder) == (303_301_632, 26_240_256)
-    assert sum(p.numel() for p in parts.classifiers.parameters()) == 8 * (512 * 256 + 256)
+    assert count(parts.classifiers) == 8 * (512 * 256 + 256)
     mae, pixel = parts.stages()
     assert (mae.name, mae.epochs, mae.lr, mae.batch_size) == ("mae", 120, 1e-3 * 20 / 256, 20)
     assert (pixel.name, pixel.epochs, pixel.lr or PAPER.lr, pixel.batch_size) == ("pixel", 200, 1e-3, 0)
     assert (mae.steps_per_epoch(209, PAPER), pixel.steps_per_epoch(209, PAPER)) == (11, 14)
-
-
-def test_quick_preset_is_small():
-    assert sum(p.numel() for p in ISSTAD(QUICK).parameters()) < 5e6
 
 
 def gradients(method, images):
@@ -94,12 +58,12 @@ def gradients(method, images):
 
 
 def test_gradients_flow_to_the_stage_alone():
-    method, images = tiny(), pictures()
-    first = gradients(in_stage(method, "mae"), images)
+    method, images = make(), IMAGES
+    first = gradients(enter(method, "mae"), images)
     assert {n for n in first if n.startswith("classifiers")} == set()
     assert any(n.startswith("mae.encoder.blocks") for n in first)
     assert "mae.decoder.mask_token" in first
-    second = gradients(in_stage(method, "pixel"), images)
+    second = gradients(enter(method, "pixel"), images)
     assert second
     assert all(n.startswith(("mae.decoder.", "classifiers.")) for n in second)
     assert {f"classifiers.{i}.weight" for i in range(2)} < second
@@ -109,7 +73,7 @@ def test_gradients_flow_to_the_stage_alone():
 
 
 def test_an_encoder_that_is_trained_on():
-    second = gradients(in_stage(tiny(freeze_encoder=False), "pixel"), pictures())
+    second = gradients(enter(make(freeze_encoder=False), "pixel"), IMAGES)
     assert any(n.startswith("mae.encoder.blocks") for n in second)
     assert "mae.decoder.pred.weight" in second
 
@@ -123,8 +87,8 @@ def test_training_pictures_are_augmented_before_anything_else(stage, monkeypatch
         changed.append(kind)
         return images.flip(3)
 
-    images, plain = pictures(), in_stage(tiny(corrupt_share=1e-9), stage)
-    method = in_stage(tiny(augment="flip", corrupt_share=1e-9), stage)
+    images, plain = IMAGES, enter(make(corrupt_share=1e-9), stage)
+    method = enter(make(augment="flip", corrupt_share=1e-9), stage)
     torch.manual_seed(3)
     expected = plain.loss(images.flip(3))["loss"]
     monkeypatch.setattr("vitlite.methods.isstad.augment", mirror)
@@ -136,12 +100,12 @@ def test_training_pictures_are_augmented_before_anything_else(stage, monkeypatch
 @pytest.mark.parametrize("name", list(VARIANTS))
 def test_variants(name):
     """Table 3: which stages, whether the input is corrupted, which losses, whether the encoder learns."""
-    method, images = tiny(variant=name), pictures()
+    method, images = make(variant=name), IMAGES
     number = ("I", "II", "III", "IV", "V", "VI", "VII", "VIII", "ours").index(name)
     stages = [stage.name for stage in method.stages()]
     assert stages == ([["mae"]] + 4 * [["pixel"]] + 4 * [["mae", "pixel"]])[number]
     if number:
-        in_stage(method, "pixel")
+        enter(method, "pixel")
         torch.manual_seed(0)
         terms = method.loss(images)
         repair, pixel = {"loss", "mse", "ssim"}, {"loss", "pixel"}
@@ -158,7 +122,7 @@ def test_variants(name):
     assert (maps > 0).all()
     torch.testing.assert_close(scores, maps.amax((1, 2)))
     assert PAPER.score == "mean"
-    with_mean = tiny(variant=name, score="mean").eval()
+    with_mean = make(variant=name, score="mean").eval()
     with_mean.load_state_dict(method.state_dict())
     torch.testing.assert_close(with_mean.anomaly(images)[1], maps.mean((1, 2)))
     torch.testing.assert_close(method.anomaly(images[1:2])[0], maps[1:2], rtol=1e-3, atol=1e-7)
@@ -170,7 +134,7 @@ def smooth(values, sigma):
 
 def test_map_of_the_paper():
     """Equations 15 to 22, step by step, with scipy's filter."""
-    method, images = tiny(sigma=2.0), pictures()
+    method, images = make(sigma=2.0), IMAGES
     for p in method.parameters():
         p.data += 0.05 * torch.randn_like(p)
     maps, _ = method.anomaly(images)
@@ -194,8 +158,8 @@ def test_map_of_the_paper():
 
 def test_loss_of_the_paper():
     """Equations 8 to 14 written out, with the original image as the target of a corrupted one."""
-    method = in_stage(tiny(positive_weight=3.0, mse_weight=0.3, ssim_weight=0.2, pixel_weight=0.7), "pixel")
-    images = pictures()
+    method = enter(make(positive_weight=3.0, mse_weight=0.3, ssim_weight=0.2, pixel_weight=0.7), "pixel")
+    images = IMAGES
     torch.manual_seed(7)
     terms = method.loss(images)
     torch.manual_seed(7)
@@ -213,7 +177,7 @@ def test_loss_of_the_paper():
 
 
 def test_mae_stage_is_the_masked_autoencoder():
-    method, images = in_stage(tiny(), "mae"), pictures()
+    method, images = enter(make(), "mae"), IMAGES
     torch.manual_seed(3)
     loss = method.loss(images)["loss"]
     torch.manual_seed(3)
@@ -222,10 +186,10 @@ def test_mae_stage_is_the_masked_autoencoder():
 
 def test_variant_one_scores_only_what_it_did_not_see():
     """Every patch is hidden in all masks but one at most, and a fixed seed makes the score repeatable."""
-    method, images = tiny(variant="I"), pictures()
+    method, images = make(variant="I"), IMAGES
     maps = method.hidden_error(images)
     assert torch.equal(maps, method.hidden_error(images))
-    assert not torch.equal(maps, tiny(variant="I", mask_seed=1).hidden_error(images))
+    assert not torch.equal(maps, make(variant="I", mask_seed=1).hidden_error(images))
     want = torch.zeros(4, 16, 64)
     count = torch.zeros(16)
     for k in range(4):
@@ -243,10 +207,10 @@ def test_a_model_that_learned_finds_what_is_drawn():
     """A few steps on one striped picture: pixels that differ from it score higher than those that do not."""
     torch.manual_seed(0)
     stripes = (0.3 + 0.4 * ((torch.arange(32) // 2) % 2)).expand(3, 32, 32)
-    method = tiny(mae_epochs=1, corrupt_blocks=8, corrupt_size=0.5)
+    method = make(mae_epochs=1, corrupt_blocks=8, corrupt_size=0.5)
     batch = (stripes + 0.02 * torch.randn(16, 3, 32, 32)).clamp(0, 1)
     for name, steps in (("mae", 30), ("pixel", 120)):
-        in_stage(method, name)
+        enter(method, name)
         optimizer = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], lr=5e-3)
         for _ in range(steps):
             optimizer.zero_grad()
@@ -260,124 +224,25 @@ def test_a_model_that_learned_finds_what_is_drawn():
     assert inside > 5 * maps[8:, :4].mean()
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"variant": "IX"}, "variant=IX: not one of ours, I, II"),
-        ({"score": "median"}, "score=median"),
-        ({"patch": 7}, "patch=7: does not divide"),
-        ({"heads": 3}, "heads=3: does not divide dim=16"),
-        ({"decoder_heads": 5}, "decoder_heads=5: does not divide decoder_dim=16"),
-        ({"mask_ratio": 0.3}, "mask_ratio=0.3"),
-        ({"mask_ratio": 0.99}, "mask_ratio=0.99"),
-        ({"corrupt_blocks": 0}, "corrupt_blocks=0"),
-        ({"corrupt_share": 0.0}, "corrupt_share=0.0"),
-        ({"corrupt_size": 1.5}, "corrupt_size=1.5"),
-        ({"checkpoint": "vit_base_patch16_384"}, "checkpoint=vit_base_patch16_384: not one of mae_"),
-        ({"decoder_depth": 0}, "decoder_depth=0"),
-    ],
-)
-def test_settings_that_cannot_be(changes, message):
-    with pytest.raises(UserError, match=message):
-        tiny(**changes)
-
-
 def test_weights_that_do_not_fit(tmp_path):
-    torch.save({"model": tiny(dim=32).mae.encoder.state_dict()}, tmp_path / "w.pth")
+    torch.save({"model": make(dim=32).mae.encoder.state_dict()}, tmp_path / "w.pth")
     with pytest.raises(UserError, match=r"do not fit mae_vit_large_patch16: .* of another shape"):
-        tiny(weights=str(tmp_path / "w.pth"))
+        ISSTAD(tiny_config("isstad", weights=str(tmp_path / "w.pth")))
 
 
 def test_weights_go_in(tmp_path):
     """At another image size: the table is interpolated, and the run says where the weights came from."""
-    source = tiny(seed=5)
+    source = make(seed=5)
     torch.save({"model": source.mae.encoder.state_dict()}, tmp_path / "w.pth")
-    method = tiny(weights=str(tmp_path / "w.pth"), image_size=48)
+    method = ISSTAD(tiny_config("isstad", weights=str(tmp_path / "w.pth"), image_size=48))
     assert torch.equal(method.mae.encoder.blocks[1].attn.qkv.weight, source.mae.encoder.blocks[1].attn.qkv.weight)
     assert method.mae.encoder.pos_embed.shape == (1, 37, 16)
     assert method.mae.weights_source == f"file {tmp_path / 'w.pth'}, without decoder"
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory, tiny_data):
-    out = tmp_path_factory.mktemp("isstad") / "run"
-    end = command(
-        "train", "--method", "isstad", "--preset", "quick", "--data", str(tiny_data), "--out", str(out), *OPTIONS
-    )
-    assert not end
-    return out
-
-
-def command(*arguments):
-    with pytest.raises(SystemExit) as end:
-        main([*arguments, "--device", "cpu"])
-    return end.value.code
-
-
-def test_commands(run, tiny_data, tmp_path, capsys):
-    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    assert [entry["stage"] for entry in log] == ["mae", "mae", "pixel", "pixel"]
-    assert not command("eval", str(run))
-    results = json.loads((run / "results.json").read_text())
-    assert 0 <= results["mean"]["image_auroc"] <= 1
-    picture = next((tiny_data / "weave/test/scratch").glob("*.png"))
-    assert not command("predict", str(run), str(picture), "--out", str(tmp_path / "out"))
-    assert not command("calibrate", str(run), "--target-fpr", "0.2")
-
-
-def weights(run):
-    return load_checkpoint(run, "isstad")["model"]
-
-
-def same(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
-
-
-class Interrupted(Exception):
-    pass
-
-
-@pytest.mark.parametrize(("stage", "epoch"), [(0, 1), (1, 0), (1, 1)])
-def test_resume_reaches_the_same_weights(run, tmp_path, monkeypatch, stage, epoch):
-    """Masks and corruption are drawn from a state that the checkpoint holds: bit for bit, in both stages."""
-    monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", 0)
-    step = training.Loop.train_step
-
-    def stop(self, *arguments):
-        if (self.stage, self.epoch) == (stage, epoch):
-            raise Interrupted
-        return step(self, *arguments)
-
-    settings, cut = load_settings(run), tmp_path / "cut"
-    monkeypatch.setattr(training.Loop, "train_step", stop)
-    with pytest.raises(Interrupted):
-        training.train(settings, cut, device="cpu")
-    monkeypatch.setattr(training.Loop, "train_step", step)
-    before = weights(cut)
-    training.train(load_settings(cut), cut, device="cpu", resume=True)
-    after = weights(cut)
-    assert same(weights(run), after)
-    moved = {key for key in after if not torch.equal(before[key], after[key])}
-    assert "mae.decoder.blocks.0.attn.qkv.weight" in moved
-    assert any(key.startswith("mae.encoder") for key in moved) == (stage == 0)  # the second stage leaves it alone
-
-
-def test_pictures_are_cached_as_bytes():
-    assert tiny().cache_as == "uint8"
-    assert F.mse_loss(tiny().frozen(pictures()), torch.zeros(4, 3, 32, 32)) > 0
-
-
-def test_onnx(run, tmp_path):
-    for package in ("onnx", "onnxscript", "onnxruntime"):
-        pytest.importorskip(package)
-    with pytest.raises(SystemExit) as end:
-        main(["export", str(run), "--out", str(tmp_path / "tiny.onnx"), "--quiet"])
-    assert not end.value.code
-
-
-def test_each_stage_has_its_own_batch_and_rate(run, tmp_path, monkeypatch):
-    settings = load_settings(run)
-    settings = replace(settings, config=replace(settings.config, steps=0, epochs=1, mae_epochs=1, mae_batch_size=3))
+def test_each_stage_has_its_own_batch_and_rate(tiny_data, tmp_path, monkeypatch):
+    config = tiny_config("isstad", epochs=1, mae_epochs=1, mae_batch_size=3)
+    settings = RunSettings("isstad", str(tiny_data), "weave", "quick", 0, config)
     step, seen = training.Loop.train_step, []
 
     def watched(self, optimizer, indices, rate):

@@ -135,6 +135,11 @@ def onednn_works() -> bool:
     """Whether this build has oneDNN's fused convolution and it computes what it should, tried on a small case."""
     if not torch.backends.mkldnn.is_available():
         return False
+    with torch.autocast("cpu", enabled=False):  # which may be on around the first call
+        return _try_onednn()
+
+
+def _try_onednn() -> bool:
     generator = torch.Generator().manual_seed(0)
     x, add = (torch.randn(1, 8, 5, 5, generator=generator).to(memory_format=torch.channels_last) for _ in range(2))
     weight, bias = torch.randn(8, 8, 1, 1, generator=generator), torch.randn(8, generator=generator)
