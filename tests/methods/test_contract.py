@@ -142,7 +142,7 @@ def test_half_precision(name):
 def test_describes_itself(name):
     method = tiny(name)
     assert method.image_score
-    assert (method.backbone_name is None) == (method.starts_from in ("none", "auto"))
+    assert method.backbone_name == getattr(method.config, "backbone", None)
     assert method.weights_source is None or "random" in method.weights_source
 
 
@@ -217,7 +217,7 @@ def test_images_are_kept_as_bytes_without_loss(runs, tiny_data, name):
         pytest.skip("its features are no images")
     size = method.config.image_size
     paths = sorted((tiny_data / "weave/train/good").glob("*.png"))[:3]
-    cache, _, _ = training.cache_features(method, paths, runs, torch.device("cpu"))
+    cache, _ = training.cache_features(method, paths, runs, torch.device("cpu"))
     assert cache.values.dtype == torch.uint8
     pixels = np.concatenate([p for _, p in pixel_batches(paths, size, 2)])
     assert np.array_equal(cache.values.numpy(), pixels.transpose(0, 3, 1, 2))

@@ -85,9 +85,5 @@ class AnoViT(Reconstruction):
             load_vit(self.encoder, ENCODER, weights or config.weights)
         self.decoder = config.decoder(most=3)
 
-    @property
-    def starts_from(self) -> str:
-        return self.config.weights if self.config.pretrained else "none"
-
     def reconstruct(self, target: Tensor) -> Tensor:
         return self.decoder(as_map(self.encoder(target)))

@@ -79,12 +79,6 @@ class Method(nn.Module):
         return next((source for source in sources if source), None)
 
     @property
-    def starts_from(self) -> str:
-        """The config's ``weights`` (auto, none or a path; "none" without this field), after the name of a backbone."""
-        weights = getattr(self.config, "weights", "none")
-        return f"{self.backbone_name}, {weights}" if self.backbone_name else weights
-
-    @property
     def image_score(self) -> str:
         """How the score of an image comes from its map, in words; ``config.score`` names it, if there is one."""
         how = getattr(self.config, "score", "score")
