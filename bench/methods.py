@@ -236,10 +236,10 @@ def size_of(method: Method) -> Row:
 
 
 def weights_of(detector: Detector) -> str:
-    """What training started from; the checkpoints of vitlite 0.1 do not hold it."""
+    """What training started from; the checkpoints of vitlite 0.1 did not record it."""
     name, source = detector.method.backbone_name, detector.weights_source
     if source is None:
-        return detector.method.starts_from
+        return "not recorded"
     return f"{name} ({source})" if name else source
 
 

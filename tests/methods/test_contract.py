@@ -73,9 +73,9 @@ def test_presets(name):
     """``paper`` is the config's defaults; ``quick`` differs from it, and can be trained on two CPU cores."""
     method = method_class(name)
     assert issubclass(method, Method)
-    assert method.presets["paper"] == method.Config()
+    assert method.presets["paper"] == method.config_class()()
     assert method.presets["quick"] != method.presets["paper"]
-    assert all(isinstance(config, method.Config) for config in method.presets.values())
+    assert all(isinstance(config, method.config_class()) for config in method.presets.values())
     assert sum(p.numel() for p in method(method.presets["quick"], weights="none").parameters()) < 1e7
 
 

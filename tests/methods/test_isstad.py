@@ -38,7 +38,6 @@ def test_optimiser_of_the_paper():
 def test_paper_preset():
     """4.1.3: ViT-L/16 at 224, decoder of 8 blocks of 512; MAE ViT-L has 329.5 M weights with its decoder."""
     assert method_class("isstad") is ISSTAD
-    assert ISSTAD.Config is Config
     assert Config() == PAPER
     with torch.device("meta"):
         parts = ISSTAD(PAPER, weights="none")

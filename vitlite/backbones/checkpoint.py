@@ -22,7 +22,7 @@ def read(path: Path) -> dict[str, Tensor]:
         kind = "a folder" if path.is_dir() else "no such file"
         raise UserError(f"weights {path}: {kind}; give 'auto', 'none' or the path of a checkpoint file")
     try:
-        content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+        content: Any = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     except (OSError, pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, ValueError, KeyError, EOFError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(f"weights {path} are not a checkpoint of plain tensors: {reason[0][:160]}") from error

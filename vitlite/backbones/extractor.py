@@ -4,6 +4,7 @@ import copy
 import math
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -103,7 +104,7 @@ class FusedExtractor(FeatureExtractor):
         self.register_buffer("std", extractor.std.clone())
         self.stages = copy.deepcopy(extractor.stages)
         fuse_layers(self.stages)
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not among torch's annotations
         self.eval()
 
     @torch.no_grad()
@@ -164,7 +165,7 @@ def family(architecture: Callable[[str], Architecture]) -> tuple[Create, Callabl
 
 def load(extractor: FeatureExtractor, architecture: Architecture, path: os.PathLike | str) -> None:
     """Put the weights of a checkpoint file into an extractor. Raises UserError if they do not fit."""
-    tensors = checkpoint.read(path)
+    tensors = checkpoint.read(Path(path))
     naming = _naming(architecture, tensors, path)
     wanted = {key: value for key, value in extractor.state_dict().items() if key.startswith("stages.")}
     found = checkpoint.match(architecture.name, path, naming.keys(), wanted, tensors, naming.ignored)

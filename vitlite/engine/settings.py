@@ -134,7 +134,7 @@ def _from_tables(head: dict[str, Any], values: dict[str, Any]) -> RunSettings:
             raise UserError(f"{key} = {head[key]!r}: must be a {'whole number' if kind is int else 'string'}")
     if not 0 <= head["seed"] < SEEDS:
         raise UserError(f"seed = {head['seed']}: must be from 0 to 2^63 - 1")
-    config = method_class(head["method"]).Config
+    config = method_class(head["method"]).config_class()
     unknown = sorted(values.keys() - {field.name for field in fields(config)})
     if unknown:
         raise UserError(f"unknown option {', '.join(unknown)}; was it written by a newer vitlite?")

@@ -73,7 +73,6 @@ ABLATIONS = {
 class AnoViT(Reconstruction):
     """ViT encoder, six blocks of transposed convolution, L2 loss; the map is the L2 distance per pixel (Eq. 6)."""
 
-    Config = Config
     presets: ClassVar = {"paper": PAPER, "quick": QUICK}
     ablations: ClassVar = ABLATIONS
     config: Config

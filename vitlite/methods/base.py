@@ -1,4 +1,4 @@
-"""The contract of a method: a frozen ``Config``, and a module that gives a loss and an anomaly map.
+"""The contract of a method: a frozen config, and a module that gives a loss and an anomaly map.
 
 The trainer knows nothing else about a method. It computes ``frozen(images)`` of every training image once and keeps the
 result, calls ``fit(...)`` with these features, minimises ``loss(features)["loss"]`` over the parameters of each
@@ -34,9 +34,8 @@ class Stage:
 
 
 class Method(nn.Module):
-    """Base of all methods. ``config`` is an object of the class ``Config``."""
+    """Base of all methods."""
 
-    Config: ClassVar[type[TrainingConfig]]
     presets: ClassVar[dict[str, TrainingConfig]]  # "paper", "quick" and others
     ablations: ClassVar[dict[str, Table]] = {}  # tables that `vitlite ablate` runs, by name
     cache_as: ClassVar[str] = "float32"  # dtype in which features are kept; "uint8" for plain images, without loss
@@ -50,6 +49,11 @@ class Method(nn.Module):
         """``weights`` takes the place of ``config.weights``: "none" if a checkpoint will fill the weights in."""
         super().__init__()
         self.config = config
+
+    @classmethod
+    def config_class(cls) -> type[TrainingConfig]:
+        """The class of the method's configs."""
+        return type(cls.presets["paper"])
 
     def stages(self) -> tuple[Stage, ...]:
         """Training stages in order."""

@@ -197,7 +197,7 @@ def change(config: Settings, changes: Mapping[str, object]) -> Settings:
     refuses.
     """
     known = kinds(type(config))
-    values = dict(changes)
+    values: dict[str, Any] = dict(changes)
     for key, value in changes.items():
         if key not in known:
             raise UserError(f"`{key}`: no such option; there are {', '.join(known)}")

@@ -6,7 +6,7 @@ corrupted. Reconstruction error times that probability is the anomaly.
 """
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -178,7 +178,6 @@ ABLATIONS = {
 class ISSTAD(Method):
     """MAE, then repair and pixel classification; map of error times probability; score the map's mean."""
 
-    Config = Config
     presets: ClassVar = {"paper": PAPER, "quick": QUICK}
     ablations: ClassVar = ABLATIONS
     cache_as = "uint8"
@@ -204,10 +203,9 @@ class ISSTAD(Method):
             c.mlp_ratio,
         )
         # One linear projection per decoder block (Eq. 5): P^2 logits per token.
-        self.classifiers = nn.ModuleList(
-            nn.Linear(c.decoder_dim, c.patch**2) for _ in range(c.decoder_depth if self.variant.classifies else 0)
-        )
-        for head in self.classifiers:
+        heads = [nn.Linear(c.decoder_dim, c.patch**2) for _ in range(c.decoder_depth if self.variant.classifies else 0)]
+        self.classifiers = nn.ModuleList(heads)
+        for head in heads:
             nn.init.xavier_uniform_(head.weight)
             nn.init.zeros_(head.bias)
         load_mae(self.mae, c.checkpoint, weights or c.weights)
@@ -239,19 +237,17 @@ class ISSTAD(Method):
         images = augment(images, self.config.augment)
         if self.stage == "mae":
             c = self.config
-            loss = self.mae.loss(self.normalized(images), c.mask_ratio, c.normalize_patches)
-            return {"loss": loss}
-        inputs, labels = images, None
-        if self.variant.corrupts:
-            inputs, labels = self.corrupted(images)
+            return {"loss": self.mae.loss(self.normalized(images), c.mask_ratio, c.normalize_patches)}
+        inputs, labels = self.corrupted(images) if self.variant.corrupts else (images, torch.zeros_like(images[:, 0]))
         levels = self.mae.levels(self.normalized(inputs))
-        terms = {}
+        terms: dict[str, Tensor] = {}
         if self.variant.reconstructs:
             terms |= self.repair_terms(levels, images)
         if self.variant.classifies:
             terms["pixel"] = self.pixel_loss(levels, labels)
         weights = {"mse": self.config.mse_weight, "ssim": self.config.ssim_weight, "pixel": self.config.pixel_weight}
-        return {"loss": sum(weights[name] * term for name, term in terms.items()), **terms}
+        loss: Any = sum(weights[name] * term for name, term in terms.items())
+        return {"loss": loss, **terms}
 
     @torch.no_grad()
     def corrupted(self, images: Tensor) -> tuple[Tensor, Tensor]:

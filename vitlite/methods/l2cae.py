@@ -44,7 +44,7 @@ class Config(ReconstructionConfig):
 
 def table_layers(size: int) -> tuple[tuple[int, int], ...]:
     """``LAYERS`` for inputs of ``size`` pixels: one more 4x4 stride-2 layer in front for each doubling of Table 1's."""
-    layers = LAYERS
+    layers: tuple[tuple[int, int], ...] = LAYERS
     while size >= 2 * TABLE_SIZE * 2 ** (len(layers) - len(LAYERS)):
         layers = ((32, 2), *layers)
     return layers
@@ -92,7 +92,6 @@ class Autoencoder(nn.Module):
 class L2CAE(Reconstruction):
     """Convolutional autoencoder with L2 loss; the map is the L2 distance per pixel, as AnoViT's."""
 
-    Config = Config
     presets: ClassVar = {"paper": PAPER, "quick": QUICK}
     config: Config
 

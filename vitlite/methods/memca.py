@@ -71,7 +71,6 @@ ABLATIONS = {
 class MemCA(Reconstruction):
     """ViT encoder, memory, coordinate attention, six blocks of transposed convolution, trained from scratch (4.2)."""
 
-    Config = Config
     presets: ClassVar = {"paper": PAPER, "quick": QUICK}
     ablations: ClassVar = ABLATIONS
     config: Config

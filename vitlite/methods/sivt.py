@@ -178,7 +178,7 @@ class SelfInduction(nn.Module):
 
     def forward(self, patches: Tensor, order: Tensor | None = None) -> Tensor:
         x = self.embed(patches)
-        latent = self.encode_induced(x, order) if self.self_induction else self.encode_plain(x)
+        latent = self.encode_plain(x) if order is None or not self.self_induction else self.encode_induced(x, order)
         y = self.encoder_norm(latent) + self.decoder_positions
         for block in self.decoder:
             y = block(y)
@@ -201,7 +201,8 @@ class SelfInduction(nn.Module):
         batch, _, dim = x.shape
         tokens = (x + self.positions)[:, order]
         induction = (self.induction + self.positions)[order]
-        first, *middle, last = self.encoder if len(self.encoder) > 1 else (None, *self.encoder)
+        blocks: list[Any] = list(self.encoder)
+        first, *middle, last = blocks if len(blocks) > 1 else [None, *blocks]
 
         sequences = self._mix(induction, tokens)  # (B * N, L, dim): Phi of Eq. 1
         if first is not None:
@@ -226,7 +227,6 @@ class SelfInduction(nn.Module):
 class SIVT(Method):
     """Frozen features, self-induction reconstruction, product map, standard-deviation score."""
 
-    Config = Config
     presets: ClassVar = {"paper": PAPER, "quick": QUICK}
     ablations: ClassVar = ABLATIONS
     draws_for_batch = True  # the split into subsets
@@ -277,12 +277,14 @@ class SIVT(Method):
         """Mean and deviation of every feature channel over the training set, for ``normalize = channel``."""
         if self.config.normalize != "channel":
             return
-        count, total, squares = 0, 0.0, 0.0
+        count = 0
+        total = torch.zeros_like(self.feature_mean, dtype=torch.float64)
+        squares = torch.zeros_like(total)
         for features in batches:
             x = features.double()
             count += x.numel() // x.shape[1]
-            total = total + x.sum((0, 2, 3))
-            squares = squares + x.square().sum((0, 2, 3))
+            total += x.sum((0, 2, 3))
+            squares += x.square().sum((0, 2, 3))
         mean = total / count
         self.feature_mean.copy_(mean)
         # A channel that never varies (a dead ReLU) keeps its scale instead of being divided by nothing.

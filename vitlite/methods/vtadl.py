@@ -35,7 +35,7 @@ What the text leaves open, and what was decided:
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -195,7 +195,6 @@ def decoder_strides(doublings: int) -> list[int]:
 class VTADL(Method):
     """Transformer features, image reconstruction, mixture density map; nothing is pretrained."""
 
-    Config = Config
     presets: ClassVar = {"paper": PAPER, "quick": QUICK}
     ablations: ClassVar = ABLATIONS
     cache_as = "uint8"  # frozen() gives plain images
@@ -254,7 +253,8 @@ class VTADL(Method):
         """
         images = 2 * augment(features, self.config.augment) - 1
         patches = self.encoder(images)
-        terms, loss = {}, 0.0
+        terms: dict[str, Tensor] = {}
+        loss: Any = 0.0
         if self.stage != RECONSTRUCTION:
             terms["nll"] = loss = self.density_loss(patches)
         if self.stage != DENSITY:

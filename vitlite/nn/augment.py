@@ -1,33 +1,34 @@
-"""Random changes of training pictures that leave them good, drawn anew for every picture and step."""
+"""Random changes of training images that leave them good, drawn anew for every image and step."""
 
 import math
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 KINDS = ("none", "flip", "affine")
-# Of "affine", largest changes to either side: degrees, share of the width, share of the scale.
+# Largest changes by "affine", to either side: degrees, share of the width, share of the scale.
 DEGREES, SHIFT, SCALE = 10.0, 0.1, 0.1
 
 
-def augment(images, kind):
-    """Float images (B, C, S, S) changed at random: "none", "flip" (about both axes) or "affine" (that and a flip)."""
+def augment(images: Tensor, kind: str) -> Tensor:
+    """Float images (B, C, S, S) in [0, 1] changed at random: "none", "flip", or "affine" (which includes a flip)."""
     if kind == "none":
         return images
     images = flip(images)
     return affine(images) if kind == "affine" else images
 
 
-def flip(images):
-    """Each picture upside down with probability one half, and likewise left to right."""
+def flip(images: Tensor) -> Tensor:
+    """Each image (B, C, S, S) upside down with probability one half, and likewise left to right."""
     for axis in (2, 3):
         chosen = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
         images = torch.where(chosen, images.flip(axis), images)
     return images
 
 
-def affine(images):
-    """Each picture turned, moved and scaled about its middle, bilinearly, its border mirrored."""
+def affine(images: Tensor) -> Tensor:
+    """Each image (B, C, S, S) rotated, shifted and scaled about its middle, bilinearly, its border mirrored."""
     turn, x, y, zoom = (torch.rand(4, len(images), device=images.device) * 2 - 1).unbind()
     angle, zoom = turn * math.radians(DEGREES), 1 + SCALE * zoom
     cosine, sine = angle.cos() * zoom, angle.sin() * zoom

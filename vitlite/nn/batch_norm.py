@@ -36,6 +36,11 @@ class BatchNorm2d(nn.BatchNorm2d):
     call it.
     """
 
+    num_batches_tracked: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+    momentum: float
+
     # Whether the images of this process belong to the batch. With fewer images than processes, some processes compute
     # an image only to take part in the sums.
     counts = True

@@ -1,19 +1,31 @@
-"""Pixel-level corruption of good pictures (ISSTAD, Sections 3.3.1 and 4.1.3), with an exact label for every pixel."""
+"""Pixel-level corruption of good images (ISSTAD, Sections 3.3.1 and 4.1.3), with an exact label for every pixel."""
 
 import math
+from typing import Any
 
 import torch
+from torch import Tensor
 
-LEVEL = 1 / 255  # pictures have eight bits; so do their corrupted copies
+LEVEL = 1 / 255  # images have eight bits; so do their corrupted copies
+
+Table = dict[str, Tensor]  # what each block is and does, (images, blocks) or (images, blocks, 3) each
 
 
-def corrupt(images, *, share=5 / 6, blocks=100, largest=0.3, visible=0.0, generator=None):
+def corrupt(
+    images: Tensor,
+    *,
+    share: float = 5 / 6,
+    blocks: int = 100,
+    largest: float = 0.3,
+    visible: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, Tensor]:
     """Damage random blocks of some images.
 
     Each image is chosen with probability ``share`` and gets 1 to ``blocks`` rectangles, sides drawn log-uniformly from
     one pixel to ``largest`` of the image's side, so that small ones are common. Each block undergoes one or more of:
-    rotation by any angle about its centre, mirroring, Gaussian noise, a change of colour. Where blocks overlap the
-    later one counts.
+    rotation by any angle about its centre, mirroring, Gaussian noise, a change of colour. If blocks overlap, the later
+    one counts.
 
     Args:
         images: float (B, 3, S, S) in [0, 1].
@@ -28,41 +40,44 @@ def corrupt(images, *, share=5 / 6, blocks=100, largest=0.3, visible=0.0, genera
     size = images.shape[-1]
     table = draw_blocks(draw, len(images), size, blocks, largest, share)
     owner = paint(table, size)
-    picture, row, column = (owner >= 0).nonzero(as_tuple=True)
-    block = owner[picture, row, column]
+    image, row, column = (owner >= 0).nonzero(as_tuple=True)
+    block = owner[image, row, column]
     pixels = images.permute(0, 2, 3, 1)
-    before = pixels[picture, row, column]
-    after = change_pixels(draw, pixels, table, picture, block, row, column)
+    before = pixels[image, row, column]
+    after = change_pixels(draw, pixels, table, image, block, row, column)
     changed = (after - before).abs().amax(1) > max(visible, 0.5 * LEVEL)
 
     corrupted, labels = pixels.clone(), torch.zeros_like(pixels[..., 0])
-    corrupted[picture, row, column] = torch.where(changed[:, None], after, before)
-    labels[picture, row, column] = changed.to(labels.dtype)
+    corrupted[image, row, column] = torch.where(changed[:, None], after, before)
+    labels[image, row, column] = changed.to(labels.dtype)
     return corrupted.permute(0, 3, 1, 2).contiguous(), labels
 
 
 class Draw:
     """Random numbers of one device and generator."""
 
-    def __init__(self, device, generator):
-        self.options = {"device": device, "generator": generator}
+    def __init__(self, device: torch.device, generator: torch.Generator | None) -> None:
+        self.options: dict[str, Any] = {"device": device, "generator": generator}
 
-    def uniform(self, low, high, *shape):
+    def uniform(self, low: float, high: float, *shape: int) -> Tensor:
+        """From ``low`` to ``high``."""
         return low + (high - low) * torch.rand(*shape, **self.options)
 
-    def normal(self, *shape):
+    def normal(self, *shape: int) -> Tensor:
+        """Mean 0, deviation 1."""
         return torch.randn(*shape, **self.options)
 
-    def integers(self, low, high, *shape):
+    def integers(self, low: int, high: int, *shape: int) -> Tensor:
         """From ``low`` to ``high``, both included."""
         return torch.randint(low, high + 1, shape, **self.options)
 
-    def coin(self, chance, *shape):
+    def coin(self, chance: float, *shape: int) -> Tensor:
+        """True with probability ``chance``."""
         return torch.rand(*shape, **self.options) < chance
 
 
-def draw_blocks(draw, count, size, most, largest, share):
-    """Tables with a row of ``most`` blocks per image: where each lies, whether it is used, and what it does."""
+def draw_blocks(draw: Draw, count: int, size: int, most: int, largest: float, share: float) -> Table:
+    """For each image ``most`` blocks: where each lies, whether it is used, and what it does."""
     shape = (count, most)
     longest = math.log(max(largest * size, 1.0))
     height, width = (draw.uniform(0, longest, *shape).exp().round().long() for _ in "hw")
@@ -90,8 +105,8 @@ def draw_blocks(draw, count, size, most, largest, share):
     }
 
 
-def draw_colours(draw, shape, coloured):
-    """Per block: which channel each channel takes its values from, and gain and shift of each."""
+def draw_colours(draw: Draw, shape: tuple[int, int], coloured: Tensor) -> Table:
+    """For each block: which channel each channel takes its values from, and the gain and shift of each."""
     on = coloured[..., None]
     swap = on & draw.coin(0.3, *shape, 1)
     source = torch.where(swap, draw.uniform(0, 1, *shape, 3).argsort(dim=2), torch.arange(3, device=on.device))
@@ -100,11 +115,11 @@ def draw_colours(draw, shape, coloured):
     return {"source": source, "gain": torch.where(on, gain, 1.0), "shift": shift * on}
 
 
-def paint(table, size):
+def paint(table: Table, size: int) -> Tensor:
     """(B, S, S) index of the last block that covers each pixel, or -1."""
     places = torch.arange(size, device=table["top"].device)
 
-    def inside(first, length):
+    def inside(first: Tensor, length: Tensor) -> Tensor:
         return (places >= first[..., None]) & (places < (first + length)[..., None])  # (B, K, S)
 
     rows = inside(table["top"], table["height"]) & table["used"][..., None]
@@ -116,14 +131,19 @@ def paint(table, size):
     return torch.where(sums > 0, (torch.frexp(sums).exponent - 1).long() // 2, 0) - 1
 
 
-def change_pixels(draw, pixels, table, picture, block, row, column):
-    """New values (n, 3) of n pixels of ``pixels`` (B, S, S, 3), each by what its block does."""
+def change_pixels(
+    draw: Draw, pixels: Tensor, table: Table, image: Tensor, block: Tensor, row: Tensor, column: Tensor
+) -> Tensor:
+    """New values (n, 3) for n of the ``pixels`` (B, S, S, 3), each by what its block does.
+
+    image, block, row, column: (n,) each.
+    """
     size = pixels.shape[1]
-    of = {name: values[picture, block] for name, values in table.items()}
+    of = {name: values[image, block] for name, values in table.items()}
     y0, x0 = (of[first] + (of[side] - 1) / 2 for first, side in (("top", "height"), ("left", "width")))
     dy, dx = (row - y0) * of["row_sign"], (column - x0) * of["column_sign"]
     y = (y0 + of["cos"] * dy - of["sin"] * dx).round().long().clamp(0, size - 1)
     x = (x0 + of["sin"] * dy + of["cos"] * dx).round().long().clamp(0, size - 1)
-    values = pixels[picture, y, x].gather(1, of["source"]) * of["gain"] + of["shift"]
+    values = pixels[image, y, x].gather(1, of["source"]) * of["gain"] + of["shift"]
     values = values + of["noise"][:, None] * draw.normal(*values.shape)
     return (values.clamp(0, 1) / LEVEL).round() / 255

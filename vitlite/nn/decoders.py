@@ -1,19 +1,21 @@
-"""From a coarse feature map back to a picture: transposed convolution, norm and ReLU, and tanh at the end."""
+"""From a coarse feature map back to an image: transposed convolution, norm and ReLU, and tanh at the end."""
+
+from collections.abc import Callable, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitlite.nn.batch_norm import BatchNorm2d
 
-# Of the normed blocks' norm. Both have a learned scale and shift, so that the convolution before needs no bias.
-NORMS = {
+# Norms of the decoder's blocks. Both have a learned scale and shift, so that the convolution before needs no bias.
+NORMS: dict[str, Callable[[int], nn.Module]] = {
     "instance": lambda channels: nn.InstanceNorm2d(channels, affine=True),
     "batch": BatchNorm2d,
 }
 
 
-def transposed(inputs, outputs, stride, bias):
+def transposed(inputs: int, outputs: int, stride: int, bias: bool) -> nn.ConvTranspose2d:
     """A transposed convolution that makes the map exactly ``stride`` (1 or 2) times as large."""
     # Kernel 4 at stride 2: every output pixel is reached by the same number of taps, so no checkerboard.
     kernel = {1: 3, 2: 4}[stride]
@@ -21,47 +23,47 @@ def transposed(inputs, outputs, stride, bias):
 
 
 class TransposedDecoder(nn.Module):
-    """Feature map (B, C, h, w) to pictures (B, c, size, size) in [-1, 1], float32.
+    """Feature map (B, C, h, w) to images (B, c, size, size) in [-1, 1], float32.
 
     ``channels`` are C, then those after every block; ``strides`` (1 or 2) has one number a block. The last block is a
-    transposed convolution alone: a ReLU before the tanh would leave only light pictures, and a norm over each picture
-    would give all of them one brightness. A map that is not of ``size`` yet is upsampled bilinearly before the tanh.
+    transposed convolution alone: a ReLU before the tanh would leave only light images, and a norm over each image
+    would give all of them one brightness. A map that is smaller than ``size`` is upsampled bilinearly before the tanh.
 
     Raises ValueError: an unknown norm, or numbers of channels and strides that do not go together.
     """
 
-    def __init__(self, channels, strides, size, norm):
+    def __init__(self, channels: Sequence[int], strides: Sequence[int], size: int, norm: str) -> None:
         super().__init__()
         if norm not in NORMS:
             raise ValueError(f"norm={norm}: not one of {', '.join(NORMS)}")
         if len(channels) != len(strides) + 1:
             raise ValueError(f"channels: {len(strides)} blocks need {len(strides) + 1} numbers, got {len(channels)}")
         self.size = size
-        layers = []
+        layers: list[nn.Module] = []
         for inputs, outputs, stride in zip(channels, channels[1:], strides):
             layers += [transposed(inputs, outputs, stride, bias=False), NORMS[norm](outputs), nn.ReLU()]
         del layers[-2:]
         layers[-1] = transposed(channels[-2], channels[-1], strides[-1], bias=True)
         self.layers = nn.Sequential(*layers)
 
-    def forward(self, features):
-        # What follows the last product is float32 whatever the precision of the products.
+    def forward(self, features: Tensor) -> Tensor:
+        # Float32 after the last product, whatever the precision of the products.
         image = self.layers(features).float()
         if image.shape[-1] != self.size:
             image = F.interpolate(image, size=(self.size, self.size), mode="bilinear", align_corners=False)
         return torch.tanh(image)
 
 
-def doublings(blocks, patch, most=None):
+def doublings(blocks: int, patch: int, most: int | None = None) -> tuple[int, ...]:
     """Strides of ``blocks`` blocks that bring a map of patches towards pixels: ones, then as many twos as go into it.
 
-    ``most`` limits the twos. What they leave of ``patch`` is the bilinear upsampling's.
+    ``most`` limits the twos. Bilinear upsampling does the rest.
     """
     twos = min(blocks, blocks if most is None else most, max(patch.bit_length() - 1, 0))
     return (1,) * (blocks - twos) + (2,) * twos
 
 
-def as_map(tokens):
+def as_map(tokens: Tensor) -> Tensor:
     """Tokens (B, L, C) of a square grid in row order to a feature map (B, C, side, side)."""
     side = round(tokens.shape[1] ** 0.5)
     return tokens.transpose(1, 2).unflatten(2, (side, side))

@@ -1,33 +1,35 @@
 """The masked autoencoder (He et al., 2022): a ViT encoder of the visible patches and a light decoder of all."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vitlite.nn.transformer import Block, init_transformer, sincos_positions
 from vitlite.nn.vit import EPS, VisionTransformer
 
 
-def patchify(images, patch):
+def patchify(images: Tensor, patch: int) -> Tensor:
     """Images (B, C, H, W) to patches (B, H/P * W/P, P * P * C), rows first, channels last within a patch."""
     blocks = images.unflatten(3, (-1, patch)).unflatten(2, (-1, patch))  # (B, C, h, P, w, P)
     return blocks.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
 
 
-def unpatchify(patches, patch, side):
+def unpatchify(patches: Tensor, patch: int, side: int) -> Tensor:
     """The inverse of :func:`patchify` for square images of ``side`` patches along an edge."""
     blocks = patches.unflatten(2, (patch, patch, -1)).unflatten(1, (side, side))  # (B, h, w, P, P, C)
     return blocks.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)
 
 
-def take(tokens, indices):
-    """Of tokens (B, L, dim) those at ``indices`` (B, M): (B, M, dim)."""
+def take(tokens: Tensor, indices: Tensor) -> Tensor:
+    """The tokens (B, L, dim) at ``indices`` (B, M): (B, M, dim)."""
     return tokens.gather(1, indices[..., None].expand(-1, -1, tokens.shape[-1]))
 
 
 class Decoder(nn.Module):
     """Encoder tokens with their class token, (B, 1 + L, encoder_dim), to the tokens after each block."""
 
-    def __init__(self, side, encoder_dim, dim=512, depth=8, heads=16, mlp_ratio=4.0, outputs=768):
+    def __init__(
+        self, side: int, encoder_dim: int, dim: int, depth: int, heads: int, mlp_ratio: float, outputs: int
+    ) -> None:
         super().__init__()
         self.embed = nn.Linear(encoder_dim, dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
@@ -39,11 +41,11 @@ class Decoder(nn.Module):
         init_transformer(self)
         nn.init.normal_(self.mask_token, std=0.02)
 
-    def forward(self, latent, restore=None):
-        """List of (B, 1 + L, dim), one per block.
+    def forward(self, latent: Tensor, restore: Tensor | None = None) -> list[Tensor]:
+        """Tokens (B, 1 + L, dim) after each block.
 
-        ``restore`` (B, L) says where in the sequence of visible tokens, followed by hidden ones, the token of each
-        position stands; None: every position is there and in order.
+        ``restore`` (B, L) is the place of each position's token in the sequence of visible tokens, which hidden ones
+        follow; None: every position is there and in order.
         """
         tokens = self.embed(latent)
         if restore is not None:
@@ -58,7 +60,7 @@ class Decoder(nn.Module):
             levels.append(tokens)
         return levels
 
-    def reconstruct(self, tokens):
+    def reconstruct(self, tokens: Tensor) -> Tensor:
         """Tokens (B, 1 + L, dim) of the last block to patches (B, L, outputs)."""
         return self.pred(self.norm(tokens))[:, 1:]
 
@@ -70,16 +72,16 @@ class MaskedAutoencoder(nn.Module):
 
     def __init__(
         self,
-        image_size,
-        patch=16,
-        dim=1024,
-        depth=24,
-        heads=16,
-        decoder_dim=512,
-        decoder_depth=8,
-        decoder_heads=16,
-        mlp_ratio=4.0,
-    ):
+        image_size: int,
+        patch: int = 16,
+        dim: int = 1024,
+        depth: int = 24,
+        heads: int = 16,
+        decoder_dim: int = 512,
+        decoder_depth: int = 8,
+        decoder_heads: int = 16,
+        mlp_ratio: float = 4.0,
+    ) -> None:
         super().__init__()
         self.patch = patch
         self.encoder = VisionTransformer(image_size, patch, dim, depth, heads, mlp_ratio)
@@ -87,29 +89,35 @@ class MaskedAutoencoder(nn.Module):
         self.side = self.encoder.side
         self.decoder = Decoder(self.side, dim, decoder_dim, decoder_depth, decoder_heads, mlp_ratio, 3 * patch**2)
 
-    def levels(self, images):
+    def levels(self, images: Tensor) -> list[Tensor]:
         """Tokens (B, 1 + L, decoder_dim) after every decoder block, from the whole image."""
         return self.decoder(self.encoder.encode_all(self.encoder.embed(images)))
 
-    def reconstruct_hidden(self, images, order, visible):
-        """Patches (B, L, 3 P^2) from few of them: ``order`` (B, L) permutes the positions, its first ones are seen."""
+    def reconstruct_hidden(self, images: Tensor, order: Tensor, visible: int) -> Tensor:
+        """All patches (B, L, 3 P^2) from the first ``visible`` positions of the permutations ``order`` (B, L)."""
         latent = self.encoder.encode_all(take(self.encoder.embed(images), order[:, :visible]))
         levels = self.decoder(latent, order.argsort(dim=1))
         return self.decoder.reconstruct(levels[-1])
 
-    def to_images(self, patches):
+    def to_images(self, patches: Tensor) -> Tensor:
         """Patches (B, L, P * P * C) to images (B, C, S, S)."""
         return unpatchify(patches, self.patch, self.side)
 
-    def visible(self, mask_ratio):
+    def visible(self, mask_ratio: float) -> int:
         """Number of patches that stay visible."""
         return int(self.side**2 * (1 - mask_ratio))
 
-    def loss(self, images, mask_ratio=0.75, normalize_patches=False, noise=None):
+    def loss(
+        self,
+        images: Tensor,
+        mask_ratio: float = 0.75,
+        normalize_patches: bool = False,
+        noise: Tensor | None = None,
+    ) -> Tensor:
         """Mean squared error over the hidden patches (He et al., 2022; ISSTAD Eq. 3), a float32 scalar.
 
-        ``noise`` (B, L) decides what is hidden: the patches where it is largest. By default it is drawn from torch's
-        global random state. With ``normalize_patches`` each target patch is brought to mean 0 and deviation 1.
+        ``noise`` (B, L) decides what is hidden: the patches with the largest values; None: drawn from torch's global
+        random state. With ``normalize_patches`` each target patch is brought to mean 0 and deviation 1.
         """
         if noise is None:
             noise = torch.rand(images.shape[0], self.side**2, device=images.device)

@@ -1,6 +1,6 @@
 """The mixture density network of VT-ADL (Bishop, 1994) over the fused likelihood operator."""
 
-from torch import nn
+from torch import Tensor, nn
 
 from vitlite.kernels import linear_gmm_log_likelihood
 from vitlite.nn.portable import operator_backend
@@ -13,17 +13,17 @@ class MixtureDensity(nn.Module):
     The (T, K, D) means and deviations are never held: the layers only own the parameters that the operator reads.
     """
 
-    def __init__(self, features, dims, components, min_std=1e-3):
+    def __init__(self, features: int, dims: int, components: int, min_std: float = 1e-3) -> None:
         super().__init__()
         self.min_std = min_std
         self.logits = nn.Linear(features, components)
         self.mean = nn.Linear(features, components * dims)
         self.std = nn.Linear(features, components * dims)
 
-    def forward(self, x, y):
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """x (T, features) and y (T, dims), floating point, to the log-likelihood (T,) in nats; exact, not a bound.
 
-        Raises ValueError where the shapes do not fit together.
+        Raises ValueError if the shapes do not fit together.
         """
         layers = (self.logits, self.mean, self.std)
         weights, biases = (layer.weight for layer in layers), (layer.bias for layer in layers)

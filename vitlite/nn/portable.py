@@ -1,10 +1,10 @@
-"""What an exported graph is made of."""
+"""Which operators an exported graph is made of."""
 
 import torch
 
 
-def operator_backend():
-    """``backend=`` for the fused operators: their own choice, or plain torch operators while a graph is exported.
+def operator_backend() -> str:
+    """``backend=`` for the fused operators: their own choice, or torch's operators while a graph is exported.
 
     An exported file is run where vitlite is not installed.
     """

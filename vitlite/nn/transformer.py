@@ -1,26 +1,28 @@
 """Pre-norm transformer blocks (Dosovitskiy et al., 2021) over the fused attention operator."""
 
+from collections.abc import Callable
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitlite.kernels import attention
 
 
-def split_heads(tokens, heads):
+def split_heads(tokens: Tensor, heads: int) -> Tensor:
     """(B, N, heads * E) tokens as (B, heads, N, E), the layout of :func:`vitlite.kernels.attention`."""
     return tokens.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
-def merge_heads(tokens):
+def merge_heads(tokens: Tensor) -> Tensor:
     """(B, heads, N, E) back to (B, N, heads * E)."""
     return tokens.transpose(1, 2).flatten(2)
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention with one projection for queries, keys and values, biases included."""
+    """Multi-head self-attention over tokens (B, N, dim), with one projection for queries, keys and values."""
 
-    def __init__(self, dim, heads):
+    def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
         if dim % heads:
             raise ValueError(f"heads: {heads} heads do not divide the width {dim}")
@@ -28,18 +30,18 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
-    def attend(self, query, key, value):
+    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Projected (B, M, dim) queries and (B, N, dim) keys and values to the (B, M, dim) output."""
         heads = (split_heads(x, self.heads) for x in (query, key, value))
         return self.proj(merge_heads(attention(*heads)))
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return self.attend(*self.qkv(x).chunk(3, dim=-1))
 
-    def forward_kept(self, x, kept):
+    def forward_kept(self, x: Tensor, kept: Callable[[Tensor], Tensor]) -> Tensor:
         """Attention outputs for the queries that ``kept`` selects; every token still serves as key and value.
 
-        The same numbers as ``kept(self(x))``, without the queries and outputs that nobody reads.
+        The same numbers as ``kept(self(x))``, without the queries and outputs that are not read.
         """
         dim = x.shape[-1]
         key, value = F.linear(x, self.qkv.weight[dim:], self.qkv.bias[dim:]).chunk(2, dim=-1)
@@ -48,39 +50,40 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two linear layers with GELU between them."""
+    """Two linear layers with GELU between them, (B, N, dim) to the same shape."""
 
-    def __init__(self, dim, hidden):
+    def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
         self.fc1 = nn.Linear(dim, hidden)
         self.fc2 = nn.Linear(hidden, dim)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return self.fc2(F.gelu(self.fc1(x)))
 
 
 class Block(nn.Module):
     """Pre-norm transformer block: x + attention(norm(x)), then x + mlp(norm(x))."""
 
-    def __init__(self, dim, heads, mlp_ratio=4.0, eps=1e-5):
+    def __init__(self, dim: int, heads: int, mlp_ratio: float = 4.0, eps: float = 1e-5) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=eps)
         self.attn = Attention(dim, heads)
         self.norm2 = nn.LayerNorm(dim, eps=eps)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
 
-    def feed_forward(self, x):
+    def feed_forward(self, x: Tensor) -> Tensor:
+        """The second half of the block."""
         return x + self.mlp(self.norm2(x))
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return self.feed_forward(x + self.attn(self.norm1(x)))
 
-    def forward_kept(self, x, kept):
+    def forward_kept(self, x: Tensor, kept: Callable[[Tensor], Tensor]) -> Tensor:
         """``kept(self(x))`` for a function that selects tokens, computed for the selected tokens alone."""
         return self.feed_forward(kept(x) + self.attn.forward_kept(self.norm1(x), kept))
 
 
-def init_transformer(module):
+def init_transformer(module: nn.Module) -> None:
     """Xavier-uniform linear layers with zero biases, as MAE (He et al., 2022) starts its transformers."""
     for layer in module.modules():
         if isinstance(layer, nn.Linear):
@@ -88,7 +91,7 @@ def init_transformer(module):
             nn.init.zeros_(layer.bias)
 
 
-def sincos_positions(height, width, dim):
+def sincos_positions(height: int, width: int, dim: int) -> Tensor:
     """Two-dimensional sine-cosine position table (height * width, dim), the usual start of a learned one.
 
     Half of the channels code the row, half the column; a remainder of ``dim`` modulo 4 stays zero.

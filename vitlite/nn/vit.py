@@ -1,7 +1,9 @@
 """The plain vision transformer encoder (Dosovitskiy et al., 2021) under timm's parameter names."""
 
+from typing import cast
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vitlite.nn.transformer import Block, init_transformer, sincos_positions
 
@@ -11,11 +13,11 @@ EPS = 1e-6  # of the layer norms in the published ViT and MAE checkpoints
 class PatchEmbedding(nn.Module):
     """Images (B, C, H, W) to tokens (B, H/P * W/P, dim), row by row."""
 
-    def __init__(self, patch, dim, channels=3):
+    def __init__(self, patch: int, dim: int, channels: int = 3) -> None:
         super().__init__()
         self.proj = nn.Conv2d(channels, dim, patch, stride=patch)
 
-    def forward(self, images):
+    def forward(self, images: Tensor) -> Tensor:
         return self.proj(images).flatten(2).transpose(1, 2)
 
 
@@ -23,16 +25,26 @@ class VisionTransformer(nn.Module):
     """ViT encoder: normalised images (B, 3, S, S) to tokens (B, L, dim) without the class token, after the last norm.
 
     L is (S / patch)^2, in row order. ``class_token`` says whether one takes part in attention (published checkpoints
-    have one). ``embed`` and ``encode`` are the two halves, for whoever drops or corrupts tokens between them.
+    have one). ``embed`` and ``encode`` are the two halves, for a caller that drops tokens between them.
+    Raises ValueError if the patches do not fill the image.
     """
 
-    def __init__(self, image_size, patch=16, dim=768, depth=12, heads=12, mlp_ratio=4.0, class_token=True):
+    def __init__(
+        self,
+        image_size: int,
+        patch: int = 16,
+        dim: int = 768,
+        depth: int = 12,
+        heads: int = 12,
+        mlp_ratio: float = 4.0,
+        class_token: bool = True,
+    ) -> None:
         super().__init__()
         if image_size % patch:
             raise ValueError(f"patch={patch}: does not divide image_size={image_size}")
         self.side = image_size // patch
         self.patch_embed = PatchEmbedding(patch, dim)
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim)) if class_token else None
+        self.cls_token: nn.Parameter | None = nn.Parameter(torch.zeros(1, 1, dim)) if class_token else None
         table = sincos_positions(self.side, self.side, dim)
         if class_token:
             table = torch.cat([torch.zeros(1, dim), table])
@@ -41,21 +53,21 @@ class VisionTransformer(nn.Module):
         self.norm = nn.LayerNorm(dim, eps=EPS)
         init_transformer(self)
         nn.init.xavier_uniform_(self.patch_embed.proj.weight.view(dim, -1))
-        nn.init.zeros_(self.patch_embed.proj.bias)
-        if class_token:
+        nn.init.zeros_(cast(Tensor, self.patch_embed.proj.bias))
+        if self.cls_token is not None:
             nn.init.normal_(self.cls_token, std=0.02)
 
-    def embed(self, images):
+    def embed(self, images: Tensor) -> Tensor:
         """Patch tokens (B, L, dim) with their positions added."""
         positions = self.pos_embed if self.cls_token is None else self.pos_embed[:, 1:]
         return self.patch_embed(images) + positions
 
-    def encode(self, tokens):
+    def encode(self, tokens: Tensor) -> Tensor:
         """Tokens (B, M, dim) of any subset of positions, through the blocks and the norm; same shape."""
         tokens = self.encode_all(tokens)
         return tokens if self.cls_token is None else tokens[:, 1:]
 
-    def encode_all(self, tokens):
+    def encode_all(self, tokens: Tensor) -> Tensor:
         """As ``encode``, with the class token, if there is one, in front: (B, 1 + M, dim)."""
         if self.cls_token is not None:
             first = (self.cls_token + self.pos_embed[:, :1]).expand(tokens.shape[0], -1, -1)
@@ -64,5 +76,5 @@ class VisionTransformer(nn.Module):
             tokens = block(tokens)
         return self.norm(tokens)
 
-    def forward(self, images):
+    def forward(self, images: Tensor) -> Tensor:
         return self.encode(self.embed(images))

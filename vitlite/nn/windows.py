@@ -1,15 +1,15 @@
-"""Square windows of pictures: drawn at random for training, on a regular grid and put together again for scoring."""
+"""Square windows of images: drawn at random for training, on a regular grid and put together again for scoring."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def random_windows(images, size, count):
-    """``count`` windows of ``size`` pixels at random places of each picture: (B, C, S, S) to (B * count, C, w, w)."""
+def random_windows(images: Tensor, size: int, count: int) -> Tensor:
+    """``count`` windows of ``size`` pixels at random places of each image: (B, C, S, S) to (B * count, C, w, w)."""
     images = images.repeat_interleave(count, 0)
     spaces = images.shape[2] - size + 1
-    # A product of uniform numbers, not randint: the same draws whatever the number of places.
+    # A product of uniform numbers, not randint: it takes the same draws for any number of places.
     top, left = (torch.rand(2, len(images), device=images.device) * spaces).long().unbind()
     steps = torch.arange(size, device=images.device)
     rows, columns = (top[:, None] + steps)[:, None, :, None], (left[:, None] + steps)[:, None, None, :]
@@ -19,12 +19,14 @@ def random_windows(images, size, count):
 
 
 class WindowGrid(nn.Module):
-    """Windows of ``window`` pixels every ``stride`` pixels over pictures of ``size``, the last ones at the border.
+    """Windows of ``window`` pixels every ``stride`` pixels over images of ``size``.
 
-    ``cut`` and ``merge`` are for pictures padded by mirroring to where the grid ends.
+    ``cut`` pads the images by mirroring to the end of the grid; ``merge`` cuts the padding off.
     """
 
-    def __init__(self, size, window, stride):
+    counts: Tensor
+
+    def __init__(self, size: int, window: int, stride: int) -> None:
         super().__init__()
         self.size, self.window, self.stride = size, window, stride
         self.side = -(-(size - window) // stride) + 1  # windows along an axis
@@ -32,7 +34,7 @@ class WindowGrid(nn.Module):
         counts = torch.ones(1, window * window, self.side**2)
         self.register_buffer("counts", self._fold(counts), persistent=False)
 
-    def cut(self, images):
+    def cut(self, images: Tensor) -> Tensor:
         """(B, C, S, S) to (B * windows, C, w, w)."""
         extra = self.padded - self.size
         if extra:
@@ -40,11 +42,11 @@ class WindowGrid(nn.Module):
         columns = F.unfold(images, self.window, stride=self.stride)
         return columns.transpose(1, 2).reshape(-1, images.shape[1], self.window, self.window)
 
-    def merge(self, values):
-        """Values (B * windows, w, w) to their mean wherever windows overlap, (B, S, S)."""
+    def merge(self, values: Tensor) -> Tensor:
+        """Values (B * windows, w, w) to (B, S, S); if windows overlap, their mean."""
         columns = values.reshape(-1, self.side**2, self.window**2).transpose(1, 2)
         merged = self._fold(columns) / self.counts
         return merged[:, 0, : self.size, : self.size]
 
-    def _fold(self, columns):
+    def _fold(self, columns: Tensor) -> Tensor:
         return F.fold(columns, self.padded, self.window, stride=self.stride)
