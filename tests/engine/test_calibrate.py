@@ -21,13 +21,12 @@ from vitlite.engine.calibrate import (
     recalibrate,
     summarize,
     threshold_rank,
-    training_split,
     upper_quantile,
 )
 from vitlite.engine.detector import CALIBRATION_SCHEMA, Detector, load_calibration
 from vitlite.engine.predict import limits_of
 from vitlite.engine.settings import load_settings, save_settings
-from vitlite.engine.split import hold_out
+from vitlite.engine.split import hold_out, training_split
 from vitlite.errors import UserError
 
 # The promise of a threshold: exact order statistics, against simulation and against scipy's distribution.
@@ -235,7 +234,7 @@ def test_images_that_were_trained_on_are_refused(run, data, more_good, tmp_path)
     """Copies included, and also if the data has changed since training."""
     with pytest.raises(UserError, match=r"trained on 9 of the 10 images"):
         again(run, good=[data / "weave/train/good"])
-    trained, held = training_split(Detector(run, "cpu"))
+    trained, held = training_split(load_settings(run), run, Detector(run, "cpu").fingerprint)
     copy = shutil.copy(trained[0].path, tmp_path / "under another name.png")
     with pytest.raises(UserError, match="under another name"):
         again(run, good=[copy])

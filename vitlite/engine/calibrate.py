@@ -4,7 +4,7 @@ import contextlib
 import logging
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from scipy.special import betaincinv
 
-from vitlite.data import Sample, list_images, open_dataset, scan
+from vitlite.data import Sample, list_images, open_dataset
 from vitlite.engine.detector import CALIBRATION_FILE, CALIBRATION_SCHEMA, Detector, load_calibration
 from vitlite.engine.features import to_images
 from vitlite.engine.progress import Progress
-from vitlite.engine.settings import SYNTHETIC, RunSettings, data_folder
-from vitlite.engine.split import copies, fingerprint, split_good
+from vitlite.engine.settings import SYNTHETIC, RunSettings
+from vitlite.engine.split import copies, good_split, training_split
 from vitlite.errors import UserError
 from vitlite.files import StrPath, shown, write_json
 from vitlite.images.loading import Unread, pixel_batches
@@ -30,7 +30,6 @@ PIXEL_TARGET_FPR = 1e-3
 CONFIDENCE = 0.9  # of the interval that is reported
 HELD_OUT = "held out of training"  # where the images come from, by default
 _ROUNDING = 1e-9  # 30 * 0.1 must count as 3 whatever its last bit
-_OTHERS = "give `good` images that it has not seen"
 
 
 class Good(NamedTuple):
@@ -254,38 +253,14 @@ def without_threshold(detector: Detector) -> list[str]:
 
 
 def held_out_share(detector: Detector) -> list[Sample]:
-    """The good images that training kept apart."""
-    if not good_split(detector)[2]:
-        share = detector.settings.config.holdout
-        raise UserError(f"{detector.run}: training held no good images out (holdout = {share}); {_OTHERS}")
-    return training_split(detector)[1]
-
-
-def good_split(detector: Detector) -> tuple[Path, list[Sample], list[Sample]]:
-    """(root, trained, held out) of the data of training as it is now. ``UserError`` if it is missing."""
-    settings = detector.settings
+    """The good images that training kept apart. ``UserError`` if there are none, or it is not known which."""
+    settings, run = detector.settings, detector.run
     try:
-        dataset = open_dataset(data_folder(settings, detector.run), settings.category or None)
+        if not good_split(settings, run)[2]:
+            raise UserError(f"{run}: training held no good images out (holdout = {settings.config.holdout})")
+        return training_split(settings, run, detector.fingerprint)[1]
     except UserError as error:
-        raise UserError(
-            f"{error.marked} (the data of training, with the images that it held out); or {_OTHERS}"
-        ) from error
-    return dataset.root, *split_good(dataset, settings.config, settings.seed)
-
-
-def training_split(detector: Detector) -> tuple[list[Sample], list[Sample]]:
-    """(trained, held out) as training split its images. ``UserError`` if that is no longer known."""
-    root, trained, held = good_split(detector)
-    # The split depends on which files there are: with one more or less, a trained image may pass for one held out.
-    # Training took the fingerprint of those that it could read; reading them all again is slow and seldom needed.
-    readings: tuple[Callable[[], Iterable[Sample]], ...] = (lambda: trained, lambda: scan(trained)[0])
-    for samples in readings:
-        if fingerprint(root, [s.path for s in samples()]) == detector.fingerprint:
-            return trained, held
-    raise UserError(
-        f"{detector.settings.data}: images were added, removed, renamed or changed since training, so that it is no "
-        f"longer known which were held out; {_OTHERS}"
-    )
+        raise UserError(f"{error.marked}; give `good` images that it has not seen") from error
 
 
 def given(detector: Detector, inputs: Sequence[StrPath]) -> list[Sample]:
@@ -332,12 +307,12 @@ def refuse_trained(detector: Detector, samples: Sequence[Sample]) -> None:
 
 def perhaps_trained(detector: Detector) -> list[Sample]:
     """What was trained on; all good images if the split is no longer known; none if the data is missing."""
-    settings = detector.settings
-    folder = detector.run / SYNTHETIC if settings.data == SYNTHETIC else Path(settings.data)
+    settings, run = detector.settings, detector.run
+    folder = run / SYNTHETIC if settings.data == SYNTHETIC else Path(settings.data)
     if folder.is_dir():
         with contextlib.suppress(UserError):
-            return training_split(detector)[0]
+            return training_split(settings, run, detector.fingerprint)[0]
         with contextlib.suppress(UserError):
-            _, trained, held = good_split(detector)
+            _, trained, held = good_split(settings, run)
             return trained + held
     return []

@@ -3,11 +3,13 @@
 import hashlib
 import os
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from vitlite.data import Dataset, Sample
+from vitlite.data import Dataset, Sample, open_dataset, scan
+from vitlite.engine.settings import RunSettings, data_folder
+from vitlite.errors import UserError
 from vitlite.images.archives import split_entry
 from vitlite.methods.config import TrainingConfig
 
@@ -39,6 +41,33 @@ def hold_out(samples: list[Sample], share: float, seed: int) -> tuple[list[Sampl
         train += [s for i, s in enumerate(own) if i not in chosen]
         held += [s for i, s in enumerate(own) if i in chosen]
     return train, held
+
+
+def good_split(settings: RunSettings, run: Path) -> tuple[Path, list[Sample], list[Sample]]:
+    """(root, trained, held out) of a run's data of training as it is now. ``UserError`` if it is missing."""
+    try:
+        dataset = open_dataset(data_folder(settings, run), settings.category or None)
+    except UserError as error:
+        raise UserError(f"{error.marked} (the data of training)") from error
+    return dataset.root, *split_good(dataset, settings.config, settings.seed)
+
+
+def training_split(settings: RunSettings, run: Path, known: str) -> tuple[list[Sample], list[Sample]]:
+    """(trained, held out) as training split its images; ``known`` is the fingerprint that it took.
+
+    ``UserError`` if the data is missing or has changed, so that the split is no longer known.
+    """
+    root, trained, held = good_split(settings, run)
+    # The split depends on which files there are: with one more or less, a trained image may pass for one held out.
+    # Training took the fingerprint of those that it could read; reading them all again is slow and seldom needed.
+    readings: tuple[Callable[[], Iterable[Sample]], ...] = (lambda: trained, lambda: scan(trained)[0])
+    for samples in readings:
+        if fingerprint(root, [sample.path for sample in samples()]) == known:
+            return trained, held
+    raise UserError(
+        f"{settings.data}: images were added, removed, renamed or changed since training, so that it is no longer "
+        "known which were held out"
+    )
 
 
 def draw_few(samples: list[Sample], count: int, seed: int) -> list[Sample]:
