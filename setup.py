@@ -26,7 +26,7 @@ TARGET_TORCH = "0x020a000000000000"
 BUILD_INFO = "_build_info.json"
 
 
-def package_map():
+def package_map() -> list[str]:
     packages = ["vitlite", *(f"vitlite.{p}" for p in find_namespace_packages("vitlite") if "__pycache__" not in p)]
     for name, folder in ROOMS.items():
         packages.append(name)
@@ -34,7 +34,7 @@ def package_map():
     return packages
 
 
-def why_no_extensions():
+def why_no_extensions() -> str | None:
     """None if the extensions can be compiled here, or else the reason why not."""
     if os.environ.get("VITLITE_NO_EXT", "0") not in ("", "0"):
         return "VITLITE_NO_EXT was set when vitlite was installed"
@@ -48,21 +48,21 @@ def why_no_extensions():
     return None
 
 
-def extensions():
+def extensions() -> list:
     """The library for the processor."""
     from torch.utils.cpp_extension import CppExtension
 
     if sys.platform == "win32":
         flags = ["/O2", "/std:c++20"]
     else:
-        # Comparisons, infinities and not-a-numbers keep their meaning, and only what is written fused is fused.
+        # Comparisons, infinities and NaN keep their meaning, and only what is written fused is fused.
         flags = ["-O3", "-std=c++20", "-g0", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno"]
         # Vectors are passed between inlined functions only; GCC's own AVX-512 headers trip the other warning.
         flags += ["-Wno-psabi", "-Wno-maybe-uninitialized", "-Wno-unknown-warning-option"]
     return [
         CppExtension(
             "vitlite.kernels._C",
-            sorted(["csrc/library.cpp", *glob("csrc/common/*.cpp"), *glob("csrc/cpu/*.cpp")]),
+            sorted(["csrc/library.cpp", *glob("csrc/cpu/*.cpp")]),
             depends=sorted(glob("csrc/**/*.h", recursive=True)),
             extra_compile_args=flags,
             define_macros=[("TORCH_TARGET_VERSION", TARGET_TORCH)],
@@ -71,7 +71,7 @@ def extensions():
     ]
 
 
-def build_cuda(folder, temporary):
+def build_cuda(folder: str, temporary: str) -> str | None:
     """Compiles the library for GPUs into ``folder``; None, or else the reason why it is not there."""
     spec = importlib.util.spec_from_file_location("cuda_build", os.path.join("csrc", "cuda", "build.py"))
     cuda = importlib.util.module_from_spec(spec)
@@ -88,7 +88,7 @@ def build_cuda(folder, temporary):
     return reason
 
 
-def write_build_info(folder, reason, cuda_reason):
+def write_build_info(folder: str, reason: str | None, cuda_reason: str | None) -> None:
     os.makedirs(folder, exist_ok=True)
     info = {"compiled": reason is None, "reason": reason}
     info["cuda"] = {"compiled": cuda_reason is None, "reason": cuda_reason}
@@ -98,12 +98,12 @@ def write_build_info(folder, reason, cuda_reason):
         print(f"vitlite: installing without compiled operators: {reason}", file=sys.stderr)
 
 
-def optional_build_ext():
+def optional_build_ext() -> type:
     """torch's build command, which lets the installation go on when a compilation fails, and keeps the reason."""
     from torch.utils.cpp_extension import BuildExtension
 
     class OptionalBuildExt(BuildExtension):
-        def run(self):
+        def run(self) -> None:
             reason, log, folder = None, _Log(), self.kernels_folder()
             try:
                 with log:
@@ -114,12 +114,12 @@ def optional_build_ext():
                 self.extensions = self.distribution.ext_modules = []
             write_build_info(folder, reason, build_cuda(folder, os.path.join(self.build_temp, "cuda")))
 
-        def kernels_folder(self):
+        def kernels_folder(self) -> str:
             if self.inplace:
                 return ROOMS["vitlite.kernels"]
             return os.path.join(self.build_lib, "vitlite", "kernels")
 
-        def get_export_symbols(self, ext):
+        def get_export_symbols(self, ext: object) -> list[str]:
             return []  # the library is no Python module
 
     return OptionalBuildExt
@@ -128,14 +128,14 @@ def optional_build_ext():
 class _Log:
     """Keeps what the compiler prints, which goes past Python, and prints it when the block is left."""
 
-    def __enter__(self):
+    def __enter__(self) -> None:
         self.file = tempfile.TemporaryFile()
         self.saved = [os.dup(1), os.dup(2)]
         sys.stdout.flush()
         os.dup2(self.file.fileno(), 1)
         os.dup2(self.file.fileno(), 2)
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         sys.stdout.flush()
         for number, saved in zip((1, 2), self.saved):
             os.dup2(saved, number)
@@ -145,7 +145,7 @@ class _Log:
         self.file.close()
         sys.stderr.write(self.text)
 
-    def first_error(self):
+    def first_error(self) -> str | None:
         lines = [line.strip() for line in self.text.splitlines()]
         return next((line for line in lines if "error" in line.lower() or "not found" in line), None)
 
@@ -153,7 +153,7 @@ class _Log:
 class PurePython(build_py):
     """Without extensions there is no build_ext; the reason is written here."""
 
-    def run(self):
+    def run(self) -> None:
         super().run()
         folder = ROOMS["vitlite.kernels"] if self.editable_mode else os.path.join(self.build_lib, "vitlite", "kernels")
         write_build_info(folder, REASON, REASON)

@@ -52,12 +52,12 @@ def train(model, steps, generator, size=64):
 
 
 @torch.no_grad()
-def dissimilarity(model, images):
+def dissimilarity(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
     """Map (B, H, W): how much the surroundings of every pixel differ from their reconstruction."""
     return (1 - ssim(model(images), images, reduction="none")).mean(1)
 
 
-def main(steps=150):
+def main(steps: int = 150) -> tuple[float, float, float]:
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
     model = autoencoder()

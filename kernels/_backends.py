@@ -1,12 +1,14 @@
 """Which backend serves a call: the table behind ``backend=`` and ``backends()``."""
 
+from typing import Any
+
 import torch
 from torch.autograd import forward_ad
 
 DEVICES = ("cpu", "cuda")
 
 
-def transformed():
+def transformed() -> bool:
     """Whether a transform of torch.func or forward-mode differentiation is going on."""
     return forward_ad._current_level >= 0 or torch._C._functorch.maybe_current_level() is not None
 
@@ -22,7 +24,7 @@ class Backends:
         table: (backend, device type or None for every device, None if available or else the reason why not).
     """
 
-    def __init__(self, op, table):
+    def __init__(self, op: str, table: list[tuple[str, str | None, str | None]]) -> None:
         self.op = op
         self.table = table
         self.choice = {}
@@ -32,14 +34,14 @@ class Backends:
                 if reason is None:
                     self.choice["auto", covered] = self.choice[name, covered] = name
 
-    def pick(self, backend, device):
+    def pick(self, backend: Any, device: str) -> str:
         """Name of the backend that serves ``backend`` on this device type; a ValueError says why there is none."""
         if not torch.compiler.is_compiling() and transformed():
             return self.pick_for_transforms(backend, device)
         chosen = self.choice.get((backend, device)) if isinstance(backend, str) else None
         return self.fallback(backend, device) if chosen is None else chosen
 
-    def pick_for_transforms(self, backend, device):
+    def pick_for_transforms(self, backend: Any, device: str) -> str:
         """What torch.func and forward-mode derivatives can look into: torch's own operators."""
         if backend == "auto" and "eager" in self.everywhere:
             return "eager"
@@ -48,7 +50,7 @@ class Backends:
             raise ValueError(f"backend: {backend!r} of {self.op} has no forward-mode derivatives; use 'auto'")
         return chosen
 
-    def fallback(self, backend, device):
+    def fallback(self, backend: Any, device: str) -> str:
         if self.everywhere and device not in DEVICES and backend in ("auto", *self.everywhere):
             return self.everywhere[0] if backend == "auto" else backend
         reasons = [
@@ -61,7 +63,7 @@ class Backends:
             raise ValueError(f"backend: {backend!r} of {self.op} does not run on {device} tensors")
         raise ValueError(f"backend: {backend!r} is not one of auto, {', '.join(known)}")
 
-    def describe(self):
+    def describe(self) -> dict[str, Any]:
         """The entry of ``backends()`` for this operator."""
         return {
             "auto": {device: self.choice["auto", device] for device in DEVICES if ("auto", device) in self.choice},
@@ -69,5 +71,5 @@ class Backends:
             "unavailable": {name: reason for name, _, reason in reversed(self.table) if self._nowhere(name)},
         }
 
-    def _nowhere(self, name):
+    def _nowhere(self, name: str) -> bool:
         return all(reason is not None for other, _, reason in self.table if other == name)

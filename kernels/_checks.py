@@ -4,13 +4,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
 def check_tensor(name: str, value: Any, *axes: str) -> None:
     """``value`` is a dense floating tensor with one dimension for each of the axes, such as "B", "C", "H", "W"."""
-    if not isinstance(value, torch.Tensor):
+    if not isinstance(value, Tensor):
         raise ValueError(f"{name}: expected a torch tensor {_layout(axes)}, got {type(value).__name__}")
     if value.dim() != len(axes):
         raise ValueError(f"{name}: expected shape {_layout(axes)}, got {tuple(value.shape)}")
@@ -20,12 +21,12 @@ def check_tensor(name: str, value: Any, *axes: str) -> None:
         raise ValueError(f"{name}: expected float32, float64, float16 or bfloat16, got {dtype_name(value.dtype)}")
 
 
-def check_same_device(name: str, value: torch.Tensor, other_name: str, other: torch.Tensor) -> None:
+def check_same_device(name: str, value: Tensor, other_name: str, other: Tensor) -> None:
     if value.device != other.device:
         raise ValueError(f"{name}: is on {value.device} but {other_name} is on {other.device}")
 
 
-def check_same_dtype(name: str, value: torch.Tensor, other_name: str, other: torch.Tensor) -> None:
+def check_same_dtype(name: str, value: Tensor, other_name: str, other: Tensor) -> None:
     if value.dtype != other.dtype:
         raise ValueError(f"{name}: is {dtype_name(value.dtype)} but {other_name} is {dtype_name(other.dtype)}")
 
@@ -48,7 +49,7 @@ def is_number(value: Any) -> bool:
 
 def is_count(value: Any) -> bool:
     """Whether it is a whole number of at least 1, of Python or of numpy."""
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 1
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and bool(value >= 1)
 
 
 def dtype_name(dtype: torch.dtype) -> str:

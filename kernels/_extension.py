@@ -6,6 +6,7 @@ schemas are the same.
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -16,16 +17,16 @@ NAMESPACE = "vitlite"
 LIBRARIES = {"CPU": "_C", "CUDA": "_C_cuda"}
 
 _definitions = torch.library.Library(NAMESPACE, "FRAGMENT")
-_conflicts = {}
+_conflicts: dict[str, str] = {}
 
 
-def registered_schema(op):
-    """Schema of ``vitlite::op`` as text, or None where nobody has defined it."""
+def registered_schema(op: str) -> str | None:
+    """Schema of ``vitlite::op`` as text, or None if nobody has defined it."""
     packet = getattr(torch.ops.vitlite, op, None)
     return None if packet is None else str(packet.default._schema)
 
 
-def _load(name):
+def _load(name: str) -> str | None:
     """None if the library is in place, or else the reason why not."""
     if name == "_C" and registered_schema("isa_level") is not None:
         return None  # another copy of this folder has brought it
@@ -45,7 +46,7 @@ def _load(name):
     return None
 
 
-def _build_reason(name):
+def _build_reason(name: str) -> str:
     try:
         info = json.loads((HERE / "_build_info.json").read_text())
         reason = (info["cuda"] if name == "_C_cuda" else info)["reason"]
@@ -54,16 +55,16 @@ def _build_reason(name):
     return f"{name} is not built" + (f": {reason}" if reason else "")
 
 
-def _compiled_elsewhere(op, key):
+def _compiled_elsewhere(op: str, key: str) -> bool:
     """Whether another copy of this folder has brought a compiled kernel for ``vitlite::op``."""
     return registered_schema(op) is not None and _has_compiled(op, key)
 
 
-def _has_kernel(op, key):
+def _has_kernel(op: str, key: str) -> bool:
     return torch._C._dispatch_has_kernel_for_dispatch_key(f"{NAMESPACE}::{op}", key)
 
 
-def _has_compiled(op, key):
+def _has_compiled(op: str, key: str) -> bool:
     # What this or another copy of the folder has completed in Python is no compiled kernel.
     return _has_kernel(op, key) and f"{NAMESPACE}/{op}/{key}" not in getattr(torch.library, "_impls", ())
 
@@ -72,7 +73,7 @@ def _has_compiled(op, key):
 errors = {name: _load(name) for name in LIBRARIES.values()}
 
 
-def define(schema, fake):
+def define(schema: str, fake: Callable) -> None:
     """Makes sure that an operator exists, and tells torch.compile and export the shapes that it returns.
 
     Args:
@@ -94,13 +95,13 @@ def define(schema, fake):
             raise  # only a second copy of this folder may find it done
 
 
-def complete(op, function, key):
+def complete(op: str, function: Callable, key: str) -> None:
     """Lets a Python function serve ``vitlite::op`` for a dispatch key, unless something does already."""
     if op not in _conflicts and not _has_kernel(op, key):
         _definitions.impl(op, function, key)
 
 
-def why_not(op, key="CPU"):
+def why_not(op: str, key: str = "CPU") -> str | None:
     """None if a compiled kernel serves ``vitlite::op`` for this dispatch key, or else the reason in one line."""
     if op in _conflicts:
         return _conflicts[op]

@@ -10,12 +10,13 @@ from functools import reduce
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from . import _extension, _triton
 from ._backends import Backends
 
-Tensor = torch.Tensor
-Tensors = Sequence[Tensor | None]
+# Those of an operator in the order of its arguments; the first is never None.
+Tensors = Sequence[Any]
 
 HALF = (torch.float16, torch.bfloat16)
 
@@ -45,7 +46,7 @@ class Operator:
         half: backends that take half precision as it is; the others get float32.
         prepare: function of the tensors, their widest dtype and the backend that returns the tensors for the kernels;
             None brings all of them to one dtype.
-        shapes: shapes of tensors for a small call, see ``sample``.
+        shapes: function of sizes with defaults that returns the shapes of the tensors for a small call, see ``sample``.
     """
 
     def __init__(
@@ -57,15 +58,15 @@ class Operator:
         fake_forward: Callable,
         eager: Callable,
         package: str,
-        shapes: Sequence[tuple[int, ...]],
+        shapes: Callable[..., Sequence[tuple[int, ...]]],
         fake_backward: Callable | None = None,
         launchers: str = "triton",
         compiled: Sequence[str] = ("CPU",),
         first: Sequence[str] = (),
-        half: Sequence[str] = ("triton",),
+        half: Sequence[str] = ("cpp", "cuda", "triton"),
         prepare: Callable[[Tensors, torch.dtype, str], Tensors] | None = None,
     ) -> None:
-        self.name, self.shapes, self.half, self.prepare = name, tuple(shapes), tuple(half), prepare
+        self.name, self.shapes, self.half, self.prepare = name, shapes, tuple(half), prepare
         schemas = f"{name}_forward{forward}", f"{name}_backward{backward}"
         self.signature = signature = _Signature(*schemas)
         fakes = fake_forward, fake_backward or signature.empty_gradients
@@ -76,12 +77,12 @@ class Operator:
                 _extension.define(schema, fake)
         twins = _triton.serve(tuple(zip(schemas, fakes)), package, launchers)
         # Functions that record a gradient, and the operators without one, by backend.
-        self.functions = {"triton": _differentiable(*twins, self.eager, signature)}
+        self.functions = {"triton": _differentiable(twins[0], twins[1], self.eager, signature)}
         self.forwards = {"triton": twins[0]}
         for key, backend in (("CPU", "cpp"), ("CUDA", "cuda")):
             if key in compiled:
                 pair = [getattr(torch.ops.vitlite, f"{name}_{step}").default for step in ("forward", "backward")]
-                self.functions[backend] = _differentiable(*pair, self.eager, signature)
+                self.functions[backend] = _differentiable(pair[0], pair[1], self.eager, signature)
                 self.forwards[backend] = pair[0]
         self.backends = Backends(name, self._table(compiled, first))
 
@@ -148,11 +149,12 @@ class Operator:
             return self._eager(*[a if a is None or a.dtype == dtype else a.to(dtype) for a in tensors], *options)
 
     def sample(
-        self, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu", seed: int = 0
+        self, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu", **sizes: int
     ) -> list[Tensor]:
-        """Tensors for a small call of the public function, numbers between 0.1 and 1.1."""
-        generator = torch.Generator().manual_seed(seed)
-        drawn = [torch.rand(shape, generator=generator, dtype=torch.float64) + 0.1 for shape in self.shapes]
+        """Tensors for a small call of the public function, numbers between 0.1 and 1.1; ``sizes`` are by name."""
+        generator = torch.Generator().manual_seed(0)
+        shapes = self.shapes(**sizes)
+        drawn = [torch.rand(shape, generator=generator, dtype=torch.float64) + 0.1 for shape in shapes]
         return [a.to(device=device, dtype=dtype) for a in drawn]
 
 
@@ -243,7 +245,7 @@ def _differentiable_gradients(
         own = [value if value is None else value.view_as(value) for value in inputs]
         results = function(*own)
         results = (results,) if isinstance(results, Tensor) else results
-        wanted = [value for value, need in zip(own, needs) if need]
+        wanted = [value for value, need in zip(own, needs) if need and value is not None]
         grads = [grad.to(result.dtype) for grad, result in zip(grads, results)]
         found = iter(torch.autograd.grad(results, wanted, grads, create_graph=True))
     return tuple([next(found) if need else None for need in needs])

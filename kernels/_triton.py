@@ -8,11 +8,14 @@ import importlib
 import importlib.util
 import os
 import re
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from . import _extension
 
@@ -26,13 +29,13 @@ PRODUCTS = {"ieee": "tf32x3", "tf32": "tf32"}
 NEEDS_INTERPRETER = "CPU tensors need Triton's interpreter; set TRITON_INTERPRET=1 before Python starts"
 
 
-def interpreted():
+def interpreted() -> bool:
     """Whether Triton runs kernels in its interpreter, on tensors of any device. Settled when a kernel is defined."""
     return os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "on", "yes", "y")
 
 
 @functools.lru_cache(maxsize=1)
-def _missing():
+def _missing() -> str | None:
     if importlib.util.find_spec("triton") is None:
         return "triton is not installed"
     try:
@@ -44,7 +47,7 @@ def _missing():
     return None
 
 
-def why_not(device):
+def why_not(device: str) -> str | None:
     """None if Triton kernels can serve tensors of this device type, or else the reason in one line."""
     if _missing() is not None:
         return _missing()
@@ -53,13 +56,8 @@ def why_not(device):
     return None if torch.version.cuda else "this torch is built without CUDA"
 
 
-def rows():
-    """Rows of the table of backends: for CUDA tensors, and for CPU tensors in the interpreter."""
-    return [("triton", "cuda", why_not("cuda")), ("triton", "cpu", why_not("cpu"))]
-
-
-def serve(operators, package, launchers="triton"):
-    """Defines the Triton twins of two operators and lets them serve the operators themselves where nothing else does.
+def serve(operators: Sequence[tuple[str, Callable]], package: str, launchers: str = "triton") -> list[Callable]:
+    """Defines the Triton twins of two operators and lets them serve the operators themselves if nothing else does.
 
     Args:
         operators: the schemas of forward and backward, and for each its function of empty results.
@@ -91,33 +89,35 @@ class _Lazy:
     them too.
     """
 
-    def __init__(self, package, module, name):
+    def __init__(self, package: str, module: str, name: str) -> None:
         self.package, self.module, self.name = package, module, name
-        self.launcher = None
+        self.launcher: Callable | None = None
 
-    def __call__(self, *arguments):
-        if self.launcher is None:
-            self.launcher = getattr(importlib.import_module(f".{self.module}", self.package), self.name)
+    def __call__(self, *arguments: Any) -> Any:
+        launcher = self.launcher
+        if launcher is None:
+            launcher = getattr(importlib.import_module(f".{self.module}", self.package), self.name)
+            self.launcher = launcher
         device = arguments[0].device.type
         if not torch.is_autocast_enabled(device):
-            return self.launcher(*arguments)
+            return launcher(*arguments)
         with torch.autocast(device, enabled=False):
-            return self.launcher(*arguments)
+            return launcher(*arguments)
 
 
-def compute_type(dtype):
+def compute_type(dtype: torch.dtype) -> torch.dtype:
     """torch dtype of the accumulators for tensors of this one."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def accumulator(dtype):
+def accumulator(dtype: torch.dtype) -> Any:
     """Triton's name of ``compute_type``."""
     import triton.language as tl
 
     return tl.float64 if dtype == torch.float64 else tl.float32
 
 
-def product_precision(dtype):
+def product_precision(dtype: torch.dtype) -> str:
     """How tl.dot multiplies: what torch is set to for float32 products on CUDA, "ieee" (as "tf32x3") unless told."""
     if dtype == torch.float64:
         return "ieee"
@@ -127,12 +127,12 @@ def product_precision(dtype):
     return PRODUCTS["tf32" if matmul.allow_tf32 else "ieee"]
 
 
-def power_of_two(n, least=1, most=1 << 30):
+def power_of_two(n: int, least: int = 1, most: int = 1 << 30) -> int:
     """The least power of two that is at least n, between ``least`` and ``most``."""
     return min(max(1 << max(n - 1, 0).bit_length(), least), most)
 
 
-def pieces(n, least=16):
+def pieces(n: int, least: int = 16) -> tuple[int, int]:
     """Two powers of two, the second perhaps 0, that cover n columns and waste few: 30 is 32 + 0, 80 is 64 + 16."""
     whole = power_of_two(n, least)
     half = whole // 2
@@ -140,12 +140,12 @@ def pieces(n, least=16):
     return (half, rest) if half + rest < whole else (whole, 0)
 
 
-def reachable(a, axis, rows):
+def reachable(a: Tensor, axis: int, rows: int) -> Tensor:
     """``a``, or a dense copy of it if the addresses of so many rows along an axis are further apart than 32 bits."""
     return a if abs(a.stride(axis)) * rows < 1 << 31 else a.contiguous()
 
 
-def ceil_div(n, by):
+def ceil_div(n: int, by: int) -> int:
     return -(-n // by)
 
 
@@ -160,11 +160,11 @@ class Launch:
     constants: dict = field(default_factory=dict)
 
 
-_recorded = None
+_recorded: list[Launch] | None = None
 
 
 @contextmanager
-def recording():
+def recording() -> Iterator[list[Launch]]:
     """Inside, launches are collected in the list that this yields and none runs: meta tensors will do."""
     global _recorded
     before, _recorded = _recorded, []
@@ -174,7 +174,15 @@ def recording():
         _recorded = before
 
 
-def launch(kernel, grid, arguments, *, num_warps=4, num_stages=2, **constants):
+def launch(
+    kernel: Any,
+    grid: tuple[int, ...],
+    arguments: dict[str, Any],
+    *,
+    num_warps: int = 4,
+    num_stages: int = 2,
+    **constants: Any,
+) -> None:
     """Runs a kernel on the current stream of the device of its tensors.
 
     Args:
@@ -190,7 +198,7 @@ def launch(kernel, grid, arguments, *, num_warps=4, num_stages=2, **constants):
     if _recorded is not None:
         _recorded.append(Launch(kernel, grid, dict(arguments), options, constants))
         return
-    device = next(a.device for a in arguments.values() if isinstance(a, torch.Tensor))
+    device = next(a.device for a in arguments.values() if isinstance(a, Tensor))
     if device.type == "cuda" and device.index != torch.cuda.current_device():
         with torch.cuda.device(device):
             kernel[grid](**arguments, **constants, **options)

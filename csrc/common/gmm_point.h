@@ -28,7 +28,7 @@ struct MantissaProduct {
 
   VITLITE_HD explicit MantissaProduct(N one) : product(one), exponent(Int{}), odd(Int{}) {}
 
-  // `odd` becomes nonzero where a number is not positive, normal and finite; the product is then not valid.
+  // `odd` becomes nonzero if a number is not positive, normal and finite; the product is then not valid.
   VITLITE_HD void add(N a) {
     const Int bits = bits_of(a);
     odd = odd | (Int)((Unsigned)(bits - kExponentOne) >= (Unsigned)(Int{} + (L::infinity - kExponentOne)));

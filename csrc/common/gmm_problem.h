@@ -24,7 +24,7 @@ struct GmmProblem {
   GmmTable mean, std;
 };
 
-// Gradients that are written, in the dtype of the problem; null where not wanted. `grad` (rows) and `log_shares` (rows,
+// Gradients that are written, in the dtype of the problem; null if not wanted. `grad` (rows) and `log_shares` (rows,
 // components) are float, or double for float64.
 struct GmmGradients {
   const void* grad;
@@ -33,25 +33,6 @@ struct GmmGradients {
   void* logits;
   void* mean;
   void* std;
-};
-
-// Columns whose sums over rows are taken together.
-constexpr int64_t kSumColumns = 256;
-
-// Some rows against a chunk of the components of a mixture density head; T is float or double. Pointers are to the
-// first row, and to the first component of the chunk.
-template <class T>
-struct GmmChunk {
-  int64_t size, components, dims;  // components of the chunk and of all
-  T min_std;
-  const T* y;          // (rows, dims)
-  const T* mean_bias;  // (size, dims) or null
-  const T* std_bias;
-  T* mean;             // (rows, size, dims): products without bias, overwritten
-  T* std;              // the same before softplus
-  double* densities;  // (rows, components), written by the forward pass
-  const T* shares;    // (rows, components) of the gradient, read by the backward pass
-  T* grad_y;          // (rows, dims) or null, is added to by the backward pass
 };
 
 }  // namespace vitlite

@@ -50,4 +50,27 @@ struct Mixture {
   }
 };
 
+// The gradients of one call: new tensors, empty if not wanted, and what their kernels are told of them.
+struct MixtureGradients {
+  Tensor given, y, logits, mean, std;
+  GmmGradients to;
+
+  MixtureGradients(const Mixture& mixture, const Tensor& grad, const Tensor& log_shares, bool need_y, bool need_logits,
+                   bool need_mean, bool need_std)
+      : given(in_memory_order(grad)) {
+    const GmmProblem& p = mixture.problem;
+    const ScalarType type = compute_type(p.kind);
+    STD_TORCH_CHECK(grad.numel() == p.rows && grad.scalar_type() == type, "grad: wrong shape or dtype");
+    STD_TORCH_CHECK(log_shares.numel() == p.rows * p.components && log_shares.scalar_type() == type &&
+                        log_shares.is_contiguous(),
+                    "log_shares: wrong shape or dtype");
+    y = empty(mixture.y, {p.rows, p.dims}, need_y);
+    logits = empty(mixture.y, {p.rows, p.components}, need_logits);
+    mean = empty(mixture.y, {p.rows, p.components, p.dims}, need_mean);
+    std = empty(mixture.y, {p.rows, p.components, mixture.std.size(2)}, need_std);
+    to = {given.const_data_ptr(),        log_shares.const_data_ptr(), data_if(y, need_y),
+          data_if(logits, need_logits), data_if(mean, need_mean),    data_if(std, need_std)};
+  }
+};
+
 }  // namespace vitlite

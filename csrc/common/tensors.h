@@ -4,31 +4,38 @@
 
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/Exception.h>
 
-#include <cstddef>
 #include <cstdint>
-#include <memory>
-#include <new>
+#include <initializer_list>
 
-#include "dtypes.h"
+#include "kind.h"
 
 namespace vitlite {
 
+using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
+using Shape = torch::headeronly::IntHeaderOnlyArrayRef;
 
 inline Kind checked_kind(const Tensor& tensor, const char* name) {
-  using torch::headeronly::ScalarType;
-  const ScalarType type = tensor.scalar_type();
-  STD_TORCH_CHECK(type == ScalarType::Float || type == ScalarType::Double || type == ScalarType::Half ||
-                      type == ScalarType::BFloat16,
-                  name, ": expected a floating dtype");
-  return kind_of(type);
+  switch (tensor.scalar_type()) {
+    case ScalarType::Float:
+      return Kind::float32;
+    case ScalarType::Double:
+      return Kind::float64;
+    case ScalarType::Half:
+      return Kind::float16;
+    case ScalarType::BFloat16:
+      return Kind::bfloat16;
+    default:
+      STD_TORCH_CHECK(false, name, ": expected a floating dtype");
+  }
 }
 
 // The dtype that is computed in, and that sums and per-row results are returned in.
-inline torch::headeronly::ScalarType compute_type(Kind kind) {
-  return kind == Kind::float64 ? torch::headeronly::ScalarType::Double : torch::headeronly::ScalarType::Float;
+inline ScalarType compute_type(Kind kind) {
+  return kind == Kind::float64 ? ScalarType::Double : ScalarType::Float;
 }
 
 // The tensor with its elements in the order of its dimensions; one that has it already costs no call of an operator.
@@ -36,22 +43,19 @@ inline Tensor in_memory_order(const Tensor& tensor) {
   return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
 }
 
-// Memory of one thread, kept between calls so that a small call does not pay for page faults.
-inline char* thread_memory(int64_t bytes) {
-  struct Release {
-    void operator()(char* memory) const {
-      ::operator delete(memory, std::align_val_t{64});
-    }
-  };
-  static thread_local std::unique_ptr<char, Release> memory;
-  static thread_local int64_t size = 0;
-  if (size < bytes) {
-    memory.reset();
-    size = 0;
-    memory.reset(static_cast<char*>(::operator new(static_cast<std::size_t>(bytes), std::align_val_t{64})));
-    size = bytes;
-  }
-  return memory.get();
+// A tensor like another, without numbers.
+inline Tensor empty(const Tensor& like, std::initializer_list<int64_t> shape, ScalarType type) {
+  return torch::stable::new_empty(like, Shape(shape.begin(), shape.size()), type);
+}
+
+// The same in the dtype of the other; of shape (0,) if it is not wanted.
+inline Tensor empty(const Tensor& like, std::initializer_list<int64_t> shape, bool wanted = true) {
+  constexpr int64_t kNone[1] = {0};
+  return torch::stable::new_empty(like, wanted ? Shape(shape.begin(), shape.size()) : Shape(kNone, 1));
+}
+
+inline void* data_if(const Tensor& tensor, bool wanted) {
+  return wanted ? tensor.mutable_data_ptr() : nullptr;
 }
 
 }  // namespace vitlite

@@ -1,7 +1,7 @@
 // One Gaussian component of one row: log-density and gradients; and the logarithm of a sum of exponentials. No include
 // guard, see each_isa.h.
 
-#include "../common/vec_math.h"
+#include "vec_math.h"
 #include "../common/gmm_point.h"
 
 // The first n lanes of a; the others are `fill`.
@@ -159,7 +159,7 @@ VL_INLINE double component_log_shares(const T* logits, const double* densities, 
   return total - kHalfLogTwoPi * double(dims);
 }
 
-// Each component's share (n) of the gradient, and the gradient of the logits (n) where the pointer is not null.
+// Each component's share (n) of the gradient, and the gradient of the logits (n) if the pointer is not null.
 template <class T>
 VL_INLINE void component_shares(const T* logits, const T* log_shares, int64_t n, T grad, double* wide, T* shares,
                                 T* grad_logits) {

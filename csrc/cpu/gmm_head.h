@@ -9,32 +9,36 @@
 #include <initializer_list>
 #include <optional>
 
-#include "../common/dtypes.h"
-#include "../common/huge_pages.h"
-#include "../common/products.h"
-#include "../common/tensors.h"
-#include "../common/gmm_problem.h"
 #include "product.h"
+#include "tensors.h"
 
 namespace vitlite {
 
-using Shape = torch::headeronly::IntHeaderOnlyArrayRef;
 using Bias = std::optional<Tensor>;
 
-// Elements that are worth another thread, and elements of a block of means.
-constexpr int64_t kGrain = 1 << 13, kBlockElements = 1 << 20;
+// Elements of a block of means.
+constexpr int64_t kBlockElements = 1 << 20;
 // Rows of a block: more do not make the matrix products faster, much fewer make them slower.
 constexpr int64_t kMostRows = 512, kFewestRows = 64;
 
-template <class T>
-inline T* data_of(const Tensor& tensor) {
-  return static_cast<T*>(tensor.mutable_data_ptr());
-}
+// Columns whose sums over rows are taken together.
+constexpr int64_t kSumColumns = 256;
 
+// Some rows against a chunk of the components of a mixture density head; T is float or double. Pointers are to the
+// first row, and to the first component of the chunk.
 template <class T>
-inline const T* data_of(const Bias& bias) {
-  return bias ? static_cast<const T*>(bias->const_data_ptr()) : nullptr;
-}
+struct GmmChunk {
+  int64_t size, components, dims;  // components of the chunk and of all
+  T min_std;
+  const T* y;          // (rows, dims)
+  const T* mean_bias;  // (size, dims) or null
+  const T* std_bias;
+  T* mean;             // (rows, size, dims): products without bias, overwritten
+  T* std;              // the same before softplus
+  double* densities;  // (rows, components), written by the forward pass
+  const T* shares;    // (rows, components) of the gradient, read by the backward pass
+  T* grad_y;          // (rows, dims) or null, is added to by the backward pass
+};
 
 // The arguments of one call in memory order, and how they are cut.
 struct Head {
@@ -95,12 +99,7 @@ struct Head {
                     ": wrong shape or dtype");
   }
   Tensor empty(std::initializer_list<int64_t> shape, bool wanted = true) const {
-    constexpr int64_t kNone[1] = {0};
-    return huge_pages(torch::stable::new_empty(x, wanted ? Shape(shape.begin(), shape.size()) : Shape(kNone, 1)));
-  }
-  Tensor empty_weights(bool wanted) const {
-    const int64_t shape[2] = {components * dims, features}, none[1] = {0};
-    return huge_pages(torch::stable::new_empty(w_mean, wanted ? Shape(shape, 2) : Shape(none, 1)));
+    return new_tensor(x, shape, wanted);
   }
   bool widened() const {
     return weight_kind != kind;
@@ -112,37 +111,51 @@ struct Head {
   }
 };
 
-template <class Work>
-void for_range(int64_t count, int64_t cost, const Work& work) {
-  torch::stable::parallel_for(0, count, std::max<int64_t>(1, kGrain / cost), work);
-}
-
 // n numbers of half precision to float.
 void gmm_widen_rows(const void* from, Kind kind, int64_t n, float* to);
 
-// Weights of a chunk of components in the dtype of the computation, from their own or by way of a buffer.
+// A table of weights or of their gradients (components * dims, features), a chunk of components at a time. In half
+// precision a chunk is computed with in a buffer.
 template <class T>
-struct Weights {
+struct Chunks {
   const Head& head;
   const Tensor& all;
   std::optional<Tensor> buffer;
 
-  Weights(const Head& head, const Tensor& all) : head(head), all(all) {
-    if (head.widened()) buffer = head.empty({head.chunk * head.dims, head.features});
+  Chunks(const Head& head, const Tensor& all) : head(head), all(all) {
+    if (head.widened() && wanted()) buffer = head.empty({head.chunk * head.dims, head.features});
   }
 
+  bool wanted() const {
+    return all.numel() > 0;
+  }
+  T* data(int64_t begin) const {
+    return head.widened() ? data_of<T>(*buffer) : data_of<T>(all) + begin * head.dims * head.features;
+  }
+  // Calls work(begin, end, half) for parts of the rows of a chunk in half precision; `half` is the first row of a part.
+  template <class Work>
+  void for_half_rows(int64_t begin, int64_t count, const Work& work) const {
+    char* half = static_cast<char*>(all.mutable_data_ptr()) + begin * head.dims * head.features * 2;
+    for_range(count * head.dims, head.features, [&](int64_t first, int64_t last) {
+      work(first * head.features, (last - first) * head.features, half + first * head.features * 2);
+    });
+  }
+};
+
+// Weights in the dtype of the computation.
+template <class T>
+struct Weights : Chunks<T> {
+  using Chunks<T>::Chunks;
+
   Matrix<T> chunk(int64_t begin, int64_t count) const {
-    const int64_t height = count * head.dims, offset = begin * head.dims * head.features;
-    if (!head.widened()) return Matrix<T>(data_of<T>(all) + offset, height, head.features);
     if constexpr (sizeof(T) == 4) {
-      const char* from = static_cast<const char*>(all.const_data_ptr()) + offset * 2;
-      const int64_t width = head.features;
-      float* to = data_of<float>(*buffer);
-      for_range(height, width, [&](int64_t first, int64_t last) {
-        gmm_widen_rows(from + first * width * 2, head.weight_kind, (last - first) * width, to + first * width);
-      });
+      if (this->head.widened()) {
+        this->for_half_rows(begin, count, [&](int64_t at, int64_t n, const char* half) {
+          gmm_widen_rows(half, this->head.weight_kind, n, this->data(begin) + at);
+        });
+      }
     }
-    return Matrix<T>(data_of<T>(*buffer), height, head.features);
+    return Matrix<T>(this->data(begin), count * this->head.dims, this->head.features);
   }
 };
 

@@ -1,9 +1,9 @@
 // Rows of a Gaussian mixture, forward and backward. No include guard, see each_isa.h.
 
-#include "../common/convert.h"
+#include "convert.h"
 #include "gmm_component.h"
 
-// Rows in the dtype of the computation: where they lie if they have it, or else copies in the scratch memory.
+// Rows in the dtype of the computation: the originals if they have it, or else copies in the scratch memory.
 template <class T>
 struct GmmRows {
   const GmmProblem* problem;

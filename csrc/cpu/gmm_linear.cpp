@@ -2,7 +2,6 @@
 // of rows and a chunk of components at a time, between a matrix product and the next; the backward pass computes
 // them again.
 
-
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -13,8 +12,8 @@
 
 #include "gmm_head.h"
 
-#define VITLITE_KERNEL "../cpu/gmm_linear_kernel.h"
-#include "../common/each_isa.h"
+#define VITLITE_KERNEL "gmm_linear_kernel.h"
+#include "each_isa.h"
 
 namespace vitlite {
 
@@ -26,10 +25,10 @@ namespace {
 
 template <class T>
 void forward(const Head& head, const Tensor& likelihood, const Tensor& log_shares, const Tensor& logits) {
-  const int64_t components = head.components, shape[2] = {head.rows, components};
+  const int64_t components = head.components;
   const Tensor mean = head.empty({head.block, head.chunk, head.dims});
   const Tensor std = head.empty({head.block, head.chunk, head.dims});
-  const Tensor wide = torch::stable::new_empty(head.x, Shape(shape, 2), torch::headeronly::ScalarType::Double);
+  const Tensor wide = empty(head.x, {head.rows, components}, ScalarType::Double);
   double* densities = data_of<double>(wide);
   const Weights<T> w_mean(head, head.w_mean), w_std(head, head.w_std);
   const RightFactor<T> to_logits(head.rows_of<T>(head.w_logits, 0, components).transposed());

@@ -13,47 +13,31 @@
 
 #include "gmm_head.h"
 
-#define VITLITE_KERNEL "../cpu/gmm_linear_kernel.h"
-#include "../common/each_isa.h"
+#define VITLITE_KERNEL "gmm_linear_kernel.h"
+#include "each_isa.h"
 
 namespace vitlite {
 namespace {
 
-// Gradients of such weights, one chunk after the other.
+// Gradients of the weights.
 template <class T>
-struct WeightGrads {
-  const Head& head;
-  const Tensor& all;
-  std::optional<Tensor> buffer;
+struct WeightGrads : Chunks<T> {
+  using Chunks<T>::Chunks;
 
-  WeightGrads(const Head& head, const Tensor& all) : head(head), all(all) {
-    if (head.widened() && wanted()) buffer = head.empty({head.chunk * head.dims, head.features});
-  }
-
-  bool wanted() const {
-    return all.numel() > 0;
-  }
-  T* chunk(int64_t begin) const {
-    return head.widened() ? data_of<T>(*buffer) : data_of<T>(all) + begin * head.dims * head.features;
-  }
   // Brings a finished chunk to its place; one that nothing was written to is zero.
   void finish(int64_t begin, int64_t count, bool written) const {
-    if (!wanted()) return;
-    if (!written) std::fill_n(chunk(begin), count * head.dims * head.features, T(0));
-    if (!head.widened()) return;
+    if (!this->wanted()) return;
+    if (!written) std::fill_n(this->data(begin), count * this->head.dims * this->head.features, T(0));
     if constexpr (sizeof(T) == 4) {
-      const int64_t width = head.features;
-      const float* from = data_of<float>(*buffer);
-      char* to = static_cast<char*>(all.mutable_data_ptr()) + begin * head.dims * width * 2;
-      for_range(count * head.dims, width, [&](int64_t first, int64_t last) {
-        VITLITE_ISA_CALL(gmm_narrow(from + first * width, head.weight_kind, (last - first) * width,
-                                    to + first * width * 2));
+      if (!this->head.widened()) return;
+      this->for_half_rows(begin, count, [&](int64_t at, int64_t n, char* half) {
+        VITLITE_ISA_CALL(gmm_narrow(this->data(begin) + at, this->head.weight_kind, n, half));
       });
     }
   }
 };
 
-// Results of the backward pass; empty where not wanted.
+// Results of the backward pass; empty if not wanted.
 struct HeadGrads {
   Tensor x, y, w_logits, w_mean, w_std, b_logits, b_mean, b_std;
 };
@@ -201,8 +185,8 @@ void backward(const Head& head, const Tensor& shares, const HeadGrads& to) {
         sharing.scatter(begin, rows, sharing.grad_x, to.x);
       }
       if (grad_w_mean.wanted() || grad_w_std.wanted()) x.set(Matrix<T>(data_of<T>(sharing.x), rows, head.features));
-      if (grad_w_mean.wanted()) x.multiply(by_mean.transposed(), grad_w_mean.chunk(k), begin > 0);
-      if (grad_w_std.wanted()) x.multiply(by_std.transposed(), grad_w_std.chunk(k), begin > 0);
+      if (grad_w_mean.wanted()) x.multiply(by_mean.transposed(), grad_w_mean.data(k), begin > 0);
+      if (grad_w_std.wanted()) x.multiply(by_std.transposed(), grad_w_std.data(k), begin > 0);
       if (to.b_mean.numel() > 0) add_rows(by_mean.data, rows, columns, data_of<T>(to.b_mean) + k * head.dims);
       if (to.b_std.numel() > 0) add_rows(by_std.data, rows, columns, data_of<T>(to.b_std) + k * head.dims);
     }
@@ -226,8 +210,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> linea
   const HeadGrads to{head.empty({head.rows, head.features}, need_x),
                      head.empty({head.rows, head.dims}, need_y),
                      head.empty({head.components, head.features}, need_w_logits),
-                     head.empty_weights(need_w_mean),
-                     head.empty_weights(need_w_std),
+                     new_tensor(head.w_mean, {head.components * head.dims, head.features}, need_w_mean),
+                     new_tensor(head.w_std, {head.components * head.dims, head.features}, need_w_std),
                      head.empty({head.components}, b_logits.has_value()),
                      head.empty({head.components * head.dims}, b_mean.has_value()),
                      head.empty({head.components * head.dims}, b_std.has_value())};

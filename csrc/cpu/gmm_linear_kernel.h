@@ -1,16 +1,16 @@
 // Rows of a mixture density head between its matrix products. No include guard, see each_isa.h.
 
-#include "../common/convert.h"
+#include "convert.h"
 #include "gmm_component.h"
 
-// log(1 + e^x), and its derivative where wanted; not-a-number stays.
+// log(1 + e^x), and its derivative if wanted; NaN stays.
 template <class T>
 VL_INLINE Vec<T> softplus_of(Vec<T> x, Vec<T>* slope) {
   const Vec<T> zero(T(0)), one(T(1));
   const auto positive = below(zero, x);
-  const Vec<T> power = exp_of(pick(positive, zero - x, x));
-  if (slope != nullptr) *slope = pick(positive, one, power) / (one + power);
-  return pick(positive, x, zero) + log1p_of(power);
+  const Vec<T> exponential = exp_of(pick(positive, zero - x, x));
+  if (slope != nullptr) *slope = pick(positive, one, exponential) / (one + exponential);
+  return pick(positive, x, zero) + log1p_of(exponential);
 }
 
 template <class T>

@@ -10,24 +10,18 @@
 #include <initializer_list>
 #include <tuple>
 
-#include "../common/dtypes.h"
-#include "../common/products.h"
-#include "../common/huge_pages.h"
-#include "../common/tensors.h"
 #include "memory_rows.h"
 #include "product.h"
+#include "tensors.h"
 
-#define VITLITE_KERNEL "../cpu/memory_kernel.h"
-#include "../common/each_isa.h"
+#define VITLITE_KERNEL "memory_kernel.h"
+#include "each_isa.h"
 
 namespace vitlite {
 namespace {
 
 // Elements of a block of weights, and the fewest rows of one: fewer make the matrix products slow.
 constexpr int64_t kBlockElements = 1 << 20, kFewestRows = 64;
-// Elements that are worth another thread.
-constexpr int64_t kGrain = 1 << 13;
-
 // Blocks of about the same size, a multiple of what the matrix products take at a time on one or several threads.
 int64_t block_rows(int64_t rows, int64_t items) {
   constexpr int64_t kMultiple = 84;
@@ -36,23 +30,12 @@ int64_t block_rows(int64_t rows, int64_t items) {
   return std::min(rows, ((rows + blocks - 1) / blocks + kMultiple - 1) / kMultiple * kMultiple);
 }
 
-template <class Work>
-void for_rows(int64_t rows, int64_t columns, const Work& work) {
-  torch::stable::parallel_for(0, rows, std::max<int64_t>(1, kGrain / columns), work);
-}
-
-using Shape = torch::headeronly::IntHeaderOnlyArrayRef;
-
-template <class T>
-T* data_of(const Tensor& tensor) {
-  return static_cast<T*>(tensor.mutable_data_ptr());
-}
-
 // The arguments of one call in memory order.
 struct Memory {
   Tensor z, items;
   int64_t rows, count, channels;
   double threshold, eps;
+  Kind kind;
 
   Memory(const Tensor& z_in, const Tensor& items_in, double threshold, double eps)
       : z(in_memory_order(z_in)),
@@ -64,25 +47,20 @@ struct Memory {
     count = items.size(0);
     channels = z.size(1);
     STD_TORCH_CHECK(items.size(1) == channels && count > 0 && channels > 0, "items: wrong shape");
-    const Kind kind = checked_kind(z, "z");
+    kind = checked_kind(z, "z");
     STD_TORCH_CHECK(kind == Kind::float32 || kind == Kind::float64, "z: expected float32 or float64");
     STD_TORCH_CHECK(items.scalar_type() == z.scalar_type(), "items: another dtype than z");
   }
 
-  bool is_double() const {
-    return kind_of(z.scalar_type()) == Kind::float64;
-  }
-  // Of shape (0,) if it is not wanted.
   Tensor empty(std::initializer_list<int64_t> shape, bool wanted = true) const {
-    constexpr int64_t kNone[1] = {0};
-    return huge_pages(torch::stable::new_empty(z, wanted ? Shape(shape.begin(), shape.size()) : Shape(kNone, 1)));
+    return new_tensor(z, shape, wanted);
   }
   template <class T>
   Tensor unit_items() const {
     const Tensor unit = empty({count, channels});
     const T* from = data_of<T>(items);
     T* to = data_of<T>(unit);
-    for_rows(count, channels, [&](int64_t begin, int64_t end) {
+    for_range(count, channels, [&](int64_t begin, int64_t end) {
       const int64_t at = begin * channels;
       VITLITE_ISA_CALL(memory_unit_rows(from + at, end - begin, channels, to + at));
     });
@@ -113,7 +91,7 @@ void forward(const Memory& memory, const Tensor& output, const Tensor& entropy, 
                              data_of<T>(entropy) + begin,
                              data_of<T>(sums) + begin,
                              data_of<T>(sums) + memory.rows + begin};
-    for_rows(count, n, [&](int64_t first, int64_t last) { VITLITE_ISA_CALL(memory_forward_rows(rows, first, last)); });
+    for_range(count, n, [&](int64_t first, int64_t last) { VITLITE_ISA_CALL(memory_forward_rows(rows, first, last)); });
     to_output.multiply(Matrix<T>(data_of<T>(weights), count, n), data_of<T>(output) + begin * c);
   }
 }
@@ -125,7 +103,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> memory_read_forward(const Tensor& z, 
   const Memory memory(z, items, threshold, eps);
   const Tensor output = memory.empty({memory.rows, memory.channels}), entropy = memory.empty({memory.rows});
   const Tensor sums = memory.empty({2, memory.rows}), softmax = memory.empty({memory.rows, memory.count}, save);
-  if (memory.is_double()) {
+  if (memory.kind == Kind::float64) {
     forward<double>(memory, output, entropy, sums, softmax);
   } else {
     forward<float>(memory, output, entropy, sums, softmax);
@@ -135,7 +113,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> memory_read_forward(const Tensor& z, 
 
 struct Grads {
   Tensor output, entropy, sums, softmax;
-  Tensor z, items;  // results; empty where not wanted
+  Tensor z, items;  // results; empty if not wanted
   bool need_z, need_items;
 };
 
@@ -158,7 +136,7 @@ void backward(const Memory& memory, const Grads& grads) {
     T* p = data_of<T>(softmax) + (kept ? begin * n : 0);
     if (!kept) {
       to_scores.multiply(z, p);
-      for_rows(count, n, [&](int64_t first, int64_t last) {
+      for_range(count, n, [&](int64_t first, int64_t last) {
         VITLITE_ISA_CALL(memory_softmax_rows(z.data, c, p, n, first, last));
       });
     }
@@ -173,12 +151,12 @@ void backward(const Memory& memory, const Grads& grads) {
                                  data_of<T>(weights),
                                  data_of<T>(scores),
                                  data_of<T>(grads.entropy) + begin};
-    for_rows(count, n, [&](int64_t first, int64_t last) { VITLITE_ISA_CALL(memory_backward_rows(rows, first, last)); });
+    for_range(count, n, [&](int64_t first, int64_t last) { VITLITE_ISA_CALL(memory_backward_rows(rows, first, last)); });
     const Matrix<T> by_scores(data_of<T>(scores), count, n);
     if (grads.need_z) {
       T* to = data_of<T>(grads.z) + begin * c;
       to_z.multiply(by_scores, to);
-      for_rows(count, c, [&](int64_t first, int64_t last) {
+      for_range(count, c, [&](int64_t first, int64_t last) {
         VITLITE_ISA_CALL(memory_unit_backward_rows(z.data + first * c, last - first, c, false,
                                                    static_cast<const T*>(nullptr), to + first * c));
       });
@@ -197,7 +175,7 @@ void backward(const Memory& memory, const Grads& grads) {
       std::fill(to, to + n * c, T(0));
       return;
     }
-    for_rows(n, c, [&](int64_t first, int64_t last) {
+    for_range(n, c, [&](int64_t first, int64_t last) {
       VITLITE_ISA_CALL(memory_unit_backward_rows(items.data + first * c, last - first, c, true, more + first * c,
                                                  to + first * c));
     });
@@ -227,7 +205,7 @@ std::tuple<Tensor, Tensor> memory_read_backward(const Tensor& grad_output, const
                     memory.empty({memory.count, memory.channels}, need_items),
                     need_z,
                     need_items};
-  if (memory.is_double()) {
+  if (memory.kind == Kind::float64) {
     backward<double>(memory, grads);
   } else {
     backward<float>(memory, grads);

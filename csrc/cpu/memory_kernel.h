@@ -1,6 +1,6 @@
 // Rows of the memory operator between its matrix products. No include guard, see each_isa.h.
 
-#include "../common/vec_math.h"
+#include "vec_math.h"
 
 // Shorter vectors count as this long in the cosine, as in torch.nn.functional.cosine_similarity.
 template <class T>
@@ -23,7 +23,7 @@ VL_INLINE T length_of(const T* x, int64_t n) {
 template <class T>
 VL_INLINE T inverse_length(const T* x, int64_t n) {
   const T length = length_of(x, n);
-  // A comparison the other way round would turn not-a-number into a number.
+  // A comparison the other way round would turn NaN into a number.
   return T(1) / (length < kNormEps<T> ? kNormEps<T> : length);
 }
 
@@ -69,7 +69,7 @@ VL_INLINE T softmax_row(T* row, int64_t n, T inverse) {
   return T(1.0 / sum.value());
 }
 
-// Hard shrinkage relu(w - t) w / (|w - t| + eps); not-a-number stays.
+// Hard shrinkage relu(w - t) w / (|w - t| + eps); NaN stays.
 template <class T>
 VL_INLINE Vec<T> shrink(Vec<T> weight, Vec<T> threshold, Vec<T> eps) {
   const Vec<T> gap = weight - threshold;

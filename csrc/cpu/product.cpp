@@ -1,4 +1,4 @@
-// Matrix products on the CPU: splits them among threads. No element's sum depends on the split, but where the product is
+// Matrix products on the CPU: splits them among threads. No element's sum depends on the split, unless the product is
 // torch's.
 
 #include "product.h"
@@ -6,14 +6,11 @@
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
-#include <cstddef>
 #include <cstdint>
-#include <new>
 
-#include "../common/huge_pages.h"
 
-#define VITLITE_KERNEL "../cpu/product_kernel.h"
-#include "../common/each_isa.h"
+#define VITLITE_KERNEL "product_kernel.h"
+#include "each_isa.h"
 
 namespace vitlite {
 namespace {
@@ -31,11 +28,6 @@ int64_t divided_up(int64_t a, int64_t by) {
 }  // namespace
 
 template <class T>
-void RightFactor<T>::Release::operator()(T* memory) const {
-  ::operator delete(memory, std::align_val_t{64});
-}
-
-template <class T>
 void RightFactor<T>::set(const Matrix<T>& b, int64_t rows) {
   matrix_ = b;
   level_ = rows < kFewRows ? 0 : isa_level();
@@ -46,7 +38,7 @@ void RightFactor<T>::set(const Matrix<T>& b, int64_t rows) {
   if (size > capacity_) {
     panels_.reset();
     capacity_ = 0;
-    panels_.reset(static_cast<T*>(::operator new(static_cast<std::size_t>(size) * sizeof(T), std::align_val_t{64})));
+    panels_ = aligned_memory<T>(size);
     capacity_ = size;
     advise_huge_pages(panels_.get(), size * static_cast<int64_t>(sizeof(T)));
   }

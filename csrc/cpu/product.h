@@ -2,10 +2,10 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <optional>
 
-#include "../common/products.h"
+#include "allocation.h"
+#include "products.h"
 
 namespace vitlite {
 
@@ -39,12 +39,8 @@ class RightFactor {
   void multiply(const Matrix<T>& a, T* out, bool add = false) const;
 
  private:
-  struct Release {
-    void operator()(T* memory) const;
-  };
-
   std::optional<Matrix<T>> matrix_;
-  std::unique_ptr<T, Release> panels_;
+  AlignedMemory<T> panels_;
   int64_t capacity_ = 0;
   int level_ = 0;  // the instruction set that the panels are for
 };

@@ -4,7 +4,7 @@
 // result, as many rows of a panel as the registers hold, is summed over such a cut without touching memory: the left
 // factor comes from the level-1 cache, the panels, kGroup at a time, from level 2.
 
-#include "../common/vec_math.h"
+#include "vec_math.h"
 
 template <class T>
 constexpr int64_t kDepth = 1536 / sizeof(T);

@@ -6,7 +6,7 @@
 // filtered with the same (symmetric) window and gathered into the gradients of the pixels. So the images are read once
 // or twice, and nothing but the result is written to memory.
 
-#include "../common/convert.h"
+#include "convert.h"
 #include "ssim_window.h"
 
 // Columns that one walk covers: the rings of the backward pass then fit into a level-2 cache.
@@ -83,6 +83,20 @@ struct Moments {
     }
   }
 
+  // Points to the rows of the ring that `count` rows of the map from `r` on are made of.
+  void rows_for(int64_t r, int64_t count, const T** rows) {
+    const int64_t first = r - problem->pad;
+    advance(first + window.size() - 1 + count);
+    ring.gather(first, window.size() - 1 + kBlock, rows);
+  }
+
+  // The moments of kBlock rows of the map, for the vector of columns from j on; returns how many columns these are.
+  VL_INLINE int64_t down(const T* const* rows, int64_t j, Vec<T> (*m)[kBlock]) const {
+#pragma GCC unroll 4
+    for (int i = 0; i < kMoments; ++i) window.down(rows, i * ring.pitch + j, m[i]);
+    return min_of(Vec<T>::size, end - begin - j);
+  }
+
   void filter(int64_t i, T* to) {
     const int64_t pitch = ring.pitch;
     if (i < 0 || i >= problem->height) {
@@ -152,27 +166,23 @@ VL_INLINE SsimConstants<Vec<T>> constants_of(const SsimProblem& problem) {
 }
 
 template <class T, int K>
-void ssim_forward_tile(const SsimProblem& problem, const SsimForwardStrip& strip, int64_t left, int64_t right,
-                       char* memory) {
+void ssim_tile(const SsimProblem& problem, const SsimForwardStrip& strip, int64_t left, int64_t right, char* memory) {
   Arena<T> arena{memory};
   const Window<T, K> window{problem.window, take_weights<T>(problem, arena)};
   Moments<T, K> moments = take_moments<T, K>(problem, window, strip.x, strip.y, left, right, arena);
-  const int64_t reach = window.size() - 1 + kBlock, pitch = moments.ring.pitch, columns = right - left;
-  const T** rows = take_pointers(arena, reach);
+  const int64_t columns = right - left;
+  const T** rows = take_pointers(arena, window.size() - 1 + kBlock);
   const SsimConstants<Vec<T>> constants = constants_of<T>(problem);
   T* map = static_cast<T*>(strip.map);
   moments.ring.next = strip.begin - problem.pad;
   for (int64_t r = strip.begin; r < strip.end; r += kBlock) {
-    const int64_t count = min_of(kBlock, strip.end - r), first = r - problem.pad;
-    moments.advance(first + window.size() - 1 + count);
-    moments.ring.gather(first, reach, rows);
+    const int64_t count = min_of(kBlock, strip.end - r);
+    moments.rows_for(r, count, rows);
     Vec<T> sums[kBlock];
     for (int v = 0; v < kBlock; ++v) sums[v] = Vec<T>(T(0));
     for (int64_t j = 0; j < columns; j += Vec<T>::size) {
       Vec<T> m[kMoments][kBlock];
-#pragma GCC unroll 4
-      for (int i = 0; i < kMoments; ++i) window.down(rows, i * pitch + j, m[i]);
-      const int64_t lanes = min_of(Vec<T>::size, columns - j);
+      const int64_t lanes = moments.down(rows, j, m);
 #pragma GCC unroll 8
       for (int v = 0; v < kBlock; ++v) {
         Vec<T> value = ssim_value(m[0][v], m[1][v], m[2][v], m[3][v], constants);
@@ -235,17 +245,14 @@ struct Gradients {
 
   // Derivatives of the weighted sum of SSIM values by the moments, for rows r .. r + count of the map.
   void differentiate(int64_t r, int64_t count) {
-    const int64_t first = r - problem->pad, pitch = moments.ring.pitch, columns = moments.end - moments.begin;
-    moments.advance(first + window.size() - 1 + count);
-    moments.ring.gather(first, window.size() - 1 + kBlock, rows);
+    const int64_t columns = moments.end - moments.begin;
+    moments.rows_for(r, count, rows);
     const T* grad_map = static_cast<const T*>(strip->grad_map);
     const SsimConstants<Vec<T>> constants = constants_of<T>(*problem);
     T* to = lines + (moments.begin - (begin - back));
     for (int64_t j = 0; j < columns; j += Vec<T>::size) {
       Vec<T> m[kMoments][kBlock];
-#pragma GCC unroll 4
-      for (int i = 0; i < kMoments; ++i) window.down(rows, i * pitch + j, m[i]);
-      const int64_t lanes = min_of(Vec<T>::size, columns - j);
+      const int64_t lanes = moments.down(rows, j, m);
 #pragma GCC unroll 8
       for (int v = 0; v < kBlock; ++v) {
         if (v >= count) break;
@@ -299,8 +306,7 @@ struct Gradients {
 };
 
 template <class T, int K>
-void ssim_backward_tile(const SsimProblem& problem, const SsimBackwardStrip& strip, int64_t left, int64_t right,
-                        char* memory) {
+void ssim_tile(const SsimProblem& problem, const SsimBackwardStrip& strip, int64_t left, int64_t right, char* memory) {
   Arena<T> arena{memory};
   const Window<T, K> window{problem.window, take_weights<T>(problem, arena)};
   const int64_t size = window.size(), back = size - 1 - problem.pad, columns = right - left;
@@ -337,17 +343,19 @@ int64_t workspace(const SsimProblem& problem) {
   return (first + second) * columns * int64_t(sizeof(T)) + small + 16 * 64;
 }
 
-template <class T, int K>
-void ssim_forward_tiles(const SsimProblem& problem, const SsimForwardStrip& strip, char* memory) {
-  for (int64_t left = 0; left < problem.out_width; left += kTile<T>) {
-    ssim_forward_tile<T, K>(problem, strip, left, min_of(left + kTile<T>, problem.out_width), memory);
-  }
+VL_INLINE int64_t columns_of(const SsimProblem& problem, const SsimForwardStrip&) {
+  return problem.out_width;
 }
 
-template <class T, int K>
-void ssim_backward_tiles(const SsimProblem& problem, const SsimBackwardStrip& strip, char* memory) {
-  for (int64_t left = 0; left < problem.width; left += kTile<T>) {
-    ssim_backward_tile<T, K>(problem, strip, left, min_of(left + kTile<T>, problem.width), memory);
+VL_INLINE int64_t columns_of(const SsimProblem& problem, const SsimBackwardStrip&) {
+  return problem.width;
+}
+
+template <class T, int K, class Strip>
+void ssim_tiles(const SsimProblem& problem, const Strip& strip, char* memory) {
+  const int64_t columns = columns_of(problem, strip);
+  for (int64_t left = 0; left < columns; left += kTile<T>) {
+    ssim_tile<T, K>(problem, strip, left, min_of(left + kTile<T>, columns), memory);
   }
 }
 
@@ -358,20 +366,16 @@ static int64_t ssim_workspace(const SsimProblem& problem) {
   return problem.kind == Kind::float64 ? workspace<double>(problem) : workspace<float>(problem);
 }
 
-static void ssim_forward_strip(const SsimProblem& problem, const SsimForwardStrip& strip, char* memory) {
+// One strip of a plane, forward or backward.
+template <class Strip>
+void ssim_strip(const SsimProblem& problem, const Strip& strip, char* memory) {
   const bool usual = problem.window == kUsualWindow;
   if (problem.kind == Kind::float64) {
-    (usual ? ssim_forward_tiles<double, kUsualWindow> : ssim_forward_tiles<double, 0>)(problem, strip, memory);
+    (usual ? ssim_tiles<double, kUsualWindow, Strip> : ssim_tiles<double, 0, Strip>)(problem, strip, memory);
   } else {
-    (usual ? ssim_forward_tiles<float, kUsualWindow> : ssim_forward_tiles<float, 0>)(problem, strip, memory);
+    (usual ? ssim_tiles<float, kUsualWindow, Strip> : ssim_tiles<float, 0, Strip>)(problem, strip, memory);
   }
 }
 
-static void ssim_backward_strip(const SsimProblem& problem, const SsimBackwardStrip& strip, char* memory) {
-  const bool usual = problem.window == kUsualWindow;
-  if (problem.kind == Kind::float64) {
-    (usual ? ssim_backward_tiles<double, kUsualWindow> : ssim_backward_tiles<double, 0>)(problem, strip, memory);
-  } else {
-    (usual ? ssim_backward_tiles<float, kUsualWindow> : ssim_backward_tiles<float, 0>)(problem, strip, memory);
-  }
-}
+template void ssim_strip(const SsimProblem&, const SsimForwardStrip&, char*);
+template void ssim_strip(const SsimProblem&, const SsimBackwardStrip&, char*);

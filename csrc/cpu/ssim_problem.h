@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "../common/dtypes.h"
+#include "../common/kind.h"
 
 namespace vitlite {
 

@@ -17,7 +17,7 @@ using Steps = typename Counted<n>::Type;
 // K neighbouring numbers for every lane: of the first lane from[0] .. from[K - 1].
 template <class T, int K>
 struct Neighbours {
-#if defined(VL_HAS_JOINED)
+#if defined(VL_AVX512)
   static constexpr int lanes = Vec<T>::size;
   static_assert(K <= 2 * lanes + 1, "three vectors hold all neighbours");
   Vec<T> pieces[3];
@@ -46,7 +46,7 @@ struct Neighbours {
 #endif
 };
 
-// The window; K is its length where the compiler is to know it and keep the weights in registers, or 0.
+// The window; K is its length if the compiler is to know it and keep the weights in registers, or 0.
 template <class T, int K>
 struct Window {
   int64_t length;

@@ -27,7 +27,7 @@ class BuildError(Exception):
     """A command failed; the message is its first line that says why."""
 
 
-def find_nvcc():
+def find_nvcc() -> str | None:
     """Path of nvcc, or None."""
     homes = [os.environ.get(name) for name in ("CUDA_HOME", "CUDA_PATH")] + ["/usr/local/cuda"]
     known = [Path(home) / "bin" / "nvcc" for home in homes if home]
@@ -35,10 +35,10 @@ def find_nvcc():
     return str(found) if found else next((str(path) for path in known if path.exists()), None)
 
 
-def why_not():
+def why_not() -> str | None:
     """None if the library is to be compiled here, or else the reason in one line.
 
-    ``VITLITE_CUDA=1`` asks for it also where torch has no CUDA, ``VITLITE_CUDA=0`` never.
+    ``VITLITE_CUDA=1`` asks for it also if torch has no CUDA, ``VITLITE_CUDA=0`` never.
     """
     import torch
 
@@ -54,7 +54,7 @@ def why_not():
     return None
 
 
-def architectures(nvcc):
+def architectures(nvcc: str) -> tuple[str, ...]:
     """Those of ``ARCHITECTURES`` that this nvcc knows, or those named by ``VITLITE_CUDA_ARCH`` such as "90,100"."""
     wish = os.environ.get("VITLITE_CUDA_ARCH", "")
     if wish:
@@ -63,14 +63,14 @@ def architectures(nvcc):
     return tuple(arch for arch in ARCHITECTURES if f"sm_{arch}" in known)
 
 
-def code_flags(architectures):
+def code_flags(architectures: tuple[str, ...]) -> list[str]:
     """Machine code for each architecture, and PTX of the newest."""
     newest = max(architectures, key=lambda arch: int(re.match(r"\d+", arch).group()))
     flags = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in architectures]
     return [*flags, f"-gencode=arch=compute_{newest},code=compute_{newest}"]
 
 
-def build(folder, temporary, jobs=None):
+def build(folder: str | Path, temporary: str | Path, jobs: int | None = None) -> Path:
     """Compiles and links the library.
 
     Args:
@@ -113,11 +113,11 @@ def build(folder, temporary, jobs=None):
     return target
 
 
-def _object(source, temporary):
+def _object(source: Path, temporary: Path) -> Path:
     return temporary / f"{source.name}.o"
 
 
-def _compile(source, command, temporary):
+def _compile(source: Path, command: list[str], temporary: Path) -> str:
     """Compiles one file unless nothing changed since the last time; returns what the compiler printed then."""
     target, log, said = (temporary / f"{source.name}{end}" for end in (".o", ".log", ".cmd"))
     inputs = [source, *HERE.glob("*.h"), *HERE.parent.glob("c*/*.h")]
@@ -131,7 +131,7 @@ def _compile(source, command, temporary):
     return text
 
 
-def _run(command):
+def _run(command: list[str]) -> str:
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError as error:
@@ -144,7 +144,7 @@ def _run(command):
     return text
 
 
-def report(text):
+def report(text: str) -> list[dict]:
     """The kernels of a ``ptxas.txt``.
 
     Returns:

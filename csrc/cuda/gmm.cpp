@@ -28,11 +28,6 @@ struct DeviceMixture : Entered, Mixture {
     check_device(mean, y, "mean");
     check_device(std, y, "std");
   }
-  int multiprocessors() const {
-    int count = 0;
-    check_launch(device::device_multiprocessors(&count));
-    return count;
-  }
 };
 
 // The log-likelihood (T,), and for the backward pass the logarithms of the components' shares of it (T, K).
@@ -40,46 +35,37 @@ std::tuple<Tensor, Tensor> gmm_forward(const Tensor& y, const Tensor& logits, co
   const DeviceMixture mixture(y, logits, mean, std);
   const GmmProblem& p = mixture.problem;
   const auto type = compute_type(p.kind);
-  const Tensor likelihood = new_tensor(y, {p.rows}, type), log_shares = new_tensor(y, {p.rows, p.components}, type);
+  const Tensor likelihood = empty(y, {p.rows}, type), log_shares = empty(y, {p.rows, p.components}, type);
   if (p.rows == 0) return {likelihood, log_shares};
-  const Tensor densities = new_tensor(y, {p.rows, p.components}, torch::headeronly::ScalarType::Double);
+  const Tensor densities = empty(y, {p.rows, p.components}, ScalarType::Double);
   check_launch(device::gmm_forward(p, static_cast<double*>(densities.mutable_data_ptr()), likelihood.mutable_data_ptr(),
-                                   log_shares.mutable_data_ptr(), mixture.multiprocessors(), mixture.on.stream));
+                                   log_shares.mutable_data_ptr(), multiprocessors(), mixture.on.stream));
   return {likelihood, log_shares};
 }
 
-// Gradients for y, logits, mean and std; empty where not wanted.
+// Gradients for y, logits, mean and std; empty if not wanted.
 std::tuple<Tensor, Tensor, Tensor, Tensor> gmm_backward(const Tensor& grad, const Tensor& y, const Tensor& logits,
                                                         const Tensor& mean, const Tensor& std,
                                                         const Tensor& log_shares, bool need_y, bool need_logits,
                                                         bool need_mean, bool need_std) {
   const DeviceMixture mixture(y, logits, mean, std);
   const GmmProblem& p = mixture.problem;
-  const auto type = compute_type(p.kind);
   check_device(grad, y, "grad");
   check_device(log_shares, y, "log_shares");
-  STD_TORCH_CHECK(grad.numel() == p.rows && grad.scalar_type() == type, "grad: wrong shape or dtype");
-  STD_TORCH_CHECK(log_shares.numel() == p.rows * p.components && log_shares.scalar_type() == type &&
-                      log_shares.is_contiguous(),
-                  "log_shares: wrong shape or dtype");
-  const Tensor grads = in_memory_order(grad);
-  const Tensor grad_y = new_gradient(y, {p.rows, p.dims}, need_y);
-  const Tensor grad_logits = new_gradient(y, {p.rows, p.components}, need_logits);
-  const Tensor grad_mean = new_gradient(y, {p.rows, p.components, p.dims}, need_mean);
-  const Tensor grad_std = new_gradient(y, {p.rows, p.components, mixture.std.size(2)}, need_std);
+  const MixtureGradients grads(mixture, grad, log_shares, need_y, need_logits, need_mean, need_std);
+  const GmmGradients& to = grads.to;
   if (p.rows == 0 || !(need_y || need_logits || need_mean || need_std)) {
-    return {grad_y, grad_logits, grad_mean, grad_std};
+    return {grads.y, grads.logits, grads.mean, grads.std};
   }
-  const GmmGradients to{grads.const_data_ptr(),       log_shares.const_data_ptr(),   data_if(grad_y, need_y),
-                        data_if(grad_logits, need_logits), data_if(grad_mean, need_mean), data_if(grad_std, need_std)};
-  const Tensor shares = new_tensor(y, {p.rows, p.components}, type);
+  const auto type = compute_type(p.kind);
+  const Tensor shares = empty(y, {p.rows, p.components}, type);
   check_launch(device::gmm_shares(p, to, shares.mutable_data_ptr(), mixture.on.stream));
-  const int multiprocessors = mixture.multiprocessors();
-  const int64_t parts = device::gmm_parts(p, multiprocessors);
-  const Tensor partial = new_tensor(y, {need_y && parts > 1 ? parts * p.rows * p.dims : 0}, type);
-  check_launch(device::gmm_gradients(p, to, shares.const_data_ptr(), parts, partial.mutable_data_ptr(), multiprocessors,
+  const int resident = multiprocessors();
+  const int64_t parts = device::gmm_parts(p, resident);
+  const Tensor partial = empty(y, {need_y && parts > 1 ? parts * p.rows * p.dims : 0}, type);
+  check_launch(device::gmm_gradients(p, to, shares.const_data_ptr(), parts, partial.mutable_data_ptr(), resident,
                                      mixture.on.stream));
-  return {grad_y, grad_logits, grad_mean, grad_std};
+  return {grads.y, grads.logits, grads.mean, grads.std};
 }
 
 }  // namespace

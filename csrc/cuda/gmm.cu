@@ -203,7 +203,7 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 // A thread for n columns of one row and for one part of the components, which it goes through: the gradient of y needs
-// no other thread's numbers. `y_parts` is null where that is not wanted.
+// no other thread's numbers. `y_parts` is null if that is not wanted.
 template <class In, int n, bool shared>
 __global__ void __launch_bounds__(kThreads)
     gmm_gradients_kernel(const GmmProblem p, const Compute<In>* shares, int64_t parts, In* grad_mean, In* grad_std,
@@ -284,7 +284,7 @@ bool in_packs(const GmmProblem& p, int64_t n) {
   return p.dims % n == 0 && aligned(p.y) && aligned(p.mean, n) && (p.shared || aligned(p.std, n));
 }
 
-// Few lanes to a component where more would have nothing to do.
+// Few lanes to a component if more would have nothing to do.
 template <class In, int n, bool shared>
 const char* pairs_of(const GmmProblem& p, double* densities, const void* shares, void* grad_std, int multiprocessors,
                      void* stream) {

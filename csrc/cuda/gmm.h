@@ -24,6 +24,4 @@ int64_t gmm_parts(const GmmProblem& problem, int multiprocessors);
 const char* gmm_gradients(const GmmProblem& problem, const GmmGradients& gradients, const void* shares, int64_t parts,
                           void* partial_y, int multiprocessors, void* stream);
 
-const char* device_multiprocessors(int* count);
-
 }  // namespace vitlite::device

@@ -49,7 +49,7 @@ inline const char* multiprocessors(int* count) {
 
 namespace vitlite::device {
 
-// Blocks for so many pieces of work; a kernel goes on to further pieces where there are more than a grid can have.
+// Blocks for so many pieces of work; a kernel goes on to further pieces if there are more than a grid can have.
 inline int64_t blocks_for(int64_t pieces) {
   constexpr int64_t kMost = int64_t{1} << 30;
   return pieces < kMost ? pieces : kMost;

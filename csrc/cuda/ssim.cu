@@ -1,4 +1,4 @@
-// SSIM under the usual window, forward and backward. A block walks down a strip of a tile of columns with the rows of
+// SSIM under a window of 11, forward and backward. A block walks down a strip of a tile of columns with the rows of
 // kRows steps in shared memory: each thread filters down one column, with the unfinished sums in registers; then the
 // threads share out the rows and filter along them. The backward pass does so twice, for the moments and for the
 // derivatives of SSIM by them. So the images are read once (twice backward) and only results are written.
@@ -7,12 +7,44 @@
 
 #include "launch.h"
 #include "numbers.h"
-#include "ssim_device.h"
 
 namespace vitlite::device {
 namespace {
 
-constexpr int kReach = kUsualWindow - 1;
+constexpr int kMoments = 4;
+
+// One approximate reciprocal and a correction, which gives exactly one for equal numbers. The divisors of SSIM are at
+// least its constants, and so no subnormal numbers.
+VITLITE_HD float quotient(float a, float b) {
+#if defined(__CUDA_ARCH__)
+  float inverse;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(b));
+  const float result = a * inverse;
+  return fma(fma(-result, b, a), inverse, result);
+#else
+  return a / b;
+#endif
+}
+VITLITE_HD double quotient(double a, double b) { return a / b; }
+
+#include "../common/ssim_point.h"
+
+template <class T>
+__device__ inline SsimConstants<T> constants_of(const SsimProblem& problem) {
+  return {T(problem.c1), T(problem.c2), T(1)};
+}
+
+// The first pixel of a plane.
+template <class In>
+__device__ inline const In* x_plane(const SsimProblem& p, int64_t plane) {
+  return static_cast<const In*>(p.x) + plane / p.channels * p.x_batch + plane % p.channels * p.x_channel;
+}
+template <class In>
+__device__ inline const In* y_plane(const SsimProblem& p, int64_t plane) {
+  return static_cast<const In*>(p.y) + plane / p.channels * p.y_batch + plane % p.channels * p.y_channel;
+}
+
+constexpr int kReach = kWindow - 1;
 
 // Sizes for which neither the registers nor the 48 KiB of shared memory overflow, with two blocks to a multiprocessor in
 // float and one in double.
@@ -79,7 +111,7 @@ __device__ inline void filter_along(const T* from, const Weights<T>& w, T* sums)
   }
 }
 
-// Runs of a row in memory, of which the first n are there; `whole` where the run is aligned and complete.
+// Runs of a row in memory, of which the first n are there; `whole` if the run is aligned and complete.
 template <class In, class T>
 __device__ inline void load_run(const In* from, int n, T* to) {
 #pragma unroll
@@ -375,7 +407,7 @@ SsimCut cut_for(int64_t planes, int64_t height, int64_t width, int halo, int mos
 }
 
 template <class T>
-Weights<T> usual_weights(const SsimProblem& p) {
+Weights<T> weights_of(const SsimProblem& p) {
   double all[kReach + 1], sum = 0;
   for (int k = 0; k <= kReach; ++k) {
     const double offset = k - kReach / 2;
@@ -387,6 +419,22 @@ Weights<T> usual_weights(const SsimProblem& p) {
   weights.c1 = T(p.c1);
   weights.c2 = T(p.c2);
   return weights;
+}
+
+// One block.
+template <class T>
+__global__ void sum_kernel(const double* sums, int64_t count, double divisor, T* result) {
+  double mine = 0;
+  for (int64_t i = threadIdx.x; i < count; i += blockDim.x) mine += sums[i];
+  mine = block_sum(mine, shared_memory<double>());
+  if (threadIdx.x == 0) result[0] = T(mine / divisor);
+}
+
+template <class T>
+const char* sum_of(const double* sums, int64_t count, double divisor, void* result, void* stream) {
+  constexpr int kThreads = 256;
+  return launch(sum_kernel<T>, 1, kThreads, int64_t{kThreads} * sizeof(double), stream, sums, count, divisor,
+                static_cast<T*>(result));
 }
 
 template <class T>
@@ -411,7 +459,7 @@ const char* ssim_forward(const SsimProblem& p, const SsimCut& cut, void* map, do
     typedef decltype(in) In;
     typedef Compute<In> T;
     return launch(ssim_forward_kernel<In>, blocks_for(cut.jobs), cut.threads,
-                  shared_bytes<T>(cut.threads, kMoments, Sizes<T>::forward_rows), stream, p, cut, usual_weights<T>(p), static_cast<T*>(map), sums);
+                  shared_bytes<T>(cut.threads, kMoments, Sizes<T>::forward_rows), stream, p, cut, weights_of<T>(p), static_cast<T*>(map), sums);
   });
 }
 
@@ -423,8 +471,13 @@ const char* ssim_backward(const SsimProblem& p, const SsimCut& cut, const SsimGr
     const int maps = kMoments + (gradients.y == nullptr ? 3 : 4);
     return launch(kernel, blocks_for(cut.jobs), cut.threads,
                   shared_bytes<T>(cut.threads, maps, Sizes<T>::backward_rows), stream, p, cut,
-                  usual_weights<T>(p), gradients);
+                  weights_of<T>(p), gradients);
   });
+}
+
+const char* ssim_sum(Kind kind, const double* sums, int64_t count, double divisor, void* result, void* stream) {
+  const auto sum = kind == Kind::float64 ? sum_of<double> : sum_of<float>;
+  return sum(sums, count, divisor, result, stream);
 }
 
 const char* device_multiprocessors(int* count) {

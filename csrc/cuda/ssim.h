@@ -7,9 +7,8 @@
 
 namespace vitlite::device {
 
-// The window of the literature has kernels of its own, which keep everything on the chip; all other windows go through
-// a workspace in memory.
-constexpr int kUsualWindow = 11;
+// The kernels are for the window of the literature, and keep everything on the chip.
+constexpr int kWindow = 11;
 
 // Two batches of images (planes = batch * channels) and everything that is the same for all planes. Strides are in
 // elements; the last is one. The moments are those of csrc/cpu/ssim_problem.h.
@@ -18,7 +17,7 @@ struct SsimProblem {
   int64_t planes, channels;
   int64_t height, width;          // of the images
   int64_t out_height, out_width;  // of the map
-  int64_t window, pad;            // window length; rows and columns of zeros around the images
+  int64_t pad;                    // rows and columns of zeros around the images
   double sigma;                   // of the window, 0 for equal weights
   double c1, c2;
   const void* x;
@@ -33,7 +32,7 @@ struct SsimCut {
   int threads;
 };
 
-// For the usual window. The map (planes, out_height, out_width) and the sum of each job, either may be null.
+// The map (planes, out_height, out_width) and the sum of each job, either may be null.
 SsimCut ssim_forward_cut(const SsimProblem& problem, int multiprocessors);
 const char* ssim_forward(const SsimProblem& problem, const SsimCut& cut, void* map, double* sums, void* stream);
 
@@ -50,21 +49,7 @@ struct SsimGradients {
 SsimCut ssim_backward_cut(const SsimProblem& problem, int multiprocessors);
 const char* ssim_backward(const SsimProblem& problem, const SsimCut& cut, const SsimGradients& gradients, void* stream);
 
-// For any window: so many numbers of the dtype of the computation are needed for `planes` planes, after those for the
-// weights; ssim_any_weights fills these first.
-int64_t ssim_any_workspace(const SsimProblem& problem, int64_t planes, bool backward);
-int64_t ssim_any_blocks(const SsimProblem& problem, int64_t planes);
-const char* ssim_any_weights(const SsimProblem& problem, void* weights, void* stream);
-// Planes from `first` on; the sums are of ssim_any_blocks blocks.
-const char* ssim_any_forward(const SsimProblem& problem, int64_t first, int64_t planes, const void* weights,
-                             void* workspace, void* map, double* sums, void* stream);
-const char* ssim_any_backward(const SsimProblem& problem, int64_t first, int64_t planes, const void* weights,
-                              void* workspace, const SsimGradients& gradients, void* stream);
-
 // The sum of `count` numbers over a divisor, in the dtype of the computation.
 const char* ssim_sum(Kind kind, const double* sums, int64_t count, double divisor, void* result, void* stream);
-
-// Multiprocessors of the current device.
-const char* device_multiprocessors(int* count);
 
 }  // namespace vitlite::device

@@ -8,7 +8,6 @@
 #include <torch/headeronly/util/Exception.h>
 
 #include <cstdint>
-#include <initializer_list>
 
 #include "../common/tensors.h"
 
@@ -42,25 +41,21 @@ inline void check_device(const Tensor& tensor, const Tensor& other, const char* 
 
 namespace vitlite {
 
+namespace device {
+// In ssim.cu: this file is compiled without CUDA's headers.
+const char* device_multiprocessors(int* count);
+}  // namespace device
+
 // For what a launching function returns.
 inline void check_launch(const char* error) {
   STD_TORCH_CHECK(error == nullptr, "a CUDA kernel of vitlite could not be launched: ", error);
 }
 
-inline Tensor new_tensor(const Tensor& like, std::initializer_list<int64_t> shape,
-                         torch::headeronly::ScalarType type) {
-  return torch::stable::new_empty(like, torch::headeronly::IntHeaderOnlyArrayRef(shape.begin(), shape.size()), type);
-}
-
-// Gradients that are not wanted are empty.
-inline Tensor new_gradient(const Tensor& like, std::initializer_list<int64_t> shape, bool wanted) {
-  constexpr int64_t kNone[1] = {0};
-  return torch::stable::new_empty(like, wanted ? torch::headeronly::IntHeaderOnlyArrayRef(shape.begin(), shape.size())
-                                               : torch::headeronly::IntHeaderOnlyArrayRef(kNone, 1));
-}
-
-inline void* data_if(const Tensor& tensor, bool wanted) {
-  return wanted ? tensor.mutable_data_ptr() : nullptr;
+// Multiprocessors of the current device.
+inline int multiprocessors() {
+  int count = 0;
+  check_launch(device::device_multiprocessors(&count));
+  return count;
 }
 
 }  // namespace vitlite

@@ -4,14 +4,13 @@ import math
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from .._checks import FLOATS, check_same_device, check_same_dtype, check_tensor, is_number
 from .._operator import Operator, autocasts, exporting
 from .._triton import compute_type
 from .reference import attention_torch
-
-Tensor = torch.Tensor
 
 
 def _fake_forward(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Any:
@@ -45,7 +44,7 @@ OPERATOR = Operator(
     compiled=(),
     # On a GPU too torch's own comes first: it is made for each architecture.
     first=("sdpa",),
-    shapes=((1, 2, 5, 4), (1, 2, 5, 4), (1, 2, 5, 4)),
+    shapes=lambda B=1, H=2, N=5, M=6, D=4, E=3: ((B, H, N, D), (B, H, M, D), (B, H, M, E)),
 )
 
 # A tile of a Triton program holds whole rows of a head: their widest, by the bytes of a number.
@@ -58,7 +57,7 @@ BFLOAT16_PRODUCTS = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._i
 HALF_SCORES = 1024 * 1024
 
 
-def attention(q, k, v, *, scale=None, backend="auto"):
+def attention(q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None, backend: str = "auto") -> Tensor:
     """softmax(q k^T scale) v, without mask or dropout (Vaswani et al. 2017, eq. 1).
 
     Args:
@@ -86,7 +85,7 @@ def attention(q, k, v, *, scale=None, backend="auto"):
     return scaled_dot_product_attention(q, k, v, scale=scale)
 
 
-def _blockwise(q, k, v, scale):
+def _blockwise(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     """The Triton kernels, which want one dtype."""
     if autocasts(q.device.type) and q.dtype != torch.float64:
         dtype = torch.get_autocast_dtype(q.device.type)
@@ -98,7 +97,7 @@ def _blockwise(q, k, v, scale):
     return OPERATOR("triton", (q, k, v), scale)
 
 
-def products_are_faster(q, k):
+def products_are_faster(q: Tensor, k: Tensor) -> bool:
     """Whether plain bfloat16 matrix products beat SDPA: with gradients, on a CPU that has instructions for them, while
     the scores stay few.
 
@@ -116,9 +115,9 @@ def products_are_faster(q, k):
     )
 
 
-def _fit_plainly(q, k, v):
+def _fit_plainly(q: Tensor, k: Tensor, v: Tensor) -> bool:
     """Whether nothing is wrong at first sight; on a call of a few microseconds that is half the cost of all checks."""
-    if not type(q) is type(k) is type(v) is torch.Tensor:
+    if not type(q) is type(k) is type(v) is Tensor:
         return False
     queries, keys, values = q.shape, k.shape, v.shape
     if not len(queries) == len(keys) == len(values) == 4:
@@ -138,7 +137,7 @@ def _fit_plainly(q, k, v):
     )
 
 
-def _check_arguments(q, k, v, scale):
+def _check_arguments(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> None:
     check_tensor("q", q, "B", "H", "N", "D")
     check_tensor("k", k, "B", "H", "M", "D")
     check_tensor("v", v, "B", "H", "M", "E")

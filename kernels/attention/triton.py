@@ -1,6 +1,9 @@
 """Attention in Triton, the launchers: block shapes, strides, and room for the results."""
 
+from typing import Any
+
 import torch
+from torch import Tensor
 
 from .._triton import accumulator, ceil_div, compute_type, launch, pieces, power_of_two, product_precision, reachable
 from .triton_kernels import (
@@ -14,9 +17,9 @@ from .triton_kernels import (
 LONGEST = 128
 
 
-def attention_forward(q, k, v, scale):
-    """Output (B, H, N, E), and for each query the maximum of its scores times log2(e) and the inverse sum of its
-    powers, (2, B, H, N); both in the type of the computation."""
+def attention_forward(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Output (B, H, N, E), and stats (2, B, H, N) in the type of the computation: for each query the largest score
+    times log2(e), and the inverse sum of the exponentials of its scores less the largest."""
     q, k, v = (reachable(a, 2, LONGEST) for a in (q, k, v))
     batch, heads, queries, width = q.shape
     keys, values = v.shape[2:]
@@ -47,8 +50,19 @@ def attention_forward(q, k, v, scale):
     return out, stats
 
 
-def attention_backward(grad, q, k, v, out, stats, scale, need_q, need_k, need_v):
-    """Gradients for q, k and v; an empty tensor where one is not wanted."""
+def attention_backward(
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    stats: Tensor,
+    scale: float,
+    need_q: bool,
+    need_k: bool,
+    need_v: bool,
+) -> tuple[Tensor, ...]:
+    """Gradients for q, k and v; an empty tensor if one is not wanted."""
     q, k, v, grad = (reachable(a, 2, LONGEST) for a in (q, k, v, grad))
     batch, heads, queries, width = q.shape
     keys, values = v.shape[2:]
@@ -108,7 +122,7 @@ def attention_backward(grad, q, k, v, out, stats, scale, need_q, need_k, need_v)
     return tuple(grads)
 
 
-def gradient(a, need):
+def gradient(a: Tensor, need: bool) -> Tensor:
     """Room for the gradient of ``a`` (B, H, N, D), laid out as the projections of a transformer block are; or none."""
     if not need:
         return a.new_empty((0,))
@@ -116,7 +130,7 @@ def gradient(a, need):
     return a.new_empty((batch, rows, heads, width)).transpose(1, 2)
 
 
-def forward_blocks(width, values, dtype, queries):
+def forward_blocks(width: int, values: int, dtype: torch.dtype, queries: int) -> tuple[int, int, dict[str, int]]:
     """Queries and keys at a time, and the launch options. Fixed by shape, so that nothing is timed at run time.
 
     A tile of queries has at most 128 rows (two of the matrix units' 64) and its accumulators at most 128 registers a
@@ -137,7 +151,7 @@ def forward_blocks(width, values, dtype, queries):
     return own, other, {"num_warps": warps, "num_stages": stages}
 
 
-def backward_blocks(width, values, dtype):
+def backward_blocks(width: int, values: int, dtype: torch.dtype) -> tuple[int, int, dict[str, int]]:
     """Rows that a program owns and rows at a time of what it walks over, and the launch options."""
     widest = power_of_two(max(width, values), 16)
     thrice = product_precision(dtype) == "tf32x3"
@@ -150,11 +164,11 @@ def backward_blocks(width, values, dtype):
     return own, other, {"num_warps": warps, "num_stages": stages}
 
 
-def _shapes(width, values, dtype):
+def _shapes(width: int, values: int, dtype: torch.dtype) -> dict[str, Any]:
     (d0, d1), (e0, e1) = pieces(width), pieces(values)
     constants = {"D": width, "E": values, "D0": d0, "D1": d1, "E0": e0, "E1": e1}
     return {**constants, "PRECISION": product_precision(dtype), "ACC": accumulator(dtype)}
 
 
-def _strides(**tensors):
+def _strides(**tensors: Tensor) -> dict[str, int]:
     return {f"{name}_{axis}": s for name, a in tensors.items() for axis, s in zip("bhnd", a.stride())}

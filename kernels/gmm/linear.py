@@ -3,13 +3,12 @@
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from .._checks import check_positive, check_same_device, check_tensor, is_count
 from .._operator import Operator, Tensors, exporting
 from .._triton import compute_type
 from .reference import linear_gmm_log_likelihood_torch
-
-Tensor = torch.Tensor
 
 # Up to so many dimensions and so many means (T K D) "auto" takes eager torch on a CPU, which is then faster.
 FEW_DIMS, FEW_MEANS = 2, 1 << 22
@@ -21,8 +20,7 @@ def _fake_forward(x: Tensor, y: Tensor, w_logits: Tensor, *_: Any) -> Any:
 
 
 def _eager(*arguments: Any) -> Tensor:
-    *tensors, min_std, _ = arguments
-    return linear_gmm_log_likelihood_torch(*tensors, min_std)
+    return linear_gmm_log_likelihood_torch(*arguments[:-1])  # without the chunk
 
 
 def _prepare(tensors: Tensors, dtype: torch.dtype, backend: str) -> Tensors:
@@ -55,24 +53,24 @@ OPERATOR = Operator(
     package=__package__,
     launchers="linear_triton",
     prepare=_prepare,
-    shapes=((5, 6), (5, 3), (4, 6), (12, 6), (12, 6), (4,), (12,), (12,)),
+    shapes=lambda T=5, F=6, D=3, K=4: ((T, F), (T, D), (K, F), (K * D, F), (K * D, F), (K,), (K * D,), (K * D,)),
 )
 
 
 def linear_gmm_log_likelihood(
-    x,
-    y,
-    w_logits,
-    w_mean,
-    w_std,
-    b_logits=None,
-    b_mean=None,
-    b_std=None,
+    x: Tensor,
+    y: Tensor,
+    w_logits: Tensor,
+    w_mean: Tensor,
+    w_std: Tensor,
+    b_logits: Tensor | None = None,
+    b_mean: Tensor | None = None,
+    b_std: Tensor | None = None,
     *,
-    min_std=1e-3,
-    chunk=None,
-    backend="auto",
-):
+    min_std: float = 1e-3,
+    chunk: int | None = None,
+    backend: str = "auto",
+) -> Tensor:
     """A mixture density head (Bishop 1994) and the log-likelihood of y under its mixture, in one operator.
 
     ``gmm_log_likelihood(y, logits, mean, std)`` for logits = x w_logits^T + b_logits, mean = x w_mean^T + b_mean and
@@ -115,7 +113,16 @@ def linear_gmm_log_likelihood(
     return OPERATOR(chosen, tensors, float(min_std), chunk)
 
 
-def _check_arguments(x, y, w_logits, w_mean, w_std, b_logits, b_mean, b_std):
+def _check_arguments(
+    x: Tensor,
+    y: Tensor,
+    w_logits: Tensor,
+    w_mean: Tensor,
+    w_std: Tensor,
+    b_logits: Tensor | None,
+    b_mean: Tensor | None,
+    b_std: Tensor | None,
+) -> None:
     check_tensor("x", x, "T", "F")
     check_tensor("y", y, "T", "D")
     check_tensor("w_logits", w_logits, "K", "F")
@@ -132,15 +139,15 @@ def _check_arguments(x, y, w_logits, w_mean, w_std, b_logits, b_mean, b_std):
         if weight.shape != (outputs, features):
             raise ValueError(f"{name}: shape {tuple(weight.shape)} is not (K * D, F) = {(outputs, features)}")
         check_same_device(name, weight, "x", x)
-    for name, bias, size in (
-        ("b_logits", b_logits, components),
-        ("b_mean", b_mean, outputs),
-        ("b_std", b_std, outputs),
+    for name, bias, axis, size in (
+        ("b_logits", b_logits, "K", components),
+        ("b_mean", b_mean, "K * D", outputs),
+        ("b_std", b_std, "K * D", outputs),
     ):
         if bias is not None:
-            check_tensor(name, bias, str(size))
+            check_tensor(name, bias, axis)
             if bias.shape != (size,):
-                raise ValueError(f"{name}: shape {tuple(bias.shape)} is not ({size},)")
+                raise ValueError(f"{name}: shape {tuple(bias.shape)} is not ({axis},) = ({size},)")
             check_same_device(name, bias, "x", x)
     check_same_device("y", y, "x", x)
     check_same_device("w_logits", w_logits, "x", x)

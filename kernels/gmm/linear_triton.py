@@ -6,15 +6,17 @@ chunk's means and of its deviations before the softplus; the plain products with
 """
 
 import math
+from typing import Any
 
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from .._triton import accumulator, ceil_div, compute_type, launch, power_of_two, product_precision
 from .._triton_math import LN2, LOG2E, dot, fast_inverse, fast_log2
 
-# Gradients of means in a chunk of components where the caller does not say how many.
+# Gradients of means in a chunk of components if the caller does not say how many.
 CHUNK = 1 << 24
 
 
@@ -62,15 +64,17 @@ def _log(x, FAST: tl.constexpr):
 
 @triton.jit
 def _softplus(raw, FAST: tl.constexpr):
-    """log(1 + e^raw), exact to rounding also where the exponential is lost beside the 1; ``FAST`` to 5e-6 of itself."""
-    power = tl.exp2(-tl.abs(raw) * LOG2E)
+    """log(1 + e^raw), exact to rounding also if the exponential is lost beside the 1; ``FAST`` to 5e-6 of itself."""
+    exponential = tl.exp2(-tl.abs(raw) * LOG2E)
     if FAST:
-        # The logarithm is good to 2e-7, which is little where it is above 0.04; below, five terms of the series are.
-        series = power * (1.0 - power * (0.5 - power * (0.33333333 - power * (0.25 - power * 0.2))))
-        return tl.maximum(raw, 0.0) + tl.where(power < 0.04, series, fast_log2(1.0 + power) * LN2)
-    whole = 1.0 + power
+        # The logarithm is good to 2e-7, which is little if it is above 0.04; below, five terms of the series are.
+        series = exponential * (
+            1.0 - exponential * (0.5 - exponential * (0.33333333 - exponential * (0.25 - exponential * 0.2)))
+        )
+        return tl.maximum(raw, 0.0) + tl.where(exponential < 0.04, series, fast_log2(1.0 + exponential) * LN2)
+    whole = 1.0 + exponential
     rest = whole - 1.0
-    log = tl.where(rest == 0.0, power, tl.log(whole) * (power / tl.where(rest == 0.0, 1.0, rest)))
+    log = tl.where(rest == 0.0, exponential, tl.log(whole) * (exponential / tl.where(rest == 0.0, 1.0, rest)))
     return tl.maximum(raw, 0.0) + log
 
 
@@ -137,8 +141,9 @@ def linear_gmm_gradients_kernel(
 
 
 def linear_gmm_log_likelihood_forward(
-    x, y, w_logits, w_mean, w_std, b_logits, b_mean, b_std, min_std, chunk
-):  # fmt: skip
+    x: Tensor, y: Tensor, w_logits: Tensor, w_mean: Tensor, w_std: Tensor,
+    b_logits: Tensor | None, b_mean: Tensor | None, b_std: Tensor | None, min_std: float, chunk: int,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Log-likelihood (T,), the logarithm of each component's share of it and the logits, both (T, K), in the type of
     the computation. Nothing is chunked here: a program holds one tile."""
     x, y, w_mean, w_std = x.contiguous(), y.contiguous(), w_mean.contiguous(), w_std.contiguous()
@@ -160,17 +165,19 @@ def linear_gmm_log_likelihood_forward(
 
 
 def linear_gmm_log_likelihood_backward(
-    grad, x, y, w_logits, w_mean, w_std, b_logits, b_mean, b_std, log_shares, logits, min_std, chunk,
-    need_x, need_y, need_w_logits, need_w_mean, need_w_std,
-):  # fmt: skip
-    """Gradients for x, y, the weights and the biases; an empty tensor where one is not wanted or there is no bias."""
+    grad: Tensor, x: Tensor, y: Tensor, w_logits: Tensor, w_mean: Tensor, w_std: Tensor,
+    b_logits: Tensor | None, b_mean: Tensor | None, b_std: Tensor | None, log_shares: Tensor, logits: Tensor,
+    min_std: float, chunk: int,
+    need_x: bool, need_y: bool, need_w_logits: bool, need_w_mean: bool, need_w_std: bool,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    """Gradients for x, y, the weights and the biases; an empty tensor if one is not wanted or there is no bias."""
     x, y, w_mean, w_std = x.contiguous(), y.contiguous(), w_mean.contiguous(), w_std.contiguous()
     (count, dims), components = y.shape, w_logits.shape[0]
     wide = x.to(logits.dtype)
     shares = grad[:, None] * torch.exp(log_shares)
     grad_logits = shares - grad[:, None] * torch.softmax(logits, 1)
-    grad_x = grad_logits @ w_logits if need_x else None
-    grad_y = torch.zeros_like(y) if need_y else None
+    grad_x = grad_logits @ w_logits if need_x else x.new_empty((0,))
+    grad_y = torch.zeros_like(y) if need_y else y.new_empty((0,))
     grad_w = [
         torch.empty_like(w) if need else w.new_empty((0,)) for w, need in ((w_mean, need_w_mean), (w_std, need_w_std))
     ]
@@ -210,8 +217,8 @@ def linear_gmm_log_likelihood_backward(
             grad_y -= slopes[0].view(count, parts, dims).sum(1, dtype=logits.dtype)
         del slopes, slope  # before the next chunk's are made
     return (
-        grad_x.to(x.dtype) if need_x else x.new_empty((0,)),
-        grad_y if need_y else y.new_empty((0,)),
+        grad_x.to(x.dtype),
+        grad_y,
         grad_logits.t() @ wide if need_w_logits else w_logits.new_empty((0,)),
         *grad_w,
         x.new_empty((0,)) if b_logits is None else grad_logits.sum(0),
@@ -219,7 +226,7 @@ def linear_gmm_log_likelihood_backward(
     )
 
 
-def tiles(count, dims, x, w_mean):
+def tiles(count: int, dims: int, x: Tensor, w_mean: Tensor) -> tuple[dict[str, Any], dict[str, int]]:
     """Rows, outputs and features at a time, the types of the products, and the launch options.
 
     Two accumulators of 128 rows and 64 outputs are 64 registers for each of 256 threads, and together as large a tile
@@ -241,11 +248,13 @@ def tiles(count, dims, x, w_mean):
     return shapes, {"num_warps": 8 if shapes["BT"] * shapes["BD"] >= 1024 else 4, "num_stages": 2}
 
 
-def _tensors(x, y, w_mean, w_std, b_mean, b_std, min_std):
+def _tensors(
+    x: Tensor, y: Tensor, w_mean: Tensor, w_std: Tensor, b_mean: Tensor | None, b_std: Tensor | None, min_std: float
+) -> dict[str, Any]:
     named = {"x": x, "y": y, "w_mean": w_mean, "w_std": w_std, "b_mean": b_mean, "b_std": b_std, "min_std": min_std}
     named |= {name: b.contiguous() for name, b in (("b_mean", b_mean), ("b_std", b_std)) if b is not None}
     return {**named, "count": x.shape[0], "features": x.shape[1], "dims": y.shape[1]}
 
 
-def _linear(x, weight, bias):
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return torch.nn.functional.linear(x, weight, bias)

@@ -5,7 +5,7 @@
 
 from typing import Any
 
-import torch
+from torch import Tensor
 
 from .._checks import check_same_device, check_tensor
 from .._operator import Operator, exporting
@@ -14,8 +14,6 @@ from .linear import linear_gmm_log_likelihood
 from .reference import gmm_log_likelihood_torch
 
 __all__ = ["OPERATOR", "gmm_log_likelihood", "linear_gmm_log_likelihood"]
-
-Tensor = torch.Tensor
 
 
 def _fake_forward(y: Tensor, logits: Tensor, mean: Tensor, std: Tensor) -> Any:
@@ -33,8 +31,7 @@ OPERATOR = Operator(
     eager=gmm_log_likelihood_torch,
     package=__package__,
     compiled=("CPU", "CUDA"),
-    half=("cpp", "cuda", "triton"),
-    shapes=((5, 3), (5, 4), (5, 4, 3), (5, 4, 3)),
+    shapes=lambda T=5, K=4, D=3: ((T, D), (T, K), (T, K, D), (T, K, D)),
 )
 
 # With so few dimensions a point has less work than the call of a kernel, and the means are as small as the logits:
@@ -42,7 +39,7 @@ OPERATOR = Operator(
 FEW_DIMS = 2
 
 
-def gmm_log_likelihood(y, logits, mean, std, *, backend="auto"):
+def gmm_log_likelihood(y: Tensor, logits: Tensor, mean: Tensor, std: Tensor, *, backend: str = "auto") -> Tensor:
     """Log-likelihood of each row of y under a Gaussian mixture of its own, with diagonal covariance (Bishop 1994).
 
     logsumexp_k (log softmax(logits)_k - sum_d ((y_d - mean_kd) / std_kd)^2 / 2 - sum_d log std_kd - D/2 log 2 pi).
@@ -70,7 +67,7 @@ def gmm_log_likelihood(y, logits, mean, std, *, backend="auto"):
     return OPERATOR(chosen, (y, logits, mean, std))
 
 
-def _check_arguments(y, logits, mean, std):
+def _check_arguments(y: Tensor, logits: Tensor, mean: Tensor, std: Tensor) -> None:
     check_tensor("y", y, "T", "D")
     check_tensor("logits", logits, "T", "K")
     check_tensor("mean", mean, "T", "K", "D")

@@ -5,19 +5,23 @@ mixture density network of Bishop 1994 with diagonal covariance; pi is the softm
 """
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn.functional import linear, softplus
 
+Array = np.ndarray
 
-def gmm_log_likelihood_numpy(y, logits, mean, std):
+
+def gmm_log_likelihood_numpy(y: Array, logits: Array, mean: Array, std: Array) -> Array:
     """(T,) in float64 of y (T, D), logits (T, K), mean (T, K, D) and std (T, K, D) or (T, K, 1)."""
     y, logits, mean, std = _double(y, logits, mean, std)
     return _logsumexp(_joint(y, logits, mean, std))
 
 
-def gmm_log_likelihood_grad_numpy(grad, y, logits, mean, std):
+def gmm_log_likelihood_grad_numpy(grad: Array, y: Array, logits: Array, mean: Array, std: Array) -> tuple[Array, ...]:
     """Gradients for y, logits, mean and std in float64, given that of the log-likelihood (T,)."""
     grad, y, logits, mean, std = _double(grad, y, logits, mean, std)
     joint = _joint(y, logits, mean, std)
@@ -31,7 +35,7 @@ def gmm_log_likelihood_grad_numpy(grad, y, logits, mean, std):
     return -grad_mean.sum(1), grad_logits, grad_mean, grad_std
 
 
-def gmm_log_likelihood_torch(y, logits, mean, std):
+def gmm_log_likelihood_torch(y: Tensor, logits: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """The same in eager torch, in the dtype of the inputs; a few (T, K, D) tensors are materialised."""
     z = (y.unsqueeze(1) - mean) / std
     log_det = torch.log(std).sum(2) * (mean.shape[2] // std.shape[2] if std.shape[2] else 1)
@@ -40,16 +44,21 @@ def gmm_log_likelihood_torch(y, logits, mean, std):
 
 
 def linear_gmm_log_likelihood_numpy(
-    x, y, w_logits, w_mean, w_std, b_logits=None, b_mean=None, b_std=None, min_std=1e-3
-):
+    x: Array, y: Array, w_logits: Array, w_mean: Array, w_std: Array,
+    b_logits: Array | None = None, b_mean: Array | None = None, b_std: Array | None = None, min_std: float = 1e-3,
+) -> Array:  # fmt: skip
     """(T,) in float64: the mixture density head on x (T, F), then the log-likelihood of y (T, D)."""
-    head = _head(*_double(x, y, w_logits, w_mean, w_std, b_logits, b_mean, b_std), min_std)
+    x, y, w_logits, w_mean, w_std, b_logits, b_mean, b_std = _double(
+        x, y, w_logits, w_mean, w_std, b_logits, b_mean, b_std
+    )
+    head = _head(x, y, w_logits, w_mean, w_std, b_logits, b_mean, b_std, min_std)
     return gmm_log_likelihood_numpy(*head[:4])
 
 
 def linear_gmm_log_likelihood_grad_numpy(
-    grad, x, y, w_logits, w_mean, w_std, b_logits=None, b_mean=None, b_std=None, min_std=1e-3
-):
+    grad: Array, x: Array, y: Array, w_logits: Array, w_mean: Array, w_std: Array,
+    b_logits: Array | None = None, b_mean: Array | None = None, b_std: Array | None = None, min_std: float = 1e-3,
+) -> tuple[Array, ...]:  # fmt: skip
     """Gradients in float64 for x, y and the six parameters, in the order of the arguments (biases always included)."""
     grad, x, y, w_logits, w_mean, w_std, b_logits, b_mean, b_std = _double(
         grad, x, y, w_logits, w_mean, w_std, b_logits, b_mean, b_std
@@ -64,8 +73,9 @@ def linear_gmm_log_likelihood_grad_numpy(
 
 
 def linear_gmm_log_likelihood_torch(
-    x, y, w_logits, w_mean, w_std, b_logits=None, b_mean=None, b_std=None, min_std=1e-3
-):
+    x: Tensor, y: Tensor, w_logits: Tensor, w_mean: Tensor, w_std: Tensor,
+    b_logits: Tensor | None = None, b_mean: Tensor | None = None, b_std: Tensor | None = None, min_std: float = 1e-3,
+) -> Tensor:  # fmt: skip
     """The same in eager torch, in the dtype of the inputs; means and deviations (T, K, D) are materialised."""
     shape = (x.shape[0], w_logits.shape[0], y.shape[1])
     mean = linear(x, w_mean, b_mean).view(shape)
@@ -73,7 +83,10 @@ def linear_gmm_log_likelihood_torch(
     return gmm_log_likelihood_torch(y, linear(x, w_logits, b_logits), mean, std)
 
 
-def _head(x, y, w_logits, w_mean, w_std, b_logits, b_mean, b_std, min_std):
+def _head(
+    x: Array, y: Array, w_logits: Array, w_mean: Array, w_std: Array,
+    b_logits: Array | None, b_mean: Array | None, b_std: Array | None, min_std: float,
+) -> tuple[Array, ...]:  # fmt: skip
     shape = (len(x), len(w_logits), y.shape[1])
     logits, mean, raw = (x @ w.T for w in (w_logits, w_mean, w_std))
     logits = logits if b_logits is None else logits + b_logits
@@ -82,17 +95,17 @@ def _head(x, y, w_logits, w_mean, w_std, b_logits, b_mean, b_std, min_std):
     return y, logits, mean, np.logaddexp(0, raw) + min_std, raw
 
 
-def _joint(y, logits, mean, std):
+def _joint(y: Array, logits: Array, mean: Array, std: Array) -> Array:
     z = (y[:, None] - mean) / std
     log_det = np.broadcast_to(np.log(std), mean.shape).sum(2)
     return _log_softmax(logits) - 0.5 * (z * z).sum(2) - log_det - 0.5 * np.log(2 * np.pi) * y.shape[1]
 
 
-def _log_softmax(logits):
+def _log_softmax(logits: Array) -> Array:
     return logits - _logsumexp(logits)[:, None]
 
 
-def _logsumexp(a):
+def _logsumexp(a: Array) -> Array:
     top = a.max(1)
     # Where every term is -inf the difference would not be a number.
     shift = np.where(np.isfinite(top), top, 0.0)
@@ -100,5 +113,5 @@ def _logsumexp(a):
         return np.log(np.exp(a - shift[:, None]).sum(1)) + shift
 
 
-def _double(*arrays):
+def _double(*arrays: Any) -> tuple[Any, ...]:
     return tuple(None if a is None else np.asarray(a, dtype=np.float64) for a in arrays)

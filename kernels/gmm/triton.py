@@ -5,9 +5,12 @@ plus the log-densities. Backward reads everything once more, except that an isot
 a tile has gets a kernel of its own.
 """
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from .._triton import accumulator, ceil_div, compute_type, launch, power_of_two
 
@@ -129,7 +132,7 @@ def gmm_backward_kernel(
     ISOTROPIC: tl.constexpr, BT: tl.constexpr, BK: tl.constexpr, BD: tl.constexpr,
     NEED_Y: tl.constexpr, NEED_MEAN: tl.constexpr, NEED_STD: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
-    """Some dimensions of a block of rows, over all components. NEED_STD with ISOTROPIC only where BD covers them."""
+    """Some dimensions of a block of rows, over all components. NEED_STD with ISOTROPIC only if BD covers them."""
     rows = tl.program_id(0) * BT + tl.arange(0, BT)
     columns = tl.program_id(1) * BD + tl.arange(0, BD)
     point = _points(y, rows, count, columns, dims, y_t, y_d, ACC)
@@ -192,7 +195,7 @@ def gmm_isotropic_kernel(
     tl.store(grad_std + at, value.to(grad_std.dtype.element_ty), mask=there)
 
 
-def gmm_log_likelihood_forward(y, logits, mean, std):
+def gmm_log_likelihood_forward(y: Tensor, logits: Tensor, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
     """Log-likelihood (T,) and the logarithm of each component's share of it (T, K), in the type of the computation."""
     (count, components, dims), compute = mean.shape, compute_type(y.dtype)
     likelihood = y.new_empty((count,), dtype=compute)
@@ -217,8 +220,19 @@ def gmm_log_likelihood_forward(y, logits, mean, std):
     return likelihood, log_shares
 
 
-def gmm_log_likelihood_backward(grad, y, logits, mean, std, log_shares, need_y, need_logits, need_mean, need_std):
-    """Gradients for y, logits, mean and std in their dtype; an empty tensor where one is not wanted."""
+def gmm_log_likelihood_backward(
+    grad: Tensor,
+    y: Tensor,
+    logits: Tensor,
+    mean: Tensor,
+    std: Tensor,
+    log_shares: Tensor,
+    need_y: bool,
+    need_logits: bool,
+    need_mean: bool,
+    need_std: bool,
+) -> tuple[Tensor, ...]:
+    """Gradients for y, logits, mean and std in their dtype; an empty tensor if one is not wanted."""
     count, components, dims = mean.shape
     isotropic = std.shape[2] < dims
     inputs, needs = (y, logits, mean, std), (need_y, need_logits, need_mean, need_std)
@@ -244,7 +258,7 @@ def gmm_log_likelihood_backward(grad, y, logits, mean, std, log_shares, need_y, 
             BK=power_of_two(components, 16, 256),
             ACC=shapes["ACC"],
         )
-    # One program sees all dimensions of a component only where a tile covers them.
+    # One program sees all dimensions of a component only if a tile covers them.
     apart = isotropic and need_std and dims > shapes["BD"]
     results = {"grad_y": grads[0], "grad_mean": grads[2], "grad_std": grads[3]}
     results = {name: a if a.numel() else y for name, a in results.items()}
@@ -270,7 +284,7 @@ def gmm_log_likelihood_backward(grad, y, logits, mean, std, log_shares, need_y, 
     return tuple(grads)
 
 
-def tiles(count, components, dims, dtype):
+def tiles(count: int, components: int, dims: int, dtype: torch.dtype) -> dict[str, Any]:
     """Rows, components and dimensions at a time: dimensions first, which lie together in memory."""
     # In float64 a number is two registers, and a logarithm many.
     tile = TILE // 4 if dtype == torch.float64 else TILE
@@ -280,10 +294,10 @@ def tiles(count, components, dims, dtype):
     return {"BT": rows, "BK": parts, "BD": columns, "ACC": accumulator(dtype)}
 
 
-def _sizes(mean):
+def _sizes(mean: Tensor) -> dict[str, int]:
     return dict(zip(("count", "components", "dims"), mean.shape))
 
 
-def _strides(**tensors):
+def _strides(**tensors: Tensor) -> dict[str, int]:
     axes = {"y": "td", "logits": "tk", "mean": "tkd", "std": "tkd"}
     return {f"{name[0]}_{axis}": step for name, a in tensors.items() for axis, step in zip(axes[name], a.stride())}

@@ -4,13 +4,12 @@ import math
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from .._checks import check_positive, check_same_device, check_tensor, is_number
 from .._operator import Operator, exporting
 from .._triton import compute_type
 from .reference import memory_read_torch
-
-Tensor = torch.Tensor
 
 # Up to this many weights (T times N) the softmax is kept for the backward pass; beyond, memory does not grow with T N.
 KEPT_WEIGHTS = 1 << 24
@@ -33,11 +32,14 @@ OPERATOR = Operator(
     fake_forward=_fake_forward,
     eager=memory_read_torch,
     package=__package__,
-    shapes=((6, 4), (7, 4)),
+    half=("triton",),
+    shapes=lambda T=6, N=7, C=4: ((T, C), (N, C)),
 )
 
 
-def memory_read(z, items, *, threshold=None, eps=1e-12, backend="auto"):
+def memory_read(
+    z: Tensor, items: Tensor, *, threshold: float | None = None, eps: float = 1e-12, backend: str = "auto"
+) -> tuple[Tensor, Tensor]:
     """What a memory of items remembers of each query (MemAE, Gong et al. 2019, equations 3 to 7 and 9).
 
     w = softmax(cos(z, items)); w = relu(w - t) w / (|w - t| + eps); w = w / sum(w); output w items, entropy
@@ -49,7 +51,7 @@ def memory_read(z, items, *, threshold=None, eps=1e-12, backend="auto"):
         items: memory (N, C); another floating dtype is brought to the wider of the two.
         threshold: t, at least 0; None is 1 / N.
         eps: above 0, in the shrinkage and as the least sum of weights to divide by.
-        backend: "auto", "cpp" (compiled, CPU; holds a block of the (T, N) weights, and where a gradient is wanted and
+        backend: "auto", "cpp" (compiled, CPU; holds a block of the (T, N) weights, and, if a gradient is wanted and
             T N is at most 2^24 all of them), "triton" (CUDA; holds 2^23 of them at most, or those of 16 queries) or
             "eager" (holds several (T, N) matrices).
 

@@ -6,6 +6,7 @@ shrinkage and L1 normalisation, with their entropy (equation 9).
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn.functional import normalize
 
 # A vector shorter than this counts as this long in the cosine, as in torch.nn.functional.cosine_similarity: an
@@ -13,14 +14,23 @@ from torch.nn.functional import normalize
 NORM_EPS = 1e-8
 
 
-def memory_read_numpy(z, items, threshold=None, eps=1e-12):
+def memory_read_numpy(
+    z: np.ndarray, items: np.ndarray, threshold: float | None = None, eps: float = 1e-12
+) -> tuple[np.ndarray, np.ndarray]:
     """Output (T, C) and entropy (T,) in float64 of z (T, C) read from items (N, C)."""
     z, items = np.asarray(z, dtype=np.float64), np.asarray(items, dtype=np.float64)
     weights = _weights(z, items, threshold, eps)["normalised"]
     return weights @ items, -_xlogx(weights).sum(1)
 
 
-def memory_read_grad_numpy(grad_output, grad_entropy, z, items, threshold=None, eps=1e-12):
+def memory_read_grad_numpy(
+    grad_output: np.ndarray,
+    grad_entropy: np.ndarray,
+    z: np.ndarray,
+    items: np.ndarray,
+    threshold: float | None = None,
+    eps: float = 1e-12,
+) -> tuple[np.ndarray, np.ndarray]:
     """Gradients for z (T, C) and items (N, C) in float64, given those of the output (T, C) and the entropy (T,)."""
     z, items = np.asarray(z, dtype=np.float64), np.asarray(items, dtype=np.float64)
     grad_output, grad_entropy = np.asarray(grad_output, np.float64), np.asarray(grad_entropy, np.float64)
@@ -41,7 +51,9 @@ def memory_read_grad_numpy(grad_output, grad_entropy, z, items, threshold=None, 
     return grad_z, grad_items
 
 
-def memory_read_torch(z, items, threshold=None, eps=1e-12):
+def memory_read_torch(
+    z: Tensor, items: Tensor, threshold: float | None = None, eps: float = 1e-12
+) -> tuple[Tensor, Tensor]:
     """The same in eager torch, in the dtype of the inputs; several (T, N) matrices are materialised."""
     threshold = 1 / items.shape[0] if threshold is None else threshold
     weights = torch.softmax(normalize(z, dim=1, eps=NORM_EPS) @ normalize(items, dim=1, eps=NORM_EPS).t(), dim=1)
@@ -53,11 +65,11 @@ def memory_read_torch(z, items, threshold=None, eps=1e-12):
     return weights @ items, entropy
 
 
-def _weights(z, items, threshold, eps):
+def _weights(z: np.ndarray, items: np.ndarray, threshold: float | None, eps: float) -> dict[str, np.ndarray]:
     threshold = 1 / len(items) if threshold is None else threshold
     unit_z, unit_items = _unit(z), _unit(items)
-    powers = np.exp(unit_z @ unit_items.T)
-    softmax = powers / powers.sum(1, keepdims=True)
+    exponentials = np.exp(unit_z @ unit_items.T)
+    softmax = exponentials / exponentials.sum(1, keepdims=True)
     gap = softmax - threshold
     shrunk = np.maximum(gap, 0.0) * softmax / (np.abs(gap) + eps)
     total = shrunk.sum(1, keepdims=True)
@@ -72,11 +84,11 @@ def _weights(z, items, threshold, eps):
     }
 
 
-def _unit(x):
+def _unit(x: np.ndarray) -> np.ndarray:
     return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), NORM_EPS)
 
 
-def _unit_grad(grad, x):
+def _unit_grad(grad: np.ndarray, x: np.ndarray) -> np.ndarray:
     """Gradient for x, given the gradient of x / max(|x|, NORM_EPS)."""
     norm = np.linalg.norm(x, axis=1, keepdims=True)
     unit = _unit(x)
@@ -84,5 +96,5 @@ def _unit_grad(grad, x):
     return (grad - along) / np.maximum(norm, NORM_EPS)
 
 
-def _xlogx(w):
+def _xlogx(w: np.ndarray) -> np.ndarray:
     return w * np.log(np.where(w > 0, w, 1.0))

@@ -1,13 +1,16 @@
 """Reading from a memory in Triton, the launchers: how many queries at a time, block shapes, room for what they find."""
 
+from typing import Any
+
 import torch
 import triton.language as tl
+from torch import Tensor
 
 from .._triton import accumulator, ceil_div, compute_type, launch, power_of_two, product_precision
 from .triton_kernels import (
+    memory_exponentials_kernel,
     memory_grad_kernel,
     memory_norms_kernel,
-    memory_powers_kernel,
     memory_read_kernel,
     memory_score_grads_kernel,
     memory_scores_kernel,
@@ -22,7 +25,9 @@ PROGRAMS = 132
 ROWS = 8
 
 
-def memory_read_forward(z, items, threshold, eps, save):
+def memory_read_forward(
+    z: Tensor, items: Tensor, threshold: float, eps: float, save: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Output (T, C), entropy (T,), sums (2, T), that is the inverse sum of a query's exponentials and the sum of its
     shrunk weights, and if ``save`` the softmax (T, N), all in the type of the computation."""
     z, items = z.contiguous(), items.contiguous()
@@ -37,26 +42,45 @@ def memory_read_forward(z, items, threshold, eps, save):
     most = at_a_time(queries, width, ROOM)
     shapes, options = product_blocks(most, count, channels, types, channels % 16 == 0)
     splits = ceil_div(count, shapes["BN"])
-    between = {"powers": z.new_empty((most, width), dtype=compute), "sums": z.new_empty((splits, most), dtype=compute)}
+    between = {
+        "exponentials": z.new_empty((most, width), dtype=compute),
+        "sums": z.new_empty((splits, most), dtype=compute),
+    }
     for own in slabs(queries, most):
         slab = {"z": z[own], "items": items, "z_norms": norms[own], "item_norms": item_norms}
         grid = (ceil_div(slab["z"].shape[0], shapes["BM"]) * splits,)
-        launch(memory_powers_kernel, grid, {**slab, **between, **_sizes(slab)}, **shapes, **types, **options)
-        results = {"out": output[own], "entropies": entropy[own], "inverses": kept[0, own], "totals": kept[1, own]}
+        launch(memory_exponentials_kernel, grid, {**slab, **between, **_sizes(slab)}, **shapes, **types, **options)
+        results: dict[str, Tensor | None] = {
+            "out": output[own],
+            "entropies": entropy[own],
+            "inverses": kept[0, own],
+            "totals": kept[1, own],
+        }
         results["kept"] = softmax[own] if save else None
         numbers = {"splits": splits, "threshold": threshold, "eps": eps}
         _read({"items": items, **between, **results, **_sizes(slab), **numbers}, types)
     return output, entropy, kept, softmax
 
 
-def _read(arguments, types):
+def _read(arguments: dict[str, Any], types: dict[str, Any]) -> None:
     queries, channels = arguments["out"].shape
     shapes, options = read_blocks(queries, arguments["count"], channels, types)
     grid = (ceil_div(queries, shapes["BM"]), ceil_div(channels, shapes["BN"]))
     launch(memory_read_kernel, grid, arguments, **shapes, **types, **options)
 
 
-def memory_read_backward(grad_output, grad_entropy, z, items, kept, softmax, threshold, eps, need_z, need_items):
+def memory_read_backward(
+    grad_output: Tensor,
+    grad_entropy: Tensor,
+    z: Tensor,
+    items: Tensor,
+    kept: Tensor,
+    softmax: Tensor,
+    threshold: float,
+    eps: float,
+    need_z: bool,
+    need_items: bool,
+) -> tuple[Tensor, Tensor]:
     """Gradients for z (T, C) and items (N, C) in their dtype; an empty tensor if one is not wanted.
 
     A kept softmax is not read: the product that it would save costs less here than the memory.
@@ -88,7 +112,7 @@ def memory_read_backward(grad_output, grad_entropy, z, items, kept, softmax, thr
     return grad_z, grad_items.to(items.dtype)
 
 
-def _scores(slab, scores, types):
+def _scores(slab: dict[str, Any], scores: list[Tensor], types: dict[str, Any]) -> None:
     queries, count, _, channels = _sizes(slab).values()
     shapes, options = product_blocks(queries, count, channels, types, channels % 16 == 0, products=2)
     arguments = {**slab, "cosines": scores[0], "given": scores[1], **_sizes(slab)}
@@ -96,7 +120,14 @@ def _scores(slab, scores, types):
     launch(memory_scores_kernel, grid, arguments, **shapes, **types, **options)
 
 
-def _score_grads(slab, rows, scores, tables, numbers, types):
+def _score_grads(
+    slab: dict[str, Any],
+    rows: dict[str, Tensor],
+    scores: list[Tensor],
+    tables: list[Tensor],
+    numbers: dict[str, float],
+    types: dict[str, Any],
+) -> tuple[Tensor, Tensor]:
     """Fills the tables, of weights and of gradients of scores; the sums of these along z (T,) and the items (N,)."""
     queries, count, width, _ = _sizes(slab).values()
     blocks = ceil_div(queries, ROWS)
@@ -121,31 +152,33 @@ def _score_grads(slab, rows, scores, tables, numbers, types):
     return along_z, along_items.sum(0)
 
 
-def _grad_z(slab, tables, along, out, types):
+def _grad_z(slab: dict[str, Any], tables: list[Tensor], along: Tensor, out: Tensor, types: dict[str, Any]) -> None:
     operands = {"grads": tables[1], "values": slab["items"], "weights": None, "more": None}
     own = {"x": slab["z"], "norms": slab["z_norms"], "along": along, "out": out}
     _grad({**operands, **own, **_sizes(slab)}, types, SWAPPED=False, ADD=False)
 
 
-def _grad_items(slab, tables, along, out, add, types):
+def _grad_items(
+    slab: dict[str, Any], tables: list[Tensor], along: Tensor, out: Tensor, add: bool, types: dict[str, Any]
+) -> None:
     operands = {"grads": tables[1], "values": slab["z"], "weights": tables[0], "more": slab["grad"]}
     own = {"x": slab["items"], "norms": slab["item_norms"], "along": along, "out": out}
     _grad({**operands, **own, **_sizes(slab)}, types, SWAPPED=True, ADD=add)
 
 
-def _grad(arguments, types, **which):
+def _grad(arguments: dict[str, Any], types: dict[str, Any], **which: bool) -> None:
     (rows, channels), depth = arguments["x"].shape, arguments["values"].shape[0]
     shapes, options = product_blocks(rows, channels, depth, types, channels % 16 == 0)
     grid = (ceil_div(rows, shapes["BM"]), ceil_div(channels, shapes["BN"]))
     launch(memory_grad_kernel, grid, arguments, **shapes, **which, **types, **options)
 
 
-def _sizes(slab):
+def _sizes(slab: dict[str, Any]) -> dict[str, int]:
     (queries, channels), count = slab["z"].shape, slab["items"].shape[0]
     return {"queries": queries, "count": count, "width": width_of(count), "channels": channels}
 
 
-def _norms(matrix):
+def _norms(matrix: Tensor) -> Tensor:
     count, channels = matrix.shape
     norms = matrix.new_empty((count,), dtype=compute_type(matrix.dtype))
     columns = power_of_two(channels, 16, 1024)
@@ -156,23 +189,23 @@ def _norms(matrix):
     return norms
 
 
-def width_of(count):
+def width_of(count: int) -> int:
     """Numbers from one row of a table to the next: all rows are then aligned."""
     return ceil_div(count, 16) * 16
 
 
-def at_a_time(queries, width, room):
+def at_a_time(queries: int, width: int, room: int) -> int:
     """How many queries to take so that their weights fit in ``room``: shares of about one size, of whole blocks."""
     most = max(16, room // width)
     shares = ceil_div(queries, most)
     return queries if shares <= 1 else min(most, ceil_div(ceil_div(queries, shares), 128) * 128)
 
 
-def slabs(queries, most):
+def slabs(queries: int, most: int) -> list[slice]:
     return [slice(start, min(start + most, queries)) for start in range(0, queries, max(1, most))]
 
 
-def types_of(dtype, backward=False):
+def types_of(dtype: torch.dtype, backward: bool = False) -> dict[str, Any]:
     """What the products are computed in, how exactly, and what everything else is computed in."""
     work, precision = accumulator(dtype), product_precision(dtype)
     if dtype == torch.bfloat16:
@@ -185,10 +218,12 @@ def types_of(dtype, backward=False):
     return {"WORK": work, "PRECISION": precision, "ACC": accumulator(dtype)}
 
 
-def product_blocks(rows, columns, depth, types, aligned, products=1):
+def product_blocks(
+    rows: int, columns: int, depth: int, types: dict[str, Any], aligned: bool, products: int = 1
+) -> tuple[dict[str, int], dict[str, int]]:
     """Block shapes of a product of two matrices, and the launch options. Fixed by shape: nothing is timed at run time.
 
-    128 by 128 where there are enough of them for every multiprocessor. A product that is three in tf32 takes twice the
+    128 by 128 if there are enough of them for every multiprocessor. A product that is three in tf32 takes twice the
     registers, and 64 by 64 are what fits everywhere. A program that computes several ``products`` has more threads.
     """
     side, deep = {16: (128, 64), 32: (128, 32), 64: (16, 16)}[types["WORK"].primitive_bitwidth]
@@ -203,7 +238,9 @@ def product_blocks(rows, columns, depth, types, aligned, products=1):
     return shapes, {"num_warps": 8 if products * shapes["BM"] * shapes["BN"] > 64 * 64 else 4, "num_stages": 3}
 
 
-def read_blocks(queries, count, channels, types):
+def read_blocks(
+    queries: int, count: int, channels: int, types: dict[str, Any]
+) -> tuple[dict[str, int], dict[str, int]]:
     """Block shapes of the second pass, queries by columns of the output, and the launch options."""
     rows, items, columns = {16: (64, 64, 128), 32: (64, 32, 128), 64: (16, 16, 32)}[types["WORK"].primitive_bitwidth]
     if types["PRECISION"] == "tf32x3":

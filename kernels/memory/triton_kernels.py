@@ -1,10 +1,10 @@
 """Reading from a memory in Triton, the kernels: two passes over the items, and never a whole (T, N) matrix.
 
-A cosine is at most 1, so that the powers of the softmax need no running maximum. The first pass writes the powers of a
-block of queries, as many as the launcher has room for, and adds them up. The second applies the threshold to them and
-adds up in one go the weighted items, the weights and their entropy; the L1 norm and its logarithm are divided out at
-the end. The backward pass computes the cosines again, turns them row by row into weights and gradients of scores, and
-multiplies with those.
+A cosine is at most 1, so that the exponentials of the softmax need no running maximum. The first pass writes the
+exponentials of a block of queries, as many as the launcher has room for, and adds them up. The second applies the
+threshold to them and adds up in one go the weighted items, the weights and their entropy; it divides by the L1 norm,
+and subtracts its logarithm, at the end. The backward pass computes the cosines again, turns them row by row into
+weights and gradients of scores, and multiplies with those.
 
 Rows of a table (T, N) begin at addresses from which several numbers are loaded at once; zeros fill the room behind the
 N of them. Scores are inner products of the rows as they are, divided by the norms afterwards: half-precision rows then
@@ -102,12 +102,12 @@ def _cosines(
 
 
 @triton.jit
-def memory_powers_kernel(
-    z, items, z_norms, item_norms, powers, sums, queries, count, width, channels,
+def memory_exponentials_kernel(
+    z, items, z_norms, item_norms, exponentials, sums, queries, count, width, channels,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
     WORK: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
-    """First pass: the powers (T, N) of a block of queries and items, and their sum for each query."""
+    """First pass: the exponentials (T, N) of a block of queries and items, and their sum for each query."""
     blocks = tl.cdiv(queries, BM)
     share = tl.program_id(0) // blocks
     first, start = tl.program_id(0) % blocks * BM, share * BN
@@ -116,14 +116,14 @@ def memory_powers_kernel(
         z, items, z_norms, item_norms, first, start, queries, count, channels, BM, BN, BK, WORK, PRECISION, ACC
     )
     found = tl.where((own < count - start)[None, :], tl.exp2(cosines * LOG2E), 0.0)
-    _store(_at(powers, first, width), rows, queries - first, start + own, width, found)
+    _store(_at(exponentials, first, width), rows, queries - first, start + own, width, found)
     place = _at(sums, share, queries) + first + rows
     tl.store(place, tl.sum(found, 1), mask=rows < queries - first)
 
 
 @triton.jit
 def memory_read_kernel(
-    items, powers, sums, out, entropies, inverses, totals, kept, splits, queries, count, width, channels,
+    items, exponentials, sums, out, entropies, inverses, totals, kept, splits, queries, count, width, channels,
     threshold: tl.float64, eps: tl.float64,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
     WORK: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
@@ -144,9 +144,9 @@ def memory_read_kernel(
     total = tl.zeros([BM], ACC)
     moment = tl.zeros([BM], ACC)
     scale = tl.full((), count, ACC)
-    powers = _at(powers, first, width)
+    exponentials = _at(exponentials, first, width)
     for start in range(0, count, BK):
-        softmax = _tile(powers, rows, left, start + own, width, ACC) * inverse[:, None]
+        softmax = _tile(exponentials, rows, left, start + own, width, ACC) * inverse[:, None]
         if kept is not None:  # noqa: SIM102 (settled when the kernel is compiled; the other when it runs)
             if tl.program_id(1) == 0:
                 _store(_at(kept, first, count), rows, left, start + own, count, softmax)
@@ -161,7 +161,7 @@ def memory_read_kernel(
         acc = dot(weights.to(WORK), tile, acc, PRECISION)
     floor = room * scale
     divisor = tl.where(total <= floor, floor, total)
-    # A sum of nothing is 0, also where the divisor is so small that its inverse is infinite.
+    # A sum of nothing is 0, also if the divisor is so small that its inverse is infinite.
     _store(_at(out, first, channels), rows, left, columns, channels, acc / divisor[:, None])
     if tl.program_id(1) == 0:
         entropy = total / divisor * tl.log(divisor) - moment * LN2 / divisor
@@ -192,13 +192,17 @@ def memory_scores_kernel(
 
 
 @triton.jit
-def _weight_grads(cosines, given, inverse, total_inverse, grad_entropy, least, room):
-    """Softmax, weights, their slope, and the gradient for the normalised weights where they are kept."""
-    softmax = tl.exp2(cosines * LOG2E) * inverse[:, None]
+def _weight_grads(
+    cosines, given, rows, left, items, width, inverse, total_inverse, grad_entropy, least, room, ACC: tl.constexpr
+):
+    """Cosines, softmax, normalised weights, their slope, and the gradient of those weights that the shrinkage keeps."""
+    cosine = _tile(cosines, rows, left, items, width, ACC)
+    gift = _tile(given, rows, left, items, width, ACC)
+    softmax = tl.exp2(cosine * LOG2E) * inverse[:, None]
     weights, slope = _shrink(softmax, least, room)
     normal = weights * total_inverse[:, None]
     log = tl.log(tl.where(normal > 0, normal, 1.0))
-    return softmax, normal, slope, tl.where(slope == 0, 0.0, given - grad_entropy[:, None] * (log + 1.0))
+    return cosine, softmax, normal, slope, tl.where(slope == 0, 0.0, gift - grad_entropy[:, None] * (log + 1.0))
 
 
 @triton.jit
@@ -229,9 +233,9 @@ def memory_score_grads_kernel(
     slopes = tl.zeros([BR], ACC)
     for start in range(0, count, BN):
         items = start + own
-        cosine = _tile(cosines, rows, left, items, width, ACC)
-        gift = _tile(given, rows, left, items, width, ACC)
-        softmax, normal, slope, found = _weight_grads(cosine, gift, inverse, total_inverse, grad_entropy, least, room)
+        _, softmax, normal, slope, found = _weight_grads(
+            cosines, given, rows, left, items, width, inverse, total_inverse, grad_entropy, least, room, ACC
+        )
         inside = (items < count)[None, :]
         offset += tl.sum(tl.where(inside, normal * found, 0.0), 1)
         sloped += tl.sum(tl.where(inside, softmax * slope * found, 0.0), 1)
@@ -242,9 +246,9 @@ def memory_score_grads_kernel(
     along = tl.zeros([BR], ACC)
     for start in range(0, count, BN):
         items = start + own
-        cosine = _tile(cosines, rows, left, items, width, ACC)
-        gift = _tile(given, rows, left, items, width, ACC)
-        softmax, normal, slope, found = _weight_grads(cosine, gift, inverse, total_inverse, grad_entropy, least, room)
+        cosine, softmax, normal, slope, found = _weight_grads(
+            cosines, given, rows, left, items, width, inverse, total_inverse, grad_entropy, least, room, ACC
+        )
         found = tl.where(slope == 0, 0.0, (found - offset[:, None]) * total_inverse[:, None] * slope)
         inside = (items < count)[None, :]
         found = tl.where(inside, softmax * (found - mean[:, None]), 0.0)
@@ -284,7 +288,7 @@ def memory_grad_kernel(
 ):  # fmt: skip
     """Gradient of a block of queries, or ``SWAPPED`` of items, for a block of columns; ``ADD`` to what is there.
 
-    grads (T, N) times values and, where they are not None, weights (T, N) times more; of that the part along x, the
+    grads (T, N) times values and, if they are not None, weights (T, N) times more; of that the part along x, the
     rows whose gradient this is, is taken away.
     """
     first = tl.program_id(0) * BM

@@ -1,18 +1,16 @@
 """The public ``ssim``: checks its arguments, then hands them to a backend."""
 
-import torch
+from torch import Tensor
 
 from .._checks import check_choice, check_positive, check_same_device, check_tensor, is_count
 from .._operator import Operator
 from .._triton import compute_type
 from .reference import ssim_torch
 
-Tensor = torch.Tensor
-
 REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}
 
-# A Triton program holds five sums a row of the window.
-WIDEST_WINDOW = 25
+# The compiled CUDA kernels are for one window; a Triton program holds five sums a row of the window.
+CUDA_WINDOW, WIDEST_WINDOW = 11, 25
 
 
 def _fake_forward(
@@ -44,23 +42,22 @@ OPERATOR = Operator(
     eager=_eager,
     package=__package__,
     compiled=("CPU", "CUDA"),
-    half=("cpp", "cuda", "triton"),
-    shapes=((1, 1, 12, 12), (1, 1, 12, 12)),
+    shapes=lambda B=1, C=2, H=12, W=13: ((B, C, H, W), (B, C, H, W)),
 )
 
 
 def ssim(
-    x,
-    y,
+    x: Tensor,
+    y: Tensor,
     *,
-    window_size=11,
-    window="gaussian",
-    sigma=1.5,
-    data_range=1.0,
-    padding="same",
-    reduction="mean",
-    backend="auto",
-):
+    window_size: int = 11,
+    window: str = "gaussian",
+    sigma: float = 1.5,
+    data_range: float = 1.0,
+    padding: str = "same",
+    reduction: str = "mean",
+    backend: str = "auto",
+) -> Tensor:
     """Structural similarity (Wang et al. 2004, eq. 13, K1 = 0.01, K2 = 0.03), 1 for equal images, at least -1.
 
     Args:
@@ -73,7 +70,8 @@ def ssim(
         padding: "same", zeros around the images and one value per pixel; or "valid", only windows inside.
         reduction: "mean" over all windows, images and channels, "sum", or "none" for the map
             (B, C, H, W), with "valid" (B, C, H - window_size + 1, W - window_size + 1).
-        backend: "auto", "cpp" (compiled, CPU), "cuda" (compiled), "triton" (CUDA, windows up to 25) or "eager".
+        backend: "auto", "cpp" (compiled, CPU), "cuda" (compiled, windows of 11), "triton" (CUDA, windows up to 25) or
+            "eager".
 
     Returns:
         The reduced value () or the map, in the wider dtype of the images, computed in float32 for half precision and
@@ -90,15 +88,28 @@ def ssim(
     _check_options(x, window_size, window, sigma, data_range, padding, reduction)
     window_size = window_size if isinstance(window_size, int) else int(window_size)
     chosen = OPERATOR.backends.pick(backend, x.device.type)
-    if chosen == "triton" and window_size > WIDEST_WINDOW:
-        if backend == "triton":
-            raise ValueError(f"window_size: {window_size} is more than the {WIDEST_WINDOW} of backend='triton'")
-        chosen = "eager"
+    if window_size != CUDA_WINDOW and chosen in ("cuda", "triton"):
+        chosen = _for_window(window_size, chosen, backend)
     deviation = float(sigma) if window == "gaussian" else 0.0
     return OPERATOR(chosen, (x, y), window_size, deviation, float(data_range), padding == "same", REDUCTIONS[reduction])
 
 
-def _check_options(x, window_size, window, sigma, data_range, padding, reduction):
+def _for_window(window_size: int, chosen: str, backend: str) -> str:
+    """The backend for a window of another length: Triton for the compiled CUDA kernels, and eager torch for Triton."""
+    if chosen == "cuda":
+        if backend == "cuda":
+            raise ValueError(f"window_size: {window_size} is not the {CUDA_WINDOW} of backend='cuda'")
+        chosen = OPERATOR.backends.choice.get(("triton", "cuda"), "eager")
+    if chosen == "triton" and window_size > WIDEST_WINDOW:
+        if backend == "triton":
+            raise ValueError(f"window_size: {window_size} is more than the {WIDEST_WINDOW} of backend='triton'")
+        chosen = "eager"
+    return chosen
+
+
+def _check_options(
+    x: Tensor, window_size: int, window: str, sigma: float, data_range: float, padding: str, reduction: str
+) -> None:
     if not is_count(window_size) or window_size % 2 == 0:
         raise ValueError(f"window_size: expected an odd number of pixels, got {window_size!r}")
     check_choice("window", window, ("gaussian", "uniform"))

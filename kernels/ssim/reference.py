@@ -12,11 +12,12 @@ import math
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 K1, K2 = 0.01, 0.03
 
 
-def window_weights(size, sigma):
+def window_weights(size: int, sigma: float) -> tuple[float, ...]:
     """Window along one axis, a tuple of ``size`` numbers that sum to 1: a Gaussian, or equal weights for sigma 0."""
     offsets = range(-(size // 2), size - size // 2)
     weights = [math.exp(-((offset / sigma) ** 2) / 2) if sigma > 0 else 1.0 for offset in offsets]
@@ -24,13 +25,15 @@ def window_weights(size, sigma):
     return tuple([weight / whole for weight in weights])
 
 
-def ssim_numpy(x, y, window_size=11, sigma=1.5, data_range=1.0, same=True):
+def ssim_numpy(
+    x: np.ndarray, y: np.ndarray, window_size: int = 11, sigma: float = 1.5, data_range: float = 1.0, same: bool = True
+) -> np.ndarray:
     """The map (B, C, H, W), or smaller by window_size - 1 without ``same``, in float64, window by window."""
     x, y = (np.asarray(a, dtype=np.float64) for a in (x, y))
     weights = np.array(window_weights(window_size, sigma))
     weights = weights[:, None] * weights
 
-    def mean(image):
+    def mean(image: np.ndarray) -> np.ndarray:
         windows = np.lib.stride_tricks.sliding_window_view(image, weights.shape, axis=(2, 3))
         return np.einsum("bchwij,ij->bchw", windows, weights)
 
@@ -45,7 +48,9 @@ def ssim_numpy(x, y, window_size=11, sigma=1.5, data_range=1.0, same=True):
     return luminance * (2 * covariance + c2) / (variance_x + variance_y + c2)
 
 
-def ssim_torch(x, y, window_size=11, sigma=1.5, data_range=1.0, same=True):
+def ssim_torch(
+    x: Tensor, y: Tensor, window_size: int = 11, sigma: float = 1.5, data_range: float = 1.0, same: bool = True
+) -> Tensor:
     """The same in eager torch, in float32 for half-precision images, with two one-dimensional convolutions."""
     if x.dtype in (torch.float16, torch.bfloat16):
         x, y = x.float(), y.float()

@@ -8,10 +8,14 @@ Backward walks twice: the first walk computes the moments again and writes what 
 them, the second brings those under the window, which is symmetric, back to the pixels.
 """
 
-# ruff: noqa: RUF005 (older compilers of kernels cannot unpack a tuple into another)
+from typing import Any
 
+import torch
+
+# ruff: noqa: RUF005 (older compilers of kernels cannot unpack a tuple into another)
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from .._triton import accumulator, ceil_div, compute_type, launch, power_of_two, reachable
 from .reference import K1, K2, window_weights
@@ -33,7 +37,7 @@ def _walk(strips, blocks, ROWS: tl.constexpr, BW: tl.constexpr):
 
 @triton.jit
 def _within(row, first, height, width):
-    """How many columns there are of a row: none where the row, ``first`` further down, is outside or negative."""
+    """How many columns there are of a row: none if the row, ``first`` further down, is outside or negative."""
     return tl.where(row < 0, 0, tl.where(first + row < height, width, 0))
 
 
@@ -41,6 +45,17 @@ def _within(row, first, height, width):
 def _line(pointer, columns, step, width, ACC: tl.constexpr):
     """Pixels of a row, zeros outside."""
     return tl.load(pointer + columns * step, mask=(columns >= 0) & (columns < width), other=0.0).to(ACC)
+
+
+@triton.jit
+def _push(sums, values, WINDOW: tl.constexpr, WEIGHTS: tl.constexpr, COUNT: tl.constexpr):
+    """Adds the values of a row, times the window's weights, to the results under way; the first COUNT are finished."""
+    fresh = ()
+    for late in tl.static_range(WINDOW):
+        weight = tl.full((), WEIGHTS[WINDOW - 1 - late], values[0].dtype)
+        for i in tl.static_range(COUNT):
+            fresh = fresh + (sums[COUNT * late + i] + values[i] * weight,)  # type: ignore[assignment]
+    return fresh
 
 
 @triton.jit
@@ -78,16 +93,7 @@ def ssim_moments_kernel(
             xx += wa * a
             yy += wb * b
             xy += wa * b
-        fresh = ()
-        for late in tl.static_range(WINDOW):
-            weight = tl.full((), WEIGHTS[WINDOW - 1 - late], ACC)
-            fresh = fresh + (
-                sums[5 * late] + mean_x * weight,
-                sums[5 * late + 1] + mean_y * weight,
-                sums[5 * late + 2] + xx * weight,
-                sums[5 * late + 3] + yy * weight,
-                sums[5 * late + 4] + xy * weight,
-            )
+        fresh = _push(sums, (mean_x, mean_y, xx, yy, xy), WINDOW, WEIGHTS, 5)
         mean_x, mean_y, xx, yy, xy = fresh[0], fresh[1], fresh[2], fresh[3], fresh[4]
         sums = fresh[5:] + (zero, zero, zero, zero, zero)
 
@@ -153,15 +159,7 @@ def ssim_pixels_kernel(
                 of_y += _line(source + planes * size, near, 1, seen, ACC) * weight
             of_square += _line(source + 2 * planes * size, near, 1, seen, ACC) * weight
             of_product += _line(source + 3 * planes * size, near, 1, seen, ACC) * weight
-        fresh = ()
-        for late in tl.static_range(WINDOW):
-            weight = tl.full((), WEIGHTS[WINDOW - 1 - late], ACC)
-            fresh = fresh + (
-                sums[4 * late] + of_x * weight,
-                sums[4 * late + 1] + of_y * weight,
-                sums[4 * late + 2] + of_square * weight,
-                sums[4 * late + 3] + of_product * weight,
-            )
+        fresh = _push(sums, (of_x, of_y, of_square, of_product), WINDOW, WEIGHTS, 4)
         of_x, of_y, of_square, of_product = fresh[0], fresh[1], fresh[2], fresh[3]
         sums = fresh[4:] + (zero, zero, zero, zero)
 
@@ -180,7 +178,9 @@ def ssim_pixels_kernel(
             tl.store(grad_y + at, value.to(grad_y.dtype.element_ty), mask=there)
 
 
-def ssim_forward(x, y, window_size, sigma, data_range, same, reduction):
+def ssim_forward(
+    x: Tensor, y: Tensor, window_size: int, sigma: float, data_range: float, same: bool, reduction: int
+) -> Tensor:
     """The map (reduction 0), its mean (1) or its sum (2), in the type of the computation."""
     x, y = (reachable(a, 3, a.shape[3]) for a in (x, y))
     batch, channels, height, width = x.shape
@@ -199,8 +199,19 @@ def ssim_forward(x, y, window_size, sigma, data_range, same, reduction):
     return out.sum() if reduction == 2 else out.sum() / (shape[0] * shape[1] * shape[2] * shape[3])
 
 
-def ssim_backward(grad, x, y, window_size, sigma, data_range, same, reduction, need_x, need_y):
-    """Gradients for x and y in their dtype; an empty tensor where one is not wanted."""
+def ssim_backward(
+    grad: Tensor,
+    x: Tensor,
+    y: Tensor,
+    window_size: int,
+    sigma: float,
+    data_range: float,
+    same: bool,
+    reduction: int,
+    need_x: bool,
+    need_y: bool,
+) -> tuple[Tensor, ...]:
+    """Gradients for x and y in their dtype; an empty tensor if one is not wanted."""
     x, y = (reachable(a, 3, a.shape[3]) for a in (x, y))
     batch, channels, height, width = x.shape
     cut = 0 if same else window_size - 1
@@ -226,7 +237,9 @@ def ssim_backward(grad, x, y, window_size, sigma, data_range, same, reduction, n
     return tuple(grads)
 
 
-def _walks(shape, dtype, window_size, sigma, same):
+def _walks(
+    shape: tuple[int, ...], dtype: torch.dtype, window_size: int, sigma: float, same: bool
+) -> tuple[dict[str, Any], dict[str, int], int, int]:
     """Constants of both kernels, launch options, and strips and blocks of columns for results of this shape."""
     batch, channels, height, width = shape
     columns = power_of_two(width, 32, 128)
@@ -245,7 +258,17 @@ def _walks(shape, dtype, window_size, sigma, same):
     return constants, {"num_warps": columns // 32, "num_stages": 1}, ceil_div(height, rows), across
 
 
-def _arguments(x, y, out, grad, data_range, share, shape, strips, across):
+def _arguments(
+    x: Tensor,
+    y: Tensor,
+    out: Tensor,
+    grad: Tensor,
+    data_range: float,
+    share: float,
+    shape: tuple[int, ...],
+    strips: int,
+    across: int,
+) -> dict[str, Any]:
     strides = {f"{name}_{axis}": s for name, a in (("x", x), ("y", y)) for axis, s in zip("bchw", a.stride())}
     return {
         "x": x,

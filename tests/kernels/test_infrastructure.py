@@ -21,22 +21,11 @@ CLONE = Path(__file__).parents[2]
 
 # Calls every operator with gradients and prints which backends served; `kernels` is bound by the test.
 USE_EVERYTHING = """
-import torch
-def rand(*shape): return torch.rand(*shape, requires_grad=True)
-q = rand(1, 2, 4, 6)
-calls = {
-    "attention": lambda **b: kernels.attention(q, q, q, **b),
-    "ssim": lambda **b: kernels.ssim(rand(1, 1, 12, 12), rand(1, 1, 12, 12), **b),
-    "memory_read": lambda **b: kernels.memory_read(rand(5, 8), rand(7, 8), **b)[0],
-    "gmm_log_likelihood": lambda **b: kernels.gmm_log_likelihood(
-        rand(5, 3), rand(5, 4), rand(5, 4, 3), rand(5, 4, 3) + 0.5, **b),
-    "linear_gmm_log_likelihood": lambda **b: kernels.linear_gmm_log_likelihood(
-        rand(5, 6), rand(5, 3), rand(4, 6), rand(12, 6), rand(12, 6), **b),
-}
-assert set(calls) == set(kernels.backends())
-for name, call in calls.items():
-    call().sum().backward()
-    call(backend="eager").sum().backward()
+for name in kernels.OPERATORS:
+    tensors = [a.requires_grad_() for a in kernels.operator(name).sample()]
+    for backend in ("auto", "eager"):
+        results = getattr(kernels, name)(*tensors, backend=backend)
+        (results[0] if isinstance(results, tuple) else results).sum().backward()
     print(name, kernels.backends(name)["auto"]["cpu"])
 """
 

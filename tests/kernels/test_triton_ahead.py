@@ -200,7 +200,7 @@ def test_memory_takes_no_more_room_for_more_queries(items):
         if isinstance(tensor, torch.Tensor) and tensor.numel() > max(given)
     ]
     assert all(numbers <= max(room, 16 * launchers("memory").width_of(items)) for _, numbers in between), between
-    assert {name for name, _ in between} == {"powers", "cosines", "given", "weights", "grads"}
+    assert {name for name, _ in between} == {"exponentials", "cosines", "given", "weights", "grads"}
     if items == 2000:
         assert len(launches) > 90  # it did take them a share at a time
 

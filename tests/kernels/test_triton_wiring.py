@@ -6,23 +6,15 @@ import sys
 
 import pytest
 
-# Calls every operator with gradients on this device, which may be one that is only pretended.
+# Calls every operator on this device, which may be one that is only pretended.
 CALLS = """
-def rand(*shape, dtype=torch.float32): return torch.rand(*shape, dtype=dtype, device=device, requires_grad=True)
-for dtype in (torch.float32, torch.bfloat16):
-    calls = {
-        "attention": lambda **b: kernels.attention(*[rand(1, 2, 4, 6, dtype=dtype) for _ in range(3)], **b),
-        "ssim": lambda **b: kernels.ssim(rand(1, 1, 12, 12, dtype=dtype), rand(1, 1, 12, 12, dtype=dtype), **b),
-        "memory_read": lambda **b: kernels.memory_read(rand(5, 8, dtype=dtype), rand(7, 8, dtype=dtype), **b)[0],
-        "gmm_log_likelihood": lambda **b: kernels.gmm_log_likelihood(
-            *[rand(*s, dtype=dtype) for s in ((5, 3), (5, 4), (5, 4, 3), (5, 4, 3))], **b),
-        "linear_gmm_log_likelihood": lambda **b: kernels.linear_gmm_log_likelihood(
-            *[rand(*s, dtype=dtype) for s in ((5, 6), (5, 3), (4, 6), (12, 6), (12, 6))], **b),
-    }
-    for name, call in calls.items():
-        result = call(**options)
+for name in kernels.OPERATORS:
+    for dtype in (torch.float32, torch.bfloat16):
+        tensors = [torch.empty_like(a, device=device) for a in kernels.operator(name).sample(dtype)]
+        results = getattr(kernels, name)(*[a.requires_grad_(gradients) for a in tensors], **options)
+        result = results[0] if isinstance(results, tuple) else results
         assert result.dtype == dtype and result.device == device, name
-        result.sum().backward()
+        if gradients: result.sum().backward()
 """
 
 
@@ -35,7 +27,7 @@ def python(code, **environment):
 
 def test_triton_is_not_imported_before_it_is_needed():
     code = "import sys, torch\nbefore = 'triton' in sys.modules\nfrom vitlite import kernels\nkernels.backends()\n"
-    code += "device, options = torch.device('cpu'), {}\n" + CALLS
+    code += "device, options, gradients = torch.device('cpu'), {}, True\n" + CALLS
     python(code + "assert before or 'triton' not in sys.modules\n")
 
 
@@ -46,7 +38,7 @@ def test_without_triton_the_reason_is_given(replacement, reason):
     code = "import importlib.util, torch\nfind = importlib.util.find_spec\n"
     code += f"importlib.util.find_spec = lambda name, *a: {replacement} if name == 'triton' else find(name, *a)\n"
     code += "from vitlite import kernels\nprint(kernels.backends('memory_read')['unavailable']['triton'])\n"
-    code += "device, options = torch.device('cpu'), {}\n" + CALLS
+    code += "device, options, gradients = torch.device('cpu'), {}, True\n" + CALLS
     assert "triton is not installed" in python(code)
 
 
@@ -89,11 +81,8 @@ def test_shapes_and_dtypes_on_cuda_are_known_without_a_gpu():
     """What torch.compile goes by: the public functions with fake CUDA tensors. Forward alone: gradients, of fake ones
     too, take a torch that is built for CUDA."""
     pytest.importorskip("triton")
-    code = PRETEND + "device, options = torch.device('cuda', 0), {'backend': 'triton'}\n"
-    forward = CALLS.replace("requires_grad=True", "requires_grad=False").replace(
-        "        result.sum().backward()\n", ""
-    )
-    code += "with FakeTensorMode(), Recorder():\n    " + forward.strip().replace("\n", "\n    ")
+    code = PRETEND + "device, options, gradients = torch.device('cuda', 0), {'backend': 'triton'}, False\n"
+    code += "with FakeTensorMode(), Recorder():\n    " + CALLS.strip().replace("\n", "\n    ")
     code += "\nprint(*sorted(set(made)))\n"
     made = python(code).split()
     assert len(made) == 5

@@ -104,40 +104,38 @@ struct Vec {
   }
 };
 
-// a * b + c, rounded once where the set has the instruction.
-VL_INLINE Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) {
+// a * b + c, rounded once if the set has the instruction.
+template <class T>
+VL_INLINE Vec<T> fma(Vec<T> a, Vec<T> b, Vec<T> c) {
+  typedef typename Vec<T>::Native Native;
 #if defined(VL_AVX512)
-  return Vec<float>((Vec<float>::Native)_mm512_fmadd_ps((__m512)a.v, (__m512)b.v, (__m512)c.v));
+  if constexpr (sizeof(T) == 4) {
+    return Vec<T>((Native)_mm512_fmadd_ps((__m512)a.v, (__m512)b.v, (__m512)c.v));
+  } else {
+    return Vec<T>((Native)_mm512_fmadd_pd((__m512d)a.v, (__m512d)b.v, (__m512d)c.v));
+  }
 #elif defined(VL_AVX2)
-  return Vec<float>((Vec<float>::Native)_mm256_fmadd_ps((__m256)a.v, (__m256)b.v, (__m256)c.v));
+  if constexpr (sizeof(T) == 4) {
+    return Vec<T>((Native)_mm256_fmadd_ps((__m256)a.v, (__m256)b.v, (__m256)c.v));
+  } else {
+    return Vec<T>((Native)_mm256_fmadd_pd((__m256d)a.v, (__m256d)b.v, (__m256d)c.v));
+  }
 #else
   return a * b + c;
 #endif
 }
 
-VL_INLINE Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) {
-#if defined(VL_AVX512)
-  return Vec<double>((Vec<double>::Native)_mm512_fmadd_pd((__m512d)a.v, (__m512d)b.v, (__m512d)c.v));
-#elif defined(VL_AVX2)
-  return Vec<double>((Vec<double>::Native)_mm256_fmadd_pd((__m256d)a.v, (__m256d)b.v, (__m256d)c.v));
-#else
-  return a * b + c;
-#endif
-}
-
-// Lanes k .. k + size of the two vectors side by side. Where the set has an instruction for it, this is cheaper than a
+// Lanes k .. k + size of the two vectors side by side. If the set has an instruction for it, this is cheaper than a
 // load that crosses a cache line, as every second or every unaligned one does.
 #if defined(VL_AVX512)
-#define VL_HAS_JOINED
-template <int k>
-VL_INLINE Vec<float> joined(Vec<float> low, Vec<float> high) {
-  return Vec<float>((Vec<float>::Native)_mm512_castsi512_ps(
-      _mm512_alignr_epi32(_mm512_castps_si512((__m512)high.v), _mm512_castps_si512((__m512)low.v), k)));
-}
-
-template <int k>
-VL_INLINE Vec<double> joined(Vec<double> low, Vec<double> high) {
-  return Vec<double>((Vec<double>::Native)_mm512_castsi512_pd(
-      _mm512_alignr_epi64(_mm512_castpd_si512((__m512d)high.v), _mm512_castpd_si512((__m512d)low.v), k)));
+template <int k, class T>
+VL_INLINE Vec<T> joined(Vec<T> low, Vec<T> high) {
+  const __m512i a = (__m512i)low.v, b = (__m512i)high.v;
+  typedef typename Vec<T>::Native Native;
+  if constexpr (sizeof(T) == 4) {
+    return Vec<T>((Native)_mm512_alignr_epi32(b, a, k));
+  } else {
+    return Vec<T>((Native)_mm512_alignr_epi64(b, a, k));
+  }
 }
 #endif

@@ -2,13 +2,13 @@
 // and for AVX-512, in the namespaces vitlite::baseline, vitlite::avx2 and vitlite::avx512. Include every other header
 // first, this one last:
 //
-//   #define VITLITE_KERNEL "../cpu/ssim_kernel.h"
-//   #include "../common/each_isa.h"
+//   #define VITLITE_KERNEL "ssim_kernel.h"
+//   #include "each_isa.h"
 //
 // and call the best one with VITLITE_ISA_CALL(function(arguments)); all three have the same signatures. No lambdas in a
 // kernel: compilers disagree about whether they inherit the instruction set.
 
-#include "host_device.h"
+#include "../common/host_device.h"
 #include "isa.h"
 
 #if defined(__x86_64__)
@@ -26,11 +26,16 @@ namespace vitlite::baseline {
 #if defined(__x86_64__)
 
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
+#define VL_TARGET(features) \
+  VL_PRAGMA(clang attribute push(__attribute__((target(features))), apply_to = function))
+#define VL_TARGET_END VL_PRAGMA(clang attribute pop)
 #else
-#pragma GCC push_options
-#pragma GCC target("avx2,fma,f16c")
+#define VL_TARGET(features) VL_PRAGMA(GCC push_options) VL_PRAGMA(GCC target(features))
+#define VL_TARGET_END VL_PRAGMA(GCC pop_options)
 #endif
+#define VL_PRAGMA(text) _Pragma(#text)
+
+VL_TARGET("avx2,fma,f16c")
 #define VL_BYTES 32
 #define VL_AVX2
 namespace vitlite::avx2 {
@@ -40,17 +45,12 @@ namespace vitlite::avx2 {
 #undef VL_AVX2
 #undef VL_BYTES
 #undef VL_INLINE
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
+VL_TARGET_END
 
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"))), apply_to = function)
+VL_TARGET("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
 #else
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,prefer-vector-width=512")
+VL_TARGET("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,prefer-vector-width=512")
 #endif
 #define VL_BYTES 64
 #define VL_AVX512
@@ -58,15 +58,7 @@ namespace vitlite::avx512 {
 #include "simd.h"
 #include VITLITE_KERNEL
 }  // namespace vitlite::avx512
-#undef VL_AVX512
-#undef VL_HAS_JOINED
-#undef VL_BYTES
-#undef VL_INLINE
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
+VL_TARGET_END
 
 #define VITLITE_ISA_CALL(call)                                             \
   (::vitlite::isa_level() == 2   ? ::vitlite::avx512::call                 \

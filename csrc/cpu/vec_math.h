@@ -1,9 +1,9 @@
 // Exponential and logarithms of vectors, accurate to about one unit in the last place, and the few operations they
 // need that simd.h does not have. No include guard, see simd.h.
 //
-// Not-a-number goes through every function; infinities, zeros and subnormal numbers give what std gives for them.
+// NaN goes through every function; infinities, zeros and subnormal numbers give what std gives for them.
 
-#include "float_layout.h"
+#include "../common/float_layout.h"
 
 template <class T>
 struct Integers {
@@ -21,7 +21,7 @@ VL_INLINE Vec<T> value_of(typename Integers<T>::Native bits) {
   return Vec<T>((typename Vec<T>::Native)bits);
 }
 
-// Comparisons give a mask, all ones or all zeros per lane; a comparison with not-a-number is false.
+// Comparisons give a mask, all ones or all zeros per lane; a comparison with NaN is false.
 template <class T>
 VL_INLINE typename Integers<T>::Native below(Vec<T> a, Vec<T> b) {
   return a.v < b.v;
@@ -131,7 +131,7 @@ VL_INLINE Vec<T> log_of(Vec<T> x) {
   const Vec<T> y = fma(k, Vec<T>(L::ln2_high), f - (half_f2 - tail));
 
   const Vec<T> zero(T(0)), infinity = value_of<T>(Int{} + L::infinity);
-  Vec<T> other = pick(below(x, zero), infinity - infinity, x);  // infinity and not-a-number stay
+  Vec<T> other = pick(below(x, zero), infinity - infinity, x);  // infinity and NaN stay
   other = pick(x.v == zero.v, zero - infinity, other);
   return pick(below(zero, x) & below(x, infinity), y, other);
 }

@@ -1,4 +1,5 @@
-// Rows of any floating dtype to and from the dtype that is computed in. No include guard, see simd.h.
+// Rows of any floating dtype to and from the dtype that is computed in. No include guard, see simd.h; the including file
+// includes torch's Half.h before.
 
 static inline void widen(const uint16_t* from, float* to, int64_t n, bool is_bfloat) {
   if (is_bfloat) {
@@ -14,7 +15,7 @@ static inline void widen(const uint16_t* from, float* to, int64_t n, bool is_bfl
     _mm256_storeu_ps(to + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i))));
   }
 #endif
-  for (; i < n; ++i) to[i] = half_to_float(from[i]);
+  for (; i < n; ++i) to[i] = torch::headeronly::detail::fp16_ieee_to_fp32_value(from[i]);
 }
 
 static inline void narrow(const float* from, uint16_t* to, int64_t n, bool is_bfloat) {
@@ -34,7 +35,7 @@ static inline void narrow(const float* from, uint16_t* to, int64_t n, bool is_bf
                      _mm256_cvtps_ph(_mm256_loadu_ps(from + i), _MM_FROUND_TO_NEAREST_INT));
   }
 #endif
-  for (; i < n; ++i) to[i] = float_to_half(from[i]);
+  for (; i < n; ++i) to[i] = torch::headeronly::detail::fp16_ieee_from_fp32_value(from[i]);
 }
 
 // n elements of dtype `kind` at `from`, in the dtype of the computation: float, or double for float64.
