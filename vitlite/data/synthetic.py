@@ -16,7 +16,7 @@ from vitlite.errors import UserError
 from vitlite.files import StrPath, shown
 
 DEFAULT_CATEGORIES = ("weave", "wood", "gear")
-# A pixel is defective where a channel changed by more than this many of 255 levels; smaller changes are undone, so the
+# A pixel is defective if a channel changed by more than this many of 255 levels; smaller changes are undone, so the
 # mask is exactly the set of pixels that differ from the good image.
 LEVEL = 12
 MIN_SIZE, MAX_SIZE = 32, 4096

@@ -1,6 +1,6 @@
 """Reading, resizing and drawing images, masks and anomaly maps; numpy, scipy and Pillow alone.
 
-Attributes are resolved on first use (PEP 562), so importing the package costs nothing.
+A name is imported when it is first used.
 """
 
 import importlib

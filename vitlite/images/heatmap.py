@@ -27,8 +27,8 @@ def overlay(image: np.ndarray, values: np.ndarray, *, low: float, high: float, t
     Args:
         image: uint8 (H, W, 3).
         values: float (H, W), the map at the image's size.
-        low: where the scale begins; below it the image shows through unchanged.
-        high: where it ends.
+        low: the beginning of the scale; below it the image shows through unchanged.
+        high: the end of the scale.
         threshold: pixels above it are outlined.
 
     Returns:

@@ -1,8 +1,8 @@
 """The exact metrics: every distinct score is a threshold, and equal scores are one step.
 
 A score at or above a threshold counts as found. Scores may be infinite, they rank first or last; +0.0 and -0.0 are
-equal. All functions raise ``ValueError`` that names the argument for shapes that differ, empty input, NaN,
-masks or labels with other values than 0 and 1, and when one of the two classes is missing.
+equal. All functions raise ``ValueError`` that names the argument for shapes that differ, empty input, NaN, masks or
+labels with other values than 0 and 1, and if one of the two classes is missing.
 """
 
 from numbers import Real
@@ -24,7 +24,8 @@ def auroc(labels: ArrayLike, scores: ArrayLike) -> float:
         scores: (n,) real numbers, higher is more defective.
 
     Returns:
-        float in [0, 1]: the chance that a defective item scores above a normal one, ties counting half.
+        float in [0, 1]: the chance that a defective item scores above a normal one, ties counting half (Hanley and
+        McNeil, "The Meaning and Use of the Area under a ROC Curve", Radiology 1982).
 
     Raises:
         ValueError: see the module.
@@ -33,15 +34,16 @@ def auroc(labels: ArrayLike, scores: ArrayLike) -> float:
 
 
 def average_precision(labels: ArrayLike, scores: ArrayLike) -> float:
-    """Average precision: the sum over thresholds of precision times the recall gained, without interpolation.
+    """Average precision: the sum over thresholds n of (R_n - R_(n-1)) P_n, with recall R and precision P.
 
-    Args and Raises as for ``auroc``. Returns a float in (0, 1]. The definition is scikit-learn's.
+    Args and Raises as for ``auroc``. Returns a float in (0, 1]. There is no interpolation: the definition is that of
+    scikit-learn's ``average_precision_score``.
     """
     return summarise(rank_labels(labels, scores)).average_precision
 
 
 def f1_max(labels: ArrayLike, scores: ArrayLike) -> tuple[float, float]:
-    """Best F1 over all thresholds.
+    """Best F1 = 2 TP / (2 TP + FP + FN) over all thresholds.
 
     Args and Raises as for ``auroc``.
 

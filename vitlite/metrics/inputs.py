@@ -155,10 +155,7 @@ def _pairs(masks: Images, maps: Images) -> list[Block]:
     if isinstance(maps, np.ndarray) and isinstance(masks, np.ndarray) and maps.dtype != object != masks.dtype:
         if maps.ndim != 3:
             raise ValueError(f"maps has shape {maps.shape}; it must be (B, H, W), or a list of (H, W) arrays")
-        if masks.shape != maps.shape:
-            raise ValueError(f"masks has shape {masks.shape} but maps has shape {maps.shape}")
-        if maps.size == 0:
-            raise ValueError(f"maps is empty: its shape is {maps.shape}")
+        _require_pair(masks, maps, "masks", "maps")
         masks, maps = _real(masks, "masks"), _real(maps, "maps")
         step = max(1, BLOCK // (maps.shape[1] * maps.shape[2]))
         return [Block(maps[i : i + step], masks[i : i + step], i) for i in range(0, len(maps), step)]
@@ -181,11 +178,15 @@ def _one_image(mask: ArrayLike, map_: ArrayLike, index: int | None) -> Block:
     mask, map_ = _real(mask, names[0]), _real(map_, names[1])
     if map_.ndim != 2:
         raise ValueError(f"{names[1]} has shape {map_.shape}; a map must be (H, W)")
-    if mask.shape != map_.shape:
-        raise ValueError(f"{names[0]} has shape {mask.shape} but {names[1]} has shape {map_.shape}")
-    if map_.size == 0:
-        raise ValueError(f"{names[1]} is empty: its shape is {map_.shape}")
+    _require_pair(mask, map_, *names)
     return Block(map_[None], mask[None], index)
+
+
+def _require_pair(mask: np.ndarray, map_: np.ndarray, mask_name: str, map_name: str) -> None:
+    if mask.shape != map_.shape:
+        raise ValueError(f"{mask_name} has shape {mask.shape} but {map_name} has shape {map_.shape}")
+    if map_.size == 0:
+        raise ValueError(f"{map_name} is empty: its shape is {map_.shape}")
 
 
 def rank_maps(masks: Images, maps: Images) -> Ranking:
