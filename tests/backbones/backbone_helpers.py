@@ -10,43 +10,18 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-# First row: repeats, kernel, stride, expansion, channels. Copied from table 1 of the paper, for each variant as built.
+# Repeats, kernel, stride, expansion and channels of each row of table 1 of the papers, for each variant as built.
+B0 = [(1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80)]
+B0 += [(3, 5, 1, 6, 112), (4, 5, 2, 6, 192), (1, 3, 1, 6, 320)]
 ROWS = {
-    "efficientnet_b0": [
-        (1, 3, 1, 1, 16),
-        (2, 3, 2, 6, 24),
-        (2, 5, 2, 6, 40),
-        (3, 3, 2, 6, 80),
-        (3, 5, 1, 6, 112),
-        (4, 5, 2, 6, 192),
-        (1, 3, 1, 6, 320),
-    ],
-    "efficientnet_b1": [
-        (2, 3, 1, 1, 16),
-        (3, 3, 2, 6, 24),
-        (3, 5, 2, 6, 40),
-        (4, 3, 2, 6, 80),
-        (4, 5, 1, 6, 112),
-        (5, 5, 2, 6, 192),
-        (2, 3, 1, 6, 320),
-    ],
-    "efficientnet_lite0": [
-        (1, 3, 1, 1, 16),
-        (2, 3, 2, 6, 24),
-        (2, 5, 2, 6, 40),
-        (3, 3, 2, 6, 80),
-        (3, 5, 1, 6, 112),
-        (4, 5, 2, 6, 192),
-        (1, 3, 1, 6, 320),
-    ],
+    "efficientnet_b0": B0,
+    "efficientnet_b1": [(repeats, *row) for repeats, (_, *row) in zip((2, 3, 3, 4, 4, 5, 2), B0)],
+    "efficientnet_lite0": B0,
     "mobilenet_v2": [
-        (1, 3, 1, 1, 16),
-        (2, 3, 2, 6, 24),
-        (3, 3, 2, 6, 32),
-        (4, 3, 2, 6, 64),
-        (3, 3, 1, 6, 96),
-        (3, 3, 2, 6, 160),
-        (1, 3, 1, 6, 320),
+        (repeats, 3, stride, expansion, channels)
+        for repeats, (_, _, _, expansion, _), stride, channels in zip(
+            (1, 2, 3, 4, 3, 3, 1), B0, (1, 2, 2, 2, 1, 2, 1), (16, 24, 32, 64, 96, 160, 320)
+        )
     ],
 }
 

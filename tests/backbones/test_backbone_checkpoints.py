@@ -71,48 +71,19 @@ def test_torchvision_names_and_conventions(name, tmp_path):
 def test_the_helpers_carry_the_public_names():
     """Names as they stand in the published files, so that the two models above cannot drift from them unnoticed."""
     timm = timm_style("efficientnet_b0", False, 1e-5).state_dict()
-    assert {
-        "conv_stem.weight",
-        "bn1.running_var",
-        "blocks.0.0.conv_dw.weight",
-        "blocks.0.0.bn1.weight",
-        "blocks.0.0.se.conv_reduce.bias",
-        "blocks.0.0.conv_pw.weight",
-        "blocks.0.0.bn2.bias",
-        "blocks.1.1.conv_pw.weight",
-        "blocks.1.1.bn1.running_mean",
-        "blocks.1.1.conv_dw.weight",
-        "blocks.5.3.se.conv_expand.weight",
-        "blocks.6.0.conv_pwl.weight",
-        "blocks.6.0.bn3.num_batches_tracked",
-        "conv_head.weight",
-        "bn2.weight",
-        "classifier.bias",
-    } <= set(timm)
+    names = "conv_stem.weight bn1.running_var blocks.0.0.conv_dw.weight blocks.0.0.bn1.weight blocks.0.0.bn2.bias "
+    names += "blocks.0.0.se.conv_reduce.bias blocks.0.0.conv_pw.weight blocks.1.1.conv_pw.weight conv_head.weight "
+    names += "blocks.1.1.bn1.running_mean blocks.1.1.conv_dw.weight blocks.5.3.se.conv_expand.weight bn2.weight "
+    names += "blocks.6.0.conv_pwl.weight blocks.6.0.bn3.num_batches_tracked classifier.bias"
+    assert set(names.split()) <= set(timm)
     assert timm["blocks.1.0.conv_pw.weight"].shape == (96, 16, 1, 1)
-    torchvision = TorchvisionStyle(ROWS["efficientnet_b0"], eps=1e-5).state_dict()
-    assert {
-        "features.0.0.weight",
-        "features.0.1.running_mean",
-        "features.1.0.block.0.0.weight",
-        "features.1.0.block.1.fc1.weight",
-        "features.1.0.block.2.1.bias",
-        "features.2.1.block.0.0.weight",
-        "features.6.3.block.2.fc2.bias",
-        "features.7.0.block.3.1.running_var",
-        "features.8.0.weight",
-        "classifier.1.weight",
-    } <= set(torchvision)
-    mobilenet = TorchvisionStyle(ROWS["mobilenet_v2"], eps=1e-5, flat=True).state_dict()
-    assert {
-        "features.0.1.bias",
-        "features.1.conv.0.0.weight",
-        "features.1.conv.1.weight",
-        "features.1.conv.2.running_var",
-        "features.2.conv.1.0.weight",
-        "features.17.conv.3.weight",
-        "features.18.0.weight",
-    } <= set(mobilenet)
+    names = "features.0.0.weight features.0.1.running_mean features.1.0.block.0.0.weight features.8.0.weight "
+    names += "features.1.0.block.1.fc1.weight features.1.0.block.2.1.bias features.2.1.block.0.0.weight "
+    names += "features.6.3.block.2.fc2.bias features.7.0.block.3.1.running_var classifier.1.weight"
+    assert set(names.split()) <= set(TorchvisionStyle(ROWS["efficientnet_b0"], eps=1e-5).state_dict())
+    names = "features.0.1.bias features.1.conv.0.0.weight features.1.conv.1.weight features.1.conv.2.running_var "
+    names += "features.2.conv.1.0.weight features.17.conv.3.weight features.18.0.weight"
+    assert set(names.split()) <= set(TorchvisionStyle(ROWS["mobilenet_v2"], eps=1e-5, flat=True).state_dict())
 
 
 @pytest.mark.parametrize(("version", "eps"), [(4, 1e-5), (5, 1e-3), (6, 1e-3), (7, 1e-3)])
@@ -165,45 +136,50 @@ def test_a_truncated_safetensors_file(tmp_path):
             backbones.create("efficientnet_b0", weights=path)
 
 
-def one_line(error):
+def changed(name, **changes):
+    return {**timm_style(name, False, 1e-5).state_dict(), **changes}
+
+
+VGG = {"features.0.weight": torch.zeros(64, 3, 3, 3), "features.0.bias": torch.zeros(64)}
+
+
+@pytest.mark.parametrize(
+    ("name", "state", "says"),
+    [
+        (
+            "efficientnet_b0",
+            lambda: changed("efficientnet_b1"),
+            r"unknown \(blocks\.0\.1\.conv_dw\.weight",
+        ),  # a deeper one
+        (
+            "efficientnet_b1",
+            lambda: changed("efficientnet_b0"),
+            r"\d+ missing \(blocks\.0\.1\.",
+        ),
+        (
+            "efficientnet_b0",
+            lambda: changed("efficientnet_b0", **{"conv_stem.weight": torch.zeros(40, 3, 3, 3)}),
+            r"1 of another shape \(conv_stem.weight \(40, 3, 3, 3\) instead of \(32, 3, 3",
+        ),
+        (
+            "efficientnet_b0",
+            lambda: {"encoder.weight": torch.zeros(3)},
+            r"keys \(encoder\.weight, \.\.\.\) are none .*timm: conv_stem\.weight",
+        ),
+        (
+            "vgg19",
+            lambda: {**VGG, "features.1.running_mean": torch.zeros(64)},  # with batch norm
+            r"do not fit vgg19: .*unknown \(features\.1\.running_mean\)",
+        ),
+    ],
+    ids=["deeper", "shallower", "wider", "foreign keys", "with batch norm"],
+)
+def test_files_that_do_not_fit(name, state, says, tmp_path):
+    torch.save(state(), tmp_path / "x.pth")
+    with pytest.raises(UserError, match=says) as error:
+        backbones.create(name, weights=tmp_path / "x.pth", strides=(2,))
     assert "\n" not in str(error.value)
-    return str(error.value)
-
-
-def test_a_deeper_network_of_the_family_does_not_pass(tmp_path):
-    path = save(timm_style("efficientnet_b1", False, 1e-5), tmp_path / "b1.pth")
-    with pytest.raises(UserError) as error:
-        backbones.create("efficientnet_b0", weights=path, strides=(2,))
-    message = one_line(error)
-    assert f"weights {path} do not fit efficientnet_b0" in message
-    assert "unknown (blocks.0.1.conv_dw.weight" in message
-
-
-def test_a_shallower_network_misses_keys(tmp_path):
-    path = save(timm_style("efficientnet_b0", False, 1e-5), tmp_path / "b0.pth")
-    with pytest.raises(UserError, match=r"do not fit efficientnet_b1: \d+ missing \(blocks\.0\.1\."):
-        backbones.create("efficientnet_b1", weights=path)
-
-
-def test_shapes_that_differ_are_shown(tmp_path):
-    state = timm_style("efficientnet_b0", False, 1e-5).state_dict()
-    state["conv_stem.weight"] = torch.zeros(40, 3, 3, 3)
-    torch.save(state, tmp_path / "b0.pth")
-    with pytest.raises(UserError, match=r"1 of another shape \(conv_stem.weight \(40, 3, 3, 3\) instead of \(32, 3, 3"):
-        backbones.create("efficientnet_b0", weights=tmp_path / "b0.pth")
-
-
-def test_foreign_keys_name_what_is_expected(tmp_path):
-    torch.save({"encoder.weight": torch.zeros(3)}, tmp_path / "x.pth")
-    with pytest.raises(UserError, match=r"keys \(encoder\.weight, \.\.\.\) are none .*timm: conv_stem\.weight"):
-        backbones.create("efficientnet_b0", weights=tmp_path / "x.pth")
-
-
-def test_vgg_with_batch_norm_is_another_network(tmp_path):
-    state = {"features.0.weight": torch.zeros(64, 3, 3, 3), "features.0.bias": torch.zeros(64)}
-    torch.save({**state, "features.1.running_mean": torch.zeros(64)}, tmp_path / "vgg19_bn.pth")
-    with pytest.raises(UserError, match=r"do not fit vgg19: .*unknown \(features\.1\.running_mean\)"):
-        backbones.create("vgg19", weights=tmp_path / "vgg19_bn.pth")
+    assert f"weights {tmp_path / 'x.pth'} do not fit {name}" in str(error.value)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint at all", b"PK\x03\x04broken"])

@@ -22,30 +22,11 @@ LITE0 = "tf_efficientnet_lite0-0aa007d2.pth"
 
 def resnet_file():
     """A checkpoint of ResNet-18 with the public names, as bytes."""
-    names = {"conv1": (64, 3, 7)}
-    width = 64
-    for layer in range(1, 5):
-        outputs = 64 * 2 ** (layer - 1)
-        for place in range(2):
-            names[f"layer{layer}.{place}.conv1"] = (outputs, width if place == 0 else outputs, 3)
-            names[f"layer{layer}.{place}.conv2"] = (outputs, outputs, 3)
-        if layer > 1:
-            names[f"layer{layer}.0.downsample.0"] = (outputs, width, 1)
-        width = outputs
-    generator = torch.Generator().manual_seed(0)
-    state = {"fc.weight": torch.zeros(10, 512), "fc.bias": torch.zeros(10)}
-    for name, (outputs, inputs, kernel) in names.items():
-        state[f"{name}.weight"] = torch.randn(outputs, inputs, kernel, kernel, generator=generator).half()
-        norm = name.replace("downsample.0", "downsample.1").replace("conv", "bn")
-        for part, value in (
-            ("weight", 1.0),
-            ("bias", 0.0),
-            ("running_mean", 0.0),
-            ("running_var", float(inputs * kernel**2)),
-        ):
-            state[f"{norm}.{part}"] = torch.full((outputs,), value)
+    described = resnet.architecture("resnet18")
+    state = backbones.create("resnet18", weights="none").state_dict()
+    named = {theirs: state[ours].half() for ours, theirs in described.namings[0].keys().items()}
     buffer = io.BytesIO()
-    torch.save(state, buffer)
+    torch.save({**named, "fc.weight": torch.zeros(10, 512), "fc.bias": torch.zeros(10)}, buffer)
     return buffer.getvalue()
 
 
@@ -128,47 +109,36 @@ def refused(cache, match):
     assert not cache.exists() or list(cache.iterdir()) == []
 
 
-def test_a_wrong_checksum_is_refused_and_leaves_nothing(publisher, published, monkeypatch, cache):
+@pytest.mark.parametrize(
+    ("change", "answer", "says"),
+    [
+        (
+            lambda data: data[:-1] + bytes([data[-1] ^ 1]),
+            {},
+            "no weights for resnet18: .* is damaged: its sha256",
+        ),
+        (lambda data: data[:5000], {"promised": 10000}, "the connection ended 5000 bytes early"),
+        (lambda data: data[:5000], {"promised": None}, "is damaged: its sha256"),
+        (lambda data: b"", {"status": 404}, "cannot download http://127.0.0.1.*HTTP 404"),
+    ],
+    ids=["wrong checksum", "cut short", "cut short, of unknown length", "gone"],
+)
+def test_a_bad_answer_is_refused_and_leaves_nothing(publisher, published, monkeypatch, cache, change, answer, says):
     name, data = published
-    announce(monkeypatch, publisher, name, data[:-1] + bytes([data[-1] ^ 1]))
-    refused(cache, f"no weights for resnet18: .*{re.escape(name)} is damaged: its sha256 begins with")
+    announce(monkeypatch, publisher, name, change(data), **answer)
+    refused(cache, says)
     assert len(publisher.requests) == 1
 
 
-def test_a_truncated_download_is_refused_and_leaves_nothing(publisher, published, monkeypatch, cache):
-    name, data = published
-    announce(monkeypatch, publisher, name, data[:5000], promised=len(data))
-    refused(cache, f"the connection ended {len(data) - 5000} bytes early")
-
-
-def test_a_truncated_download_of_unknown_length(publisher, published, monkeypatch, cache):
-    name, data = published
-    announce(monkeypatch, publisher, name, data[:5000], promised=None)
-    refused(cache, "is damaged: its sha256")
-
-
-def test_an_address_that_is_gone(publisher, published, monkeypatch, cache):
-    announce(monkeypatch, publisher, published[0], b"", status=404)
-    refused(cache, "cannot download http://127.0.0.1.*HTTP 404")
-    assert len(publisher.requests) == 1
-
-
-def test_a_port_where_nobody_listens(publisher, published, monkeypatch, cache):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-        move(monkeypatch, f"http://127.0.0.1:{port}/{published[0]}")
-        refused(cache, "Connection refused")
-
-
-def test_a_server_that_never_answers(publisher, published, monkeypatch, cache):
+@pytest.mark.parametrize(("listens", "says"), [(False, "Connection refused"), (True, "no answer within 0.2 s")])
+def test_a_server_that_does_not_answer(publisher, published, monkeypatch, cache, listens, says):
     monkeypatch.setattr(publishing, "TIMEOUT", 0.2)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
-        silent.listen()
-        port = silent.getsockname()[1]
-        move(monkeypatch, f"http://127.0.0.1:{port}/{published[0]}")
-        refused(cache, "no answer within 0.2 s")
+        if listens:
+            silent.listen()
+        move(monkeypatch, f"http://127.0.0.1:{silent.getsockname()[1]}/{published[0]}")
+        refused(cache, says)
 
 
 def test_a_damaged_file_in_the_cache_is_not_used(publisher, published, monkeypatch, cache):

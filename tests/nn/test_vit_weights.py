@@ -33,20 +33,10 @@ def vit_tensors(size=32, seed=0):
 
 
 def block_shapes(prefix, depth, dim):
-    parts = {
-        "norm1.weight": (dim,),
-        "norm1.bias": (dim,),
-        "attn.qkv.weight": (3 * dim, dim),
-        "attn.qkv.bias": (3 * dim,),
-        "attn.proj.weight": (dim, dim),
-        "attn.proj.bias": (dim,),
-        "norm2.weight": (dim,),
-        "norm2.bias": (dim,),
-        "mlp.fc1.weight": (4 * dim, dim),
-        "mlp.fc1.bias": (4 * dim,),
-        "mlp.fc2.weight": (dim, 4 * dim),
-        "mlp.fc2.bias": (dim,),
-    }
+    layers = {"norm1": (dim,), "attn.qkv": (3 * dim, dim), "attn.proj": (dim, dim), "norm2": (dim,)}
+    layers |= {"mlp.fc1": (4 * dim, dim), "mlp.fc2": (dim, 4 * dim)}
+    parts = {f"{name}.weight": shape for name, shape in layers.items()}
+    parts |= {f"{name}.bias": shape[:1] for name, shape in layers.items()}
     return {f"{prefix}.{i}.{name}": shape for i in range(depth) for name, shape in parts.items()}
 
 

@@ -4,33 +4,7 @@ Mishra et al., "VT-ADL: A Vision Transformer Network for Image Anomaly Detection
 encodes large patches. Their sum is decoded to the image, and a Gaussian mixture network models the encoded patches. A
 patch that is unlikely under the mixture is anomalous.
 
-What the text leaves open, and what was decided:
-
-- p(y | x) of Eq. 4: x is "the image embedding", with noise in training ("before feeding it to the GMM model"); y is
-  taken to be the same embedding without the noise. With y = x, the best linear mean is the identity, and every
-  deviation takes its smallest value for any patch at all. With noise on x alone, the network must know where normal
-  patches lie to remove it. ``noise = 0`` is that degenerate network, the "without noise" of Section V.C.
-- What the likelihood trains: Eq. 8 fits "the parameters theta of the Gaussian estimation network", while the
-  reconstruction "forces the encoder to catch features that are relevant"; so its gradient stops at the embedding.
-  ``likelihood_trains = "all"`` lets it into the encoder. There it outweighs both reconstruction terms by orders of
-  magnitude, and it is largest if all patches have the same embedding: on synthetic surfaces the deviation of the
-  features fell from 0.6 to 0.01 within 400 steps, and the squared error stayed at 0.089 instead of 0.025.
-- The features move while the encoder learns. A mixture that follows them for a few hundred steps ends far from the
-  place that a fresh one reaches on the finished features (image AUROC 0.64 and 0.97 on a synthetic gear).
-  ``density_epochs`` trains it after the rest, in a stage of its own; 0, the paper's value, trains all together.
-- The likelihood of good patches differs from place to place: plain patches are far likelier than patches with an edge,
-  and a defect on a plain patch stays below a good edge. The paper's map is the likelihood as it is. After minutes of
-  training it is near chance on MVTec's bottle, with patches of a sixteenth of the image's width, or of an eighth as in
-  the paper (image AUROC 0.61 and 0.60). ``levels = "position"`` subtracts the mean of the good training images at the
-  same place and divides by their deviation plus one nat: 0.98 from the same network.
-- N(0, 0.2): 0.2 is the deviation. Noise far above the features' own deviations leaves x without information (the
-  density is then that of y alone, with a diagonal covariance); noise far below them teaches nothing.
-- "Reshaped and projected into a reconstruction vector" (III) and "summed into a reconstruction vector" (Fig. 2): the
-  sum of the patches, each projected by one learned matrix (``projection = "shared"``), or by a matrix for each
-  position, which is a projection of all patches side by side (``"position"``).
-- "Full covariance" (III) contradicts Eq. 4, which has one sigma_k per component output: diagonal.
-- The encoder has no class token: the method reads the patches alone. The squared error is a mean over the colours too.
-- Images are scaled to the input size; the paper's crop of MVTec AD (550 to 512) would leave the borders unscored.
+docs/methods.md says what the text leaves open and what was decided.
 """
 
 from collections.abc import Iterable
