@@ -3,6 +3,8 @@
 import contextlib
 import csv
 import io
+import subprocess
+import sys
 
 import pytest
 
@@ -31,6 +33,12 @@ def refused(*args, says):
     (line,) = err.strip().splitlines()
     assert (out, line.startswith("vitlite: "), says in line) == ("", True, True), out + err
     return line
+
+
+def python(code):
+    """(exit code, standard output, standard error) of Python code in a process of its own."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    return done.returncode, done.stdout, done.stderr
 
 
 def rows_of(path):

@@ -1,6 +1,6 @@
 """Settings of a detector that trains in a second, for the tests of everything around it."""
 
-# A SIVT that trains in a second: random backbone, 64x64 pictures, 16 tokens.
+# A SIVT that trains in a second: random backbone, 64x64 images, 16 tokens.
 TINY = {
     "backbone": "efficientnet_lite0",
     "weights": "none",
@@ -23,7 +23,7 @@ def options_of(settings, prefix=""):
 
 TINY_OPTIONS = options_of(TINY)
 
-# The methods that reconstruct, of 32x32 pictures.
+# The methods that reconstruct, of 32x32 images.
 SHARED = {"image_size": 32, "epochs": 3, "sigma": 1, "batch_size": 4}
 TRANSFORMER = {"patch": 8, "dim": 16, "depth": 1, "heads": 2, "channels": "8,8,4,4,4", "augment": "affine"}
 RECONSTRUCTION = {

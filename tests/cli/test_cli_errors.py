@@ -19,27 +19,32 @@ def command(**options):
     """A command with each kind of parameter."""
 
 
-@pytest.mark.parametrize(
-    ("message", "plain", "options"),
-    [
-        ("`out=a b`: is a folder", "out=a b: is a folder", "--out a b: is a folder"),
-        ("choose another `out`", "choose another out", "choose another --out"),
-        ("`target_fpr=2`: too large", "target_fpr=2: too large", "--target-fpr 2: too large"),
-        ("use `quiet=True`", "use quiet=True", "use --quiet"),
-        ("`kind=exe`: unknown", "kind=exe: unknown", "--format exe: unknown"),
-        ("`overrides=lr`: no value", "overrides=lr: no value", "--set lr: no value"),
-        ("`lr=-1`: must be above 0", "lr=-1: must be above 0", "--set lr=-1: must be above 0"),
-        ("`weights=`: is empty", "weights=: is empty", "--set weights=: is empty"),
-        ("a smaller `lr`", "a smaller lr", "a smaller --set lr"),
-        ("`run=x`: no run, other `run`", "run=x: no run, other run", "x: no run, other RUN"),
-        ("see `vitlite doctor`", "see `vitlite doctor`", "see `vitlite doctor`"),
-        ("two\n lines", "two lines", "two lines"),
-    ],
-)
-def test_arguments_become_options(message, plain, options):
+# A message, as callers from Python read it, and as the command line prints it.
+MESSAGES = """
+`out=a b`: is a folder          | out=a b: is a folder        | --out a b: is a folder
+choose another `out`            | choose another out          | choose another --out
+`target_fpr=2`: too large       | target_fpr=2: too large     | --target-fpr 2: too large
+use `quiet=True`                | use quiet=True              | use --quiet
+`kind=exe`: unknown             | kind=exe: unknown           | --format exe: unknown
+`overrides=lr`: no value        | overrides=lr: no value      | --set lr: no value
+`lr=-1`: must be above 0        | lr=-1: must be above 0      | --set lr=-1: must be above 0
+`weights=`: is empty            | weights=: is empty          | --set weights=: is empty
+a smaller `lr`                  | a smaller lr                | a smaller --set lr
+`run=x`: no run, other `run`    | run=x: no run, other run    | x: no run, other RUN
+see `vitlite doctor`            | see `vitlite doctor`        | see `vitlite doctor`
+"""
+
+
+@pytest.mark.parametrize("case", MESSAGES.strip().splitlines())
+def test_arguments_become_options(case):
+    message, plain, options = (part.strip() for part in case.split("|"))
     error = UserError(message)
     assert str(error) == plain
     assert in_options(error.marked, command) == options
+
+
+def test_an_error_is_one_line():
+    assert str(UserError("two\n lines")) == "two lines"
 
 
 def test_without_settings_a_name_stays():

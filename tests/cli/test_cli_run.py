@@ -45,7 +45,7 @@ def test_train_eval_predict(tiny_data, tmp_path):
 
 
 def test_what_training_says_to_do_next_can_be_pasted(tiny_data, tmp_path):
-    """Also where the run's name has a space; predict comes first, which needs no labelled pictures."""
+    """Also where the run's name has a space; predict comes first, which needs no labelled images."""
     good, out = tiny_data / "weave/train/good", tmp_path / "two words"
     said, _ = vitlite("train", "--method", "sivt", "--data", good, "--out", out, *TINY_OPTIONS, "--device", "cpu")
     (line,) = (line for line in said.splitlines() if line.startswith("next: "))
@@ -78,7 +78,7 @@ def test_evaluating_needs_only_the_test_folders(run, tiny_data, tmp_path):
 
 
 def test_predictions(run, tiny_data, tmp_path):
-    """Files, a folder and a pattern; every kind of picture; a broken one is a row; overlays at the original size."""
+    """Files, a folder and a pattern; every kind of image; a broken one is a row; overlays at the original size."""
     odd = tmp_path / "ödd names"
     odd.mkdir()
     Image.fromarray(np.full((40, 90), 128, np.uint8)).save(odd / "grey one.png")
@@ -102,43 +102,43 @@ def test_predictions(run, tiny_data, tmp_path):
 
 
 def test_one_scale_for_the_whole_call(run, tiny_data, tmp_path):
-    """A picture's overlay is the same bytes whatever else is scored with it."""
+    """An image's overlay is the same bytes whatever else is scored with it."""
     alone, beside = tmp_path / "a", tmp_path / "b"
-    picture = tiny_data / "weave/test/scratch/000.png"
-    vitlite("predict", run, picture, "--out", alone)
-    vitlite("predict", run, picture, tiny_data / "weave/test/missing", "--out", beside)
+    image = tiny_data / "weave/test/scratch/000.png"
+    vitlite("predict", run, image, "--out", alone)
+    vitlite("predict", run, image, tiny_data / "weave/test/missing", "--out", beside)
     one = next(alone.glob("*.png"))
     assert one.read_bytes() == next(p for p in beside.glob("*000.png") if "missing" not in p.name).read_bytes()
 
 
 def test_fail_on_defect(run, tiny_data, tmp_path):
     calibration = json.loads((run / "calibration.json").read_text())
-    picture = tiny_data / "weave/test/good/000.png"
+    image = tiny_data / "weave/test/good/000.png"
     for threshold, code in ((-1.0, 1), (1e9, 0)):
         copy = tmp_path / f"run{code}"
         shutil.copytree(run, copy)
         (copy / "calibration.json").write_text(json.dumps({**calibration, "image_threshold": threshold}))
-        vitlite("predict", copy, picture, "--out", tmp_path / "o", "--fail-on-defect", code=code)
-        vitlite("predict", copy, picture, "--out", tmp_path / "o")
+        vitlite("predict", copy, image, "--out", tmp_path / "o", "--fail-on-defect", code=code)
+        vitlite("predict", copy, image, "--out", tmp_path / "o")
     broken = tmp_path / "broken.png"
-    broken.write_bytes(b"no picture")
-    vitlite("predict", copy, picture, broken, "--out", tmp_path / "o", "--fail-on-defect", code=1)
-    vitlite("predict", copy, picture, broken, "--out", tmp_path / "o")
+    broken.write_bytes(b"no image")
+    vitlite("predict", copy, image, broken, "--out", tmp_path / "o", "--fail-on-defect", code=1)
+    vitlite("predict", copy, image, broken, "--out", tmp_path / "o")
 
 
-def test_predicting_again_into_a_folder_of_the_pictures(run, tiny_data, tmp_path):
+def test_predicting_again_into_a_folder_of_the_images(run, tiny_data, tmp_path):
     """Nothing of what is scored is overwritten, and nothing is scored that was drawn."""
-    pictures = tmp_path / "parts"
-    shutil.copytree(tiny_data / "weave/test/good", pictures)
-    before = {path.name: path.read_bytes() for path in pictures.iterdir()}
-    for inputs in ([pictures], [pictures / "000.png"], [f"{pictures}/*.png"]):
-        refused("predict", run, *inputs, "--out", pictures, says=f"--out {pictures}: holds the image")
-    assert {path.name: path.read_bytes() for path in pictures.iterdir()} == before
-    checked = pictures / "checked"
+    images = tmp_path / "parts"
+    shutil.copytree(tiny_data / "weave/test/good", images)
+    before = {path.name: path.read_bytes() for path in images.iterdir()}
+    for inputs in ([images], [images / "000.png"], [f"{images}/*.png"]):
+        refused("predict", run, *inputs, "--out", images, says=f"--out {images}: holds the image")
+    assert {path.name: path.read_bytes() for path in images.iterdir()} == before
+    checked = images / "checked"
     for _ in range(2):
-        vitlite("predict", run, pictures, "--maps", "--out", checked)
+        vitlite("predict", run, images, "--maps", "--out", checked)
         assert len(rows_of(checked / "predictions.csv")) == len(before)
-    refused("predict", run, checked / "000.png", pictures, "--out", tmp_path / "parts/checked/", says="holds the image")
+    refused("predict", run, checked / "000.png", images, "--out", tmp_path / "parts/checked/", says="holds the image")
     only = tmp_path / "only"
     shutil.copytree(checked, only / "checked")
     refused("predict", run, only, "--out", only / "checked", says="no image there but those of --out")

@@ -27,7 +27,7 @@ every_method = pytest.mark.parametrize("name", METHODS)
 
 @pytest.fixture(autouse=True)
 def _ssim(monkeypatch):
-    """Triton's interpreter takes minutes for the pictures of a batch."""
+    """Triton's interpreter takes minutes for the images of a batch."""
     if REHEARSAL:
         from vitlite.kernels import operator
 

@@ -61,9 +61,9 @@ class Place:
         return self.make_data(self.root / "set")
 
     @property
-    def picture(self):
-        """A good picture, beside nothing else."""
-        return self.save("picture.png", np.full((40, 30, 3), 90, np.uint8))
+    def image(self):
+        """A good image, beside nothing else."""
+        return self.save("image.png", np.full((40, 30, 3), 90, np.uint8))
 
     @property
     def marker(self):
@@ -82,7 +82,7 @@ class Place:
         return path
 
     def save(self, name, array):
-        """A picture file."""
+        """An image file."""
         path = self.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(array).save(path)
@@ -98,7 +98,7 @@ class Place:
 
 
 def encoded(array, kind, **options):
-    """A picture as the bytes of its file."""
+    """An image as the bytes of its file."""
     file = io.BytesIO()
     Image.fromarray(array).save(file, format=kind, **options)
     return file.getvalue()

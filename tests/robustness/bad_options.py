@@ -79,7 +79,7 @@ for name, args, says in (
     ("eval what", ["eval"], "Missing argument 'RUN'"),
     ("eval nothing", ["eval", new], ".*new: no config.toml here"),
     ("eval no name", ["eval", ""], "the run's name is empty: .*give the folder"),
-    ("eval of a file", ["eval", lambda place: place.picture], r".*picture\.png: is a file; give the folder"),
+    ("eval of a file", ["eval", lambda place: place.image], r".*image\.png: is a file; give the folder"),
     ("eval category", ["eval", run, "--data", data, "--category", "nut"], "--category 'nut': not in"),
     ("predict of no run", ["predict", new, data, "--out", out], ".*new: no config.toml here"),
     ("predict nothing", ["predict", run, "--out", out], "Missing argument 'IMAGE...'"),

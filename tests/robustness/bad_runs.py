@@ -87,7 +87,7 @@ def scoring(name, damage, *options):
     def make(place):
         run = place.run
         damage(run / name)
-        return place.predict(place.picture, run=run, options=options)
+        return place.predict(place.image, run=run, options=options)
 
     return make
 
@@ -222,7 +222,7 @@ def exported(function):
 
     def make(place):
         path = place.write("model.onnx", function(place.onnx()))
-        return place.predict(place.picture, run=path)
+        return place.predict(place.image, run=path)
 
     return make
 
@@ -298,25 +298,25 @@ for about, function, says in (
 
 @EXPORTS.refused(r".*gone\.onnx: cannot be read \(No such file or directory\)")
 def onnx_is_missing(place):
-    return place.predict(place.picture, run=place.root / "gone.onnx")
+    return place.predict(place.image, run=place.root / "gone.onnx")
 
 
 @EXPORTS.refused(r".*model\.onnx: cannot be read \(Is a directory\)")
 def onnx_is_a_folder(place):
     shutil.move(place.run, place.root / "model.onnx")
-    return place.predict(place.picture, run=place.root / "model.onnx")
+    return place.predict(place.image, run=place.root / "model.onnx")
 
 
 @EXPORTS.refused(r"--device cuda: an ONNX file is scored on the CPU")
 def onnx_on_a_gpu(place):
-    return place.predict(place.picture, run=place.write("model.onnx", place.onnx()), options=["--device", "cuda"])
+    return place.predict(place.image, run=place.write("model.onnx", place.onnx()), options=["--device", "cuda"])
 
 
 @EXPORTS.refused(r".*model\.pt2: a pt2 file is for torch\.export\.load")
 def pt2_is_not_scored(place):
-    return place.predict(place.picture, run=place.write("model.pt2", b"x"))
+    return place.predict(place.image, run=place.write("model.pt2", b"x"))
 
 
 @EXPORTS.works("out/*")
 def onnx_under_another_alphabet(place):
-    return place.predict(place.picture, run=place.write("Modell für 布.onnx", place.onnx()))
+    return place.predict(place.image, run=place.write("Modell für 布.onnx", place.onnx()))

@@ -9,13 +9,13 @@ import sys
 
 import pytest
 from bad_case import Place
+from bad_images import FOLDERS, IMAGES, MAPS
 from bad_options import OPTIONS
-from bad_pictures import FOLDERS, MAPS, PICTURES
 from bad_runs import CALIBRATIONS, CHECKPOINTS, CONFIGS, EXPORTS
 from commands import outcome
 
 TABLES = {
-    "pictures": PICTURES,
+    "images": IMAGES,
     "folders": FOLDERS,
     "maps": MAPS,
     "options": OPTIONS,
@@ -26,7 +26,7 @@ TABLES = {
 }
 CASES = [pytest.param(case, id=f"{name}: {case.name}") for name, table in TABLES.items() for case in table]
 # Some go through a process of their own, to see what a shell sees: nothing behind the line, nothing from C libraries.
-ALSO_OUTSIDE = {"picture cut TIFF", "checkpoint code, pickle 2", "no command"}
+ALSO_OUTSIDE = {"image cut TIFF", "checkpoint code, pickle 2", "no command"}
 
 
 @pytest.fixture

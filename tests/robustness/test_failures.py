@@ -6,10 +6,10 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 
 import pytest
 import torch
+from commands import python
 from interruptions import (
     begin,
     finish,
@@ -101,8 +101,7 @@ def test_signal_of_a_command_that_is_no_training():
         "import vitlite.data; vitlite.data.check = k.check\n"
         "c.main(['data', 'check', '.'])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (143, "vitlite: stopped (SIGTERM)\n")
+    assert python(code) == (143, "", "vitlite: stopped (SIGTERM)\n")
 
 
 def test_file_too_large(tiny_data, tmp_path, whole):

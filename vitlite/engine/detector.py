@@ -75,7 +75,7 @@ def load_calibration(run: StrPath) -> dict[str, Any]:
             check_numbers([own["image_threshold"], own.get("pixel_threshold", 0.0), *own.get("good_scores", ())])
         return result
     except FileNotFoundError:
-        raise UserError(f"{path}: not there; training did not finish: vitlite train --resume --out {run}") from None
+        raise UserError(f"{path}: not there; training did not finish; resume it with `vitlite train`") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: damaged ({type(error).__name__}: {error}); {again}") from None
 

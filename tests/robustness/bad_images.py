@@ -1,4 +1,4 @@
-"""Bad pictures, masks, folders and maps."""
+"""Bad images, masks, folders and maps."""
 
 import os
 import shutil
@@ -8,13 +8,13 @@ from bad_case import Table, encoded, noise, png_bomb
 from PIL import Image
 from tiny_settings import TINY_OPTIONS
 
-PICTURES, FOLDERS, MAPS = Table(), Table(), Table()
-ROW = ("out/predictions.csv",)  # a picture that cannot be read is a row with its reason, even where it is the only one
+IMAGES, FOLDERS, MAPS = Table(), Table(), Table()
+ROW = ("out/predictions.csv",)  # an image that cannot be read is a row with its reason, even where it is the only one
 RESULTS = ("run/results.json", "run/results.csv", "run/scores.csv")
 
 
 def only_unreadable(name, content):
-    """Scoring a single file that is no picture."""
+    """Scoring a single file that is no image."""
 
     def make(place):
         return place.predict(place.write(name, content))
@@ -24,7 +24,7 @@ def only_unreadable(name, content):
 
 for about, name, content, reason in (
     ("empty", "a.png", b"", r"a\.png: .*empty"),
-    ("text", "a.png", b"this is no picture", r"a\.png: "),
+    ("text", "a.png", b"this is no image", r"a\.png: "),
     ("signature alone", "a.png", b"\x89PNG\r\n\x1a\n", r"a\.png: "),
     ("cut PNG", "a.png", encoded(noise(), "PNG")[:600], r"a\.png: "),
     ("cut JPEG", "a.jpg", encoded(noise(), "JPEG")[:300], r"a\.jpg: "),
@@ -36,45 +36,45 @@ for about, name, content, reason in (
     ("floats of no known range", "a.tif", encoded(np.full((9, 9), -1e9, np.float32), "TIFF"), r"a\.tif: .*rescale"),
 ):
     says = rf"none of the 1 images could be read; the first: .*{reason}"
-    PICTURES.add(f"picture {about}", only_unreadable(name, content), says, writes=ROW)
+    IMAGES.add(f"image {about}", only_unreadable(name, content), says, writes=ROW)
 
 
-@PICTURES.refused(r"none of the 1 images could be read; the first: .*loop\.png", writes=ROW)
-def picture_is_a_link_to_itself(place):
+@IMAGES.refused(r"none of the 1 images could be read; the first: .*loop\.png", writes=ROW)
+def image_is_a_link_to_itself(place):
     os.symlink("loop.png", place.root / "loop.png")
     return place.predict(place.root / "loop.png")
 
 
-@PICTURES.refused(r"none of the 1 images could be read; the first: .*gone\.png", writes=ROW)
-def picture_is_a_link_to_nowhere(place):
+@IMAGES.refused(r"none of the 1 images could be read; the first: .*gone\.png", writes=ROW)
+def image_is_a_link_to_nowhere(place):
     os.symlink("nowhere.png", place.root / "gone.png")
     return place.predict(place.root / "gone.png")
 
 
-@PICTURES.refused(r"none of the 1 images could be read; the first: .*pipe\.png", writes=ROW)
-def picture_is_a_pipe(place):
+@IMAGES.refused(r"none of the 1 images could be read; the first: .*pipe\.png", writes=ROW)
+def image_is_a_pipe(place):
     """Opening it would wait for somebody to write."""
     os.mkfifo(place.root / "pipe.png")
     return place.predict(place.root / "pipe.png")
 
 
-@PICTURES.refused(r".*missing\.png: no image there")
-def picture_is_missing(place):
+@IMAGES.refused(r".*missing\.png: no image there")
+def image_is_missing(place):
     return place.predict(place.root / "missing.png")
 
 
-@PICTURES.refused(r".*\*\.png: no image there")
+@IMAGES.refused(r".*\*\.png: no image there")
 def pattern_matches_nothing(place):
     return place.predict(place.root / "nothing*.png")
 
 
-@PICTURES.refused(r".*folder\.png: no image there")
-def picture_is_an_empty_folder(place):
+@IMAGES.refused(r".*folder\.png: no image there")
+def image_is_an_empty_folder(place):
     (place.root / "folder.png").mkdir()
     return place.predict(place.root / "folder.png")
 
 
-@PICTURES.works("out/*")
+@IMAGES.works("out/*")
 def names_as_long_as_the_file_system_takes(place):
     """Two of them alike from the start to far behind where an overlay's name is cut."""
     for name in ("x" * 251, "布" * 83 + "ab", "x" * 250 + "y"):
@@ -82,21 +82,21 @@ def names_as_long_as_the_file_system_takes(place):
     return place.predict(place.root / "in", options=["--maps"])
 
 
-@PICTURES.works("out/*")
+@IMAGES.works("out/*")
 def one_of_two_is_broken(place):
     place.save("in/good.png", noise())
     place.write("in/broken.png", b"x")
     return place.predict(place.root / "in")
 
 
-@PICTURES.works("out/*")
+@IMAGES.works("out/*")
 def spaces_and_other_alphabets(place):
     for name in ("two words.png", "Größe 1.png", "写真.png", "naïve%20#?.png", "новый снимок.png"):
         place.save(f"ein Ordner – 2/{name}", noise())
     return place.predict(place.root / "ein Ordner – 2", options=["--maps"])
 
 
-@PICTURES.works("out/*")
+@IMAGES.works("out/*")
 def name_that_is_not_utf8(place):
     folder = place.root / "in"
     folder.mkdir()
@@ -104,19 +104,19 @@ def name_that_is_not_utf8(place):
     return place.predict(folder, options=["--maps"])
 
 
-@PICTURES.works("out/*")
+@IMAGES.works("out/*")
 def folder_that_contains_itself(place):
     place.save("in/a.png", noise())
     os.symlink(place.root / "in", place.root / "in/again")
     return place.predict(place.root / "in")
 
 
-@PICTURES.works("out/*")
+@IMAGES.works("out/*")
 def one_pixel(place):
     return place.predict(place.save("dot.png", noise(1, 1)))
 
 
-@PICTURES.works("out/*")
+@IMAGES.works("out/*")
 def a_line_of_pixels(place):
     return place.predict(place.save("line.png", noise(1, 3000)))
 
@@ -184,15 +184,6 @@ def all_test_images_are_broken(place):
     return evaluation(place)
 
 
-@FOLDERS.refused(r"--maps: .*maps holds 1 maps of other images \(weave/test/spot/other\.tiff\)")
-def maps_of_other_images_are_in_the_way(place):
-    place.save("run_maps.tiff", np.zeros((4, 4), np.float32))
-    run = place.run
-    (run / "maps/weave/test/spot").mkdir(parents=True)
-    shutil.move(place.root / "run_maps.tiff", run / "maps/weave/test/spot/other.tiff")
-    return ["eval", run, "--data", place.data, "--maps", "--device", "cpu"]
-
-
 # Folders
 
 
@@ -201,9 +192,9 @@ def data_is_missing(place):
     return place.train("--data", place.root / "nowhere")
 
 
-@FOLDERS.refused(r".*picture\.png: is a file; give the folder")
+@FOLDERS.refused(r".*image\.png: is a file; give the folder")
 def data_is_a_file(place):
-    return place.train("--data", place.picture)
+    return place.train("--data", place.image)
 
 
 @FOLDERS.refused(r".*empty: no images")
@@ -250,14 +241,14 @@ def data_with_spaces_and_other_alphabets(place):
     return place.train("--data", place.root / "set", *TINY_OPTIONS)
 
 
-@FOLDERS.refused(r".*picture\.png.*")
+@FOLDERS.refused(r".*image\.png.*")
 def out_is_a_file(place):
-    return ["train", "--method", "sivt", "--data", place.data, "--out", place.picture, "--device", "cpu"]
+    return ["train", "--method", "sivt", "--data", place.data, "--out", place.image, "--device", "cpu"]
 
 
-@FOLDERS.refused(r".*picture\.png/out.*Not a directory")
+@FOLDERS.refused(r".*image\.png/out.*Not a directory")
 def out_is_below_a_file(place):
-    return ["predict", place.run, place.data, "--out", place.picture / "out"]
+    return ["predict", place.run, place.data, "--out", place.image / "out"]
 
 
 @FOLDERS.refused(r".*run: already holds a run; use --resume to go on with it, or choose another --out")
@@ -277,7 +268,7 @@ def checking_an_empty_folder(place):
 
 
 @FOLDERS.refused(r".*none of 10 images can be read|.*images can be read")
-def checking_pictures_that_are_all_broken(place):
+def checking_images_that_are_all_broken(place):
     for path in place.data.rglob("*.png"):
         path.write_bytes(b"x")
     return ["data", "check", place.root / "set"]
@@ -288,11 +279,11 @@ def checking_pictures_that_are_all_broken(place):
 
 def scoring(place, damage):
     """``vitlite eval-maps`` of perfect maps, one of which a case damages."""
-    for picture in (place.data / "weave/test").rglob("*.png"):
-        kind = picture.parent.name
-        mask = place.root / "set/weave/ground_truth" / kind / f"{picture.stem}_mask.png"
+    for image in (place.data / "weave/test").rglob("*.png"):
+        kind = image.parent.name
+        mask = place.root / "set/weave/ground_truth" / kind / f"{image.stem}_mask.png"
         values = np.asarray(Image.open(mask), np.float32) if kind != "good" else np.zeros((64, 64), np.float32)
-        place.save(f"maps/weave/test/{kind}/{picture.stem}.tiff", values)
+        place.save(f"maps/weave/test/{kind}/{image.stem}.tiff", values)
     damage(place.root / "maps/weave/test/spot/000.tiff")
     return ["eval-maps", place.root / "maps", "--data", place.root / "set", "--out", place.root / "scores"]
 
