@@ -13,11 +13,20 @@ ROW = ("out/predictions.csv",)  # an image that cannot be read is a row with its
 RESULTS = ("run/results.json", "run/results.csv", "run/scores.csv")
 
 
-def only_unreadable(name, content):
-    """Scoring a single file that is no image."""
+ONLY = "none of the 1 images could be read; the first: .*"
+
+
+def only(name, content):
+    """Scoring a single file."""
+    return lambda place: place.predict(place.write(name, content))
+
+
+def in_place_of_an_image(disturb):
+    """Scoring a path at which something else than a file stands."""
 
     def make(place):
-        return place.predict(place.write(name, content))
+        disturb(place.root / "a.png")
+        return place.predict(place.root / "a.png")
 
     return make
 
@@ -35,43 +44,15 @@ for about, name, content, reason in (
     ("not finite", "a.tif", encoded(np.full((9, 9), np.nan, np.float32), "TIFF"), r"a\.tif: .*finite"),
     ("floats of no known range", "a.tif", encoded(np.full((9, 9), -1e9, np.float32), "TIFF"), r"a\.tif: .*rescale"),
 ):
-    says = rf"none of the 1 images could be read; the first: .*{reason}"
-    IMAGES.add(f"image {about}", only_unreadable(name, content), says, writes=ROW)
+    IMAGES.add(f"image {about}", only(name, content), ONLY + reason, writes=ROW)
 
-
-@IMAGES.refused(r"none of the 1 images could be read; the first: .*loop\.png", writes=ROW)
-def image_is_a_link_to_itself(place):
-    os.symlink("loop.png", place.root / "loop.png")
-    return place.predict(place.root / "loop.png")
-
-
-@IMAGES.refused(r"none of the 1 images could be read; the first: .*gone\.png", writes=ROW)
-def image_is_a_link_to_nowhere(place):
-    os.symlink("nowhere.png", place.root / "gone.png")
-    return place.predict(place.root / "gone.png")
-
-
-@IMAGES.refused(r"none of the 1 images could be read; the first: .*pipe\.png", writes=ROW)
-def image_is_a_pipe(place):
-    """Opening it would wait for somebody to write."""
-    os.mkfifo(place.root / "pipe.png")
-    return place.predict(place.root / "pipe.png")
-
-
-@IMAGES.refused(r".*missing\.png: no image there")
-def image_is_missing(place):
-    return place.predict(place.root / "missing.png")
-
-
-@IMAGES.refused(r".*\*\.png: no image there")
-def pattern_matches_nothing(place):
-    return place.predict(place.root / "nothing*.png")
-
-
-@IMAGES.refused(r".*folder\.png: no image there")
-def image_is_an_empty_folder(place):
-    (place.root / "folder.png").mkdir()
-    return place.predict(place.root / "folder.png")
+for about, disturb in (
+    ("link to itself", lambda path: os.symlink(path.name, path)),
+    ("link to nowhere", lambda path: os.symlink("nowhere.png", path)),
+    ("pipe", os.mkfifo),  # opening it would wait for somebody to write
+):
+    IMAGES.add(f"image {about}", in_place_of_an_image(disturb), ONLY + r".*a\.png", writes=ROW)
+IMAGES.add("image is an empty folder", in_place_of_an_image(os.mkdir), r".*a\.png: no image there")
 
 
 @IMAGES.works("out/*")
@@ -111,90 +92,66 @@ def folder_that_contains_itself(place):
     return place.predict(place.root / "in")
 
 
-@IMAGES.works("out/*")
-def one_pixel(place):
-    return place.predict(place.save("dot.png", noise(1, 1)))
+for about, shape in (("one pixel", (1, 1)), ("a line of pixels", (1, 3000))):
+    IMAGES.add(about, only("a.png", encoded(noise(*shape), "PNG")), None, writes=("out/*",))
 
 
-@IMAGES.works("out/*")
-def a_line_of_pixels(place):
-    return place.predict(place.save("line.png", noise(1, 3000)))
-
-
-# Masks
-
-
-def evaluation(place, *options):
-    """``vitlite eval`` of the copied run on the copied data, whose masks a case has damaged."""
-    return ["eval", place.run, "--data", place.root / "set", "--device", "cpu", *options]
+# Masks and folders
 
 
 def a_mask(place):
     return sorted((place.data / "weave/ground_truth/spot").glob("*.png"))[0]
 
 
-@FOLDERS.refused(r".*000_mask\.png: the mask is 10x10, its image 64x64")
-def mask_of_another_size(place):
+def small_mask(place):
     Image.new("L", (10, 10), 255).save(a_mask(place))
-    return evaluation(place)
 
 
-@FOLDERS.refused(r".*000_mask\.png: the mask is 10x10")
-def mask_of_another_size_in_a_report(place):
-    Image.new("L", (10, 10), 255).save(a_mask(place))
-    return ["report", place.run, "--data", place.root / "set", "--device", "cpu"]
+def all_become(folder, content):
+    """Damage: these bytes in every image below a folder of the category."""
+
+    def damage(place):
+        for path in (place.data / "weave" / folder).rglob("*.png"):
+            path.write_bytes(content)
+
+    return damage
 
 
-@FOLDERS.works(*RESULTS)
-def mask_that_cannot_be_read(place):
-    a_mask(place).write_bytes(b"x")
-    return evaluation(place)
+def no_training_images(place):
+    shutil.rmtree(place.data / "weave/train/good")
+    (place.root / "set/weave/train/good").mkdir()
 
 
-@FOLDERS.works(*RESULTS)
-def mask_is_a_bomb(place):
-    a_mask(place).write_bytes(png_bomb(50_000))
-    return evaluation(place)
+def with_data(damage, command, *options):
+    """``vitlite eval RUN`` and the like on data that is damaged."""
+
+    def make(place):
+        damage(place)
+        arguments = [place.run] if command != "train" else ["--method", "sivt", "--out", place.root / "new"]
+        return [command, *arguments, "--data", place.root / "set", "--device", "cpu", *options]
+
+    return make
 
 
-@FOLDERS.works(*RESULTS)
-def all_masks_are_empty(place):
-    for path in (place.data / "weave/ground_truth").rglob("*.png"):
-        Image.new("L", (64, 64)).save(path)
-    return evaluation(place)
-
-
-@FOLDERS.refused(r".*no good test images")
-def no_good_test_images(place):
-    shutil.rmtree(place.data / "weave/test/good")
-    return evaluation(place)
-
-
-@FOLDERS.refused(r".*no longer both good and defective")
-def good_test_images_are_broken(place):
-    for path in (place.data / "weave/test/good").iterdir():
-        path.write_bytes(b"x")
-    return evaluation(place)
-
-
-@FOLDERS.refused(r".*no longer both good and defective")
-def all_test_images_are_broken(place):
-    for path in (place.data / "weave/test").rglob("*.png"):
-        path.write_bytes(b"x")
-    return evaluation(place)
-
-
-# Folders
-
-
-@FOLDERS.refused(r".*nowhere: no such folder")
-def data_is_missing(place):
-    return place.train("--data", place.root / "nowhere")
-
-
-@FOLDERS.refused(r".*image\.png: is a file; give the folder")
-def data_is_a_file(place):
-    return place.train("--data", place.image)
+BLANK = encoded(np.zeros((64, 64), np.uint8), "PNG")
+for about, damage, says in (
+    ("mask of another size", small_mask, r".*000_mask\.png: the mask is 10x10, its image 64x64"),
+    ("mask that cannot be read", lambda place: a_mask(place).write_bytes(b"x"), None),
+    ("mask is a bomb", lambda place: a_mask(place).write_bytes(png_bomb(50_000)), None),
+    ("masks are all empty", all_become("ground_truth", BLANK), None),
+    ("no good test images", lambda place: shutil.rmtree(place.data / "weave/test/good"), ".*no good test images"),
+    ("good test images are broken", all_become("test/good", b"x"), ".*no longer both good and defective"),
+    ("all test images are broken", all_become("test", b"x"), ".*no longer both good and defective"),
+):
+    FOLDERS.add(about, with_data(damage, "eval"), says, writes=() if says else RESULTS)
+FOLDERS.add("mask of another size in a report", with_data(small_mask, "report"), r".*000_mask\.png: the mask is 10x10")
+FOLDERS.add("no training images", with_data(no_training_images, "train"), ".*train/good: no images there")
+FOLDERS.add(
+    "training images are all broken",
+    with_data(all_become("train", b"x"), "train", *TINY_OPTIONS),
+    ".*none of the 9 training images can be read",
+    writes=("new/config.toml",),
+)
 
 
 @FOLDERS.refused(r".*empty: no images")
@@ -210,25 +167,6 @@ def data_in_another_layout(place):
     return place.train("--data", place.root / "cifar")
 
 
-@FOLDERS.refused(r"--category 'weawe': not in .*nearest: weave")
-def category_is_misspelt(place):
-    return place.train("--data", place.data, "--category", "weawe")
-
-
-@FOLDERS.refused(r".*train/good: no images there")
-def no_training_images(place):
-    shutil.rmtree(place.data / "weave/train/good")
-    (place.root / "set/weave/train/good").mkdir()
-    return place.train("--data", place.root / "set")
-
-
-@FOLDERS.refused(r".*none of the 9 training images can be read", writes=("new/config.toml",))
-def training_images_are_all_broken(place):
-    for path in (place.data / "weave/train/good").iterdir():
-        path.write_bytes(b"x")
-    return place.train("--data", place.root / "set", *TINY_OPTIONS)
-
-
 @FOLDERS.refused(r".*loop: .*")
 def data_is_a_link_to_itself(place):
     os.symlink("loop", place.root / "loop")
@@ -241,36 +179,15 @@ def data_with_spaces_and_other_alphabets(place):
     return place.train("--data", place.root / "set", *TINY_OPTIONS)
 
 
-@FOLDERS.refused(r".*image\.png.*")
-def out_is_a_file(place):
-    return ["train", "--method", "sivt", "--data", place.data, "--out", place.image, "--device", "cpu"]
-
-
-@FOLDERS.refused(r".*image\.png/out.*Not a directory")
-def out_is_below_a_file(place):
-    return ["predict", place.run, place.data, "--out", place.image / "out"]
-
-
-@FOLDERS.refused(r".*run: already holds a run; use --resume to go on with it, or choose another --out")
-def out_holds_a_run(place):
-    return ["train", "--method", "sivt", "--data", place.data, "--out", place.run, "--device", "cpu"]
-
-
-@FOLDERS.refused(r".*set: the folder is not empty")
-def synthetic_data_into_a_full_folder(place):
-    return ["data", "synth", "--out", place.data]
-
-
 @FOLDERS.refused(r".*empty: no images")
 def checking_an_empty_folder(place):
     (place.root / "empty").mkdir()
     return ["data", "check", place.root / "empty"]
 
 
-@FOLDERS.refused(r".*none of 10 images can be read|.*images can be read")
+@FOLDERS.refused(r".*images can be read")
 def checking_images_that_are_all_broken(place):
-    for path in place.data.rglob("*.png"):
-        path.write_bytes(b"x")
+    all_become(".", b"x")(place)
     return ["data", "check", place.root / "set"]
 
 
@@ -313,11 +230,6 @@ for about, damage, says in (
     ("a pickle in npy", lambda path: np.save(path.with_suffix(".npy"), [None]) or path.unlink(), r"unreadable: 1"),
 ):
     MAPS.add(f"map {about}", lambda place, damage=damage: scoring(place, damage), MAP + says)
-
-
-@MAPS.refused(r".*nowhere: no such folder")
-def maps_are_missing(place):
-    return ["eval-maps", place.root / "nowhere", "--data", place.data]
 
 
 @MAPS.refused(r".*: (categories without maps|missing): ")

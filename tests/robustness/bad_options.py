@@ -32,7 +32,8 @@ def good(place):
     return place.data / "weave/train/good"
 
 
-TRAIN = ["train", "--method", "sivt", "--data", data, "--out", new, "--device", "cpu", *TINY_OPTIONS]
+SIVT = ["train", "--method", "sivt", "--device", "cpu"]
+TRAIN = [*SIVT, "--data", data, "--out", new, *TINY_OPTIONS]
 ABLATE = ["ablate", "--method", "sivt", "--table", "induction", "--data", data, "--out", out]
 for setting, says in (
     ("epochs", "--set epochs: write it as KEY=VALUE"),
@@ -82,6 +83,16 @@ for name, args, says in (
     ("eval of a file", ["eval", lambda place: place.image], r".*image\.png: is a file; give the folder"),
     ("eval category", ["eval", run, "--data", data, "--category", "nut"], "--category 'nut': not in"),
     ("predict of no run", ["predict", new, data, "--out", out], ".*new: no config.toml here"),
+    ("image is missing", ["predict", run, lambda p: p.root / "gone.png", "--out", out], r".*gone\.png: no image there"),
+    ("pattern without a match", ["predict", run, lambda p: p.root / "no*.png", "--out", out], r".*\*\.png: no image"),
+    ("out is below a file", ["predict", run, data, "--out", lambda p: p.image / "out"], ".*/out.*Not a directory"),
+    ("out is a file", [*SIVT, "--data", data, "--out", lambda p: p.image], r".*image\.png"),
+    ("out holds a run", [*SIVT, "--data", data, "--out", run], ".*holds a run; use --resume .* another --out"),
+    ("data is missing", [*SIVT, "--data", lambda p: p.root / "nowhere", "--out", new], ".*nowhere: no such folder"),
+    ("data is a file", [*SIVT, "--data", lambda p: p.image, "--out", new], r".*image\.png: is a file; give the folder"),
+    ("category is misspelt", [*TRAIN, "--category", "weawe"], "--category 'weawe': not in .*nearest: weave"),
+    ("synth into a full folder", ["data", "synth", "--out", data], ".*set: the folder is not empty"),
+    ("maps are missing", ["eval-maps", new, "--data", data], ".*new: no such folder"),
     ("predict nothing", ["predict", run, "--out", out], "Missing argument 'IMAGE...'"),
     ("predict where", ["predict", run, data], "Missing option '--out'"),
     ("predict category", ["predict", run, data, "--out", out, "--category", "nut"], "--category nut: calibrated for"),
