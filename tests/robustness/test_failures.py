@@ -58,11 +58,11 @@ def mount(tmp_path):
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def one_line(said, pattern):
-    """What was said is one line, and that line says the right thing."""
-    assert "Traceback" not in said
-    (line,) = said.splitlines()
-    assert re.fullmatch(f"vitlite: .*{pattern}.*", line), line
+def fails(args, place, pattern, *setup, code=2):
+    """The command ends with this code, and what it says is one line that matches."""
+    ended, said = finish(args, place / "said", *setup)
+    assert ended == code, said
+    assert re.fullmatch(f"vitlite: .*{pattern}.*\n", said), said
 
 
 def assert_goes_on(run, tmp_path, whole):
@@ -76,9 +76,8 @@ def assert_goes_on(run, tmp_path, whole):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals(tiny_data, tmp_path, whole, number, code):
     run = tmp_path / "run"
-    ended, said = finish(begin(tiny_data, run, *OPTIONS), tmp_path / "said", signal_in_epoch, number, 2)
-    assert ended == code
-    one_line(said, rf"stopped \({number.name}\); go on with --resume --out {run}")
+    says = rf"stopped \({number.name}\); go on with --resume --out {run}"
+    fails(begin(tiny_data, run, *OPTIONS), tmp_path, says, signal_in_epoch, number, 2, code=code)
     assert load_checkpoint(run, "sivt")["epoch"] == 2
     assert not list(run.glob(".*"))
     assert_goes_on(run, tmp_path, whole)
@@ -87,9 +86,8 @@ def test_signals(tiny_data, tmp_path, whole, number, code):
 def test_signal_before_training_began(tmp_path):
     """While the synthetic set is made there is no run yet to go on with."""
     args = ["train", "--method", "sivt", "--out", tmp_path / "run", *TINY_OPTIONS, "--device", "cpu", "--quiet"]
-    code, said = finish(args, tmp_path / "said", signal_in_synthesis, signal.SIGTERM)
-    assert code == 143
-    one_line(said, r"stopped \(SIGTERM\) before training began; start it again")
+    says = r"stopped \(SIGTERM\) before training began; start it again"
+    fails(args, tmp_path, says, signal_in_synthesis, signal.SIGTERM, code=143)
     assert not list((tmp_path / "run").iterdir())
 
 
@@ -107,9 +105,8 @@ def test_signal_of_a_command_that_is_no_training():
 def test_file_too_large(tiny_data, tmp_path, whole):
     """No file may grow beyond a limit; config.toml fits, the checkpoint does not."""
     run = tmp_path / "run"
-    code, said = finish(begin(tiny_data, run, *OPTIONS), tmp_path / "said", limit_file_size, 100_000)
-    assert code == 2
-    one_line(said, r"checkpoint\.pt: cannot be written \(File too large\); make room there")
+    says = r"checkpoint\.pt: cannot be written \(File too large\); make room there"
+    fails(begin(tiny_data, run, *OPTIONS), tmp_path, says, limit_file_size, 100_000)
     assert {p.name for p in run.iterdir()} == {"config.toml", "log.jsonl"}
     assert_goes_on(run, tmp_path, whole)
 
@@ -121,9 +118,8 @@ def test_full_disk(tiny_data, tmp_path, whole, mount, room):
     save_checkpoint(tmp_path, state)
     size = (tmp_path / "checkpoint.pt").stat().st_size
     disk = mount("-t", "tmpfs", "-o", f"size={int(size * room) // 4096 * 4096}", "tmpfs")
-    code, said = finish(begin(tiny_data, disk / "run", *OPTIONS), tmp_path / "said")
-    assert code == 2
-    one_line(said, r"cannot be written \(No space left on device\); make room there")
+    says = r"cannot be written \(No space left on device\); make room there"
+    fails(begin(tiny_data, disk / "run", *OPTIONS), tmp_path, says)
     assert not list((disk / "run").glob(".*"))
     shutil.copytree(disk / "run", tmp_path / "run")
     if room > 1:
@@ -166,9 +162,7 @@ def test_read_only_disk(tiny_run, tiny_data, tmp_path, mount):
         ["report", disk / "run", "--data", tiny_data],
         ["data", "synth", "--out", disk / "set"],
     ):
-        code, said = finish(args, tmp_path / "said")
-        assert code == 2, said
-        one_line(said, r"\(Read-only file system\)")
+        fails(args, tmp_path, r"\(Read-only file system\)")
     predict = ["predict", disk / "run", tiny_data / "weave/test/good", "--out", tmp_path / "out", "--quiet"]
     assert finish(predict, tmp_path / "said") == (0, "")
 
@@ -187,9 +181,7 @@ def test_files_that_cannot_be_written(tmp_path):
 def test_folder_without_permission(tiny_data, tmp_path):
     folder = tmp_path / "locked"
     folder.mkdir(mode=0o500)
-    code, said = finish(begin(tiny_data, folder / "run", *OPTIONS), tmp_path / "said")
-    assert code == 2
-    one_line(said, r"\(Permission denied\)")
+    fails(begin(tiny_data, folder / "run", *OPTIONS), tmp_path, r"\(Permission denied\)")
 
 
 def test_data_that_vanishes(tiny_data, tmp_path, whole):
@@ -201,9 +193,7 @@ def test_data_that_vanishes(tiny_data, tmp_path, whole):
     assert said.splitlines()[-1] == f"vitlite: {data}: none of the 1 good images for the threshold is readable"
     assert "Traceback" not in said
     assert load_checkpoint(run, "sivt")["stage"] == 1
-    code, said = finish(go_on(run, "--quiet"), tmp_path / "said")
-    assert code == 2
-    one_line(said, f"{data}: no such folder")
+    fails(go_on(run, "--quiet"), tmp_path, f"{data}: no such folder")
     os.rename(f"{data}.away", data)
     assert_goes_on(run, tmp_path, whole)
     assert json.loads((run / "calibration.json").read_text())["images"] == 1
