@@ -82,7 +82,7 @@ def choose(root: Path, names: Sequence[str], category: str | None) -> list[str]:
     if category is None:
         if len(names) > 1:
             raise UserError(
-                f"{shown(root)} holds {len(names)} categories ({few(names)}): name one with `category`, or "
+                f"{shown(root)} holds {len(names)} categories ({few(names)}): choose with `category=NAME`, or "
                 f"`category=all`"
             )
         return list(names)

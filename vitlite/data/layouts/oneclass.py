@@ -58,7 +58,7 @@ class OneClassLayout(Layout):
         if category is None:
             raise UserError(
                 f"{shown(root)} holds {len(found.names)} classes ({few(found.names)}): "
-                f"name the one that is normal with `category`"
+                f"name the normal one with `category=NAME`"
             )
         chosen = choose(root, found.names, category)
         if len(chosen) > 1:
