@@ -26,7 +26,7 @@ def put():
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         if array is None:
-            seed = [b for part in path.parts[-3:] for b in os.fsencode(part)]
+            seed = [b for part in path.parts[-5:] for b in os.fsencode(part)]
             array = np.random.default_rng(seed).integers(0, 256, (12, 16, 3), dtype=np.uint8)
         image = array if isinstance(array, Image.Image) else Image.fromarray(np.asarray(array))
         (image.convert(mode) if mode else image).save(path, **options)
