@@ -116,16 +116,22 @@ def shown(page, language):
 TINY = "--set weights=none --set image_size=64 --set epochs=2 --set sigma=1 --device cpu"
 
 
+def one_file_and_one_line(copy, page, file):
+    """Adds a page's example, which is a file and a line in its folder's ``__init__``. Returns the page's commands."""
+    new, lines = copy.add(page)
+    assert new == [file]
+    assert lines == {str(Path(file).parent / "__init__.py"): 1}
+    (commands,) = shown(page, "")
+    return commands.splitlines()
+
+
 def test_a_method(copy, parts):
-    new, lines = copy.add("adding-a-method.md")
-    assert new == ["vitlite/methods/squeeze.py"]
-    assert lines == {"vitlite/methods/__init__.py": 1}
+    commands = one_file_and_one_line(copy, "adding-a-method.md", "vitlite/methods/squeeze.py")
     shutil.copytree(parts, copy.work / "parts")
-    (command,) = shown("adding-a-method.md", "")
     image = next((parts / "test/good").iterdir())
     refused = "import pytest, vitlite\nwith pytest.raises(vitlite.UserError, match='width=0: must be at least 1'):\n"
     copy.use(
-        ("vitlite", f"{command.strip()} {TINY}"),
+        ("vitlite", f"{commands[0]} {TINY}"),
         ("vitlite", "vitlite eval runs/squeeze --device cpu"),
         ("vitlite", f"vitlite predict runs/squeeze {image} --out squeezed --device cpu"),
         ("python", f"{refused}    vitlite.train('parts', 'none', method='squeeze', width=0, device='cpu')"),
@@ -147,11 +153,8 @@ def test_a_method_outside_the_package(copy, parts):
 
 
 def test_a_backbone(copy, parts):
-    new, lines = copy.add("adding-a-backbone.md")
-    assert new == ["vitlite/backbones/gabor.py"]
-    assert lines == {"vitlite/backbones/__init__.py": 1}
+    commands = one_file_and_one_line(copy, "adding-a-backbone.md", "vitlite/backbones/gabor.py")
     shutil.copytree(parts, copy.work / "parts")
-    (command,) = shown("adding-a-backbone.md", "")
     network = "--set feature_size=8 --set dim=16 --set heads=2 --set encoder_depth=2 --set decoder_depth=1"
     maps = """
 import pytest, torch, vitlite
@@ -164,7 +167,7 @@ with pytest.raises(vitlite.UserError, match="strides=5: gabor has 4, 8"):
 """
     printed = copy.use(
         ("python", maps),
-        ("vitlite", f"{command.strip()} {TINY} {network}"),
+        ("vitlite", f"{commands[0]} {TINY} {network}"),
         ("vitlite", "vitlite eval runs/gabor --device cpu"),
         ("vitlite", "vitlite doctor"),
     )
@@ -234,9 +237,7 @@ def test_an_operator_compiled(copy):
 
 
 def test_a_layout(copy, parts):
-    new, lines = copy.add("adding-a-layout.md")
-    assert new == ["vitlite/data/layouts/table.py"]
-    assert lines == {"vitlite/data/layouts/__init__.py": 1}
+    commands = one_file_and_one_line(copy, "adding-a-layout.md", "vitlite/data/layouts/table.py")
     station = copy.work / "station"
     rows = []
     for path in sorted(parts.glob("*/*/*.png")):
@@ -246,7 +247,7 @@ def test_a_layout(copy, parts):
             (station / "images").mkdir(parents=True, exist_ok=True)
             shutil.copy(path, station / rows[-1].partition(",")[0])
     (station / "labels.csv").write_text("\n".join(["file,split,kind", *rows]) + "\n")
-    check, train = shown("adding-a-layout.md", "")[0].splitlines()
+    check, train = commands
     network = "--set backbone=image --set feature_size=8 --set dim=16 --set heads=2 --set encoder_depth=2"
     code = f"""
 import pathlib, pytest, vitlite, vitlite.data

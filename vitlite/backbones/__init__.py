@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from vitlite.errors import UserError
+from vitlite.lazy import lazily
 
 if TYPE_CHECKING:
     from vitlite.backbones.base import Backbone as Backbone
@@ -31,7 +32,7 @@ REGISTRY = {
     "image": "vitlite.backbones.pixels",
 }
 
-_LAZY = {"Backbone": "vitlite.backbones.base", "FeatureExtractor": "vitlite.backbones.extractor"}
+_LAZY = {"Backbone": "backbones.base", "FeatureExtractor": "backbones.extractor"}
 
 
 def available() -> list[str]:
@@ -68,11 +69,4 @@ def _module(name: str) -> Any:
     return importlib.import_module(REGISTRY[name])
 
 
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
-    raise AttributeError(f"module 'vitlite.backbones' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
+__getattr__, __dir__ = lazily(__name__, _LAZY)

@@ -3,8 +3,9 @@
 Attributes are resolved on first use (PEP 562), so importing the package costs nothing.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from vitlite.lazy import lazily
 
 if TYPE_CHECKING:
     from vitlite.data.checking import Report, check
@@ -50,14 +51,4 @@ __all__ = [
     "synthesize",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'vitlite.data' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"vitlite.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME})
+__getattr__, __dir__ = lazily(__name__, _HOME)

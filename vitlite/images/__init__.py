@@ -3,8 +3,9 @@
 A name is imported when it is first used.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from vitlite.lazy import lazily
 
 if TYPE_CHECKING:
     from vitlite.images.heatmap import overlay
@@ -14,15 +15,15 @@ if TYPE_CHECKING:
     from vitlite.images.resize import resize_image
 
 _HOME = {
-    "ImageError": "reading",
-    "MapError": "maps",
-    "MaskFiles": "masks",
-    "overlay": "heatmap",
-    "read_image": "reading",
-    "read_map": "maps",
-    "read_mask": "masks",
-    "resize_image": "resize",
-    "write_map": "maps",
+    "ImageError": "images.reading",
+    "MapError": "images.maps",
+    "MaskFiles": "images.masks",
+    "overlay": "images.heatmap",
+    "read_image": "images.reading",
+    "read_map": "images.maps",
+    "read_mask": "images.masks",
+    "resize_image": "images.resize",
+    "write_map": "images.maps",
 }
 __all__ = [
     "ImageError",
@@ -36,12 +37,4 @@ __all__ = [
     "write_map",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazily(__name__, _HOME)

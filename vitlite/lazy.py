@@ -1,0 +1,24 @@
+"""Packages that resolve their public names on first use (PEP 562), so that importing them costs nothing."""
+
+import importlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+
+def lazily(package: str, home: dict[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """``__getattr__`` and ``__dir__`` of a package.
+
+    Args:
+        package: its name.
+        home: the module inside vitlite that defines each public name, such as ``{"read_image": "images.reading"}``.
+    """
+
+    def get(name: str) -> Any:
+        if name not in home:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(f"vitlite.{home[name]}"), name)
+        setattr(sys.modules[package], name, value)
+        return value
+
+    return get, lambda: sorted({*vars(sys.modules[package]), *home})
