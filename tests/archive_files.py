@@ -14,25 +14,25 @@ def idx(array, kind=8):
 
 
 def digits(labels, side=7, seed=0):
-    """Pictures (N, side, side) that are all different."""
+    """Images (N, side, side) that are all different."""
     return np.random.default_rng(seed).integers(0, 256, (len(labels), side, side), dtype=np.uint8)
 
 
 def write_mnist(folder, train, test, *, compressed=True, joint="-"):
-    """The four files, from the labels of both splits; returns the pictures of both."""
+    """The four files, from the labels of both splits; returns the images of both."""
     folder.mkdir(parents=True, exist_ok=True)
-    pictures = {}
+    images = {}
     for seed, (split, labels) in enumerate((("train", train), ("t10k", test))):
-        pictures[split] = digits(labels, seed=seed)
-        for name, values in ((f"images{joint}idx3", pictures[split]), (f"labels{joint}idx1", labels)):
+        images[split] = digits(labels, seed=seed)
+        for name, values in ((f"images{joint}idx3", images[split]), (f"labels{joint}idx1", labels)):
             content = idx(values)
             path = folder / f"{split}-{name}-ubyte{'.gz' * compressed}"
             path.write_bytes(gzip.compress(content) if compressed else content)
-    return pictures["train"], pictures["t10k"]
+    return images["train"], images["t10k"]
 
 
 def rows(count, seed=0):
-    """Pictures as CIFAR-10 holds them, (count, 3072)."""
+    """Images as CIFAR-10 holds them, (count, 3072)."""
     return np.random.default_rng(seed).integers(0, 256, (count, 3072), dtype=np.uint8)
 
 
@@ -63,7 +63,7 @@ def python2_batch(data, labels):
         )
     )
     values = b"".join(b"K" + bytes([label]) for label in labels)
-    names = b"".join(text(f"picture_{i}.png") + b"r" + struct.pack("<I", 300 + i) for i in range(len(labels)))
+    names = b"".join(text(f"image_{i}.png") + b"r" + struct.pack("<I", 300 + i) for i in range(len(labels)))
     return b"".join(
         (
             b"\x80\x02}"

@@ -32,7 +32,7 @@ def blocks(page):
 
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory):
-    """A folder with the data sets and pictures that the examples name."""
+    """A folder with the data sets and images that the examples name."""
     from vitlite.data import synthesize
 
     folder = tmp_path_factory.mktemp("docs")
@@ -43,9 +43,9 @@ def shelf(tmp_path_factory):
         shutil.copytree(made, folder / name)
     for name in ("new", "newer_good", "photos"):
         shutil.copytree(others / "train/good", folder / name)
-    picture = next((made / "test/good").iterdir())
+    image = next((made / "test/good").iterdir())
     for name in ("a.png", "b.png", "new.png"):
-        shutil.copy(picture, folder / name)
+        shutil.copy(image, folder / name)
     return folder
 
 

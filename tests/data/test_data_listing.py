@@ -1,4 +1,4 @@
-"""The pictures that arguments of a command stand for."""
+"""The images that arguments of a command stand for."""
 
 import pytest
 

@@ -15,9 +15,9 @@ from vitlite.errors import UserError
 TRAIN, TEST = [3, 1, 1, 0, 3], [1, 3, 0, 0]
 
 
-def rgb(picture):
+def rgb(image):
     """What read_image must give for a row of a CIFAR-10 batch."""
-    return picture.reshape(3, 32, 32).transpose(1, 2, 0)
+    return image.reshape(3, 32, 32).transpose(1, 2, 0)
 
 
 @pytest.mark.parametrize(
@@ -35,8 +35,8 @@ def test_mnist(tmp_path, place, compressed, joint):
     for sample, number in zip(dataset.train, (1, 2)):
         assert sample.path.relative_to(tmp_path).parts[-1] == f"{number:05d}"
         np.testing.assert_array_equal(data.read_image(sample.path), np.repeat(train[number][:, :, None], 3, axis=2))
-    for sample, picture in zip(dataset.test, test):
-        np.testing.assert_array_equal(data.read_image(str(sample.path))[:, :, 1], picture)
+    for sample, image in zip(dataset.test, test):
+        np.testing.assert_array_equal(data.read_image(str(sample.path))[:, :, 1], image)
 
 
 def test_a_class_must_be_chosen(tmp_path):
@@ -60,7 +60,7 @@ def test_mnist_report(tmp_path):
     assert one.counts == {"0": {"train": {"good": 1}, "test": {"1": 1, "3": 1, "good": 2}}}
 
 
-def test_the_report_finds_repeated_pictures_of_an_archive(tmp_path):
+def test_the_report_finds_repeated_images_of_an_archive(tmp_path):
     folder = tmp_path / "mnist"
     train, test = write_mnist(folder, TRAIN, TEST)
     test[2] = train[4]
@@ -115,8 +115,8 @@ def test_cifar10(tmp_path, place, protocol):
     wanted = [(name, i) for name in list(made)[:-1] for i, label in enumerate(made[name][1]) if label == 2]
     assert [(s.path.parent.name, int(s.path.name)) for s in dataset.train] == wanted
     for sample in dataset.train:
-        picture = made[sample.path.parent.name][0][int(sample.path.name)]
-        np.testing.assert_array_equal(data.read_image(sample.path), rgb(picture))
+        image = made[sample.path.parent.name][0][int(sample.path.name)]
+        np.testing.assert_array_equal(data.read_image(sample.path), rgb(image))
     assert len(dataset.test) == 12
     assert [s.defect for s in dataset.test if not s.label] == ["good"]
     assert {s.defect for s in dataset.test if s.label} >= {"airplane", "truck"}
@@ -199,7 +199,7 @@ def test_folders_that_are_no_classes(tmp_path, folders, put, name):
     assert data.open_dataset(tmp_path, None, need_train=False).layout in ("category", "btad")
 
 
-def test_a_root_that_holds_only_classes_of_pictures_is_not_trained_on_whole(tmp_path, folders):
+def test_a_root_that_holds_only_classes_of_images_is_not_trained_on_whole(tmp_path, folders):
     folders(tmp_path / "cifar")
     with pytest.raises(UserError, match="a data set in cifar/"):
         data.open_dataset(tmp_path)

@@ -31,7 +31,7 @@ def test_messy_masks(real_data):
     assert low < high
 
 
-def test_repeated_pictures_stay_on_one_side(real_data):
+def test_repeated_images_stay_on_one_side(real_data):
     report = data.check(real_data, "commutator")
     assert report.leaks == []
     assert any({"kos01", "kos26"} == {path.name.split("_")[0] for path in group} for group in report.duplicates)
@@ -47,7 +47,7 @@ def test_every_defect_of_bottle_has_a_mask_of_its_size(real_data):
             assert mask.any()
 
 
-MNIST = {  # digit -> (training, test) pictures, as counted by the data set's authors
+MNIST = {  # digit -> (training, test) images, as counted by the data set's authors
     "0": (5923, 980),
     "1": (6742, 1135),
     "8": (5851, 974),
@@ -67,7 +67,7 @@ def test_mnist(real_data, digit):
 
 
 def test_a_one_is_a_narrow_stroke_and_a_zero_is_not(real_data):
-    """Pictures and labels belong together: mean ink of the digits as anybody would draw them."""
+    """Images and labels belong together: mean ink of the digits as anybody would draw them."""
     ink = {}
     for digit in "01":
         samples = data.open_dataset(real_data / "mnist", digit).train[:200]

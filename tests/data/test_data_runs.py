@@ -1,4 +1,4 @@
-"""Training, evaluation and the report on layouts whose pictures are no files, or whose masks are no single ones."""
+"""Training, evaluation and the report on layouts whose images are no files, or whose masks are no single ones."""
 
 import numpy as np
 import pytest
@@ -51,7 +51,7 @@ def test_one_class_data(tmp_path, trained, kind):
 
 
 def test_united_masks_and_label_maps_reach_the_metrics(tmp_path, put, trained):
-    """The masks that are scored are the layout's: any value above 0, of all the files of a picture."""
+    """The masks that are scored are the layout's: any value above 0, of all the files of an image."""
     from vitlite.engine import evaluate as module
 
     root = tmp_path / "pushpins"

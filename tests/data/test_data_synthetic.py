@@ -69,7 +69,7 @@ def test_masks_are_exactly_what_changed(category, kind):
 
 
 @pytest.mark.parametrize("category", TEXTURES)
-def test_good_pictures_differ_from_each_other_a_little(category):
+def test_good_images_differ_from_each_other_a_little(category):
     images = np.stack([render_good(category, "train", i, seed=0, size=96) for i in range(6)]).astype(float)
     means = images.mean(axis=(1, 2, 3))
     assert 0.5 < means.std() < 25
@@ -124,7 +124,7 @@ def test_an_interrupted_run_leaves_nothing(tmp_path, monkeypatch):
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("vitlite.data.synthetic.render_defect", stop)  # after the good pictures are written
+    monkeypatch.setattr("vitlite.data.synthetic.render_defect", stop)  # after the good images are written
     with pytest.raises(KeyboardInterrupt):
         data.synthesize(tmp_path / "set", **SMALL)
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""Finding pictures: layouts, categories, order, mistakes."""
+"""Finding images: layouts, categories, order, mistakes."""
 
 import os
 
@@ -70,7 +70,7 @@ def test_plain_folder_of_folders(tmp_path, put):
         ([], "no images"),
     ],
 )
-def test_folders_that_would_train_on_the_wrong_pictures(tmp_path, put, files, message):
+def test_folders_that_would_train_on_the_wrong_images(tmp_path, put, files, message):
     for name in files:
         if name.endswith(".txt"):
             (tmp_path / name).write_text("x")
@@ -138,7 +138,7 @@ def test_no_data_set_or_part_of_one_passes_for_a_plain_folder(tmp_path, put, fil
     ("files", "root", "count"),
     [
         (["x/line1/2024-05/a.png", "x/line2/b.png", "x/training day/c.png"], "x", 3),
-        (["x/a_mask.png", "x/b_GT.png", "x/c.png"], "x", 3),  # no picture of that name: theirs are no masks
+        (["x/a_mask.png", "x/b_GT.png", "x/c.png"], "x", 3),  # no image of that name: theirs are no masks
         (["x/a.png", "x/test/b.png", "x/mvtec/nut/train/good/c.png"], "x", 1),  # what lies deeper is not taken
         (["x/good/a.png"], "x", 1),
         (["x/2023/ok/a.png", "x/2024/ok/b.png"], "x", 2),
@@ -150,14 +150,14 @@ def test_no_data_set_or_part_of_one_passes_for_a_plain_folder(tmp_path, put, fil
         (below("animals", CLASSES), "animals/train/cat", 1),
     ],
 )
-def test_folders_of_good_pictures_still_open(tmp_path, put, files, root, count):
+def test_folders_of_good_images_still_open(tmp_path, put, files, root, count):
     for name in files:
         put(tmp_path / name)
     dataset = data.open_dataset(tmp_path / root)
     assert (dataset.layout, len(dataset.train)) == ("folder", count)
 
 
-def test_lists_of_pictures_take_folders_of_any_name(tmp_path, put):
+def test_lists_of_images_take_folders_of_any_name(tmp_path, put):
     """What is scored may well be defective."""
     for name in ("test/ko/a.png", "test/ok/b.png", "masks/c.png"):
         put(tmp_path / name)
@@ -229,7 +229,7 @@ def test_link_loops_end(tmp_path, put):
 def test_scan_names_the_bad_files(tmp_path, tree):
     root = tree(tmp_path / "nut")
     (root / "train" / "good" / "2.png").write_bytes(b"")
-    (root / "train" / "good" / "5.png").write_bytes(b"not a picture")
+    (root / "train" / "good" / "5.png").write_bytes(b"not a image")
     train = data.open_dataset(root).train
     good, bad = data.scan(train)
     assert names(good) == ["1.PNG", "10.png"]

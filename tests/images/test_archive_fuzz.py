@@ -59,9 +59,9 @@ def test_idx(fuzz_folder, content):
 def test_batches(fuzz_folder, content):
     found = outcome(read_batch, fuzz_folder / "batch", content)
     if found is not None:
-        pictures, labels = found
-        assert pictures.dtype == np.uint8
-        assert pictures.shape == (len(labels), 32, 32, 3)
+        images, labels = found
+        assert images.dtype == np.uint8
+        assert images.shape == (len(labels), 32, 32, 3)
         assert labels.min() >= 0
 
 

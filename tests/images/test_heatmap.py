@@ -11,7 +11,7 @@ def test_scale_is_fixed_and_clipped():
     assert np.isfinite(scale_map(values, 3, 3)).all()
 
 
-def test_low_values_leave_the_picture_alone():
+def test_low_values_leave_the_image_alone():
     image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     assert np.array_equal(overlay(image, np.zeros((20, 30)), low=0, high=1, threshold=2), image)
 

@@ -34,7 +34,7 @@ def test_real_masks_equal_the_official_evaluation(name, each):
         assert streamed[key] == pytest.approx(value, abs=1e-9), key
 
 
-def test_a_defective_picture_whose_mask_is_empty():
+def test_a_defective_image_whose_mask_is_empty():
     dataset = open_dataset(Path(DATA, "magnetic_tile"), need_train=False, need_test=True)
     empty = next(s for s in dataset.test if s.defect == "uneven" and not truth(s).any())
     other = next(s for s in dataset.test if s.defect == "break")

@@ -100,7 +100,7 @@ def test_the_way_pixels_are_split_into_arrays_does_not_matter(images, random):
 
 @quick
 @given(image_sets())
-def test_turning_a_picture_does_not_matter(images):
+def test_turning_an_image_does_not_matter(images):
     turned = [[np.rot90(a) for a in part] for part in images]
     np.testing.assert_allclose(pixel(*turned), pixel(*images), rtol=0, atol=1e-12)
 

@@ -1,1 +1,1 @@
-"""Training, evaluation, prediction: what turns a method and a folder of pictures into a run directory."""
+"""Training, evaluation, prediction: what turns a method and a folder of images into a run directory."""
