@@ -1,5 +1,6 @@
 """The package map: what an installation holds, and under which names."""
 
+import ast
 import importlib.util
 import os
 import shutil
@@ -46,3 +47,16 @@ def test_regular_install_without_a_compiler(tmp_path):
     for part in ("kernels/__init__.py", "cli/__init__.py", "bench/__main__.py", "metrics/__init__.py", "py.typed"):
         assert (site / "vitlite" / part).is_file(), part
     assert not list(site.rglob("*.so"))
+
+
+@pytest.mark.parametrize("folder", ["vitlite", "kernels", "cli", "bench"])
+def test_every_function_is_annotated(folder):
+    """Also beside Triton's kernels, in the files that mypy does not ask: Triton's language has no annotations."""
+    bare = []
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef) and "triton.jit" not in map(ast.unparse, node.decorator_list):
+                arguments = [a for a in (*node.args.args, *node.args.kwonlyargs) if a.arg not in ("self", "cls")]
+                if node.returns is None or any(a.annotation is None for a in arguments):
+                    bare.append(f"{path.relative_to(ROOT)}: {node.name}")
+    assert bare == []

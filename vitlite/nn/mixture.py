@@ -27,5 +27,5 @@ class MixtureDensity(nn.Module):
         """
         layers = (self.logits, self.mean, self.std)
         weights, biases = (layer.weight for layer in layers), (layer.bias for layer in layers)
-        options = {"min_std": self.min_std, "backend": operator_backend()}
-        return linear_gmm_log_likelihood(x, y, *weights, *biases, **options)
+        backend = operator_backend()
+        return linear_gmm_log_likelihood(x, y, *weights, *biases, min_std=self.min_std, backend=backend)
