@@ -229,7 +229,7 @@ def test_link_loops_end(tmp_path, put):
 def test_scan_names_the_bad_files(tmp_path, tree):
     root = tree(tmp_path / "nut")
     (root / "train" / "good" / "2.png").write_bytes(b"")
-    (root / "train" / "good" / "5.png").write_bytes(b"not a image")
+    (root / "train" / "good" / "5.png").write_bytes(b"not an image")
     train = data.open_dataset(root).train
     good, bad = data.scan(train)
     assert names(good) == ["1.PNG", "10.png"]

@@ -22,6 +22,7 @@ from vitlite.images.batches import read_batch, read_class_names
 from vitlite.images.idx import read_idx
 from vitlite.images.modes import Unusable
 
+pytestmark = pytest.mark.filterwarnings("ignore:invalid escape sequence:DeprecationWarning")  # of pickletools
 IDX = idx(digits([1, 2, 3], side=4))
 BATCHES = (python2_batch(rows(1), [3]), *(modern_batch(rows(1), [3], protocol) for protocol in (2, 3, 4, 5)))
 GLOBALS = (
@@ -35,7 +36,7 @@ GLOBALS = (
 
 
 def outcome(read, path, content):
-    """What a reader returns, or None where it raises its documented error, in one line."""
+    """What a reader returns, or None if it raises its documented error, in one line."""
     path.write_bytes(content)
     found, error = attempt(lambda: read(path), Unusable)
     assert error is None or str(error).isprintable()

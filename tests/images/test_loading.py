@@ -10,14 +10,14 @@ from vitlite.images.loading import load_ahead, pixel_batches, readable_batches
 from vitlite.images.reading import pixel_count
 
 
-def images(folder, count):
+def stored(folder, count):
     for i in range(count):
         Image.fromarray(np.full((10 + i, 20, 3), i, np.uint8)).save(folder / f"{i:02}.png")
     return sorted(folder.iterdir())
 
 
 def test_batches_in_order_with_a_rest(tmp_path):
-    paths = images(tmp_path, 7)
+    paths = stored(tmp_path, 7)
     found = list(pixel_batches(paths, 8, 3, keep_original=True))
     assert [len(batch) for batch, _ in found] == [3, 3, 1]
     assert [loaded.index for batch, _ in found for loaded in batch] == list(range(7))
@@ -30,7 +30,7 @@ def test_batches_in_order_with_a_rest(tmp_path):
 
 
 def test_unreadable_files_are_named_and_the_rest_goes_on(tmp_path):
-    paths = images(tmp_path, 4)
+    paths = stored(tmp_path, 4)
     paths[1].write_bytes(b"")
     unread, (batch, pixels) = pixel_batches(paths, 8, 8)
     assert [loaded.index for loaded in batch] == [0, 2, 3]
@@ -43,7 +43,7 @@ def test_unreadable_files_are_named_and_the_rest_goes_on(tmp_path):
 
 def test_many_more_images_than_are_held(tmp_path, monkeypatch):
     monkeypatch.setattr(loading, "MOST_AHEAD", 2)
-    paths = images(tmp_path, 3) * 10
+    paths = stored(tmp_path, 3) * 10
     assert [loaded.index for loaded in load_ahead(paths, 4, workers=3)] == list(range(30))
 
 
@@ -74,13 +74,13 @@ def begun(monkeypatch, paths, taken, **options):
 def test_large_originals_wait_in_small_numbers(tmp_path, monkeypatch, options, expected):
     """Images of 200 pixels each, where 700 may wait: what is taken, and those after it, less the last one taken."""
     monkeypatch.setattr(loading, "PIXELS_AHEAD", 700)
-    paths = images(tmp_path, 1) * 12
+    paths = stored(tmp_path, 1) * 12
     assert begun(monkeypatch, paths, 3, **options) == expected
 
 
 def test_originals_over_the_limit_still_come_one_at_a_time(tmp_path, monkeypatch):
     monkeypatch.setattr(loading, "PIXELS_AHEAD", 10)
-    paths = [*images(tmp_path, 3), tmp_path / "gone.png"]
+    paths = [*stored(tmp_path, 3), tmp_path / "gone.png"]
     *batches, unread, last = pixel_batches(paths, 4, 2, keep_original=True)
     assert [loaded.index for batch, _ in [*batches, last] for loaded in batch] == [0, 1, 2]
     assert unread.index == 3
@@ -88,7 +88,7 @@ def test_originals_over_the_limit_still_come_one_at_a_time(tmp_path, monkeypatch
 
 
 def test_the_pixels_of_an_image_by_its_header(tmp_path):
-    (path,) = images(tmp_path, 1)
+    (path,) = stored(tmp_path, 1)
     assert pixel_count(path) == 200
     path.write_bytes(path.read_bytes()[:60])  # the header is whole
     assert pixel_count(path) == 200

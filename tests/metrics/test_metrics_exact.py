@@ -55,35 +55,32 @@ def test_everything_equals_the_definition(scores, dtype):
         np.testing.assert_allclose(found[key], value, **CLOSE, err_msg=key)
 
 
-def test_the_definition_of_the_tests_is_scikit_learns():
+def three(own, labels, scores):
+    return own.auroc(labels, scores), own.average_precision(labels, scores), own.f1_max(labels, scores)[0]
+
+
+def scikit_learns(labels, scores):
     sk = pytest.importorskip("sklearn.metrics")
+    precision, recall, _ = sk.precision_recall_curve(labels, scores)
+    f1 = np.max(2 * precision * recall / np.maximum(precision + recall, 1e-30))
+    return sk.roc_auc_score(labels, scores), sk.average_precision_score(labels, scores), f1
+
+
+def test_the_definition_of_the_tests_is_scikit_learns():
     rng = np.random.default_rng(2)
     for scores in (rng.random(300), rng.integers(0, 6, 300).astype(float), np.ones(300)):
         labels = rng.integers(0, 2, 300)
-        precision, recall, _ = sk.precision_recall_curve(labels, scores)
-        f1 = np.max(2 * precision * recall / np.maximum(precision + recall, 1e-30))
-        np.testing.assert_allclose(plain.auroc(labels, scores), sk.roc_auc_score(labels, scores), **CLOSE)
-        np.testing.assert_allclose(
-            plain.average_precision(labels, scores), sk.average_precision_score(labels, scores), **CLOSE
-        )
-        np.testing.assert_allclose(plain.f1_max(labels, scores)[0], f1, **CLOSE)
+        np.testing.assert_allclose(three(plain, labels, scores), scikit_learns(labels, scores), **CLOSE)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("scores", ["normal", "tied", "narrow", "half zero", "outlier"])
 @pytest.mark.usefixtures("small_pieces")
 def test_many_scores_equal_scikit_learn(scores, dtype):
-    sk = pytest.importorskip("sklearn.metrics")
     values = np.random.default_rng(3).standard_normal(60_000)
     labels = values + np.random.default_rng(4).standard_normal(values.size) > 2
     values = SCORES[scores](values).astype(dtype)
-    np.testing.assert_allclose(metrics.auroc(labels, values), sk.roc_auc_score(labels, values), **CLOSE)
-    np.testing.assert_allclose(
-        metrics.average_precision(labels, values), sk.average_precision_score(labels, values), **CLOSE
-    )
-    precision, recall, _ = sk.precision_recall_curve(labels, values)
-    best = np.max(2 * precision * recall / np.maximum(precision + recall, 1e-30))
-    np.testing.assert_allclose(metrics.f1_max(labels, values)[0], best, **CLOSE)
+    np.testing.assert_allclose(three(metrics, labels, values), scikit_learns(labels, values), **CLOSE)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -106,21 +103,6 @@ def test_the_benchmarks_yardstick_is_the_definition():
         masks, maps = make([(15, 9), (12, 25)], np.random.default_rng(6), np.float64, scores=scores)
         for limit in (0.3, 0.01, 1.0):
             np.testing.assert_allclose(plain_aupro(masks, maps, limit), plain.aupro(masks, maps, limit), **CLOSE)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_millions_of_pixels_equal_the_official_evaluation_and_scikit_learn(dtype):
-    sk = pytest.importorskip("sklearn.metrics")
-    from vitlite.bench.metrics import make_data, plain_aupro
-
-    masks, maps = make_data(6, 700)
-    maps = np.round(maps, 4).astype(dtype) + dtype(1e-9)
-    found = metrics.evaluate_maps(masks, maps)
-    labels, scores = masks.ravel(), maps.ravel()
-    np.testing.assert_allclose(found["aupro_30"], plain_aupro(masks, maps), **CLOSE)
-    np.testing.assert_allclose(found["pixel_auroc"], sk.roc_auc_score(labels, scores), **CLOSE)
-    np.testing.assert_allclose(found["pixel_ap"], sk.average_precision_score(labels, scores), **CLOSE)
 
 
 @pytest.mark.parametrize("scores", ["normal", "tied", "constant"])
