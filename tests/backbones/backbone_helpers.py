@@ -58,7 +58,7 @@ def exact(*modules):
     return [module.double() for module in modules]
 
 
-def picture(height=64, width=64, batch=2, seed=0):
+def random_images(height=64, width=64, batch=2, seed=0):
     return torch.rand(batch, 3, height, width, generator=torch.Generator().manual_seed(seed))
 
 

@@ -12,7 +12,7 @@ from backbone_helpers import (
     difference,
     exact,
     normalised,
-    picture,
+    random_images,
     randomise,
     save,
 )
@@ -27,7 +27,7 @@ BOUND = 1e-9  # relative, in float64
 def check(extractor, model, constants):
     exact(extractor, model)
     for size in ((64, 80), (75, 65)):
-        images = picture(*size, batch=1).double()
+        images = random_images(*size, batch=1).double()
         with torch.no_grad():
             want = model.maps(normalised(images, constants))
         assert max(difference(extractor(images), want)) < BOUND
@@ -101,7 +101,7 @@ def test_the_convention_travels_with_the_state_dict(tmp_path):
     # Random weights assume TensorFlow's convention; the state dict must bring the other one.
     other = backbones.create("efficientnet_lite0", weights="none")
     other.load_state_dict(torch.load(tmp_path / "checkpoint.pt", weights_only=True)["backbone"])
-    images = picture(75, 65)
+    images = random_images(75, 65)
     for a, b in zip(loaded(images), other(images)):
         assert torch.equal(a, b)
 

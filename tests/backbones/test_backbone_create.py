@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from backbone_helpers import picture
+from backbone_helpers import random_images
 
 from vitlite import backbones
 from vitlite.errors import UserError
@@ -42,7 +42,7 @@ def test_maps_have_the_published_channels_and_sizes(name):
     assert extractor.strides == strides
     assert extractor.channels == CHANNELS[name]
     assert extractor.weights_source == "random (seed 0)"
-    maps = extractor(picture(64, 96, batch=1))
+    maps = extractor(random_images(64, 96, batch=1))
     assert [tuple(m.shape) for m in maps] == [(1, c, 64 // s, 96 // s) for c, s in zip(CHANNELS[name], strides)]
     assert all(0.05 < m.std() < 100 for m in maps)
 
@@ -53,7 +53,7 @@ def test_b4_gives_the_272_channels_of_the_paper():
 
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_b0"])
 def test_same_padding_rounds_sizes_up(name):
-    maps = backbones.create(name, weights="none")(picture(65, 71, batch=1))
+    maps = backbones.create(name, weights="none")(random_images(65, 71, batch=1))
     assert [tuple(m.shape[2:]) for m in maps] == [(33, 36), (17, 18), (9, 9), (5, 5)]
 
 
@@ -74,7 +74,7 @@ def test_chosen_strides_are_the_same_maps(name, strides, channels):
     every = tuple(sorted({*strides, 2, 4, 8, 16}))
     full = backbones.create(name, weights="none", strides=every)
     full.load_state_dict({**full.state_dict(), **chosen.state_dict()})
-    images = picture(batch=1)
+    images = random_images(batch=1)
     for stride, got in zip(strides, chosen(images)):
         torch.testing.assert_close(got, full(images)[every.index(stride)])
 
@@ -105,15 +105,15 @@ def test_frozen_and_in_evaluation_mode_whatever_the_model_around_it_does():
     assert around.training
     assert not any(module.training for module in extractor.modules())
     assert not any(p.requires_grad for p in extractor.parameters())
-    images = picture()
+    images = random_images()
     before = extractor(images)
-    extractor(picture(seed=1))
+    extractor(random_images(seed=1))
     for a, b in zip(before, extractor(images)):
         assert torch.equal(a, b)
 
 
 def test_gradients_reach_the_images():
-    images = picture().requires_grad_()
+    images = random_images().requires_grad_()
     backbones.create("efficientnet_b0", weights="none", strides=(2, 4))(images)[1].square().mean().backward()
     assert images.grad.abs().sum() > 0
 
@@ -143,7 +143,7 @@ def test_each_backbone_knows_its_normalisation():
 
 def test_normalisation_happens_inside():
     extractor = backbones.create("resnet18", weights="none", strides=(2,))
-    images = picture()
+    images = random_images()
     expected = extractor(images)[0]
     normalised = (images - extractor.mean) / extractor.std
     extractor.mean.zero_()
@@ -164,7 +164,7 @@ def test_a_saved_state_dict_gives_the_same_maps(name, tmp_path):
     first = backbones.create(name, weights="none", seed=3, strides=(2, 8))
     torch.save(first.state_dict(), tmp_path / "state.pt")
     second = backbones.create(name, weights="none", strides=(2, 8))
-    images = picture()
+    images = random_images()
     assert not torch.equal(first(images)[1], second(images)[1])
     second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     for a, b in zip(first(images), second(images)):
@@ -173,7 +173,7 @@ def test_a_saved_state_dict_gives_the_same_maps(name, tmp_path):
 
 def test_the_extractor_moves_and_casts():
     extractor = backbones.create("efficientnet_lite0", weights="none").double()
-    images = picture().double()
+    images = random_images().double()
     maps = extractor(images)
     assert all(m.dtype == torch.float64 for m in maps)
     single = backbones.create("efficientnet_lite0", weights="none")(images.float())

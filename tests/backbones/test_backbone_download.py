@@ -9,7 +9,7 @@ import threading
 
 import pytest
 import torch
-from backbone_helpers import picture
+from backbone_helpers import random_images
 
 from vitlite import backbones
 from vitlite.backbones import efficientnet, resnet
@@ -94,7 +94,7 @@ def test_download_then_cache(publisher, published, monkeypatch, cache, caplog, p
     second = backbones.create("resnet18", strides=(2, 4))
     assert second.weights_source == f"file {cache / name}"
     assert len(publisher.requests) == 1
-    images = picture(32, 32)
+    images = random_images(32, 32)
     assert torch.equal(first(images)[1], second(images)[1])
     expected = torch.load(io.BytesIO(data), weights_only=True)["conv1.weight"].float()
     assert torch.equal(first.state_dict()["stages.0.0.conv.weight"], expected)

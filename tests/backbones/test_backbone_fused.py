@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from backbone_helpers import difference, picture
+from backbone_helpers import difference, random_images
 
 from vitlite import backbones
 from vitlite.backbones import fused
@@ -42,7 +42,7 @@ def path(request, monkeypatch):
 @pytest.mark.parametrize("size", [(64, 64), (65, 71)])
 def test_fused_is_as_exact_as_the_extractor(name, size, path):
     extractor = random_norms(backbones.create(name, weights="none"))
-    images = picture(*size, batch=3)
+    images = random_images(*size, batch=3)
     want = exact(extractor, images)
     quick = extractor.fused()(images)
     own = difference([m.detach() for m in extractor(images)], want)
@@ -56,7 +56,7 @@ def test_both_paddings(symmetric, path):
 
     extractor = random_norms(backbones.create("efficientnet_b0", weights="none"))
     extractor.set_convention(Convention(same=not symmetric, eps=1e-2))
-    images = picture(75, 66, batch=1)
+    images = random_images(75, 66, batch=1)
     assert max(difference(extractor.fused()(images), exact(extractor, images))) < 2e-5
 
 
@@ -65,7 +65,7 @@ def test_one_fused_extractor_takes_images_of_many_sizes(path):
     quick = extractor.fused()
     for step in range(2):
         for size in (48, 49, 50, 63, 64, 80):
-            images = picture(size, size + step, batch=2)
+            images = random_images(size, size + step, batch=2)
             assert max(difference(quick(images), extractor(images))) < 2e-5
 
 
@@ -74,7 +74,7 @@ def test_one_fused_extractor_takes_images_of_many_sizes(path):
 def test_the_parts_of_a_batch_come_back_in_order(batch, threads):
     extractor = backbones.create("mobilenet_v2", weights="none")
     quick = extractor.fused()
-    images = picture(48, 48, batch=batch)
+    images = random_images(48, 48, batch=batch)
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(threads)
@@ -87,7 +87,7 @@ def test_the_parts_of_a_batch_come_back_in_order(batch, threads):
 
 def test_the_original_stays_as_it_was():
     extractor = backbones.create("efficientnet_b0", weights="none", seed=4)
-    images = picture()
+    images = random_images()
     before, state = extractor(images), copy.deepcopy(extractor.state_dict())
     quick = extractor.fused()
     quick(images)
@@ -101,20 +101,20 @@ def test_the_original_stays_as_it_was():
 
 
 def test_the_images_are_not_overwritten():
-    images = picture()
+    images = random_images()
     kept = images.clone()
     backbones.create("resnet18", weights="none").fused()(images)
     assert torch.equal(images, kept)
 
 
 def test_inference_only():
-    maps = backbones.create("resnet18", weights="none", strides=(2,)).fused()(picture().requires_grad_())
+    maps = backbones.create("resnet18", weights="none", strides=(2,)).fused()(random_images().requires_grad_())
     assert not maps[0].requires_grad
 
 
 def test_it_survives_copying_pickling_and_casting(tmp_path):
     extractor = backbones.create("efficientnet_b0", weights="none", strides=(2, 4))
-    images = picture()
+    images = random_images()
     quick = extractor.fused()
     want = quick(images)
     torch.save(quick, tmp_path / "quick.pt")
@@ -128,7 +128,7 @@ def test_it_survives_copying_pickling_and_casting(tmp_path):
 def test_changed_weights_are_noticed_after_a_cast():
     """Packed weights are a second copy; a move or cast must not leave the old one in use."""
     quick = backbones.create("resnet18", weights="none", strides=(2,)).fused()
-    images = picture()
+    images = random_images()
     before = quick(images)[0]
     unit = quick.stages[0][0]
     unit.weight.mul_(2)
@@ -138,7 +138,7 @@ def test_changed_weights_are_noticed_after_a_cast():
 
 def test_exported_it_uses_ordinary_operators():
     quick = backbones.create("efficientnet_b0", weights="none", strides=(2,)).fused()
-    images = picture(32, 32, batch=1)
+    images = random_images(32, 32, batch=1)
     want = quick(images)
     program = torch.export.export(quick, (images,))
     assert "mkldnn" not in str(program.graph)
@@ -164,7 +164,7 @@ def test_on_cuda(name):
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     extractor = random_norms(backbones.create(name, weights="none"))
-    images = picture(65, 64, batch=3)
+    images = random_images(65, 64, batch=3)
     want = exact(extractor, images)
     torch.backends.cudnn.allow_tf32 = False
     try:

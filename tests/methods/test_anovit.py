@@ -47,7 +47,7 @@ def test_pretrained_weights_are_asked_for(monkeypatch):
     assert len(calls) == 2
 
 
-def test_pictures_come_as_the_weights_expect_them():
+def test_images_come_as_the_weights_expect_them():
     from vitlite.backbones.transformer_weights import NORMALIZATION
     from vitlite.methods.reconstruction import to_network
 
@@ -90,8 +90,8 @@ def test_the_class_token_takes_part_and_is_dropped():
     assert not torch.equal(method.reconstruct(images), before)
 
 
-def test_learns_a_picture():
-    """A few steps bring the loss of one picture well down, dark and light pixels both."""
+def test_learns_an_image():
+    """A few steps bring the loss of one image well down, dark and light pixels both."""
     method = make(augment="none")
     image = torch.rand(1, 3, 4, 4).repeat_interleave(8, 2).repeat_interleave(8, 3)
     optimizer = torch.optim.Adam(method.parameters(), 3e-3)

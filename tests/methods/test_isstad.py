@@ -78,7 +78,7 @@ def test_an_encoder_that_is_trained_on():
 
 
 @pytest.mark.parametrize("stage", ["mae", "pixel"])
-def test_training_pictures_are_augmented_before_anything_else(stage, monkeypatch):
+def test_training_images_are_augmented_before_anything_else(stage, monkeypatch):
     """What the loss sees is what the augmentation gave, in both stages."""
     changed = []
 
@@ -203,7 +203,7 @@ def test_variant_one_scores_only_what_it_did_not_see():
 
 
 def test_a_model_that_learned_finds_what_is_drawn():
-    """A few steps on one striped picture: pixels that differ from it score higher than those that do not."""
+    """A few steps on one striped image: pixels that differ from it score higher than those that do not."""
     torch.manual_seed(0)
     stripes = (0.3 + 0.4 * ((torch.arange(32) // 2) % 2)).expand(3, 32, 32)
     method = make(mae_epochs=1, corrupt_blocks=8, corrupt_size=0.5)

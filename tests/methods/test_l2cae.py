@@ -79,7 +79,7 @@ def test_the_signal_neither_fades_nor_grows(size):
         assert 0.05 < x.std() < 4
 
 
-def test_loss_of_whole_pictures():
+def test_loss_of_whole_images():
     method = make(window=0, image_size=32)
     images = torch.rand(3, 3, 32, 32)
     target = images.double().numpy() * 2 - 1
@@ -96,7 +96,7 @@ def test_loss_of_windows(monkeypatch):
     np.testing.assert_allclose(float(loss), (seen[0].double().numpy() ** 2).mean(), rtol=1e-5)
 
 
-def test_map_of_whole_pictures(monkeypatch):
+def test_map_of_whole_images(monkeypatch):
     method = make(window=0, image_size=32)
     images, output = torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32)
     monkeypatch.setattr(method, "reconstruct", lambda target: output)

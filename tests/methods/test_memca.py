@@ -69,7 +69,7 @@ def test_loss_is_equation_15(name):
 
 
 def test_the_decoder_sees_the_memory_alone():
-    """Tokens that nothing in the memory resembles give the picture of an empty map, whatever they are."""
+    """Tokens that nothing in the memory resembles give the image of an empty map, whatever they are."""
     method = make(coordinate_attention=False).eval()
     with torch.no_grad():
         method.memory.items.zero_()

@@ -220,7 +220,7 @@ loss = lambda: -mixture(patches + 0.2 * torch.randn_like(patches), patches).mean
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
 @pytest.mark.parametrize(("script", "limit"), [(MIXTURE, 2e9), (TRAINING, 2.6e9)], ids=["mixture", "whole network"])
 def test_the_papers_network_trains_in_little_memory(script, limit):
-    """150 Gaussians over 512 dimensions, 8 pictures of 64 patches a step, parameters, gradients and Adam's moments
+    """150 Gaussians over 512 dimensions, 8 images of 64 patches a step, parameters, gradients and Adam's moments
     included, beside what importing torch takes. The means and deviations alone would be 0.6 GiB for each copy."""
     from vitlite.kernels import backends
 

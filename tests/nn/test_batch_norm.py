@@ -10,7 +10,7 @@ from torch import distributed, multiprocessing, nn
 from vitlite.nn.batch_norm import BatchNorm2d, set_counts
 
 
-def picture(count, channels=3):
+def random_images(count, channels=3):
     generator = torch.Generator().manual_seed(count)
     # Far from zero, where a variance from mean squares would be lost in float32.
     return 100 + torch.randn(count, channels, 4, 5, generator=generator)
@@ -27,7 +27,7 @@ def one_step(norm, x):
 
 def member(rank, size, counts, folder):
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=size)
-    whole, norm = picture(sum(counts)), BatchNorm2d(3)
+    whole, norm = random_images(sum(counts)), BatchNorm2d(3)
     start = sum(counts[:rank])
     if counts[rank]:
         found = one_step(norm, whole[start : start + counts[rank]])
@@ -46,7 +46,7 @@ def member(rank, size, counts, folder):
 def test_two_processes_are_one(tmp_path, counts):
     multiprocessing.spawn(member, (2, counts, str(tmp_path)), nprocs=2)
     plain = nn.BatchNorm2d(3)
-    y, x_grad, weight_grad, bias_grad = one_step(plain, picture(sum(counts)))
+    y, x_grad, weight_grad, bias_grad = one_step(plain, random_images(sum(counts)))
     saved = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     found = [part for part, _ in saved if part is not None]
     close = {"rtol": 1e-4, "atol": 1e-4}
@@ -61,6 +61,6 @@ def test_two_processes_are_one(tmp_path, counts):
 
 def test_alone_it_is_torchs():
     ours, plain = BatchNorm2d(3), nn.BatchNorm2d(3)
-    assert torch.equal(ours(picture(4)), plain(picture(4)))
+    assert torch.equal(ours(random_images(4)), plain(random_images(4)))
     assert ours.state_dict().keys() == plain.state_dict().keys()
-    assert torch.equal(ours.eval()(picture(2)), plain.eval()(picture(2)))
+    assert torch.equal(ours.eval()(random_images(2)), plain.eval()(random_images(2)))

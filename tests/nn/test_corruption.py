@@ -11,7 +11,7 @@ from vitlite.nn.corruption import Draw, change_pixels, corrupt, draw_blocks, pai
 GENERATOR = 3
 
 
-def pictures(count, size=48, seed=0):
+def random_images(count, size=48, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, (count, 3, size, size), generator=generator).float() / 255
 
@@ -23,7 +23,7 @@ def seeded(seed=GENERATOR):
 @pytest.mark.parametrize("visible", [0.0, 0.1])
 def test_labels_are_exact(visible):
     """A pixel has label 1 if and only if it differs, bit for bit; and then by more than what is asked for."""
-    images = pictures(24)
+    images = random_images(24)
     kept = images.clone()
     corrupted, labels = corrupt(images, visible=visible, generator=seeded())
     assert torch.equal(images, kept)
@@ -48,7 +48,7 @@ def test_pixels_that_do_not_change_have_no_label():
     assert 0 < untouched.sum() < 40
 
 
-def test_pictures_between_the_levels_stay_as_they_are_outside():
+def test_images_between_the_levels_stay_as_they_are_outside():
     images = torch.rand(8, 3, 32, 32, generator=seeded(1))
     corrupted, labels = corrupt(images, generator=seeded())
     same = (corrupted == images).all(1)
@@ -132,7 +132,7 @@ def changed(images, table):
 
 
 def test_what_blocks_do():
-    images = pictures(1, size=12)
+    images = random_images(1, size=12)
     block = images[0, :, 2:7, 1:9]
     assert torch.equal(changed(images, one_block()), block)
     assert torch.equal(changed(images, one_block(row_sign=-1.0)), block.flip(1))
@@ -151,7 +151,7 @@ def test_what_blocks_do():
 
 
 def test_a_quarter_turn_of_a_square():
-    images = pictures(1, size=12)
+    images = random_images(1, size=12)
     table = one_block(height=5, width=5, left=3, cos=0.0, sin=1.0)
     owner = paint(table, 12)
     places = (owner >= 0).nonzero(as_tuple=True)
@@ -162,7 +162,7 @@ def test_a_quarter_turn_of_a_square():
 
 
 def test_seed_and_global_state():
-    images = pictures(6)
+    images = random_images(6)
     first, again, other = (corrupt(images, generator=seeded(s))[0] for s in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
@@ -185,6 +185,6 @@ def test_five_hundred_blocks_still_count_right():
 
 def test_one_pixel_images_and_no_images():
     assert corruption.corrupt(torch.zeros(0, 3, 8, 8))[1].shape == (0, 8, 8)
-    corrupted, labels = corrupt(pictures(20, size=1), share=1, generator=seeded())
+    corrupted, labels = corrupt(random_images(20, size=1), share=1, generator=seeded())
     assert corrupted.shape == (20, 3, 1, 1)
     assert labels.any()

@@ -102,7 +102,7 @@ def test_coordinate_attention_parameters():
     assert count == 768 * 24 + 2 * 24 + 2 * (24 * 768 + 768)
 
 
-def test_random_windows_are_parts_of_their_picture():
+def test_random_windows_are_parts_of_their_image():
     torch.manual_seed(0)
     images = torch.arange(2 * 3 * 10 * 10).view(2, 3, 10, 10)
     windows = random_windows(images, 4, 50)
@@ -123,7 +123,7 @@ def test_windows_are_put_together_again(size, window, stride):
     windows = grid.cut(images)
     torch.testing.assert_close(grid.merge(windows[:, 1]), images[:, 1])
     marked = torch.zeros(len(windows), window, window)
-    marked[0] = 1  # the first window of the first picture
+    marked[0] = 1  # the first window of the first image
     covering = np.zeros((size, size))
     for top in range(0, grid.padded - window + 1, stride):
         for left in range(0, grid.padded - window + 1, stride):
@@ -143,7 +143,7 @@ def test_flips():
     assert {row.index(True) for row in seen} == {0, 1, 2, 3}
 
 
-def test_affine_moves_the_picture_within_its_limits():
+def test_affine_moves_the_image_within_its_limits():
     torch.manual_seed(0)
     size = 64
     image = torch.zeros(200, 1, size, size)
@@ -167,7 +167,7 @@ def test_affine_moves_the_picture_within_its_limits():
 
 
 @pytest.mark.parametrize("kind", ["none", "flip", "affine"])
-def test_augmented_pictures_stay_pictures(kind):
+def test_augmented_images_stay_images(kind):
     images = torch.rand(5, 3, 16, 16)
     torch.manual_seed(3)
     first = augment(images, kind)
