@@ -5,6 +5,7 @@ method.
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from vitlite.errors import UserError
 from vitlite.methods import REGISTRY, method_class
@@ -12,6 +13,7 @@ from vitlite.methods import REGISTRY, method_class
 MVTEC_ONE = "MVTec AD, mean of 15 categories, one model each"
 MVTEC_ALL = "MVTec AD, mean of 15 categories, one model for all"
 PLOTTED = "; the paper plots the figures that are missing here and prints no numbers"
+ONE_PLOTTED, ALL_PLOTTED = MVTEC_ONE + PLOTTED, MVTEC_ALL + PLOTTED
 AUROC = ("image_auroc", "pixel_auroc")
 
 
@@ -33,6 +35,11 @@ class Table:
     about: str  # what the paper's figures were measured on
     columns: tuple[str, ...]  # names of metrics, in the paper's order
     rows: tuple[Row, ...]
+
+
+def sweep(key: str, labels: dict[Any, str], paper: dict[Any, dict[str, float]] | None = None) -> tuple[Row, ...]:
+    """A row for each value of one setting: labels by value, and the paper's figures by value."""
+    return tuple(Row(label, (f"{key}={value}",), (paper or {}).get(value, {})) for value, label in labels.items())
 
 
 def tables(method: str) -> dict[str, Table]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitlite import backbones
-from vitlite.methods.ablations import AUROC, MVTEC_ALL, PLOTTED, Row, Table
+from vitlite.methods.ablations import ALL_PLOTTED, AUROC, MVTEC_ALL, Table, sweep
 from vitlite.methods.base import Method
 from vitlite.methods.config import TrainingConfig
 from vitlite.nn.maps import SmoothUpsample
@@ -89,44 +89,21 @@ QUICK = replace(
 # Fig. 4 to 6; numbers from Table I and the margins that Section IV.C.2 states for the vanilla transformer.
 FULL = {"image_auroc": 96.4, "pixel_auroc": 96.9, "image_ap": 98.6, "pixel_ap": 50.9}
 VANILLA = {"image_auroc": 84.4, "pixel_auroc": 90.1, "image_ap": 92.4, "pixel_ap": 30.4}
+EXTRACTORS = {"image": "image reconstruction", "mobilenet_v2": "MobileNet", "vgg19": "VGG19", "resnet34": "ResNet34"}
+EXTRACTORS |= {"efficientnet_b4": "EfficientNet-B4"}
+SUBSETS, PATCHES = {n: f"N = {n}" for n in range(2, 9)}, {p: f"P = {p}" for p in (1, 2, 4, 8)}
+INDUCTION = {"false": "vanilla transformer", "true": "self-induction"}
+FIG6 = MVTEC_ALL + "; vanilla: Table I less the margins of Section IV.C.2"
+BOTH = (*AUROC, "image_ap", "pixel_ap")
 ABLATIONS = {
     "extractor": Table(
-        "feature extraction",
-        "Fig. 4",
-        MVTEC_ALL + PLOTTED,
-        AUROC,
-        (
-            Row("image reconstruction", ("backbone=image",)),
-            Row("MobileNet", ("backbone=mobilenet_v2",)),
-            Row("VGG19", ("backbone=vgg19",)),
-            Row("ResNet34", ("backbone=resnet34",)),
-            Row("EfficientNet-B4", ("backbone=efficientnet_b4",), FULL),
-        ),
+        "feature extraction", "Fig. 4", ALL_PLOTTED, AUROC, sweep("backbone", EXTRACTORS, {"efficientnet_b4": FULL})
     ),
     "induction": Table(
-        "self-induction",
-        "Fig. 6",
-        MVTEC_ALL + "; vanilla: Table I less the margins of Section IV.C.2",
-        (*AUROC, "image_ap", "pixel_ap"),
-        (
-            Row("vanilla transformer", ("induction=false",), VANILLA),
-            Row("self-induction", ("induction=true",), FULL),
-        ),
+        "self-induction", "Fig. 6", FIG6, BOTH, sweep("induction", INDUCTION, {"false": VANILLA, "true": FULL})
     ),
-    "subsets": Table(
-        "number of subsets N",
-        "Fig. 5a",
-        MVTEC_ALL + PLOTTED,
-        AUROC,
-        tuple(Row(f"N = {n}", (f"subsets={n}",), FULL if n == 4 else {}) for n in range(2, 9)),
-    ),
-    "patch": Table(
-        "patch size P",
-        "Fig. 5b",
-        MVTEC_ALL + PLOTTED,
-        AUROC,
-        tuple(Row(f"P = {p}", (f"patch={p}",), FULL if p == 2 else {}) for p in (1, 2, 4, 8)),
-    ),
+    "subsets": Table("number of subsets N", "Fig. 5a", ALL_PLOTTED, AUROC, sweep("subsets", SUBSETS, {4: FULL})),
+    "patch": Table("patch size P", "Fig. 5b", ALL_PLOTTED, AUROC, sweep("patch", PATCHES, {2: FULL})),
 }
 
 

@@ -108,11 +108,7 @@ class MaskedAutoencoder(nn.Module):
         return int(self.side**2 * (1 - mask_ratio))
 
     def loss(
-        self,
-        images: Tensor,
-        mask_ratio: float = 0.75,
-        normalize_patches: bool = False,
-        noise: Tensor | None = None,
+        self, images: Tensor, mask_ratio: float = 0.75, normalize_patches: bool = False, noise: Tensor | None = None
     ) -> Tensor:
         """Mean squared error over the hidden patches (He et al., 2022; ISSTAD Eq. 3), a float32 scalar.
 

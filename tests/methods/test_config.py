@@ -1,0 +1,62 @@
+"""Fields of any kind: from Python, from the command line, and through config.toml."""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import pytest
+
+from vitlite.engine.settings import RunSettings, load_settings, save_settings
+from vitlite.errors import UserError
+from vitlite.methods import REGISTRY
+from vitlite.methods.base import Method
+from vitlite.methods.config import TrainingConfig, change
+
+
+@dataclass(frozen=True)
+class Config(TrainingConfig):
+    scale: float | None = None
+    size: int | None = 3
+    widths: tuple[float, ...] = (1.0,)
+    names: tuple[str, ...] = ("a", "b")
+
+
+class Made(Method):
+    presets: ClassVar = {"paper": Config()}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("scale=2", {"scale": 2.0}),
+        ("size=none", {"size": None}),
+        ("widths=1, 2.5", {"widths": (1.0, 2.5)}),
+        ("widths=", {"widths": ()}),
+        ("names=x,y z", {"names": ("x", "y z")}),
+        ("compile=Yes", {"compile": True}),
+    ],
+)
+def test_from_text_and_through_a_file(text, value, tmp_path, monkeypatch):
+    key, given = text.split("=")
+    config = change(Config(), {key: given})
+    assert config == replace(Config(), **value)
+    monkeypatch.setitem(REGISTRY, "made", (__name__, "Made"))
+    settings = RunSettings("made", "data", "all", "paper", 0, config)
+    save_settings(tmp_path, settings)
+    assert load_settings(tmp_path) == settings
+
+
+def test_numbers_take_the_type_of_the_field():
+    config = Config(widths=[1, 2], lr=1, scale=3)
+    assert [type(n) for n in (*config.widths, config.lr, config.scale)] == 4 * [float]
+
+
+@pytest.mark.parametrize("change", [{"widths": (float("nan"),)}, {"widths": 2.0}, {"scale": "x"}, {"names": 3}])
+def test_what_a_field_cannot_hold(change):
+    with pytest.raises(UserError, match=f"^{next(iter(change))}=.*: must be "):
+        Config(**change)
+
+
+def test_a_number_of_epochs_takes_the_place_of_steps():
+    assert change(Config(steps=5), {"epochs": 3}).steps == 0
+    assert change(Config(steps=5), {"epochs": 3, "steps": 7}).steps == 7
+    assert change(Config(steps=5), {"warmup_epochs": 3}).steps == 5
