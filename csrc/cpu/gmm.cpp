@@ -45,11 +45,9 @@ std::tuple<Tensor, Tensor> gmm_forward(const Tensor& y, const Tensor& logits, co
   const Tensor log_shares = empty(y, {problem.rows, problem.components}, type);
   const Tensor densities = empty(y, {problem.rows, problem.components}, ScalarType::Double);
   double* wide = static_cast<double*>(densities.mutable_data_ptr());
-  if (mixture.problem.kind == Kind::float64) {
-    forward<double>(problem, wide, likelihood.mutable_data_ptr(), log_shares.mutable_data_ptr());
-  } else {
-    forward<float>(problem, wide, likelihood.mutable_data_ptr(), log_shares.mutable_data_ptr());
-  }
+  in_compute_type(problem.kind, [&](auto t) {
+    forward<decltype(t)>(problem, wide, likelihood.mutable_data_ptr(), log_shares.mutable_data_ptr());
+  });
   return {likelihood, log_shares};
 }
 
@@ -61,11 +59,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> gmm_backward(const Tensor& grad, cons
   const Mixture mixture(y, logits, mean, std);
   const MixtureGradients grads(mixture, grad, log_shares, need_y, need_logits, need_mean, need_std);
   for (const Tensor* fresh : {&grads.y, &grads.logits, &grads.mean, &grads.std}) in_huge_pages(*fresh);
-  if (mixture.problem.kind == Kind::float64) {
-    backward<double>(mixture.problem, grads.to);
-  } else {
-    backward<float>(mixture.problem, grads.to);
-  }
+  in_compute_type(mixture.problem.kind, [&](auto t) { backward<decltype(t)>(mixture.problem, grads.to); });
   return {grads.y, grads.logits, grads.mean, grads.std};
 }
 

@@ -67,11 +67,7 @@ std::tuple<Tensor, Tensor, Tensor> linear_gmm_forward(const Tensor& x, const Ten
   const Head head(x, y, w_logits, w_mean, w_std, b_logits, b_mean, b_std, min_std, chunk);
   const Tensor likelihood = head.empty({head.rows}), log_shares = head.empty({head.rows, head.components});
   const Tensor logits = head.empty({head.rows, head.components});
-  if (head.kind == Kind::float64) {
-    forward<double>(head, likelihood, log_shares, logits);
-  } else {
-    forward<float>(head, likelihood, log_shares, logits);
-  }
+  in_compute_type(head.kind, [&](auto t) { forward<decltype(t)>(head, likelihood, log_shares, logits); });
   return {likelihood, log_shares, logits};
 }
 

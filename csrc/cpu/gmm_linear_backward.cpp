@@ -220,10 +220,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> linea
     for (const Tensor* result : {&to.w_logits, &to.b_logits, &to.b_mean, &to.b_std, &to.w_mean, &to.w_std}) {
       std::fill_n(static_cast<char*>(result->mutable_data_ptr()), result->numel() * result->element_size(), char(0));
     }
-  } else if (head.kind == Kind::float64) {
-    backward<double>(head, logits_backward<double>(head, grads, log_shares, logits, to), to);
   } else {
-    backward<float>(head, logits_backward<float>(head, grads, log_shares, logits, to), to);
+    in_compute_type(head.kind, [&](auto t) {
+      backward<decltype(t)>(head, logits_backward<decltype(t)>(head, grads, log_shares, logits, to), to);
+    });
   }
   return {to.x, to.y, to.w_logits, to.w_mean, to.w_std, to.b_logits, to.b_mean, to.b_std};
 }

@@ -10,9 +10,40 @@
 #include <initializer_list>
 #include <tuple>
 
-#include "memory_rows.h"
 #include "product.h"
 #include "tensors.h"
+
+namespace vitlite {
+
+// What the kernels of every instruction set are told; T is float or double.
+
+// Rows of queries against all items. Matrices hold their rows one after the other.
+template <class T>
+struct MemoryRows {
+  int64_t items, channels;
+  T threshold, eps;
+  const T* z;   // (rows, channels)
+  T* softmax;   // (rows, items)
+  T* weights;   // (rows, items), may be the same memory as softmax
+  T* entropy;   // (rows)
+  T* inverses;  // (rows), of the sums of exponentials
+  T* totals;    // (rows), sums of the shrunk weights
+};
+
+// Gradients of the same rows.
+template <class T>
+struct MemoryGradRows {
+  int64_t items, channels;
+  T threshold, eps;
+  const T* z;             // (rows, channels)
+  const T* softmax;       // (rows, items)
+  const T* totals;        // (rows)
+  T* weights;             // (rows, items), written
+  T* grad;                // (rows, items): that of the weights; becomes that of the products of z and the unit items
+  const T* grad_entropy;  // (rows)
+};
+
+}  // namespace vitlite
 
 #define VITLITE_KERNEL "memory_kernel.h"
 #include "each_isa.h"
@@ -103,11 +134,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> memory_read_forward(const Tensor& z, 
   const Memory memory(z, items, threshold, eps);
   const Tensor output = memory.empty({memory.rows, memory.channels}), entropy = memory.empty({memory.rows});
   const Tensor sums = memory.empty({2, memory.rows}), softmax = memory.empty({memory.rows, memory.count}, save);
-  if (memory.kind == Kind::float64) {
-    forward<double>(memory, output, entropy, sums, softmax);
-  } else {
-    forward<float>(memory, output, entropy, sums, softmax);
-  }
+  in_compute_type(memory.kind, [&](auto t) { forward<decltype(t)>(memory, output, entropy, sums, softmax); });
   return {output, entropy, sums, softmax};
 }
 
@@ -205,11 +232,7 @@ std::tuple<Tensor, Tensor> memory_read_backward(const Tensor& grad_output, const
                     memory.empty({memory.count, memory.channels}, need_items),
                     need_z,
                     need_items};
-  if (memory.kind == Kind::float64) {
-    backward<double>(memory, grads);
-  } else {
-    backward<float>(memory, grads);
-  }
+  in_compute_type(memory.kind, [&](auto t) { backward<decltype(t)>(memory, grads); });
   return {grads.z, grads.items};
 }
 

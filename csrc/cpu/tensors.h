@@ -34,6 +34,12 @@ const T* data_of(const std::optional<Tensor>& tensor) {
   return tensor ? static_cast<const T*>(tensor->const_data_ptr()) : nullptr;
 }
 
+// Calls work(T()) for the type that tensors of this kind are computed in.
+template <class Work>
+void in_compute_type(Kind kind, const Work& work) {
+  kind == Kind::float64 ? work(double()) : work(float());
+}
+
 // Calls work(begin, end) for parts of 0 .. count on all threads; `cost` is the number of elements of each.
 template <class Work>
 void for_range(int64_t count, int64_t cost, const Work& work) {

@@ -11,7 +11,7 @@ namespace vitlite::device {
 constexpr int kWindow = 11;
 
 // Two batches of images (planes = batch * channels) and everything that is the same for all planes. Strides are in
-// elements; the last is one. The moments are those of csrc/cpu/ssim_problem.h.
+// elements; the last is one. The moments are those of csrc/cpu/ssim.cpp.
 struct SsimProblem {
   Kind kind;
   int64_t planes, channels;

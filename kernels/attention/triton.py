@@ -26,42 +26,19 @@ def attention_forward(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Te
     out = q.new_empty((batch, queries, heads, values)).transpose(1, 2)
     stats = q.new_empty((2, batch, heads, queries), dtype=compute_type(q.dtype))
     own, other, options = forward_blocks(width, values, q.dtype, queries)
-    launch(
-        attention_forward_kernel,
-        (ceil_div(queries, own) * batch * heads if values else 0,),
-        {
-            "q": q,
-            "k": k,
-            "v": v,
-            "out": out,
-            "tops": stats[0],
-            "inverses": stats[1],
-            "scale": scale,
-            "queries": queries,
-            "keys": keys,
-            "heads": heads,
-            **_strides(q=q, k=k, v=v, o=out),
-        },
-        **_shapes(width, values, q.dtype),
-        BM=own,
-        BN=other,
-        **options,
-    )
+    tensors = {"q": q, "k": k, "v": v, "out": out, "tops": stats[0], "inverses": stats[1]}
+    sizes = {"scale": scale, "queries": queries, "keys": keys, "heads": heads}
+    grid = (ceil_div(queries, own) * batch * heads if values else 0,)
+    arguments = {**tensors, **sizes, **_strides(q=q, k=k, v=v, o=out)}
+    shapes = _shapes(width, values, q.dtype)
+    launch(attention_forward_kernel, grid, arguments, **shapes, BM=own, BN=other, **options)
     return out, stats
 
 
 def attention_backward(
-    grad: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    out: Tensor,
-    stats: Tensor,
-    scale: float,
-    need_q: bool,
-    need_k: bool,
-    need_v: bool,
-) -> tuple[Tensor, ...]:
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, stats: Tensor, scale: float,
+    need_q: bool, need_k: bool, need_v: bool,
+) -> tuple[Tensor, ...]:  # fmt: skip
     """Gradients for q, k and v; an empty tensor if one is not wanted."""
     q, k, v, grad = (reachable(a, 2, LONGEST) for a in (q, k, v, grad))
     batch, heads, queries, width = q.shape
@@ -70,55 +47,25 @@ def attention_backward(
     sizes = {"scale": scale, "queries": queries, "keys": keys, "heads": heads}
     shapes = _shapes(width, values, q.dtype)
     tensors["along"] = along = torch.empty_like(stats[0])
+    given = {"grad": grad, "out": out, "along": along, "queries": queries, "heads": heads, **_strides(g=grad, o=out)}
+    parts = {name: shapes[name] for name in ("E", "E0", "E1", "ACC")}
     rows = 32
-    launch(
-        attention_along_kernel,
-        (ceil_div(queries, rows) * batch * heads,),
-        {
-            "grad": grad,
-            "out": out,
-            "along": along,
-            "queries": queries,
-            "heads": heads,
-            **_strides(g=grad, o=out),
-        },
-        **{name: shapes[name] for name in ("E", "E0", "E1", "ACC")},
-        BM=rows,
-    )
+    launch(attention_along_kernel, (ceil_div(queries, rows) * batch * heads,), given, **parts, BM=rows)
     grads = [gradient(a, need) for a, need in ((q, need_q), (k, need_k), (v, need_v))]
     own, other, options = backward_blocks(width, values, q.dtype)
+    arguments = {**tensors, **sizes, **_strides(q=q, k=k, v=v, g=grad)}
     if need_q:
         own_q = min(own, power_of_two(queries, 16))
-        launch(
-            attention_grad_q_kernel,
-            (ceil_div(queries, own_q) * batch * heads,),
-            {**tensors, "grad_q": grads[0], **sizes, **_strides(q=q, k=k, v=v, g=grad, dq=grads[0])},
-            **shapes,
-            BM=own_q,
-            BN=other,
-            **options,
-        )
+        found = {"grad_q": grads[0], **_strides(dq=grads[0])}
+        grid = (ceil_div(queries, own_q) * batch * heads,)
+        launch(attention_grad_q_kernel, grid, {**arguments, **found}, **shapes, BM=own_q, BN=other, **options)
     if need_k or need_v:
         own_k = min(own, power_of_two(keys, 16))
         # An output that is not wanted is not written; any tensor will do for its pointer.
         grad_k, grad_v = grads[1] if need_k else k, grads[2] if need_v else v
-        launch(
-            attention_grad_kv_kernel,
-            (ceil_div(keys, own_k) * batch * heads,),
-            {
-                **tensors,
-                "grad_k": grad_k,
-                "grad_v": grad_v,
-                **sizes,
-                **_strides(q=q, k=k, v=v, g=grad, dk=grad_k, dv=grad_v),
-            },
-            **shapes,
-            BM=other,
-            BN=own_k,
-            NEED_K=need_k,
-            NEED_V=need_v,
-            **options,
-        )
+        found = {"grad_k": grad_k, "grad_v": grad_v, **_strides(dk=grad_k, dv=grad_v)}
+        grid, needs = (ceil_div(keys, own_k) * batch * heads,), {"NEED_K": need_k, "NEED_V": need_v}
+        launch(attention_grad_kv_kernel, grid, {**arguments, **found}, **shapes, BM=other, BN=own_k, **needs, **options)
     return tuple(grads)
 
 

@@ -151,13 +151,10 @@ def linear_gmm_log_likelihood_forward(
     logits = _linear(x.to(compute_type(x.dtype)), w_logits, b_logits)
     densities = torch.empty_like(logits)
     shapes, options = tiles(count, dims, x, w_mean)
-    launch(
-        linear_gmm_densities_kernel,
-        (ceil_div(count, shapes["BT"]) * components,),
-        {**_tensors(x, y, w_mean, w_std, b_mean, b_std, min_std), "densities": densities, "components": components},
-        **shapes,
-        **options,
-    )
+    tensors = _tensors(x, y, w_mean, w_std, b_mean, b_std, min_std)
+    arguments = {**tensors, "densities": densities, "components": components}
+    grid = (ceil_div(count, shapes["BT"]) * components,)
+    launch(linear_gmm_densities_kernel, grid, arguments, **shapes, **options)
     joint = logits + densities
     whole = torch.logsumexp(joint, 1)
     likelihood = whole - torch.logsumexp(logits, 1) - 0.5 * math.log(2 * math.pi) * dims
@@ -191,20 +188,10 @@ def linear_gmm_log_likelihood_backward(
         parts = min(step, components - start)
         # In float16 a gradient may be too large or too small; float32 it is then.
         slopes = [x.new_empty((count, parts * dims), dtype=work) for _ in range(2)]
-        launch(
-            linear_gmm_gradients_kernel,
-            (ceil_div(count, shapes["BT"]) * parts, ceil_div(dims, shapes["BD"])),
-            {
-                **tensors,
-                "shares": shares,
-                "grad_mean": slopes[0],
-                "grad_raw": slopes[1],
-                "components": components,
-                "skipped": start,
-            },
-            **shapes,
-            **options,
-        )
+        arguments = {**tensors, "shares": shares, "grad_mean": slopes[0], "grad_raw": slopes[1]}
+        arguments |= {"components": components, "skipped": start}
+        grid = (ceil_div(count, shapes["BT"]) * parts, ceil_div(dims, shapes["BD"]))
+        launch(linear_gmm_gradients_kernel, grid, arguments, **shapes, **options)
         these = slice(start * dims, (start + parts) * dims)
         for slope, weight, found, bias in zip(slopes, (w_mean, w_std), grad_w, grad_b):
             if need_x:

@@ -201,37 +201,16 @@ def gmm_log_likelihood_forward(y: Tensor, logits: Tensor, mean: Tensor, std: Ten
     likelihood = y.new_empty((count,), dtype=compute)
     log_shares = y.new_empty((count, components), dtype=compute)
     shapes = tiles(count, components, dims, y.dtype)
-    launch(
-        gmm_forward_kernel,
-        (ceil_div(count, shapes["BT"]),),
-        {
-            "y": y,
-            "logits": logits,
-            "mean": mean,
-            "std": std,
-            "likelihood": likelihood,
-            "log_shares": log_shares,
-            **_sizes(mean),
-            **_strides(y=y, logits=logits, mean=mean, std=std),
-        },
-        ISOTROPIC=std.shape[2] < dims,
-        **shapes,
-    )
+    tensors = {"y": y, "logits": logits, "mean": mean, "std": std, "likelihood": likelihood, "log_shares": log_shares}
+    arguments = {**tensors, **_sizes(mean), **_strides(y=y, logits=logits, mean=mean, std=std)}
+    launch(gmm_forward_kernel, (ceil_div(count, shapes["BT"]),), arguments, ISOTROPIC=std.shape[2] < dims, **shapes)
     return likelihood, log_shares
 
 
 def gmm_log_likelihood_backward(
-    grad: Tensor,
-    y: Tensor,
-    logits: Tensor,
-    mean: Tensor,
-    std: Tensor,
-    log_shares: Tensor,
-    need_y: bool,
-    need_logits: bool,
-    need_mean: bool,
-    need_std: bool,
-) -> tuple[Tensor, ...]:
+    grad: Tensor, y: Tensor, logits: Tensor, mean: Tensor, std: Tensor, log_shares: Tensor,
+    need_y: bool, need_logits: bool, need_mean: bool, need_std: bool,
+) -> tuple[Tensor, ...]:  # fmt: skip
     """Gradients for y, logits, mean and std in their dtype; an empty tensor if one is not wanted."""
     count, components, dims = mean.shape
     isotropic = std.shape[2] < dims
@@ -242,45 +221,23 @@ def gmm_log_likelihood_backward(
     strides = _strides(y=y, mean=mean, std=std)
     programs = ceil_div(count, shapes["BT"])
     if need_logits:
-        few = {name: tensors[name] for name in ("grad", "log_shares")}
-        launch(
-            gmm_logits_kernel,
-            (ceil_div(count, 4),),
-            {
-                **few,
-                "logits": logits,
-                "grad_logits": grads[1],
-                "count": count,
-                "components": components,
-                **_strides(logits=logits),
-            },
-            BT=4,
-            BK=power_of_two(components, 16, 256),
-            ACC=shapes["ACC"],
-        )
+        few = {"grad": tensors["grad"], "log_shares": tensors["log_shares"], "logits": logits, "grad_logits": grads[1]}
+        sizes = {"count": count, "components": components, **_strides(logits=logits)}
+        columns = power_of_two(components, 16, 256)
+        launch(gmm_logits_kernel, (ceil_div(count, 4),), {**few, **sizes}, BT=4, BK=columns, ACC=shapes["ACC"])
     # One program sees all dimensions of a component only if a tile covers them.
     apart = isotropic and need_std and dims > shapes["BD"]
     results = {"grad_y": grads[0], "grad_mean": grads[2], "grad_std": grads[3]}
     results = {name: a if a.numel() else y for name, a in results.items()}
     if need_y or need_mean or (need_std and not apart):
-        launch(
-            gmm_backward_kernel,
-            (programs, ceil_div(dims, shapes["BD"])),
-            {**tensors, **results, **_sizes(mean), **strides},
-            ISOTROPIC=isotropic,
-            NEED_Y=need_y,
-            NEED_MEAN=need_mean,
-            NEED_STD=need_std and not apart,
-            **shapes,
-        )
+        grid, wanted = (programs, ceil_div(dims, shapes["BD"])), {"NEED_Y": need_y, "NEED_MEAN": need_mean}
+        wanted |= {"NEED_STD": need_std and not apart, "ISOTROPIC": isotropic}
+        launch(gmm_backward_kernel, grid, {**tensors, **results, **_sizes(mean), **strides}, **wanted, **shapes)
     if apart:
         strides.pop("s_d")
-        launch(
-            gmm_isotropic_kernel,
-            (programs, ceil_div(components, shapes["BK"])),
-            {**tensors, "grad_std": grads[3], **_sizes(mean), **strides},
-            **shapes,
-        )
+        grid = (programs, ceil_div(components, shapes["BK"]))
+        arguments = {**tensors, "grad_std": grads[3], **_sizes(mean), **strides}
+        launch(gmm_isotropic_kernel, grid, arguments, **shapes)
     return tuple(grads)
 
 

@@ -35,7 +35,7 @@ def memory_read_forward(
     compute = compute_type(z.dtype)
     output = z.new_empty((queries, channels), dtype=compute)
     entropy = z.new_empty((queries,), dtype=compute)
-    kept = z.new_empty((2, queries), dtype=compute)
+    sums = z.new_empty((2, queries), dtype=compute)
     softmax = z.new_empty((queries, count) if save else (0,), dtype=compute)
     norms, item_norms, types = _norms(z), _norms(items), types_of(z.dtype)
     width = width_of(count)
@@ -50,16 +50,11 @@ def memory_read_forward(
         slab = {"z": z[own], "items": items, "z_norms": norms[own], "item_norms": item_norms}
         grid = (ceil_div(slab["z"].shape[0], shapes["BM"]) * splits,)
         launch(memory_exponentials_kernel, grid, {**slab, **between, **_sizes(slab)}, **shapes, **types, **options)
-        results: dict[str, Tensor | None] = {
-            "out": output[own],
-            "entropies": entropy[own],
-            "inverses": kept[0, own],
-            "totals": kept[1, own],
-        }
-        results["kept"] = softmax[own] if save else None
+        found = {"out": output[own], "entropies": entropy[own], "inverses": sums[0, own], "totals": sums[1, own]}
+        results = {**found, "kept": softmax[own] if save else None}
         numbers = {"splits": splits, "threshold": threshold, "eps": eps}
         _read({"items": items, **between, **results, **_sizes(slab), **numbers}, types)
-    return output, entropy, kept, softmax
+    return output, entropy, sums, softmax
 
 
 def _read(arguments: dict[str, Any], types: dict[str, Any]) -> None:
@@ -70,17 +65,9 @@ def _read(arguments: dict[str, Any], types: dict[str, Any]) -> None:
 
 
 def memory_read_backward(
-    grad_output: Tensor,
-    grad_entropy: Tensor,
-    z: Tensor,
-    items: Tensor,
-    kept: Tensor,
-    softmax: Tensor,
-    threshold: float,
-    eps: float,
-    need_z: bool,
-    need_items: bool,
-) -> tuple[Tensor, Tensor]:
+    grad_output: Tensor, grad_entropy: Tensor, z: Tensor, items: Tensor, sums: Tensor, softmax: Tensor,
+    threshold: float, eps: float, need_z: bool, need_items: bool,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Gradients for z (T, C) and items (N, C) in their dtype; an empty tensor if one is not wanted.
 
     A kept softmax is not read: the product that it would save costs less here than the memory.
@@ -102,7 +89,7 @@ def memory_read_backward(
         return grad_z, grad_items.zero_()
     for own in slabs(queries, most):
         slab = {"z": z[own], "items": items, "grad": grad_output[own], "z_norms": norms[own], "item_norms": item_norms}
-        rows = {"inverses": kept[0, own], "totals": kept[1, own], "grad_entropies": grad_entropy[own]}
+        rows = {"inverses": sums[0, own], "totals": sums[1, own], "grad_entropies": grad_entropy[own]}
         _scores(slab, scores, types)
         along = _score_grads(slab, rows, scores, tables, {"threshold": threshold, "eps": eps}, types)
         if need_z:
@@ -132,21 +119,10 @@ def _score_grads(
     queries, count, width, _ = _sizes(slab).values()
     blocks = ceil_div(queries, ROWS)
     along_z, along_items = (scores[0].new_empty(shape) for shape in ((queries,), (blocks, count)))
-    arguments = {
-        "cosines": scores[0],
-        "given": scores[1],
-        "z_norms": slab["z_norms"],
-        "item_norms": slab["item_norms"],
-        **rows,
-        "weights": tables[0],
-        "grads": tables[1],
-        "along_z": along_z,
-        "along_items": along_items,
-        "queries": queries,
-        "count": count,
-        "width": width,
-        **numbers,
-    }
+    given = {"cosines": scores[0], "given": scores[1], "z_norms": slab["z_norms"], "item_norms": slab["item_norms"]}
+    found = {"weights": tables[0], "grads": tables[1], "along_z": along_z, "along_items": along_items}
+    sizes = {"queries": queries, "count": count, "width": width}
+    arguments = {**given, **rows, **found, **sizes, **numbers}
     shapes = {"BR": ROWS, "BN": power_of_two(count, 16, 64), "ACC": types["ACC"]}
     launch(memory_score_grads_kernel, (blocks,), arguments, **shapes)
     return along_z, along_items.sum(0)

@@ -8,9 +8,8 @@ Backward walks twice: the first walk computes the moments again and writes what 
 them, the second brings those under the window, which is symmetric, back to the pixels.
 """
 
+import math
 from typing import Any
-
-import torch
 
 # ruff: noqa: RUF005 (older compilers of kernels cannot unpack a tuple into another)
 import triton
@@ -182,108 +181,66 @@ def ssim_forward(
     x: Tensor, y: Tensor, window_size: int, sigma: float, data_range: float, same: bool, reduction: int
 ) -> Tensor:
     """The map (reduction 0), its mean (1) or its sum (2), in the type of the computation."""
-    x, y = (reachable(a, 3, a.shape[3]) for a in (x, y))
-    batch, channels, height, width = x.shape
-    cut = 0 if same else window_size - 1
-    shape = (batch, channels, height - cut, width - cut)
-    mode = SUM if reduction else MAP
-    constants, options, strips, across = _walks(shape, x.dtype, window_size, sigma, same)
-    programs = batch * channels * strips * across
-    out = x.new_empty((programs,) if reduction else shape, dtype=compute_type(x.dtype))
-    arguments = _arguments(x, y, out, out, data_range, 1.0, shape, strips, across)
-    constants |= {"MODE": mode, "WHOLE": True, "NEED_X": False, "NEED_Y": False}
-    launch(ssim_moments_kernel, (programs,), arguments, **constants, **options)
+    walks = _Walks(x, y, window_size, sigma, data_range, same)
+    out = x.new_empty((walks.programs,) if reduction else walks.shape, dtype=compute_type(x.dtype))
+    walks.moments(out, out, 1.0, MODE=SUM if reduction else MAP, WHOLE=True, NEED_X=False, NEED_Y=False)
     if not reduction:
         return out
-    # As torch has it, the mean of nothing is not a number.
-    return out.sum() if reduction == 2 else out.sum() / (shape[0] * shape[1] * shape[2] * shape[3])
+    # The mean of nothing is NaN, as in torch.
+    return out.sum() if reduction == 2 else out.sum() / math.prod(walks.shape)
 
 
 def ssim_backward(
-    grad: Tensor,
-    x: Tensor,
-    y: Tensor,
-    window_size: int,
-    sigma: float,
-    data_range: float,
-    same: bool,
-    reduction: int,
-    need_x: bool,
-    need_y: bool,
-) -> tuple[Tensor, ...]:
+    grad: Tensor, x: Tensor, y: Tensor, window_size: int, sigma: float, data_range: float, same: bool, reduction: int,
+    need_x: bool, need_y: bool,
+) -> tuple[Tensor, ...]:  # fmt: skip
     """Gradients for x and y in their dtype; an empty tensor if one is not wanted."""
-    x, y = (reachable(a, 3, a.shape[3]) for a in (x, y))
-    batch, channels, height, width = x.shape
-    cut = 0 if same else window_size - 1
-    shape = (batch, channels, height - cut, width - cut)
-    grad = grad.contiguous()
-    slopes = x.new_empty((4, *shape), dtype=compute_type(x.dtype))
-    constants, options, strips, across = _walks(shape, x.dtype, window_size, sigma, same)
+    walks, needs = _Walks(x, y, window_size, sigma, data_range, same), {"NEED_X": need_x, "NEED_Y": need_y}
+    slopes = x.new_empty((4, *walks.shape), dtype=compute_type(x.dtype))
     share = 1 / max(1, slopes[0].numel()) if reduction == 1 else 1.0
-    arguments = _arguments(x, y, slopes, grad, data_range, share, shape, strips, across)
-    needs = {"NEED_X": need_x, "NEED_Y": need_y}
-    programs = batch * channels * strips * across
-    launch(
-        ssim_moments_kernel, (programs,), arguments, **constants, MODE=SLOPES, WHOLE=reduction != 0, **needs, **options
-    )
+    walks.moments(slopes, grad.contiguous(), share, MODE=SLOPES, WHOLE=reduction != 0, **needs)
     grads = [a.new_empty(a.shape if need else (0,)) for a, need in ((x, need_x), (y, need_y))]
-    constants, options, strips, across = _walks(x.shape, x.dtype, window_size, sigma, same)
-    arguments = _arguments(x, y, slopes, grad, data_range, share, shape, strips, across)
-    for name in ("out", "grad", "c1", "c2", "share"):
-        del arguments[name]
-    arguments |= {"slopes": slopes, "grad_x": grads[0] if need_x else x, "grad_y": grads[1] if need_y else y}
-    programs = batch * channels * strips * across
-    launch(ssim_pixels_kernel, (programs,), arguments, **constants, **needs, **options)
+    walks.over(x.shape)
+    found = {"slopes": slopes, "grad_x": grads[0] if need_x else x, "grad_y": grads[1] if need_y else y}
+    walks.launch(ssim_pixels_kernel, found, **needs)
     return tuple(grads)
 
 
-def _walks(
-    shape: tuple[int, ...], dtype: torch.dtype, window_size: int, sigma: float, same: bool
-) -> tuple[dict[str, Any], dict[str, int], int, int]:
-    """Constants of both kernels, launch options, and strips and blocks of columns for results of this shape."""
-    batch, channels, height, width = shape
-    columns = power_of_two(width, 32, 128)
-    across = ceil_div(width, columns)
-    rows = power_of_two(height, 2, 64)
-    while rows > 16 and batch * channels * across * ceil_div(height, rows) < PROGRAMS:
-        rows //= 2
-    constants = {
-        "WINDOW": window_size,
-        "WEIGHTS": window_weights(window_size, sigma),
-        "PAD": window_size // 2 if same else 0,
-        "ROWS": rows,
-        "BW": columns,
-        "ACC": accumulator(dtype),
-    }
-    return constants, {"num_warps": columns // 32, "num_stages": 1}, ceil_div(height, rows), across
+class _Walks:
+    """What the launches of one call have in common: constants of the kernels, sizes, strides, and how many programs."""
 
+    def __init__(self, x: Tensor, y: Tensor, window_size: int, sigma: float, data_range: float, same: bool) -> None:
+        x, y = (reachable(a, 3, a.shape[3]) for a in (x, y))
+        batch, channels, height, width = x.shape
+        cut = 0 if same else window_size - 1
+        out_height, out_width = height - cut, width - cut
+        self.shape = (batch, channels, out_height, out_width)
+        self.data_range = data_range
+        weights, pad = window_weights(window_size, sigma), window_size // 2 if same else 0
+        self.constants = {"WINDOW": window_size, "WEIGHTS": weights, "PAD": pad, "ACC": accumulator(x.dtype)}
+        sizes = {"channels": channels, "height": height, "width": width}
+        sizes |= {"out_height": out_height, "out_width": out_width}
+        strides = {f"{name}_{axis}": s for name, a in (("x", x), ("y", y)) for axis, s in zip("bchw", a.stride())}
+        self.arguments = {"x": x, "y": y, **sizes, **strides}
+        self.over(self.shape)
 
-def _arguments(
-    x: Tensor,
-    y: Tensor,
-    out: Tensor,
-    grad: Tensor,
-    data_range: float,
-    share: float,
-    shape: tuple[int, ...],
-    strips: int,
-    across: int,
-) -> dict[str, Any]:
-    strides = {f"{name}_{axis}": s for name, a in (("x", x), ("y", y)) for axis, s in zip("bchw", a.stride())}
-    return {
-        "x": x,
-        "y": y,
-        "out": out,
-        "grad": grad,
-        "c1": (K1 * data_range) ** 2,
-        "c2": (K2 * data_range) ** 2,
-        "share": share,
-        "channels": x.shape[1],
-        "height": x.shape[2],
-        "width": x.shape[3],
-        "out_height": shape[2],
-        "out_width": shape[3],
-        "strips": strips,
-        "blocks": across,
-        **strides,
-    }
+    def over(self, shape: tuple[int, ...]) -> None:
+        """Cuts results of this shape into strips and blocks of columns."""
+        batch, channels, height, width = shape
+        columns = power_of_two(width, 32, 128)
+        across = ceil_div(width, columns)
+        rows = power_of_two(height, 2, 64)
+        while rows > 16 and batch * channels * across * ceil_div(height, rows) < PROGRAMS:
+            rows //= 2
+        strips = ceil_div(height, rows)
+        self.programs = batch * channels * strips * across
+        self.cut = {"strips": strips, "blocks": across}
+        self.options = {"ROWS": rows, "BW": columns, "num_warps": columns // 32, "num_stages": 1}
+
+    def moments(self, out: Tensor, grad: Tensor, share: float, **modes: Any) -> None:
+        c1, c2 = (K1 * self.data_range) ** 2, (K2 * self.data_range) ** 2
+        self.launch(ssim_moments_kernel, {"out": out, "grad": grad, "c1": c1, "c2": c2, "share": share}, **modes)
+
+    def launch(self, kernel: Any, arguments: dict[str, Any], **modes: Any) -> None:
+        arguments = {**self.arguments, **self.cut, **arguments}
+        launch(kernel, (self.programs,), arguments, **self.constants, **modes, **self.options)
