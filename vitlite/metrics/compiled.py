@@ -47,22 +47,25 @@ def _cell(key: Key, low: Key, shift: Key, last: Key) -> Key:
 
 
 @jit
+def _count_class(bits: Array, low: Key, shift: Key, cells: Array) -> None:
+    """Add scores of one class to its histogram."""
+    top, sign = _constants(bits)
+    last = np.uint64(cells.size - 1)
+    for i in range(bits.size):
+        cells[_cell(key_of(bits[i], top, sign), low, shift, last)] += 1
+
+
+@jit
 def count(
     bits: Array, start: Array, stop: Array, low: Key, shift: Key, normal_cells: Array, positive_cells: Array
 ) -> None:
     """Add a block's scores to the histograms of its two classes."""
-    top, sign = _constants(bits)
-    last = np.uint64(normal_cells.size - 1)
-    i = 0
-    for run in range(start.size + 1):
-        begin = start[run] if run < start.size else bits.size
-        while i < begin:
-            normal_cells[_cell(key_of(bits[i], top, sign), low, shift, last)] += 1
-            i += 1
-        end = stop[run] if run < start.size else bits.size
-        while i < end:
-            positive_cells[_cell(key_of(bits[i], top, sign), low, shift, last)] += 1
-            i += 1
+    at = 0
+    for run in range(start.size):
+        _count_class(bits[at : start[run]], low, shift, normal_cells)
+        _count_class(bits[start[run] : stop[run]], low, shift, positive_cells)
+        at = stop[run]
+    _count_class(bits[at:], low, shift, normal_cells)
 
 
 @jit
