@@ -12,12 +12,13 @@ if TYPE_CHECKING:
     from vitlite.images.maps import MapError, read_map, write_map
     from vitlite.images.masks import MaskFiles, read_mask
     from vitlite.images.reading import ImageError, read_image
-    from vitlite.images.resize import resize_image
+    from vitlite.images.resize import map_at, resize_image
 
 _HOME = {
     "ImageError": "images.reading",
     "MapError": "images.maps",
     "MaskFiles": "images.masks",
+    "map_at": "images.resize",
     "overlay": "images.heatmap",
     "read_image": "images.reading",
     "read_map": "images.maps",
@@ -29,6 +30,7 @@ __all__ = [
     "ImageError",
     "MapError",
     "MaskFiles",
+    "map_at",
     "overlay",
     "read_image",
     "read_map",
