@@ -12,7 +12,6 @@ from vitlite.data import open_dataset
 from vitlite.engine import features
 from vitlite.engine import train as training
 from vitlite.engine.checkpoint import load_checkpoint, save_checkpoint
-from vitlite.engine.features import FeatureCache
 from vitlite.engine.settings import load_settings
 from vitlite.engine.split import hold_out
 from vitlite.errors import UserError
@@ -232,13 +231,3 @@ def test_file_cache_trains_to_the_same_weights(tiny_run, tmp_path, monkeypatch):
     monkeypatch.setattr(features, "MEMORY_LIMIT", 0)
     training.train(load_settings(tiny_run), tmp_path / "run", device="cpu")
     assert same(weights(tiny_run), weights(tmp_path / "run"))
-
-
-def test_features_that_do_not_fit_memory_go_to_a_file(tmp_path, monkeypatch):
-    values = torch.randn(5, 3, 2)
-    for limit in (1000, 10):
-        monkeypatch.setattr(features, "MEMORY_LIMIT", limit)
-        cache = FeatureCache(5, (3, 2), tmp_path)
-        cache.put(0, values)
-        assert torch.equal(cache[torch.tensor([4, 0])], values[[4, 0]])
-    assert not list(tmp_path.iterdir())

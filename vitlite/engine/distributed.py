@@ -8,6 +8,7 @@ VT-ADL's noise) differs from process to process, and comes from the step's own s
 
 import contextlib
 import ctypes
+import importlib
 import logging
 import os
 import sys
@@ -79,8 +80,7 @@ def join(device: str) -> Iterator[tuple[Team, torch.device]]:
         torch.cuda.set_device(place)
     # Imported before there is a process group: its functions hold the group of that moment as a default argument. Then
     # the group's threads would outlive the team, and one of them could abort the process when the interpreter ends.
-    from torch.distributed.nn import functional  # noqa: F401
-
+    importlib.import_module("torch.distributed.nn.functional")
     distributed.init_process_group("nccl" if place.type == "cuda" else "gloo")
     team = Team(distributed.get_rank(), size)
     logger = logging.getLogger("vitlite")
