@@ -20,7 +20,7 @@ def read(path: Path) -> dict[str, Tensor]:
     """Tensors of a checkpoint by key, on the CPU. Never unpickles anything but tensors. Raises UserError."""
     if not path.is_file():
         kind = "a folder" if path.is_dir() else "no such file"
-        raise UserError(f"weights {path}: {kind}; give 'auto', 'none' or the path of a checkpoint file")
+        raise UserError(f"`weights={path}`: {kind}; give 'auto', 'none' or the path of a checkpoint file")
     try:
         content: Any = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     except (OSError, pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, ValueError, KeyError, EOFError) as error:

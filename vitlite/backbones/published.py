@@ -96,7 +96,7 @@ def locate(weights: str | os.PathLike, published: Published, name: str) -> tuple
     if weights and isinstance(weights, (str, os.PathLike)):
         path = Path(weights).expanduser()
         return path, f"file {path}"
-    raise UserError(f"weights {weights!r}: give 'auto', 'none' or the path of a checkpoint file")
+    raise UserError(f"`weights={weights}`: give 'auto', 'none' or the path of a checkpoint file")
 
 
 def cache_folder() -> Path:
