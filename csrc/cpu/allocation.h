@@ -12,7 +12,7 @@
 
 namespace vitlite {
 
-// Advises the system to back fresh memory, which nobody has written yet, with pages of 2 MiB: the first touch of a fresh
+// Advises the system to back fresh memory, which is not written yet, with pages of 2 MiB: the first touch of a fresh
 // page costs more than the arithmetic on what it holds.
 inline void advise_huge_pages(void* memory, int64_t bytes) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)

@@ -13,7 +13,7 @@
 
 namespace vitlite {
 
-// The tensor, which nobody has written yet, in large pages if it is large.
+// The tensor, which is not written yet, in large pages if it is large.
 inline const Tensor& in_huge_pages(const Tensor& fresh) {
   advise_huge_pages(fresh.data_ptr(), fresh.numel() * static_cast<int64_t>(fresh.element_size()));
   return fresh;

@@ -51,8 +51,8 @@ def memory_read(
         items: memory (N, C); another floating dtype is brought to the wider of the two.
         threshold: t, at least 0; None is 1 / N.
         eps: above 0, in the shrinkage and as the least sum of weights to divide by.
-        backend: "auto", "cpp" (compiled, CPU; holds a block of the (T, N) weights, and, if a gradient is wanted and
-            T N is at most 2^24 all of them), "triton" (CUDA; holds 2^23 of them at most, or those of 16 queries) or
+        backend: "auto", "cpp" (compiled, CPU; holds a block of the (T, N) weights, or all of them if a gradient is
+            wanted and T N is at most 2^24), "triton" (CUDA; holds at most 2^23 of them, or those of 16 queries) or
             "eager" (holds several (T, N) matrices).
 
     Returns:

@@ -211,7 +211,7 @@ def memory_score_grads_kernel(
     queries, count, width, threshold: tl.float64, eps: tl.float64,
     BR: tl.constexpr, BN: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
-    """Of some queries the normalised weights (T, N) and the gradients of the scores, both norms divided out; and the
+    """The normalised weights (T, N) of some queries and the gradients of their scores, divided by both norms; and the
     sums of gradient times cosine, for each query and for each item of these queries.
 
     May write over its inputs: what a step writes is what it has read.

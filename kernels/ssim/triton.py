@@ -112,7 +112,7 @@ def ssim_moments_kernel(
                 given = tl.load(grad).to(ACC) * tl.full((), share, ACC)
             else:
                 given = tl.load(grad + plane * size + at, mask=there, other=0.0).to(ACC)
-            # Of the similarity's logarithm for the two denominators, times the similarity.
+            # Slopes of the similarity's logarithm by the two denominators, times the similarity.
             by_l = given * contrast / below_l
             by_c = given * luminance / below_c
             place = out + plane * size + at

@@ -414,7 +414,7 @@ def test_attention_trained_in_float16_keeps_large_scores_finite():
 @pytest.mark.parametrize(("rows", "dims"), [(1, 1), (40, 2), (3, 6), (30, 7)])
 @pytest.mark.parametrize("op", ["gmm_log_likelihood", "linear_gmm_log_likelihood"])
 def test_few_dimensions_and_few_rows(op, rows, dims):
-    """Of these "auto" or the kernel itself takes another way."""
+    """With these "auto" or the kernel itself takes another way."""
     tensors = sample(op, torch.float64, requires_grad=True, T=rows, D=dims)
     expected = results_and_gradients(op, tensors, backend="eager")
     for backend in ("auto", "cpp"):
