@@ -254,5 +254,5 @@ def test_each_stage_has_its_own_batch_and_rate(tiny_data, tmp_path, monkeypatch)
     assert {stage: max(n for s, n in seen if s == stage) for stage, _ in seen} == {"mae": 3, "pixel": min(batch, 9)}
 
     monkeypatch.setattr(training.Loop, "train_step", lambda *arguments: {"loss": float("nan")})
-    with pytest.raises(UserError, match=f"--set mae_lr below {settings.config.mae_lr}"):
+    with pytest.raises(UserError, match=f"mae_lr than {settings.config.mae_lr}"):
         training.train(settings, tmp_path / "other", device="cpu")
