@@ -72,8 +72,8 @@ def group() -> None:
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Entry point.
 
-    Exit codes: 0 done, 1 images defective or not read (``predict --fail-on-defect``), 2 wrong use or bad input, 130 and
-    143 stopped by Ctrl-C and by SIGTERM.
+    Exit codes: 0 done, 1 images defective (``predict --fail-on-defect``), 2 wrong use or bad input, 3 images without a
+    verdict (``predict``), 130 and 143 stopped by Ctrl-C and by SIGTERM.
     """
     try:
         with stoppable(), messages():

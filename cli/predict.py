@@ -16,7 +16,7 @@ from vitlite.cli._messages import note
 @click.option("--category", metavar="NAME", help="Use the thresholds of this category of the run.")
 @click.option("--maps", is_flag=True, help="Write the anomaly maps as 32-bit float TIFFs at the original size.")
 @click.option("--no-overlays", is_flag=True, help="Write the CSV alone.")
-@click.option("--fail-on-defect", is_flag=True, help="Exit with 1 if any image is defective or cannot be read.")
+@click.option("--fail-on-defect", is_flag=True, help="Exit with 1 if any image is defective.")
 @options.device
 @options.deterministic
 @options.verbosity
@@ -35,7 +35,11 @@ def command(
 
     RUN is a run's folder, or an .onnx file that `vitlite export` wrote; the latter needs no torch. IMAGE is a file, a
     folder or a pattern. Heat maps are drawn at the original size. The run's calibration fixes their scale, so that
-    images can be compared. A file that cannot be read is a row of the CSV with the reason.
+    images can be compared. An image without a verdict (the file cannot be read, or its score is not a finite number) is
+    a row of the CSV with the reason.
+
+    Exit codes: 0 done, 1 defects found (only with --fail-on-defect), 3 some images have no verdict, 2 wrong use or no
+    image could be read.
     """
     from vitlite.api import is_exported, load
     from vitlite.engine.predict import CSV_FILE, predict
@@ -48,8 +52,14 @@ def command(
             stack.enter_context(only_deterministic())
         rows = predict(load(run, device), images, out, overlays=not no_overlays, maps=maps, category=category)
     failed = [row for row in rows if "error" in row]
+    unread = sum("score" not in row for row in failed)
     defects = sum(row.get("verdict") == "defect" for row in rows)
-    note(f"{defects} of {len(rows) - len(failed)} images defective, {len(failed)} not read; {out}/{CSV_FILE}")
-    if len(failed) == len(rows):
+    counts = f"{defects} of {len(rows) - len(failed)} images defective, {unread} not read"
+    if len(failed) > unread:
+        counts += f", {len(failed) - unread} without a verdict"
+    note(f"{counts}; {out}/{CSV_FILE}")
+    if unread == len(rows):
         raise UserError(f"none of the {len(rows)} images could be read; the first: {failed[0]['error']}")
-    sys.exit(1 if fail_on_defect and (defects or failed) else 0)
+    if failed:
+        sys.exit(3)
+    sys.exit(1 if fail_on_defect and defects else 0)

@@ -122,8 +122,8 @@ def test_fail_on_defect(run, tiny_data, tmp_path):
         vitlite("predict", copy, image, "--out", tmp_path / "o")
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no image")
-    vitlite("predict", copy, image, broken, "--out", tmp_path / "o", "--fail-on-defect", code=1)
-    vitlite("predict", copy, image, broken, "--out", tmp_path / "o")
+    for options in ((), ("--fail-on-defect",)):
+        vitlite("predict", copy, image, broken, "--out", tmp_path / "o", *options, code=3)
 
 
 def test_predicting_again_into_a_folder_of_the_images(run, tiny_data, tmp_path):

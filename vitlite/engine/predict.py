@@ -1,6 +1,7 @@
 """From scores and maps to a verdict on every image, and to files for people. Needs no torch."""
 
 import logging
+import math
 import os
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -82,8 +83,19 @@ def limits_of(calibration: dict[str, Any], category: str | None = None) -> Limit
     return Limits(own["image_threshold"], own["pixel_threshold"], np.asarray(own["good_scores"], dtype=np.float64))
 
 
-def judge(values: np.ndarray, score: float, limits: Limits) -> Prediction:
-    """The :class:`Prediction` for a map (H, W) float32 at the original size and its image score."""
+class NoVerdict(UserError):
+    """An image whose score or map is not finite: it is neither good nor defective."""
+
+
+def judge(values: np.ndarray, score: float, limits: Limits, name: object = "image") -> Prediction:
+    """The :class:`Prediction` for a map (H, W) float32 at the original size and its image score.
+
+    ``NoVerdict``, about ``name``, if the score or the map holds NaN or an infinite number.
+    """
+    extremes = float(values.min()), float(values.max())
+    for what, number in (("score", score), *(("map", number) for number in extremes)):
+        if not math.isfinite(number):
+            raise NoVerdict(f"{name}: its {what} holds {number}, so it has no verdict; train or export again")
     above = values > limits.pixel
     labels, _ = ndimage.label(above, structure=np.ones((3, 3)))
     boxes = tuple((x.start, y.start, x.stop, y.stop) for y, x in ndimage.find_objects(labels))
@@ -132,14 +144,17 @@ class Predictor(ABC):
         Raises:
             UserError: a file that cannot be read, an array of another type or shape, an unknown category, a batch size
                 below 1.
+            NoVerdict: a UserError, for an image whose score or map is not finite.
         """
         check_batch_size(batch_size)
         several, single = as_list(images)
         limits = limits_of(self.calibration, category)
+        names = [_name(image, i) for i, image in enumerate(several)]
         found: list[Prediction] = []
         for start in range(0, len(several), batch_size):
-            chunk = enumerate(several[start : start + batch_size], start)
-            found += self._predict_batch([as_rgb(image, f"image {i}") for i, image in chunk], limits)
+            part = slice(start, start + batch_size)
+            arrays = [as_rgb(*pair) for pair in zip(several[part], names[part])]
+            found += self._predict_batch(arrays, names[part], limits)
         return found[0] if single else found
 
     def score_files(
@@ -158,12 +173,12 @@ class Predictor(ABC):
             maps, scores = self.score_pixels(found.pixels)
             yield from zip(found.images, maps, scores.tolist())
 
-    def _predict_batch(self, arrays: list[np.ndarray], limits: Limits) -> list[Prediction]:
+    def _predict_batch(self, arrays: list[np.ndarray], names: list[str], limits: Limits) -> list[Prediction]:
         size = (self.image_size, self.image_size)
         maps, scores = self.score_pixels(np.stack([resize_image(array, size) for array in arrays]))
         return [
-            judge(map_at(values, *array.shape[:2]), score, limits)
-            for values, array, score in zip(maps, arrays, scores.tolist())
+            judge(map_at(values, *array.shape[:2]), score, limits, name)
+            for values, array, score, name in zip(maps, arrays, scores.tolist(), names)
         ]
 
 
@@ -178,6 +193,11 @@ def as_list(images: object) -> tuple[list[Any], bool]:
     if isinstance(images, (list, tuple)) or (isinstance(images, np.ndarray) and images.ndim == 4):
         return list(images), False
     return [images], True
+
+
+def _name(image: object, index: int) -> str:
+    """What an error calls an image of a list."""
+    return shown(image) if isinstance(image, (str, os.PathLike)) else f"image {index}"
 
 
 def predict(
@@ -196,8 +216,8 @@ def predict(
     call wrote there: if a given folder holds them, they are left out.
 
     Returns:
-        list: the rows of predictions.csv, one dict per file in order. A file that cannot be read is a row with its
-        reason.
+        list: the rows of predictions.csv, one dict per file in order. A file that cannot be read is a row with the
+        reason as its ``error``. So is an image without a verdict, which has its score, NaN or infinite, as well.
     Raises:
         UserError: ``inputs`` stand for no image, or name one in ``out``; or the category is unknown.
     """
@@ -216,8 +236,14 @@ def predict(
                 continue
             loaded, pixels, score = found
             values = map_at(pixels, loaded.height, loaded.width)
-            prediction = judge(values, score, limits)
             row = rows[loaded.index] = {"file": str(loaded.path)}
+            progress.step()
+            try:
+                prediction = judge(values, score, limits, shown(loaded.path))
+            except NoVerdict as error:
+                row |= {"score": score, "error": str(error)}
+                log.warning("no verdict: %s", error)
+                continue
             row |= {key: getattr(prediction, key) for key in JUDGED}
             if loaded.original is not None:
                 row["overlay"] = names[loaded.index]
@@ -225,7 +251,6 @@ def predict(
             if maps:
                 row["map"] = f"{MAPS_FOLDER}/{Path(names[loaded.index]).with_suffix('.tiff')}"
                 write_map(out / row["map"], values)
-            progress.step()
     ordered = [rows[i] for i in range(len(paths))]
     write_csv(out / CSV_FILE, COLUMNS, map(cells, ordered))
     return ordered
@@ -291,6 +316,7 @@ def cells(row: dict[str, Any]) -> list[object]:
     text = {key: shown(value) if isinstance(value, str) else value for key, value in row.items()}
     if "score" in row:
         text["score"] = f"{row['score']:.6g}"
+    if "verdict" in row:
         text["percentile"] = f"{row['percentile']:.1f}"
         text["regions"] = ";".join(" ".join(map(str, box)) for box in row["regions"])
     return [text.get(column) for column in COLUMNS]

@@ -1,0 +1,68 @@
+"""An image whose score or map is not finite has no verdict, whatever made it."""
+
+import numpy as np
+import pytest
+from commands import rows_of, vitlite
+from PIL import Image
+
+from vitlite.engine.predict import Predictor, predict
+from vitlite.errors import UserError
+
+CALIBRATION = {
+    "image_threshold": 0.5,
+    "pixel_threshold": 0.5,
+    "good_scores": [0.1, 0.2],
+    "display": {"low": 0.0, "high": 1.0},
+}
+NAN, INF = float("nan"), float("inf")
+
+
+class Scripted(Predictor):
+    """Gives the red value of an image's first pixel as the place in a list of (score, value in the map)."""
+
+    calibration, image_size = CALIBRATION, 8
+
+    def __init__(self, answers):
+        self.answers = answers
+
+    def score_pixels(self, pixels):
+        chosen = [self.answers[image[0, 0, 0]] for image in pixels]
+        maps = np.zeros(pixels.shape[:3], np.float32)
+        for own, (_, value) in zip(maps, chosen):
+            own[3, 3] = value
+        return maps, np.array([score for score, _ in chosen], np.float32)
+
+
+@pytest.fixture
+def images(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i in range(3):
+        Image.fromarray(np.full((8, 8, 3), i, np.uint8)).save(folder / f"{i}.png")
+    return folder
+
+
+@pytest.mark.parametrize("wrong", [(NAN, 0.0), (INF, 0.0), (-INF, 0.0), (0.1, NAN), (0.1, INF)])
+def test_no_verdict(images, tmp_path, wrong):
+    detector = Scripted([(0.1, 0.0), wrong, (0.9, 0.9)])
+    rows = predict(detector, images, tmp_path / "out")
+    assert [row.get("verdict") for row in rows] == ["good", None, "defect"]
+    assert str(images / "1.png") in rows[1]["error"]
+    written = rows_of(tmp_path / "out/predictions.csv")
+    assert [row["verdict"] for row in written] == ["good", "", "defect"]
+    assert [bool(row["error"]) for row in written] == [False, True, False]
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.png")) == ["0.png", "2.png"]
+    for batch_size in (1, 8):
+        with pytest.raises(UserError, match=r"1\.png: its (score|map) holds"):
+            detector.predict(sorted(images.iterdir()), batch_size=batch_size)
+    with pytest.raises(UserError, match="image 0: its"):
+        detector.predict(np.ones((8, 8, 3), np.uint8))
+
+
+@pytest.mark.parametrize(("scores", "code"), [((0.1, NAN, 0.9), 3), ((NAN, NAN, INF), 3), ((0.1, 0.1, 0.9), 1)])
+def test_exit_code(images, tmp_path, monkeypatch, scores, code):
+    monkeypatch.setattr("vitlite.api.load", lambda run, device: Scripted([(score, 0.0) for score in scores]))
+    _, err = vitlite("predict", "run", images, "--out", tmp_path / "out", "--fail-on-defect", code=code)
+    assert err.count("no verdict: ") == sum(not np.isfinite(score) for score in scores)
+    if code == 3:
+        vitlite("predict", "run", images, "--out", tmp_path / "out", "--quiet", code=3)
