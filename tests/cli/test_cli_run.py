@@ -85,9 +85,8 @@ def test_predictions(run, tiny_data, tmp_path):
     Image.fromarray(np.full((70, 50, 3), 90, np.uint8)).save(odd / "colour.jpg")
     (odd / "broken.png").write_bytes(b"\x89PNG\r\n")
     out = tmp_path / "out"
-    vitlite(
-        "predict", run, odd, tiny_data / "weave/test/scratch/*.png", tiny_data / "weave/test/good/000.png", "--out", out
-    )
+    inputs = (odd, tiny_data / "weave/test/scratch/*.png", tiny_data / "weave/test/good/000.png")
+    vitlite("predict", run, *inputs, "--out", out, code=3)
     rows = {os.path.basename(r["file"]): r for r in rows_of(out / "predictions.csv")}
     assert len(rows) >= 5
     assert "broken.png" in rows["broken.png"]["error"]
