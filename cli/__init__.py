@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import click
 
-from vitlite.cli._errors import in_one_line, in_options
+from vitlite.cli._errors import in_one_line, in_options, is_out_of_memory, out_of_memory
 from vitlite.cli._messages import messages
 from vitlite.cli._stopping import Stopped, stoppable
 from vitlite.errors import UserError
@@ -45,13 +45,18 @@ class _Commands(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command. The arguments that an error names become the options of that command."""
+        """Run a command. What an error names or advises is spelled as options of that command."""
         try:
             return super().invoke(ctx)
         except UserError as error:
             command = self.get_command(ctx, ctx.invoked_subcommand or "")
             message = in_options(error.marked, command) if command else str(error)
             raise click.ClickException(message) from error
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            command = self.get_command(ctx, ctx.invoked_subcommand or "")
+            raise click.ClickException(out_of_memory(error, command)) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -35,8 +35,8 @@ def command(
 
     RUN is a run's folder, or an .onnx file that `vitlite export` wrote; the latter needs no torch. IMAGE is a file, a
     folder or a pattern. Heat maps are drawn at the original size. The run's calibration fixes their scale, so that
-    images can be compared. An image without a verdict (the file cannot be read, or its score is not a finite number) is
-    a row of the CSV with the reason.
+    images can be compared. An image without a verdict (the file cannot be read, it does not fit into memory, or its
+    score is not a finite number) is a row of the CSV with the reason.
 
     Exit codes: 0 done, 1 defects found (only with --fail-on-defect), 3 some images have no verdict, 2 wrong use or no
     image could be read.

@@ -63,3 +63,22 @@ def test_an_error_of_a_command_is_spelled_for_it(monkeypatch):
     monkeypatch.setattr("vitlite.engine.settings.preset_config", refuse)
     code, _, err = outcome("train", "--method", "x")
     assert (code, err) == (2, "vitlite: --method x: unknown; --set lr=0: must be above 0\n")
+
+
+@pytest.mark.parametrize("error", [MemoryError("no room for 9 GiB"), RuntimeError("CUDA out of memory")])
+@pytest.mark.parametrize(
+    ("arguments", "advice"),
+    [
+        (("predict", "run", "image.png", "--out", "out"), "; --no-overlays needs less"),
+        (("train", "--method", "x"), "; a smaller --set image_size or --set batch_size needs less"),
+        (("eval", "run"), ""),
+    ],
+)
+def test_what_needs_less_memory_is_an_option_of_the_command(monkeypatch, error, arguments, advice):
+    def fail(*args, **options):
+        raise error
+
+    monkeypatch.setattr("vitlite.api.load", fail)
+    monkeypatch.setattr("vitlite.engine.settings.preset_config", fail)
+    monkeypatch.setattr("vitlite.engine.detector.Detector", fail)
+    assert outcome(*arguments) == (2, "", f"vitlite: out of memory ({error}){advice}\n")

@@ -1,12 +1,14 @@
-"""An image whose score or map is not finite has no verdict, whatever made it."""
+"""Images without a verdict: the score or map is not finite, whatever made it, or the image does not fit into memory."""
 
 import numpy as np
 import pytest
 from commands import rows_of, vitlite
 from PIL import Image
 
+from vitlite.engine import predict as predicting
 from vitlite.engine.predict import Predictor, predict
 from vitlite.errors import UserError
+from vitlite.images import loading
 
 CALIBRATION = {
     "image_threshold": 0.5,
@@ -66,3 +68,36 @@ def test_exit_code(images, tmp_path, monkeypatch, scores, code):
     assert err.count("no verdict: ") == sum(not np.isfinite(score) for score in scores)
     if code == 3:
         vitlite("predict", "run", images, "--out", tmp_path / "out", "--quiet", code=3)
+
+
+@pytest.mark.parametrize(
+    ("module", "step"),
+    [
+        (loading, "read_image"),
+        (loading, "resize_image"),
+        (predicting, "map_at"),
+        (predicting, "judge"),
+        (predicting, "save_overlay"),
+        (predicting, "write_map"),
+    ],
+)
+def test_one_image_does_not_fit_into_memory(images, tmp_path, monkeypatch, module, step):
+    """Whatever is done to the image of another size fails; the others have their verdicts."""
+    Image.fromarray(np.full((9, 11, 3), 1, np.uint8)).save(images / "1.png")
+    plain = getattr(module, step)
+
+    def short(*args, **options):
+        seen = [getattr(arg, "shape", arg) for arg in args]
+        if any(large in seen for large in ((9, 11), (9, 11, 3), 11, images / "1.png")):
+            raise MemoryError
+        return plain(*args, **options)
+
+    monkeypatch.setattr(module, step, short)
+    monkeypatch.setattr("vitlite.api.load", lambda run, device: Scripted([(0.1, 0.0), (0.9, 0.9), (0.9, 0.9)]))
+    said = vitlite("predict", "run", images, "--out", tmp_path / "out", "--maps", "--fail-on-defect", code=3)
+    rows = rows_of(tmp_path / "out/predictions.csv")
+    assert [row["verdict"] for row in rows] == ["good", "", "defect"]
+    assert [row["error"] for row in rows] == ["", f"{images / '1.png'}: does not fit into memory", ""]
+    assert not any(value for key, value in rows[1].items() if key not in ("file", "error"))
+    assert rows[1]["error"] in said[1]
+    assert "1 of 2 images defective, 1 not read" in said[0]

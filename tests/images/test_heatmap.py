@@ -1,8 +1,12 @@
 """Overlays: size, scale, outline."""
 
-import numpy as np
+import tracemalloc
 
-from vitlite.images.heatmap import OUTLINE, colorize, outline, overlay, scale_map
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from vitlite.images.heatmap import BAND, OUTLINE, colorize, outline, overlay, scale_map
 
 
 def test_scale_is_fixed_and_clipped():
@@ -36,3 +40,35 @@ def test_colours_stay_in_range():
 def test_outline_of_nothing_and_of_everything():
     assert not outline(np.zeros((5, 5), bool), 1).any()
     assert not outline(np.ones((5, 5), bool), 1).any()
+
+
+@pytest.mark.parametrize("shape", [(5, 2 * BAND), (700, 901), (1300, 400)])
+def test_bands_leave_no_trace(shape):
+    """An image of several bands is what one formula in float64 over the whole of it gives, outline included."""
+    generator = np.random.default_rng(0)
+    image = generator.integers(0, 256, (*shape, 3), dtype=np.uint8)
+    values = ndimage.gaussian_filter(generator.random(shape, dtype=np.float32), 5)
+    low, high, threshold = (float(q) for q in np.quantile(values, [0.3, 0.9, 0.6]))
+    drawn = overlay(image, values, low=low, high=high, threshold=threshold)
+    level = scale_map(values, low, high).astype(np.float64)
+    opacity = 0.75 * level[..., None]
+    plain = np.clip(image * (1 - opacity) + colorize(level) * opacity + 0.5, 0, 255).astype(np.uint8)
+    border = outline(values > threshold, max(1, round(min(shape) / 300)))
+    assert border.any()
+    assert (drawn[border] == OUTLINE).all()
+    difference = np.abs(drawn[~border].astype(int) - plain[~border])
+    assert difference.max() <= 1
+    assert np.count_nonzero(difference) < 1e-3 * difference.size
+
+
+def test_an_overlay_takes_a_few_bytes_a_pixel():
+    shape = (2000, 3000)
+    image, values = np.zeros((*shape, 3), np.uint8), np.zeros(shape, np.float32)
+    values[300:1700, 300:2700] = 1.0
+    tracemalloc.start()
+    try:
+        overlay(image, values, low=0, high=1, threshold=0.5)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 9 * values.size  # with the map's 4 and what the file's writer takes, at most 16

@@ -23,7 +23,7 @@ from vitlite.files import StrPath, atomic, make_folder, shown, write_csv
 from vitlite.images.heatmap import overlay
 from vitlite.images.loading import Loaded, Unread, pixel_batches
 from vitlite.images.maps import write_map
-from vitlite.images.reading import as_rgb
+from vitlite.images.reading import NO_ROOM, ImageError, as_rgb
 from vitlite.images.resize import map_at, resize_image
 
 log = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ def judge(values: np.ndarray, score: float, limits: Limits, name: object = "imag
         is_defect=score > limits.image,
         percentile=100.0 * float(np.searchsorted(limits.good_scores, score)) / limits.good_scores.size,
         regions=boxes,
-        defect_pixels=int(above.sum()),
+        defect_pixels=int(np.count_nonzero(above)),
         map=values,
     )
 
@@ -216,8 +216,9 @@ def predict(
     call wrote there: if a given folder holds them, they are left out.
 
     Returns:
-        list: the rows of predictions.csv, one dict per file in order. A file that cannot be read is a row with the
-        reason as its ``error``. So is an image without a verdict, which has its score, NaN or infinite, as well.
+        list: the rows of predictions.csv, one dict per file in order. A file that cannot be read, or an image that
+        does not fit into memory, is a row with the reason as its ``error``. So is an image without a verdict, which has
+        its score, NaN or infinite, as well.
     Raises:
         UserError: ``inputs`` stand for no image, or name one in ``out``; or the category is unknown.
     """
@@ -227,23 +228,13 @@ def predict(
     if maps:
         make_folder(out / MAPS_FOLDER)
     names = overlay_names(paths)
-    rows: dict[int, dict[str, Any]] = {}
-    with Progress("scoring", len(paths)) as progress:
-        for found in detector.score_files(paths, batch_size=batch_size, keep_original=overlays):
-            if isinstance(found, Unread):
-                rows[found.index] = {"file": str(found.path), "error": found.reason}
-                log.warning("not read: %s", found.reason)
-                continue
-            loaded, pixels, score = found
+
+    def answer(loaded: Loaded, pixels: np.ndarray, score: float) -> dict[str, Any]:
+        """Judge and draw an image; what its row says besides its file."""
+        row: dict[str, Any] = {}
+        try:
             values = map_at(pixels, loaded.height, loaded.width)
-            row = rows[loaded.index] = {"file": str(loaded.path)}
-            progress.step()
-            try:
-                prediction = judge(values, score, limits, shown(loaded.path))
-            except NoVerdict as error:
-                row |= {"score": score, "error": str(error)}
-                log.warning("no verdict: %s", error)
-                continue
+            prediction = judge(values, score, limits, shown(loaded.path))
             row |= {key: getattr(prediction, key) for key in JUDGED}
             if loaded.original is not None:
                 row["overlay"] = names[loaded.index]
@@ -251,6 +242,23 @@ def predict(
             if maps:
                 row["map"] = f"{MAPS_FOLDER}/{Path(names[loaded.index]).with_suffix('.tiff')}"
                 write_map(out / row["map"], values)
+            return row
+        except NoVerdict as error:
+            row = {"score": score, "error": str(error)}
+        except MemoryError:
+            row = {"error": str(ImageError(loaded.path, NO_ROOM))}
+        log.warning("no verdict: %s", row["error"])
+        return row
+
+    rows: dict[int, dict[str, Any]] = {}
+    with Progress("scoring", len(paths)) as progress:
+        for found in detector.score_files(paths, batch_size=batch_size, keep_original=overlays):
+            if isinstance(found, Unread):
+                rows[found.index] = {"file": str(found.path), "error": found.reason}
+                log.warning("not read: %s", found.reason)
+                continue
+            progress.step()
+            rows[found[0].index] = {"file": str(found[0].path), **answer(*found)}
     ordered = [rows[i] for i in range(len(paths))]
     write_csv(out / CSV_FILE, COLUMNS, map(cells, ordered))
     return ordered

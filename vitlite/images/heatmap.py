@@ -6,6 +6,7 @@ from scipy import ndimage
 # Dark blue, cyan, green, yellow, red: 0 to 1 in equal steps; brightness grows towards yellow, hue tells the rest.
 ANCHORS = np.array([[30, 20, 90], [20, 120, 200], [40, 190, 120], [250, 210, 40], [220, 20, 20]], dtype=np.float32)
 OUTLINE = np.array([255, 0, 255], dtype=np.uint8)  # found in no part of the scale
+BAND = 1 << 17  # pixels that are blended at a time: what this takes, 100 bytes a pixel, does not grow with the image
 
 
 def scale_map(values: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -17,7 +18,7 @@ def colorize(level: np.ndarray) -> np.ndarray:
     """Levels (H, W) in [0, 1] to colours (H, W, 3) float32 in 0..255."""
     position = level * (len(ANCHORS) - 1)
     lower = np.minimum(position.astype(np.intp), len(ANCHORS) - 2)
-    share = (position - lower)[..., None]
+    share = (position - lower.astype(np.float32))[..., None]
     return ANCHORS[lower] * (1 - share) + ANCHORS[lower + 1] * share
 
 
@@ -34,17 +35,26 @@ def overlay(image: np.ndarray, values: np.ndarray, *, low: float, high: float, t
     Returns:
         uint8 (H, W, 3).
     """
-    level = scale_map(values, low, high)
+    result = np.empty_like(image)
+    rows = max(1, BAND // image.shape[1])
+    for start in range(0, image.shape[0], rows):
+        band = slice(start, start + rows)
+        result[band] = blend(image[band], scale_map(values[band], low, high))
+    width = max(1, round(min(image.shape[:2]) / 300))
+    np.copyto(result, OUTLINE, where=outline(values > threshold, width)[..., None])
+    return result
+
+
+def blend(image: np.ndarray, level: np.ndarray) -> np.ndarray:
+    """Levels (H, W) float32 in [0, 1] over an image (H, W, 3) uint8, in colours that cover more as they grow; uint8."""
     opacity = (0.75 * level)[..., None]
     blended = image * (1 - opacity) + colorize(level) * opacity
-    result = np.clip(blended + 0.5, 0, 255).astype(np.uint8)
-    width = max(1, round(min(image.shape[:2]) / 300))
-    result[outline(values > threshold, width)] = OUTLINE
-    return result
+    return np.clip(blended + 0.5, 0, 255).astype(np.uint8)
 
 
 def outline(region: np.ndarray, width: int) -> np.ndarray:
     """The inner border, ``width`` pixels thick, of the true pixels (H, W)."""
     if not region.any():
         return region
-    return region & ~ndimage.binary_erosion(region, iterations=width, border_value=1)
+    inside = ndimage.binary_erosion(region, iterations=width, border_value=1)
+    return np.greater(region, inside, out=inside)

@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from vitlite.images.reading import ImageError, pixel_count, read_image
+from vitlite.images.reading import NO_ROOM, ImageError, pixel_count, read_image
 from vitlite.images.resize import resize_image
 
 PIXELS_AHEAD = 64_000_000  # of originals that are kept, 192 MB: fewer images wait if they are large
@@ -79,9 +79,11 @@ def load_ahead(
 def _load(index: int, path: Path, size: int, keep_original: bool) -> Loaded | Unread:
     try:
         image = read_image(path)
+        pixels = resize_image(image, (size, size))
     except ImageError as error:
         return Unread(index, path, str(error))
-    pixels = resize_image(image, (size, size))
+    except MemoryError:
+        return Unread(index, path, str(ImageError(path, NO_ROOM)))
     height, width = image.shape[:2]
     return Loaded(index, path, pixels, height, width, image if keep_original else None)
 

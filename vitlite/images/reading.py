@@ -17,6 +17,8 @@ from vitlite.images.pillow import open_image, quiet
 # Below Pillow's own hard limit (twice Image.MAX_IMAGE_PIXELS), and enough for a 16k line-scan image.
 MAX_PIXELS = 150_000_000
 
+NO_ROOM = "does not fit into memory"
+
 Convert = Callable[[Image.Image], np.ndarray]
 
 
@@ -162,7 +164,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, Image.DecompressionBombError):
         return "has too many pixels to be read safely"
     if isinstance(error, MemoryError):
-        return "does not fit into memory"
+        return NO_ROOM
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     return f"cannot be decoded ({str(error) or type(error).__name__})"
