@@ -1,5 +1,7 @@
 """`vitlite data`: what it prints and how it ends."""
 
+import shutil
+
 from commands import vitlite
 
 SMALL = ["--size", "32", "--train", "2", "--good", "1", "--defects", "1"]
@@ -21,3 +23,19 @@ def test_warnings_do_not_fail(tmp_path):
     out, err = vitlite("data", "check", tmp_path)
     assert err == ""
     assert "warning: unreadable, will be skipped: wood/train/good/000.png (is empty (0 bytes))" in out
+
+
+def test_train_and_check_name_the_images_that_are_left_out(tmp_path):
+    vitlite("data", "synth", "--out", tmp_path, "--categories", "wood", *SMALL)
+    good = tmp_path / "wood" / "train" / "good"
+    (good / "camera2").mkdir()
+    shutil.copy(good / "000.png", good / "camera2" / "000.png")
+    line = "wood: 1 image is left out, because none are read there: train/good/camera2/ (1); to use it,"
+    tiny = ["--set", "steps=2", "--set", "image_size=32", "--set", "window=0", "--device", "cpu"]
+    run, source = tmp_path / "run", tmp_path / "wood"
+    _, err = vitlite("train", "--method", "l2cae", "--data", source, "--out", run, *tiny)
+    assert err.count(line) == 1
+    _, err = vitlite("eval", run, "--device", "cpu")
+    assert err.count(line) == 1
+    out, _ = vitlite("data", "check", source)
+    assert "1 image is left out, because none are read" in out

@@ -206,6 +206,62 @@ def test_categories_in_several_layouts(tmp_path, category):
     assert "any mask value above 0" in everything.mask_rule
 
 
+CAMERA = "train/good/a.png train/good/cam2/b.png test/good/c.png test/dent/d.png"
+
+
+@pytest.mark.parametrize(
+    ("images", "train", "test", "left_out"),
+    [
+        (CAMERA, 1, [0, 1], {"train/good/cam2": 1}),
+        (CAMERA + " test/dent/x/y/1.png test/dent/x/2.png", 1, [0, 1], {"train/good/cam2": 1, "test/dent/x": 2}),
+        (
+            CAMERA + " e.png f/1.png train/2.png train/bad/3.png test/4.png",
+            1,
+            [0, 1],
+            {".": 1, "f": 1, "train": 1, "train/bad": 1, "train/good/cam2": 1, "test": 1},
+        ),
+        ("train/Good/a.png test/Good/b.png test/Dent/c.png", 1, [0, 1], {}),
+        ("train/GOOD/a.png test/good/b.png test/dent/c.png", 1, [0, 1], {}),
+        ("train/good/a.png test/OK/b.png test/NG/c.png", 1, [0, 1], {}),
+        ("train/ok/a.png test/OK/b.png test/ko/c.png", 1, [0, 1], {}),
+        ("train/Normal/a.png test/Normal/b.png test/Abnormal/c.png", 1, [0, 1], {}),
+        ("train/good/a.png validation/Good/b.png test/good/c.png", 1, [0], {}),
+        ("train/good/a.png test/good/b.png test/Good/c.png test/dent/d.png", 1, [0, 1], {"test/Good": 1}),
+        ("train/good/a.png train/Good/b.png test/good/c.png", 1, [0], {"train/Good": 1}),
+        ("train/good/a.png test/Good/b.png test/OK/c.png test/x/d.png", 1, [1], {"test/Good": 1, "test/OK": 1}),
+        ("train/ok/a.png test/ok/b.png test/good/c.png test/ko/d.png", 1, [0, 1], {"test/good": 1}),
+        ("train/good/a.png test_public/good/b.png test_private/c.png test_private_mixed/d.png", 1, [0], {}),
+        ("train/cat/a.png train/dog/b.png test/cat/c.png test/cat/deep/d.png", 1, [0], {"test/cat/deep": 1}),
+        ("a.png deep/b.png deep/er/c.png", 1, [], {"deep": 2}),
+    ],
+)
+def test_images_that_are_left_out_are_named(tmp_path, fill, caplog, images, train, test, left_out):
+    root = fill(tmp_path / "nut", images)
+    for name in ("readme.txt", "license", "defects_config.json", "train/Thumbs.db"):
+        if (root / name).parent.is_dir():
+            (root / name).write_text("x")
+    dataset = data.open_dataset(root, "cat" if "cat/" in images else None)
+    assert (len(dataset.train), sorted(sample.label for sample in dataset.test)) == (train, test)
+    assert {sample.defect for sample in dataset.test if not sample.label} <= {"good"}
+    assert {place.relative_to(root).as_posix(): count for place, count in dataset.left_out} == left_out
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == bool(left_out)
+    for place, count in left_out.items():
+        assert lines[0].startswith(f"{root}: {sum(left_out.values())} image")
+        assert f" {place}/ ({count})" in lines[0]
+    problems = [line for line in data.check(root).problems() if "left out" in line and "mask" not in line]
+    assert len(problems) == bool(left_out)
+
+
+def test_a_folder_that_is_no_category_is_named_if_all_are_asked_for(tmp_path, category, fill, caplog):
+    category(tmp_path / "nut", "nut")
+    fill(tmp_path / "bolt", "Trian/good/1.png Trian/good/2.png")
+    assert data.open_dataset(tmp_path, "nut").left_out == ()
+    assert not caplog.records
+    assert data.open_dataset(tmp_path, "all").left_out == ((tmp_path / "bolt", 2),)
+    assert "bolt/ (2)" in caplog.text
+
+
 def test_folders_that_look_like_another_layout(tmp_path, category, put):
     put(category(tmp_path / "a" / "can", "can") / "test" / "good" / "0.png")
     assert data.open_dataset(tmp_path / "a").layout == "mvtec"
@@ -220,6 +276,7 @@ def test_folders_that_look_like_another_layout(tmp_path, category, put):
     [
         ("nut/test/good/0.png nut/test/bent/0.png", {}, r"nut/train/good: no images there"),
         ("nut/train/good/0.png", {"need_test": True}, r"nut/test: no images there"),
+        ("nut/train/Good/0.png nut/train/OK/0.png nut/test/good/0.png", {}, r"nut/train: has Good/, OK/; name"),
         ("01/test/ok/0.png 01/test/ko/0.png", {}, r"01/train/ok: no images there"),
         ("can/train/good/0.png can/test_public/other.png", {"need_test": True}, r"can/test_public: no images there"),
         ("train/1.png train/1_GT.png test/2.png test/2_GT.png", {}, r"train: no good images there"),

@@ -54,6 +54,7 @@ class Report:
     mask_rule: str | None = None  # when a pixel of a mask is defective, in words; None without masks
     ignored: int = 0  # files that are hidden or not images
     notes: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()  # a line about the images that are not used; Dataset.warnings
 
     @property
     def clean(self) -> bool:
@@ -79,6 +80,7 @@ class Report:
         found.insert(6, ("masks of another size than their image", [self._mismatch(*m) for m in self.size_mismatches]))
         found.append(("groups of identical files in both train and test", [self._group(g) for g in self.leaks]))
         found.append(("groups of identical files", [self._group(g) for g in only]))
+        lines += self.left_out
         for text, names in found:
             if names:
                 more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
@@ -138,6 +140,7 @@ def check(root: str | Path, category: str | None = None) -> Report:
         mask_rule=dataset.mask_rule,
         ignored=dataset.ignored,
         notes=dataset.notes,
+        left_out=tuple(dataset.warnings),
     )
     digests = defaultdict(list)
     for sample, (image, mask) in zip(samples, each(_examine, samples)):

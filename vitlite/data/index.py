@@ -1,10 +1,10 @@
-"""What every data set on disk becomes, whatever its layout: samples by split, and what is not used."""
+"""What every data set on disk becomes, whatever its layout: samples by split."""
 
 import difflib
 import os
 import unicodedata
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from vitlite.errors import UserError
@@ -12,6 +12,8 @@ from vitlite.files import shown
 from vitlite.images.masks import MASK_RULE, MaskFiles
 
 GOOD = "good"
+GOOD_NAMES = frozenset((GOOD, "ok", "normal"))
+"""Names, in lower case, that people give to folders of good images."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Dataset:
     validation: tuple[Sample, ...] = ()  # good images that the data set itself holds out of training
     nested: bool = False  # whether every category has a folder of its own below the root
     kinds_of_mean: tuple[str, ...] = ()  # kinds of defects; the data set's own image AUROC is the mean over these
+    left_out: tuple[tuple[Path, int], ...] = ()  # folders with images that somebody may miss, and how many of them
 
     def folder(self, category: str) -> Path:
         """The folder of a category."""
@@ -52,25 +55,18 @@ class Dataset:
         rules = {s.mask.rule if isinstance(s.mask, MaskFiles) else MASK_RULE for s in self.test if s.mask is not None}
         return "; or ".join(sorted(rules, key=lambda rule: (len(rule), rule))) or None
 
-
-@dataclass
-class Leftovers:
-    """What lies in the folders of a data set and is not used: a line for each folder, and the number of files."""
-
-    notes: list[str] = field(default_factory=list)
-    ignored: int = 0
-
-    def add(self, folder: Path, names: Iterable[str], files: int = 0) -> None:
-        """Note ``names``, except hidden ones, and count ``files``."""
-        names = [name for name in names if not name.startswith(".")]
-        if names:
-            self.notes.append(f"ignored in {shown(folder)}: {few(names)}")
-        self.ignored += files
-
-
-def slashed(folders: Iterable[str]) -> list[str]:
-    """Names of folders as a note shows them."""
-    return [f"{name}/" for name in folders]
+    @property
+    def warnings(self) -> list[str]:
+        """A line about the images that are left out, if there are any: how many, where, and what to do."""
+        if not self.left_out:
+            return []
+        total = sum(count for _, count in self.left_out)
+        images, them = ("1 image is", "it") if total == 1 else (f"{total} images are", "them")
+        places = [f"{place.relative_to(self.root)}/ ({count})" for place, count in self.left_out]
+        return [
+            f"{images} left out, because none are read there: {few(places, 6)}; to use {them}, move {them} into a "
+            f"folder that is read ({self.title})"
+        ]
 
 
 def choose(root: Path, names: Sequence[str], category: str | None) -> list[str]:

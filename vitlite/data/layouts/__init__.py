@@ -1,6 +1,7 @@
 """Opening a data set in whichever layout it has. Each layout is a file beside this one and a line of ``LAYOUTS``."""
 
 import importlib
+import logging
 from pathlib import Path
 
 from vitlite.data.index import Dataset
@@ -11,6 +12,8 @@ from vitlite.errors import UserError
 from vitlite.files import shown
 
 __all__ = ["LAYOUTS", "Layout", "layout_of", "open_dataset", "survey"]
+
+log = logging.getLogger(__name__)
 
 # Asked in this order. The folders of LOCO and of MVTec AD 2 are MVTec's and more, so these come before it.
 LAYOUTS: tuple[Layout, ...] = tuple(
@@ -53,7 +56,8 @@ def open_dataset(
 
     Returns:
         A :class:`~vitlite.data.index.Dataset`. Its order is natural (2 before 10) and the same everywhere. ``notes``
-        names what is not used. Defective images without a mask file have ``mask=None``.
+        names what is not used; a warning is logged about images that are left out. Defective images without a mask
+        file have ``mask=None``.
 
     Raises:
         UserError: no such folder, no image, unknown category (with the nearest names), several categories and none
@@ -67,6 +71,8 @@ def open_dataset(
         for name in dataset.categories if needed else ():
             if name not in filled:
                 raise UserError(layout.hint(dataset, name, split))
+    for line in dataset.warnings:
+        log.warning("%s: %s", shown(root), line)
     return _filled(dataset)
 
 

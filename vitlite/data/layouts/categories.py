@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from vitlite.data.index import GOOD, Dataset, Leftovers, Sample, choose, name_of, slashed, stem
+from vitlite.data.index import GOOD, GOOD_NAMES, Dataset, Sample, choose, few, name_of, stem
 from vitlite.data.layouts.base import Layout
+from vitlite.data.leftovers import Leftovers, slashed
 from vitlite.data.listing import entries, sub_folders
 from vitlite.files import shown
 from vitlite.images.masks import MaskFiles
@@ -18,10 +19,21 @@ from vitlite.images.masks import MaskFiles
 class CategoryLayout(Layout):
     """A layout that ``matches`` the folder of one category; ``FolderOfCategories`` reads several beside each other."""
 
-    good = GOOD  # the name of the folders of good images
+    good = GOOD  # the name of the folders of good images; GOOD_NAMES in any spelling stand in for it
     test = "test"  # the folder of test images
     truth = "ground_truth"  # the folder of their masks, as seen from the category's
+    unlabelled: tuple[str, ...] = ()  # folders of images without published labels
     kinds_of_mean: tuple[str, ...] = ()  # as in Dataset
+
+    def good_names(self, folder: Path) -> list[str]:
+        """What the folder of good images in ``folder`` may be called: one name, or none or several that are unclear."""
+        found = [name for name in sub_folders(folder) if name.lower() in GOOD_NAMES] if folder.is_dir() else []
+        return [self.good] if self.good in found else found
+
+    def good_folder(self, folder: Path) -> Path | None:
+        """The folder of good images in ``folder``."""
+        names = self.good_names(folder)
+        return folder / names[0] if len(names) == 1 else None
 
     def masks(self, category: Path, kind: str) -> dict[str, Path | MaskFiles]:
         """The masks of one kind of defect by stem; ``category`` is the category's folder."""
@@ -40,8 +52,10 @@ class CategoryLayout(Layout):
         """One category."""
         left = Leftovers()
         folders, images, others = entries(folder)
-        used = {"train", self.test, self.truth, "validation" if (folder / "validation" / self.good).is_dir() else ""}
-        left.add(folder, [*slashed(n for n in folders if n not in used), *images, *others], len(images) + len(others))
+        used = {"train", self.test, self.truth, "validation" if self.good_folder(folder / "validation") else ""}
+        unused = [name for name in folders if name not in used]
+        missed = [*slashed(name for name in unused if name not in self.unlabelled), *images]
+        left.add(folder, [*slashed(unused), *images, *others], len(images) + len(others), missed)
         train, validation = (self._read_good(folder, name, split, left) for split in ("train", "validation"))
         return Dataset(
             root=folder,
@@ -53,17 +67,20 @@ class CategoryLayout(Layout):
             title=f"one category in {self.title}",
             notes=tuple(left.notes),
             ignored=left.ignored,
+            left_out=tuple(left.left_out),
             kinds_of_mean=self.kinds_of_mean,
         )
 
     def _read_good(self, folder: Path, name: str, split: str, left: Leftovers) -> tuple[Sample, ...]:
         """The good images of train/ or validation/."""
-        here = folder / split / self.good
-        if not here.is_dir():
+        here = self.good_folder(folder / split)
+        if here is None:
             return ()
         folders, images, others = entries(here)
-        left.add(here, slashed(folders), len(others))
-        left.add(folder / split, slashed(n for n in sub_folders(folder / split) if n != self.good))
+        left.add(here, slashed(folders), len(others), slashed(folders))
+        folders, beside, others = entries(folder / split)
+        unused = [*slashed(name for name in folders if name != here.name), *beside]
+        left.add(folder / split, unused, len(beside) + len(others), unused)
         return tuple(Sample(here / image, name, split, GOOD, 0, None) for image in images)
 
     def _read_test(self, folder: Path, name: str, left: Leftovers) -> Iterator[Sample]:
@@ -72,13 +89,15 @@ class CategoryLayout(Layout):
         if not here.is_dir():
             return
         kinds, images, others = entries(here)
-        left.add(here, images, len(images) + len(others))
+        good = self.good_folder(here)
+        unclear = slashed(name for name in kinds if name.lower() in GOOD_NAMES and here / name != good)
+        left.add(here, [*unclear, *images], len(images) + len(others), [*unclear, *images])
         for kind in kinds:
-            if here / kind == folder / self.truth:
+            if here / kind == folder / self.truth or f"{kind}/" in unclear:
                 continue
             inner, images, others = entries(here / kind)
-            left.add(here / kind, slashed(inner), len(others))
-            defective = kind != self.good
+            left.add(here / kind, slashed(inner), len(others), slashed(inner))
+            defective = here / kind != good
             masks = self.masks(folder, kind) if defective else {}
             for image in images:
                 mask = masks.get(f"{stem(image)}_mask") or masks.get(stem(image))
@@ -86,7 +105,12 @@ class CategoryLayout(Layout):
 
     def hint(self, dataset: Dataset, category: str, split: str) -> str:
         folder = dataset.folder(category)
-        return f"{shown(folder / 'train' / self.good if split == 'train' else folder / self.test)}: no images there"
+        if split != "train":
+            return f"{shown(folder / self.test)}: no images there"
+        train = folder / "train"
+        if len(names := self.good_names(train)) > 1:
+            return f"{shown(train)}: has {few(slashed(names))}; name the folder of the good images {self.good}"
+        return f"{shown(self.good_folder(train) or train / self.good)}: no images there"
 
     def spare_masks(self, dataset: Dataset) -> Iterator[tuple[Path | MaskFiles, bool]]:
         for name in dataset.categories:
@@ -96,7 +120,7 @@ class CategoryLayout(Layout):
             good = {stem(sample.path.name) + end for sample in samples if not sample.label for end in ("", "_mask")}
             for kind in entries(folder / self.truth)[0] if (folder / self.truth).is_dir() else ():
                 for own, mask in self.masks(folder, kind).items():
-                    if kind == self.good and own in good:
+                    if kind.lower() in GOOD_NAMES and own in good:
                         yield mask, True
                     elif mask not in claimed:
                         yield mask, False
@@ -123,8 +147,8 @@ class FolderOfCategories(Layout):
         found = {name: layout for name in folders if (layout := self.layout_of(root / name))}
         chosen = choose(root, list(found), category)
         left = Leftovers()
-        unused = slashed(name for name in folders if name not in found)
-        left.add(root, [*unused, *images, *others], len(images) + len(others))
+        unused = [*slashed(name for name in folders if name not in found), *images]
+        left.add(root, [*unused, *others], len(images) + len(others), unused if category == "all" else ())
         parts = [found[name].read_category(root / name, name) for name in chosen]
         kinds: set[Layout] = {found[name] for name in chosen}
         kind = kinds.pop() if len(kinds) == 1 else self
@@ -139,6 +163,7 @@ class FolderOfCategories(Layout):
             notes=(*left.notes, *(line for part in parts for line in part.notes)),
             ignored=left.ignored + sum(part.ignored for part in parts),
             nested=True,
+            left_out=(*left.left_out, *(place for part in parts for place in part.left_out)),
             kinds_of_mean=tuple(dict.fromkeys(of_mean for part in parts for of_mean in part.kinds_of_mean)),
         )
 

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from vitlite.data.index import GOOD, Leftovers, slashed
+from vitlite.data.index import GOOD
 from vitlite.data.layouts.oneclass import Classes, Item, OneClassLayout
+from vitlite.data.leftovers import Leftovers, slashed
 from vitlite.data.listing import entries, natural_key, sub_folders
 from vitlite.errors import UserError
 from vitlite.files import shown
@@ -24,8 +25,8 @@ class FoldersOfClasses(OneClassLayout):
     def classes(self, root: Path) -> Classes:
         left = Leftovers()
         folders, images, others = entries(root)
-        unused = slashed(n for n in folders if n not in ("train", "test"))
-        left.add(root, [*unused, *images, *others], len(images) + len(others))
+        unused = [*slashed(n for n in folders if n not in ("train", "test")), *images]
+        left.add(root, [*unused, *others], len(images) + len(others), unused)
         train, test = (_read_split(root / split, left) for split in ("train", "test"))
         names = sorted({item.kind for item in [*train, *test]}, key=natural_key)
         if not names:
@@ -38,10 +39,10 @@ LAYOUT = FoldersOfClasses()
 
 def _read_split(folder: Path, left: Leftovers) -> list[Item]:
     kinds, images, others = entries(folder)
-    left.add(folder, images, len(images) + len(others))
+    left.add(folder, images, len(images) + len(others), images)
     items = []
     for kind in kinds:
         inner, images, others = entries(folder / kind)
-        left.add(folder / kind, slashed(inner), len(others))
+        left.add(folder / kind, slashed(inner), len(others), slashed(inner))
         items += [Item(folder / kind / image, None, kind) for image in images]
     return items

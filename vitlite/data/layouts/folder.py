@@ -8,16 +8,16 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from vitlite.data.index import GOOD, Dataset, Leftovers, Sample, choose, name_of, slashed
+from vitlite.data.index import GOOD, GOOD_NAMES, Dataset, Sample, choose, name_of
 from vitlite.data.layouts.base import Layout
 from vitlite.data.layouts.categories import FolderOfCategories
 from vitlite.data.layouts.oneclass import OneClassLayout
+from vitlite.data.leftovers import Leftovers, slashed
 from vitlite.data.listing import entries, sub_folders, walk
 from vitlite.errors import UserError
 from vitlite.files import shown
 
 # Names of folders, in lower case, that people give to what must not be trained on.
-GOOD_NAMES = frozenset((GOOD, "ok", "normal"))
 SPLITS = frozenset(("train", "training", "val", "validation"))
 TESTS = frozenset(("test", "testing", "test_public", "test_private", "test_private_mixed"))
 # fmt: off
@@ -58,7 +58,7 @@ class PlainFolder(Layout):
         left = Leftovers(ignored=len(others))
         if images:
             paths = [root / name for name in images]
-            left.add(root, slashed(folders))
+            left.add(root, slashed(folders), missed=slashed(folders))
         else:
             paths, left.ignored = walk(root)
         if not paths:
@@ -70,7 +70,17 @@ class PlainFolder(Layout):
         (name,) = choose(root, [name_of(root)], category)
         self._refuse_doubtful(root, paths)
         train = tuple(Sample(path, name, "train", GOOD, 0, None) for path in paths)
-        return Dataset(root, (name,), train, (), self.name, self.title, tuple(left.notes), left.ignored)
+        return Dataset(
+            root=root,
+            categories=(name,),
+            train=train,
+            test=(),
+            layout=self.name,
+            title=self.title,
+            notes=tuple(left.notes),
+            ignored=left.ignored,
+            left_out=tuple(left.left_out),
+        )
 
     def hint(self, dataset: Dataset, category: str, split: str) -> str:
         return f"{shown(dataset.root)}: a plain folder of good images has no test/ folder to evaluate on"

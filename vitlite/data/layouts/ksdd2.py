@@ -6,8 +6,9 @@ Training images with defects, which the data set has for supervised methods, are
 
 from pathlib import Path
 
-from vitlite.data.index import GOOD, Dataset, Leftovers, Sample, choose, name_of, slashed, stem
+from vitlite.data.index import GOOD, Dataset, Sample, choose, name_of, stem
 from vitlite.data.layouts.base import Layout
+from vitlite.data.leftovers import Leftovers, slashed
 from vitlite.data.listing import entries
 from vitlite.errors import UserError
 from vitlite.files import shown

@@ -19,7 +19,7 @@ class MVTec(CategoryLayout):
     def matches(self, root: Path) -> bool:
         """Folders of classes have train/ and test/ too, so one of the names that only this layout has must be there."""
         test = root / "test"
-        if os.path.isdir(root / "train" / self.good) or os.path.isdir(test / self.good):
+        if any(self.good_names(folder) for folder in (root / "train", test)):
             return True
         return os.path.isdir(test) and os.path.isdir(root / self.truth)
 

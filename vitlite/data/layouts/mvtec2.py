@@ -16,6 +16,7 @@ class MVTec2(CategoryLayout):
     title = "MVTec AD 2 layout"
     test = "test_public"
     truth = "test_public/ground_truth"
+    unlabelled = ("test_private", "test_private_mixed")
 
     def matches(self, root: Path) -> bool:
         """A category whose folder was renamed to test/, as MVTec AD calls it, has that layout."""

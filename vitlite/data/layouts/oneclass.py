@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from vitlite.data.index import GOOD, Dataset, Leftovers, Sample, choose, few, name_of, slashed
+from vitlite.data.index import GOOD, Dataset, Sample, choose, few, name_of
 from vitlite.data.layouts.base import Layout
+from vitlite.data.leftovers import Leftovers, slashed
 from vitlite.data.listing import entries, natural_key
 from vitlite.errors import UserError
 from vitlite.files import shown
@@ -86,8 +87,17 @@ class OneClassLayout(Layout):
         return self._dataset(root, name, train, test, found)
 
     def _dataset(self, root: Path, name: str, train: list[Sample], test: list[Sample], found: Classes) -> Dataset:
-        notes = tuple(found.left.notes)
-        return Dataset(root, (name,), tuple(train), tuple(test), self.name, self.title, notes, found.left.ignored)
+        return Dataset(
+            root=root,
+            categories=(name,),
+            train=tuple(train),
+            test=tuple(test),
+            layout=self.name,
+            title=self.title,
+            notes=tuple(found.left.notes),
+            ignored=found.left.ignored,
+            left_out=tuple(found.left.left_out),
+        )
 
     def hint(self, dataset: Dataset, category: str, split: str) -> str:
         missing = f"no training images of class {shown(category)}" if split == "train" else "no test images"

@@ -8,8 +8,9 @@ values, so every value but 0 is defective.
 import csv
 from pathlib import Path, PurePosixPath
 
-from vitlite.data.index import GOOD, Dataset, Leftovers, Sample, choose, slashed
+from vitlite.data.index import GOOD, Dataset, Sample, choose
 from vitlite.data.layouts.base import Layout
+from vitlite.data.leftovers import Leftovers, slashed
 from vitlite.data.listing import entries, natural_key, sub_folders
 from vitlite.errors import UserError
 from vitlite.files import is_folder_name, shown

@@ -1,0 +1,37 @@
+"""What lies in the folders of a data set and is not used."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vitlite.data.index import few
+from vitlite.data.listing import is_image_name, walk
+from vitlite.files import shown
+
+
+@dataclass
+class Leftovers:
+    """A line for each folder, the number of files, and the images that somebody may miss."""
+
+    notes: list[str] = field(default_factory=list)
+    ignored: int = 0
+    left_out: list[tuple[Path, int]] = field(default_factory=list)  # as in Dataset
+
+    def add(self, folder: Path, names: Iterable[str], files: int = 0, missed: Iterable[str] = ()) -> None:
+        """Note ``names``, except hidden ones, and count ``files``.
+
+        ``missed`` are those among ``names`` whose images somebody may miss: images, and folders that end with a slash.
+        """
+        names = [name for name in names if not name.startswith(".")]
+        if names:
+            self.notes.append(f"ignored in {shown(folder)}: {few(names)}")
+        self.ignored += files
+        missed = list(missed)
+        counts = [(folder, sum(is_image_name(name) for name in missed))]
+        counts += [(folder / name, len(walk(folder / name)[0])) for name in missed if name.endswith("/")]
+        self.left_out += [(place, count) for place, count in counts if count]
+
+
+def slashed(folders: Iterable[str]) -> list[str]:
+    """Names of folders as a note shows them."""
+    return [f"{name}/" for name in folders]
