@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from vitlite.data import open_dataset, synthesize
 from vitlite.engine.calibrate import (
+    MARGIN,
     Good,
     category_of,
     check_target,
@@ -20,6 +21,7 @@ from vitlite.engine.calibrate import (
     in_words,
     recalibrate,
     summarize,
+    threshold_above,
     threshold_rank,
     upper_quantile,
 )
@@ -89,6 +91,64 @@ def test_ties_and_shapes():
     assert upper_quantile(np.arange(1000, dtype=np.float32).reshape(10, 100), 0.01) == 990.0
 
 
+# The distance of a threshold from the scores that it comes from.
+
+FAR, NEAR = (
+    st.sampled_from([1e-4, 1e-3, 1.0]),
+    st.sampled_from([0.0, 1e-9, 1e-7, 1e-6, 9e-6, 1.1e-5, 1.9e-5, 2.1e-5, 3e-5]),
+)
+VALUES = st.sampled_from([0.0, -1.0, 1.0, 3.5, -1e6, 2e-9, 1e6]) | st.floats(-1e9, 1e9, width=32)
+
+
+@st.composite
+def scores_with_clusters(draw):
+    """Lists with ties and near ties: each next score is a little, or far, above the one before, or anywhere."""
+    scores = [draw(VALUES)]
+    for _ in range(draw(st.integers(0, 25))):
+        step = draw(NEAR | FAR | st.none())
+        scores.append(draw(VALUES) if step is None else scores[-1] + step * abs(scores[-1]))
+    return draw(st.permutations(scores))
+
+
+@given(scores=scores_with_clusters(), share=st.floats(0.01, 0.95))
+@settings(max_examples=500, deadline=None)
+def test_a_threshold_keeps_its_distance(scores, share):
+    quantile, limit = upper_quantile(scores, share), threshold_above(scores, share)
+    usual = max(np.median(np.abs(scores)), 1e-30)  # not 0, if all scores are
+    for score in scores:
+        assert abs(limit - score) >= MARGIN * max(abs(score), abs(limit), usual)
+    above, promised = sum(s > limit for s in scores), sum(s > quantile for s in scores)
+    assert limit > quantile
+    assert above <= promised <= len(scores) - threshold_rank(len(scores), share)
+    # Rounding in other batches moves no verdict.
+    for factor in (1 - MARGIN / 2, 1 + MARGIN / 2):
+        assert [s * factor > limit for s in scores] == [s > limit for s in scores]
+    # Verdicts are those of the quantile, unless there is no room between it and the next score.
+    passed = sorted(s for s in scores if quantile <= s < limit)
+    for below, higher in zip(passed, passed[1:]):
+        assert higher - below <= 2.001 * MARGIN * max(abs(below), abs(higher), usual)
+    assert limit - passed[-1] <= 2.001 * MARGIN * max(abs(passed[-1]), usual)
+
+
+@pytest.mark.parametrize(
+    ("scores", "share", "expected"),
+    [
+        ([1.0, 2.0, 3.0], 0.5, 2.00004),
+        ([1.0, 2.0, 3.0], 0.01, 3.00006),
+        ([1.0, 1.0, 1.00003], 0.5, 1.000015),
+        ([1.0, 2.0, 2.00001, 2.00003, 2.00005, 4.0], 0.6, 2.000090001),
+        ([-3.0, -2.0, -1.0], 0.5, -1.99996),
+        ([-3.0, -2.0, -1.0], 0.01, -0.99996),
+        ([0.0, 0.0, 0.0, 5.0], 0.4, 2e-35),
+        ([0.0, 1.0, 1.0, 5.0], 0.9, 2e-5),
+        ([0.0] * 4, 0.1, 2e-35),
+        ([7.0] * 4, 0.4, 7.00014),
+    ],
+)
+def test_thresholds_worked_out_by_hand(scores, share, expected):
+    assert threshold_above(scores, share) == pytest.approx(expected, rel=1e-9, abs=0)
+
+
 @pytest.mark.parametrize("share", [0, 1, -0.1, 2, math.nan, math.inf])
 def test_targets_outside_are_refused(share):
     with pytest.raises(UserError, match="target_fpr"):
@@ -106,8 +166,11 @@ def test_categories_have_their_own_limits():
     result = summarize(good_images([1.0, 2.0, 3.0, 9.0], ["a", "a", "b", ""], [10.0, 20.0, 30.0, 90.0]), 0.5, True)
     assert set(result["categories"]) == {"a", "b"}
     limits = limits_of(result, "a")
-    assert (limits.image, limits.pixel, limits.good_scores.tolist()) == (2.0, 20.0, [1.0, 2.0])
-    assert (limits_of(result).image, limits_of(result).good_scores.size) == (3.0, 4)
+    assert limits.good_scores.tolist() == [1.0, 2.0]
+    assert (limits.image, limits.pixel) == (threshold_above([1.0, 2.0], 0.5), threshold_above([10.0, 20.0], 0.5))
+    assert (limits.image, limits.pixel) == pytest.approx((2.0, 20.0), rel=3 * MARGIN)
+    assert limits_of(result).image == threshold_above([1.0, 2.0, 3.0, 9.0], 0.5) == pytest.approx(3.0, rel=3 * MARGIN)
+    assert limits_of(result).good_scores.size == 4
     assert result["display"]["low"] == 0.5 < result["pixel_threshold"] < result["display"]["high"]
     with pytest.raises(UserError, match="calibrated for a, b"):
         limits_of(result, "c")
@@ -191,7 +254,9 @@ def test_given_images(run, more_good):
     scores = sorted(p.score for p in Detector(run, "cpu").predict([str(p) for p in more_good.iterdir()]))
     assert result["images"] == 24
     assert result["good_scores"] == pytest.approx(scores, rel=1e-5)
-    assert result["image_threshold"] == result["good_scores"][22]  # rank 25 - floor(2.5)
+    assert upper_quantile(result["good_scores"], 0.1) == result["good_scores"][22]  # rank 25 - floor(2.5)
+    assert result["good_scores"][22] < result["image_threshold"] < result["good_scores"][23]
+    assert result["image_threshold"] == threshold_above(result["good_scores"], 0.1)
     expected, interval = false_alarms(24, 0.1)
     assert (result["expected_fpr"], result["expected_fpr_interval"]) == (expected, list(interval))
     assert expected == 2 / 25
@@ -199,6 +264,28 @@ def test_given_images(run, more_good):
     assert "expect 8 % false alarms" in line
     assert json.loads((run / "calibration.json").read_text()) == result
     assert not list(run.glob(".*"))
+
+
+def test_verdicts_do_not_depend_on_batches_and_threads(run, more_good):
+    """On the images that the thresholds come from: as many are above as the calibration counted."""
+    import torch
+
+    paths = sorted(map(str, more_good.iterdir()))[:9]
+    result = again(run, target_fpr=0.3, good=paths)
+    detector, before = Detector(run, "cpu"), torch.get_num_threads()
+    found = set()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            for size in (1, 3, 8):
+                predictions = detector.predict(paths, batch_size=size)
+                found.add(tuple(p.verdict for p in predictions))
+                assert sorted(p.score for p in predictions) == pytest.approx(result["good_scores"], rel=MARGIN / 2)
+    finally:
+        torch.set_num_threads(before)
+    (verdicts,) = found
+    counted = sum(score > result["image_threshold"] for score in result["good_scores"])
+    assert verdicts.count("defect") == counted == 9 - threshold_rank(9, 0.3) == 2
 
 
 def test_false_alarms_on_new_images_come_at_the_promised_rate(run, more_good):

@@ -29,6 +29,7 @@ TARGET_FPR = 0.01
 PIXEL_TARGET_FPR = 1e-3
 CONFIDENCE = 0.9  # of the interval that is reported
 HELD_OUT = "held out of training"  # where the images come from, by default
+MARGIN = 1e-5  # a threshold's least distance from the values that it comes from, relative: rounding moves no verdict
 _ROUNDING = 1e-9  # 30 * 0.1 must count as 3 whatever its last bit
 
 
@@ -126,9 +127,9 @@ def thresholds(good: Sequence[Good], target_fpr: float, held_out: bool) -> dict[
     scores = sorted(image.score for image in good)
     return {
         "images": len(good),
-        "image_threshold": upper_quantile(scores, target_fpr),
+        "image_threshold": threshold_above(scores, target_fpr),
         # A pixel counts as defective above what the worst pixels of nearly every good image reach.
-        "pixel_threshold": upper_quantile([image.pixel_tail for image in good], target_fpr),
+        "pixel_threshold": threshold_above([image.pixel_tail for image in good], target_fpr),
         "expected_fpr": expected,
         "expected_fpr_interval": list(interval),
         "good_scores": scores,
@@ -197,8 +198,27 @@ def upper_quantile(values: Sequence[float] | np.ndarray, share: float) -> float:
     return float(np.partition(flat, index)[index])
 
 
+def threshold_above(values: Sequence[float], share: float) -> float:
+    """A threshold just above :func:`upper_quantile`, and not near any of the n >= 1 finite values.
+
+    The last bits of a score depend on the batch size, the threads and the form of the model. So the threshold keeps at
+    least :data:`MARGIN` from every value, relative to the larger of the two sizes, or to the median size of the values
+    if that is larger. It is twice as far above the quantile, or in the middle of a gap that is too small for that. If a
+    gap is too small for the margin on both sides, the threshold goes above it, and fewer values exceed it.
+    """
+    ordered = np.sort(np.asarray(values, dtype=np.float64))
+    usual = max(float(np.median(np.abs(ordered))), 1e-30)
+    rest = ordered[threshold_rank(ordered.size, share) - 1 :].tolist()
+    for below, above in zip(rest, [*rest[1:], math.inf]):
+        limit = min(below + 2 * MARGIN * max(abs(below), usual), below + (above - below) / 2)
+        room = MARGIN * max(abs(limit), usual)
+        if limit - below >= max(room, MARGIN * abs(below)) and above - limit >= max(room, MARGIN * abs(above)):
+            break
+    return limit
+
+
 def false_alarms(count: int, share: float, confidence: float = CONFIDENCE) -> tuple[float, tuple[float, float]]:
-    """The rate that ``upper_quantile`` of ``count`` values leads to: ``(expected, (low, high))``.
+    """The most that a threshold from ``count`` values leads to: ``(expected, (low, high))``.
 
     ``expected`` is (n + 1 - k) / (n + 1). The rate of one particular calibration follows a beta distribution: it lies
     between ``low`` and ``high`` with the probability ``confidence``, and is as often below as above.

@@ -96,7 +96,7 @@ def judge(values: np.ndarray, score: float, limits: Limits, name: object = "imag
     for what, number in (("score", score), *(("map", number) for number in extremes)):
         if not math.isfinite(number):
             raise NoVerdict(f"{name}: its {what} holds {number}, so it has no verdict; train or export again")
-    above = values > limits.pixel
+    above = values > np.float64(limits.pixel)
     labels, _ = ndimage.label(above, structure=np.ones((3, 3)))
     boxes = tuple((x.start, y.start, x.stop, y.stop) for y, x in ndimage.find_objects(labels))
     return Prediction(

@@ -121,7 +121,7 @@ def judged(scores: Sequence[float], labels: Sequence[int], threshold: float | No
     """The verdict on every image, and ``threshold``, ``tp``, ``fp``, ``tn``, ``fn``; all None without a threshold."""
     if threshold is None:
         return [None] * len(scores), {"threshold": None, **dict.fromkeys(COUNTS)}
-    above = np.asarray(scores) > threshold
+    above = np.asarray(scores, dtype=np.float64) > threshold
     bad = np.asarray(labels) == 1
     counts = (above & bad, above & ~bad, ~above & ~bad, ~above & bad)
     found = {"threshold": threshold, **{key: int(which.sum()) for key, which in zip(COUNTS, counts)}}

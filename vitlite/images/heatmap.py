@@ -41,7 +41,7 @@ def overlay(image: np.ndarray, values: np.ndarray, *, low: float, high: float, t
         band = slice(start, start + rows)
         result[band] = blend(image[band], scale_map(values[band], low, high))
     width = max(1, round(min(image.shape[:2]) / 300))
-    np.copyto(result, OUTLINE, where=outline(values > threshold, width)[..., None])
+    np.copyto(result, OUTLINE, where=outline(values > np.float64(threshold), width)[..., None])
     return result
 
 
