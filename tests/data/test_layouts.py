@@ -253,6 +253,39 @@ def test_images_that_are_left_out_are_named(tmp_path, fill, caplog, images, trai
     assert len(problems) == bool(left_out)
 
 
+@pytest.mark.parametrize(
+    ("files", "test", "counted"),
+    [
+        ("dent/0.png dent/0_mask.png dent/1.png dent/1_GT.bmp", {"0": "dent/0_mask.png", "1": "dent/1_GT.bmp"}, [2]),
+        ("dent/0.png dent/0_label.png ../ground_truth/dent/0.png", {"0": "../ground_truth/dent/0.png"}, [1]),
+        ("dent/0.png dent/0_gt.png dent/0_mask.png", {"0": "dent/0_gt.png"}, [2]),
+        ("good/0.png good/0_mask.png", {"0": None}, [1]),
+        ("dent/0_mask.png dent/1.png", {"0_mask": None, "1": None}, []),  # no image of that stem: an image
+        ("dent/0.png dent/0mask.png dent/0_masked.png", {"0": None, "0_masked": None, "0mask": None}, []),
+    ],
+)
+def test_masks_beside_images(tmp_path, fill, caplog, files, test, counted):
+    root = fill(tmp_path / "nut", "train/good/a.png " + " ".join(f"test/{name}" for name in files.split()))
+    dataset = data.open_dataset(root)
+    masks = {sample.path.stem: sample.mask for sample in dataset.test}
+    assert {name: mask and mask.resolve() for name, mask in masks.items()} == {
+        name: mask and (root / "test" / mask).resolve() for name, mask in test.items()
+    }
+    assert [count for _, count in dataset.masks_beside] == counted
+    assert len(caplog.records) == len(counted)
+    for line in (*(record.getMessage() for record in caplog.records), *data.check(root).left_out):
+        assert f"{counted[0]} file" in line
+        assert "by name and no image" in line
+
+
+def test_masks_beside_images_of_training_are_no_images(tmp_path, fill):
+    root = fill(tmp_path / "nut", "train/good/a.png train/good/a_mask.png test/good/a.png")
+    for place in (root, tmp_path):
+        dataset = data.open_dataset(place)
+        assert files(dataset.train) == ["a.png"]
+        assert dataset.masks_beside == ((root / "train" / "good", 1),)
+
+
 def test_a_folder_that_is_no_category_is_named_if_all_are_asked_for(tmp_path, category, fill, caplog):
     category(tmp_path / "nut", "nut")
     fill(tmp_path / "bolt", "Trian/good/1.png Trian/good/2.png")

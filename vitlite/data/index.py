@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,9 @@ from vitlite.images.masks import MASK_RULE, MaskFiles
 GOOD = "good"
 GOOD_NAMES = frozenset((GOOD, "ok", "normal"))
 """Names, in lower case, that people give to folders of good images."""
+
+MASK_NAME = re.compile(r"(.+)[_-](?:gt|label|mask)", re.IGNORECASE | re.DOTALL)
+"""The stem of a mask's file that lies beside its image, whose stem is the first group."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ class Dataset:
     nested: bool = False  # whether every category has a folder of its own below the root
     kinds_of_mean: tuple[str, ...] = ()  # kinds of defects; the data set's own image AUROC is the mean over these
     left_out: tuple[tuple[Path, int], ...] = ()  # folders with images that somebody may miss, and how many of them
+    masks_beside: tuple[tuple[Path, int], ...] = ()  # folders with masks beside their images, and how many of them
 
     def folder(self, category: str) -> Path:
         """The folder of a category."""
@@ -57,16 +62,26 @@ class Dataset:
 
     @property
     def warnings(self) -> list[str]:
-        """A line about the images that are left out, if there are any: how many, where, and what to do."""
+        """A line about the images that are left out, if there are any, and one about masks beside images."""
+        lines = []
+        if self.masks_beside:
+            total = sum(count for _, count in self.masks_beside)
+            lines.append(
+                f"{'1 file is a mask' if total == 1 else f'{total} files are masks'} by name and no image: "
+                f"{self._places(self.masks_beside)}; a defective image without a mask elsewhere has the one beside it"
+            )
         if not self.left_out:
-            return []
+            return lines
         total = sum(count for _, count in self.left_out)
         images, them = ("1 image is", "it") if total == 1 else (f"{total} images are", "them")
-        places = [f"{place.relative_to(self.root)}/ ({count})" for place, count in self.left_out]
-        return [
-            f"{images} left out, because none are read there: {few(places, 6)}; to use {them}, move {them} into a "
-            f"folder that is read ({self.title})"
-        ]
+        lines.append(
+            f"{images} left out, because none are read there: {self._places(self.left_out)}; to use {them}, "
+            f"move {them} into a folder that is read ({self.title})"
+        )
+        return lines
+
+    def _places(self, counts: Sequence[tuple[Path, int]]) -> str:
+        return few([f"{place.relative_to(self.root)}/ ({count})" for place, count in counts], 6)
 
 
 def choose(root: Path, names: Sequence[str], category: str | None) -> list[str]:
@@ -103,6 +118,13 @@ def name_of(root: Path) -> str:
 def stem(name: str) -> str:
     """A file's name without its extension."""
     return os.path.splitext(name)[0]
+
+
+def masks_among(images: Sequence[str]) -> dict[str, str]:
+    """Those names of images in a folder that are masks of others there, such as ``000_mask.png``: {mask: stem}."""
+    stems = {stem(name) for name in images}
+    matches = {name: MASK_NAME.fullmatch(stem(name)) for name in images}
+    return {name: match[1] for name, match in matches.items() if match and match[1] in stems}
 
 
 def few(names: Sequence[str], limit: int = 20) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vitlite.data.index import few
+from vitlite.data.index import few, masks_among
 from vitlite.data.listing import is_image_name, walk
 from vitlite.files import shown
 
@@ -16,6 +16,7 @@ class Leftovers:
     notes: list[str] = field(default_factory=list)
     ignored: int = 0
     left_out: list[tuple[Path, int]] = field(default_factory=list)  # as in Dataset
+    masks_beside: list[tuple[Path, int]] = field(default_factory=list)  # as in Dataset
 
     def add(self, folder: Path, names: Iterable[str], files: int = 0, missed: Iterable[str] = ()) -> None:
         """Note ``names``, except hidden ones, and count ``files``.
@@ -30,6 +31,13 @@ class Leftovers:
         counts = [(folder, sum(is_image_name(name) for name in missed))]
         counts += [(folder / name, len(walk(folder / name)[0])) for name in missed if name.endswith("/")]
         self.left_out += [(place, count) for place, count in counts if count]
+
+    def without_masks(self, folder: Path, images: list[str]) -> tuple[list[str], dict[str, Path]]:
+        """The images of a folder without the masks beside them, which are counted, and the masks by their stem."""
+        of = masks_among(images)
+        if of:
+            self.masks_beside.append((folder, len(of)))
+        return [name for name in images if name not in of], {own: folder / name for name, own in reversed(of.items())}
 
 
 def slashed(folders: Iterable[str]) -> list[str]:

@@ -68,6 +68,7 @@ class CategoryLayout(Layout):
             notes=tuple(left.notes),
             ignored=left.ignored,
             left_out=tuple(left.left_out),
+            masks_beside=tuple(left.masks_beside),
             kinds_of_mean=self.kinds_of_mean,
         )
 
@@ -77,6 +78,7 @@ class CategoryLayout(Layout):
         if here is None:
             return ()
         folders, images, others = entries(here)
+        images, _ = left.without_masks(here, images)
         left.add(here, slashed(folders), len(others), slashed(folders))
         folders, beside, others = entries(folder / split)
         unused = [*slashed(name for name in folders if name != here.name), *beside]
@@ -99,8 +101,10 @@ class CategoryLayout(Layout):
             left.add(here / kind, slashed(inner), len(others), slashed(inner))
             defective = here / kind != good
             masks = self.masks(folder, kind) if defective else {}
+            images, beside = left.without_masks(here / kind, images)
             for image in images:
-                mask = masks.get(f"{stem(image)}_mask") or masks.get(stem(image))
+                own = stem(image)
+                mask = (masks.get(f"{own}_mask") or masks.get(own) or beside.get(own)) if defective else None
                 yield Sample(here / kind / image, name, "test", kind if defective else GOOD, int(defective), mask)
 
     def hint(self, dataset: Dataset, category: str, split: str) -> str:
@@ -164,6 +168,7 @@ class FolderOfCategories(Layout):
             ignored=left.ignored + sum(part.ignored for part in parts),
             nested=True,
             left_out=(*left.left_out, *(place for part in parts for place in part.left_out)),
+            masks_beside=tuple(place for part in parts for place in part.masks_beside),
             kinds_of_mean=tuple(dict.fromkeys(of_mean for part in parts for of_mean in part.kinds_of_mean)),
         )
 

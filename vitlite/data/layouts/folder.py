@@ -2,13 +2,12 @@
 
 import contextlib
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from vitlite.data.index import GOOD, GOOD_NAMES, Dataset, Sample, choose, name_of
+from vitlite.data.index import GOOD, GOOD_NAMES, MASK_NAME, Dataset, Sample, choose, name_of
 from vitlite.data.layouts.base import Layout
 from vitlite.data.layouts.categories import FolderOfCategories
 from vitlite.data.layouts.oneclass import OneClassLayout
@@ -31,7 +30,6 @@ DEFECTS = frozenset((
     "rejected", "rejects", "scrap", "structural_anomalies",
 ))
 # fmt: on
-_MASK_OF = re.compile(r"(.+)[_-](?:gt|label|mask)", re.IGNORECASE | re.DOTALL)
 _DEEPEST_PART = 4  # folders between a data set's root and its images; VisA has the most
 
 
@@ -198,7 +196,7 @@ def _masks_or_defects(folders: list[Path]) -> Doubt | None:
 def _mask_file(root: Path, paths: list[Path]) -> Doubt | None:
     names = {os.path.splitext(path)[0]: path.name for path in paths}
     for path in paths:
-        match = _MASK_OF.fullmatch(os.path.splitext(path)[0])
+        match = MASK_NAME.fullmatch(os.path.splitext(path)[0])
         if match and match[1] in names:
             inner = path.relative_to(root)
             reason = f"has {shown(inner)}, by its name the mask of {shown(names[match[1]])}"
