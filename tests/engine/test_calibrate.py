@@ -281,6 +281,7 @@ def test_verdicts_do_not_depend_on_batches_and_threads(run, more_good):
                 predictions = detector.predict(paths, batch_size=size)
                 found.add(tuple(p.verdict for p in predictions))
                 assert sorted(p.score for p in predictions) == pytest.approx(result["good_scores"], rel=MARGIN / 2)
+                assert all(abs(p.score / result["image_threshold"] - 1) > MARGIN / 2 for p in predictions)
     finally:
         torch.set_num_threads(before)
     (verdicts,) = found
