@@ -191,7 +191,7 @@ class Autocast(_autocast):
 
 
 def choices_of_triton():
-    """Of a torch built with CUDA: the tables of operators that Triton serves, which takes no ordinary memory."""
+    """As a torch built with CUDA: tables of the operators that Triton serves, without ordinary memory."""
     if REHEARSAL or torch.version.cuda is None:
         return []
     from vitlite.kernels import OPERATORS, operator

@@ -132,7 +132,7 @@ def make_folder(path: StrPath) -> Path:
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{path}: cannot make this folder ({error.strerror or error})") from error
+        raise UserError(f"{path}: cannot make this folder ({error.strerror or error}); choose another") from error
     return Path(path)
 
 

@@ -77,7 +77,8 @@ def limits_of(calibration: dict[str, Any], category: str | None = None) -> Limit
         if not isinstance(category, str):
             raise UserError(f"`category={category!r}`: must be the name of one category")
         if category not in known:
-            raise UserError(f"`category={category}`: calibrated for {', '.join(known) or 'no category by itself'}")
+            names = ", ".join(known) or "no category by itself"
+            raise UserError(f"`category={category}`: unknown; the run is calibrated for {names}")
         # A calibration by an older version has one pixel threshold, and one list of scores, for all categories.
         own = {**calibration, **known[category]}
     return Limits(own["image_threshold"], own["pixel_threshold"], np.asarray(own["good_scores"], dtype=np.float64))

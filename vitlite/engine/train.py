@@ -31,7 +31,7 @@ from vitlite.engine.settings import (
 )
 from vitlite.engine.split import fingerprint, split_good
 from vitlite.errors import UserError
-from vitlite.files import append_line, remove_leftovers, write_text
+from vitlite.files import append_line, remove_leftovers, shown, write_text
 from vitlite.methods.base import Method, Stage
 from vitlite.methods.config import TrainingConfig
 from vitlite.nn.batch_norm import set_counts
@@ -61,6 +61,8 @@ def _train(
     if team.leads and (resume or settings.data == SYNTHETIC):  # otherwise the folder is made after the data is found
         claim.take()
     refuse_present(run, resume)
+    if not resume:
+        refuse_data_folder(settings, run)
     keep_freed_memory()
     if team.leads:
         data_folder(settings, run)  # made once, before the others look for it
@@ -117,6 +119,12 @@ def refuse_present(run: Path, resume: bool) -> None:
     """``UserError`` if a new run would take the place of another."""
     if not resume and (run / CONFIG_FILE).exists():
         raise UserError(f"{run}: already holds a run; use `resume=True` to go on with it, or choose another `out`")
+
+
+def refuse_data_folder(settings: RunSettings, run: Path) -> None:
+    """``UserError`` if a new run would be written among the images that it trains on, or above them."""
+    if settings.data != SYNTHETIC and Path(os.path.realpath(settings.data)).is_relative_to(os.path.realpath(run)):
+        raise UserError(f"`out={shown(run)}`: holds the data set {shown(settings.data)}; choose another folder")
 
 
 def log_start(

@@ -200,7 +200,7 @@ def change(config: Settings, changes: Mapping[str, object]) -> Settings:
     values: dict[str, Any] = dict(changes)
     for key, value in changes.items():
         if key not in known:
-            raise UserError(f"`{key}`: no such option; there are {', '.join(known)}")
+            raise UserError(f"`{key}`: no such setting; there are {', '.join(known)}")
         if isinstance(value, str):
             try:
                 values[key] = known[key].parse(value.strip())
