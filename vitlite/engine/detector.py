@@ -1,13 +1,16 @@
 """A trained run, loaded: the method with its weights, its settings and its calibration."""
 
+import io
 import json
 import math
+import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from vitlite.engine.checkpoint import CHECKPOINT_FILE, load_checkpoint, restore_model
@@ -27,6 +30,10 @@ class Detector(Predictor):
 
     Several threads may predict with one detector at a time; the numbers are those of one thread.
     ``calibrated=False`` leaves calibration.json unread, to be written anew.
+
+    A pickle holds all that scoring needs, with the weights, and the name of the device: the copy scores the same
+    without the run's folder. A process that was forked from the one that loaded the detector cannot use it
+    (``UserError``): torch's threads do not live on there, and the first wait for them would never end.
     """
 
     def __init__(self, run: StrPath, device: str = "auto", *, calibrated: bool = True) -> None:
@@ -36,17 +43,40 @@ class Detector(Predictor):
         state = load_checkpoint(run, self.settings.method)
         self.fingerprint = state["fingerprint"]  # of the images that were trained on
         self.weights_source = state.get("weights")  # where training found the weights of the frozen part; None: unknown
+        self.calibration: dict[str, Any] = load_calibration(run) if calibrated else {}
+        self._make_ready(state)
+
+    def _make_ready(self, state: dict[str, Any]) -> None:
+        """Build the method in this process, with the weights of a checkpoint's ``state``."""
         self.method = build_method(self.settings, weights="none")
         restore_model(self.method, state, self.run / CHECKPOINT_FILE)
         self.method.to(self.device).eval()
-        self.calibration: dict[str, Any] = load_calibration(run) if calibrated else {}
         self._one_at_a_time = threading.Lock()
+        self._process = os.getpid()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a pickle holds. The weights are plain bytes: no shared memory that has to outlive this process."""
+        weights = io.BytesIO()
+        torch.save(self.method.state_dict(), weights)
+        made_anew = ("method", "_one_at_a_time", "_process")
+        kept = {key: value for key, value in vars(self).items() if key not in made_anew}
+        return kept | {"device": str(self.device), "weights": weights.getvalue()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Build the detector anew. ``UserError`` if its device is not there."""
+        weights = torch.load(io.BytesIO(state.pop("weights")), map_location="cpu", weights_only=True)
+        vars(self).update(state, device=pick_device(state["device"]))
+        self._make_ready({"model": weights})
 
     def __repr__(self) -> str:
         return f"Detector({str(self.run)!r}, method={self.settings.method!r}, device={str(self.device)!r})"
 
     def score_pixels(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """uint8 images (B, S, S, 3), RGB, to maps (B, S, S) and scores (B,), float32 arrays."""
+        """uint8 images (B, S, S, 3), RGB, to maps (B, S, S) and scores (B,), float32 arrays.
+
+        ``UserError`` in a process that was forked after loading.
+        """
+        self._refuse_after_fork()
         maps, scores = self.anomaly(to_images(pixels, self.device))
         return maps.cpu().numpy(), scores.cpu().numpy()
 
@@ -55,9 +85,17 @@ class Detector(Predictor):
 
         One forward pass at a time: each uses the whole device already, and a method may keep buffers between layers
         or make its inference copy on the first call. Decoding, resizing and what follows the map run beside it.
+        ``UserError`` in a process that was forked after loading.
         """
+        self._refuse_after_fork()
         with self._one_at_a_time:
             return self.method.anomaly(images)
+
+    def _refuse_after_fork(self) -> None:
+        if self._process != os.getpid():
+            raise UserError(
+                f"{self.run}: loaded before a fork; load it in each worker, or start workers by spawn or forkserver"
+            )
 
 
 def load_calibration(run: StrPath) -> dict[str, Any]:

@@ -21,6 +21,8 @@ from torch import Tensor, distributed
 
 from vitlite.errors import UserError
 
+_process = os.getpid()  # whose threads torch uses
+
 
 @dataclass(frozen=True)
 class Team:
@@ -95,7 +97,11 @@ def join(device: str) -> Iterator[tuple[Team, torch.device]]:
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """``auto``, ``cpu``, ``cuda`` or ``cuda:N`` as a device that is there."""
+    """``auto``, ``cpu``, ``cuda`` or ``cuda:N`` as a device that is there, for this process to compute on.
+
+    Every computation begins here, so a process that was forked after this module was imported changes to one thread.
+    """
+    compute_alone_after_fork()
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -109,6 +115,18 @@ def pick_device(name: str = "auto") -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(f"`device={name}`: there are {torch.cuda.device_count()} CUDA devices, counted from 0")
     return device
+
+
+def compute_alone_after_fork() -> None:
+    """Set torch to one thread, once in every forked process.
+
+    OpenMP there counts on the threads of the process before the fork, which are gone, and waits for them forever.
+    With one thread nothing waits.
+    """
+    global _process
+    if _process != os.getpid():
+        _process = os.getpid()
+        torch.set_num_threads(1)
 
 
 def device_name(device: torch.device) -> str:

@@ -1,7 +1,9 @@
 """Scoring with an exported ONNX file: numpy, pillow and onnxruntime. Never imports torch."""
 
+import ctypes
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +22,9 @@ class OnnxDetector(Predictor):
     ``image_size`` the side of its input. ``data`` is the contents of a file that is not written yet; ``path`` then only
     names it. Several threads may score with one detector. ``predict`` and ``score_files`` are those of every detector.
 
+    The detector keeps the bytes of the file. A pickle holds them, so the copy scores the same if the file has gone or
+    changed; and a process that was forked after loading opens a session of its own from them.
+
     Raises ``UserError``: onnxruntime is missing, the file is missing, damaged or not written by vitlite, or ``device``
     is not the CPU.
     """
@@ -28,36 +33,60 @@ class OnnxDetector(Predictor):
         if device not in ("auto", "cpu"):
             raise UserError(f"`device={device}`: an ONNX file is scored on the CPU; leave it out, or give a run")
         self.path = Path(path)
-        self._session = open_session(self.path, data)
-        self.metadata = loads(self._session.get_modelmeta().custom_metadata_map.get(KEY), path)
+        self._data = read_model(self.path) if data is None else data
+        session = open_session(self.path, self._data)
+        self._opened = os.getpid(), session
+        self.metadata = loads(session.get_modelmeta().custom_metadata_map.get(KEY), path)
         self.calibration, self.image_size = self.metadata["calibration"], self.metadata["image_size"]
-        inputs = [(i.name, i.type, i.shape[1:]) for i in self._session.get_inputs()]
-        outputs = {o.name for o in self._session.get_outputs()}
+        inputs = [(i.name, i.type, i.shape[1:]) for i in session.get_inputs()]
+        outputs = {o.name for o in session.get_outputs()}
         if inputs != [(INPUT, "tensor(uint8)", [self.image_size, self.image_size, 3])] or not {MAPS, SCORES} <= outputs:
             raise UserError(f"{self.path}: its inputs and outputs are not what its metadata say; export it again")
 
     def score_pixels(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """uint8 images (B, S, S, 3), RGB, to maps (B, S, S) and scores (B,), float32."""
+        session = self._session()
         try:
-            maps, scores = self._session.run([MAPS, SCORES], {INPUT: np.ascontiguousarray(pixels)})
+            maps, scores = session.run([MAPS, SCORES], {INPUT: np.ascontiguousarray(pixels)})
         except Exception as error:  # onnxruntime's errors have no common base of their own
             raise UserError(f"{self.path}: onnxruntime cannot run it ({first_line(error)}); export it again") from error
         if maps.shape != pixels.shape[:3] or scores.shape != pixels.shape[:1]:
             raise UserError(f"{self.path}: gives maps {maps.shape} and scores {scores.shape}; export it again")
         return maps, scores
 
+    def _session(self) -> "InferenceSession":
+        """This process's session: the threads and locks of one that was opened before a fork are not usable."""
+        process, session = self._opened
+        if process != os.getpid():
+            # Its destructor would wait for threads that are gone, now or when the interpreter ends: never destroyed.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
+            session = open_session(self.path, self._data)
+            self._opened = os.getpid(), session
+        return session
 
-def open_session(path: Path, data: bytes | None = None) -> "InferenceSession":
-    """An onnxruntime session on the CPU for a file, or for its contents."""
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in vars(self).items() if key != "_opened"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._opened = os.getpid(), open_session(self.path, self._data)
+
+
+def read_model(path: Path) -> bytes:
+    """The contents of a file. ``UserError`` if it cannot be read."""
     try:
-        import onnxruntime
-
-        data = path.read_bytes() if data is None else data
-    except ImportError as error:
-        raise UserError(f"{path}: needs onnxruntime ({error}): pip install 'vitlite[onnx]'") from None
+        return path.read_bytes()
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"{path}: cannot be read ({reason}); vitlite export RUN makes such a file") from None
+
+
+def open_session(path: Path, data: bytes) -> "InferenceSession":
+    """An onnxruntime session on the CPU for the contents of a file, which errors name."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise UserError(f"{path}: needs onnxruntime ({error}): pip install 'vitlite[onnx]'") from None
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # errors are raised as well, and need to be said once
     try:

@@ -22,7 +22,11 @@ class MapError(UserError):
 
     def __init__(self, path: StrPath, kind: str, reason: str) -> None:
         super().__init__(f"{shown(path)}: {reason}")
-        self.kind, self.reason = kind, reason
+        self.path, self.kind, self.reason = path, kind, reason
+
+    def __reduce__(self) -> tuple:
+        # Crosses process boundaries, as ImageError does.
+        return type(self), (self.path, self.kind, self.reason)
 
 
 def read_map(path: StrPath) -> np.ndarray:

@@ -1,0 +1,92 @@
+"""Detectors in other processes: pickled, spawned and forked, after the parent has scored with two threads."""
+
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+import vitlite
+from vitlite.data import list_images
+
+# Started by itself: OpenMP's number of threads is fixed when a process begins, and the parent has to have used them.
+PARENT = """
+import json, multiprocessing, pickle, sys
+import vitlite
+from vitlite.errors import UserError
+
+def score(detector, files):
+    try:
+        return [p.score for p in detector.predict(files)]
+    except UserError as error:
+        return str(error)
+
+def with_copy(data, files):
+    return score(pickle.loads(data), files)
+
+def with_own(path, files):
+    return score(vitlite.load(path), files)
+
+def with_global(files):
+    return score(detector, files)
+
+if __name__ == "__main__":
+    path, method, *files = sys.argv[1:]
+    detector = vitlite.load(path)
+    found = {"parent": score(detector, files)}
+    with multiprocessing.get_context(method).Pool(1) as pool:
+        calls = {"given": (score, (detector, files)), "copy": (with_copy, (pickle.dumps(detector), files)),
+                 "own": (with_own, (path, files))}
+        if method == "fork":
+            calls = {"global": (with_global, (files,))} | calls
+        for name, (function, arguments) in calls.items():
+            found[name] = pool.apply(function, arguments)
+    print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def files(tiny_data):
+    return [str(path) for path in list_images(tiny_data / "weave" / "test")[:3]]
+
+
+def in_workers(tmp_path, path, method, files):
+    """What each way to use a detector gives in a worker: scores, or the error. A worker that hangs fails the test."""
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    command = [sys.executable, str(script), str(path), method, *files]
+    ended = subprocess.run(
+        command, env=os.environ | {"OMP_NUM_THREADS": "2"}, capture_output=True, text=True, timeout=240
+    )
+    assert ended.returncode == 0, ended.stderr
+    return json.loads(ended.stdout)
+
+
+@pytest.mark.parametrize("source", ["tiny_run", "tiny_onnx"])
+def test_a_pickle_scores_the_same_without_the_files(source, files, tmp_path, request):
+    source = request.getfixturevalue(source)
+    path = tmp_path / source.name
+    (shutil.copytree if source.is_dir() else shutil.copy)(source, path)
+    detector = vitlite.load(path, "cpu")
+    detector.calibration["image_threshold"] = -1.0  # what is in memory counts, not the file
+    want = detector.predict(files)
+    data = pickle.dumps(detector)
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    found = pickle.loads(data).predict(files)
+    assert [p.score for p in found] == [p.score for p in want]
+    assert all(p.is_defect for p in found)
+    assert [p.map.tobytes() for p in found] == [p.map.tobytes() for p in want]
+
+
+@pytest.mark.parametrize("source", ["tiny_run", "tiny_onnx"])
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+def test_workers_score_as_their_parent(source, method, files, tmp_path, request):
+    found = in_workers(tmp_path, request.getfixturevalue(source), method, files)
+    want = found.pop("parent")
+    if (source, method) == ("tiny_run", "fork"):
+        assert "loaded before a fork" in found.pop("global")
+    for how, scores in found.items():
+        assert scores == pytest.approx(want, rel=1e-5), how
