@@ -58,7 +58,7 @@ class OnnxDetector(Predictor):
         """This process's session: the threads and locks of one that was opened before a fork are not usable."""
         process, session = self._opened
         if process != os.getpid():
-            # Its destructor would wait for threads that are gone, now or when the interpreter ends: never destroyed.
+            # Never destroyed here: its destructor would wait for threads that are gone.
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
             session = open_session(self.path, self._data)
             self._opened = os.getpid(), session
