@@ -31,14 +31,14 @@ class Case:
 class Table(list):
     """Cases in order; ``add``, ``@table.refused("pattern")`` or ``@table.works("pattern of what it writes")``."""
 
-    def add(self, name, make, says, *, writes=()):
-        self.append(Case(name, make, says, 0 if says is None else 2, writes))
+    def add(self, name, make, says, *, writes=(), code=None):
+        self.append(Case(name, make, says, code or (0 if says is None else 2), writes))
 
     def refused(self, says, *, writes=()):
         return lambda make: self.add(make.__name__, make, says, writes=writes)
 
-    def works(self, *writes):
-        return self.refused(None, writes=writes)
+    def works(self, *writes, code=0):
+        return lambda make: self.add(make.__name__, make, None, writes=writes, code=code)
 
 
 @dataclass

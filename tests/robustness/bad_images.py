@@ -63,7 +63,7 @@ def names_as_long_as_the_file_system_takes(place):
     return place.predict(place.root / "in", options=["--maps"])
 
 
-@IMAGES.works("out/*")
+@IMAGES.works("out/*", code=3)
 def one_of_two_is_broken(place):
     place.save("in/good.png", noise())
     place.write("in/broken.png", b"x")

@@ -69,7 +69,7 @@ def load_checkpoint(run: str | os.PathLike[str], method: str, device: str = "cpu
             warnings.simplefilter("ignore")  # about pickles that are refused anyway
             state = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError:
-        raise UserError(f"{path}: no checkpoint yet; train again, or go on with `resume=True`") from None
+        raise UserError(f"{path}: not there; training stopped before its first checkpoint; resume it") from None
     except Exception as error:  # damaged files make the reader raise nearly anything: KeyError, struct.error ...
         raise UserError(f"{path}: {reason(error)}; train again") from None
     if not isinstance(state, dict) or type(state.get("format")) is not int:
