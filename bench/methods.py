@@ -216,6 +216,9 @@ def constant(folder: Path) -> Predictor:
         def score_pixels(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             return np.zeros((len(pixels), 64, 64), np.float32), np.zeros(len(pixels), np.float32)
 
+        def digest(self) -> str:
+            return "constant"
+
     return Constant()
 
 

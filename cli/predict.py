@@ -7,6 +7,7 @@ import click
 
 from vitlite.cli import _options as options
 from vitlite.cli._messages import note
+from vitlite.cli._stopping import Stopped
 
 
 @click.command(name="predict", epilog="Example: vitlite predict runs/bottle photos/ --out checked --fail-on-defect")
@@ -16,6 +17,8 @@ from vitlite.cli._messages import note
 @click.option("--category", metavar="NAME", help="Use the thresholds of this category of the run.")
 @click.option("--maps", is_flag=True, help="Write the anomaly maps as 32-bit float TIFFs at the original size.")
 @click.option("--no-overlays", is_flag=True, help="Write the CSV alone.")
+@click.option("--resume", is_flag=True, help="Go on with the predictions that are in --out.")
+@click.option("--overwrite", is_flag=True, help="Replace the predictions that are in --out.")
 @click.option("--fail-on-defect", is_flag=True, help="Exit with 1 if any image is defective.")
 @options.device
 @options.deterministic
@@ -27,16 +30,21 @@ def command(
     category: str | None,
     maps: bool,
     no_overlays: bool,
+    resume: bool,
+    overwrite: bool,
     fail_on_defect: bool,
     device: str,
     deterministic: bool,
 ) -> None:
     """Score images and draw where they are defective.
 
-    RUN is a run's folder, or an .onnx file that `vitlite export` wrote; the latter needs no torch. IMAGE is a file, a
+    RUN is a run's folder, or an .onnx file that `vitlite export` wrote. Such a file needs no torch. IMAGE is a file, a
     folder or a pattern. Heat maps are drawn at the original size. The run's calibration fixes their scale, so that
     images can be compared. An image without a verdict (the file cannot be read, it does not fit into memory, or its
     score is not a finite number) is a row of the CSV with the reason.
+
+    Each row is written as soon as its image is scored. --resume goes on after an interruption: it scores the images
+    that have no verdict yet.
 
     Exit codes: 0 done, 1 defects found (only with --fail-on-defect), 3 some images have no verdict, 2 wrong use or no
     image could be read.
@@ -50,16 +58,30 @@ def command(
             from vitlite.engine.distributed import deterministic as only_deterministic
 
             stack.enter_context(only_deterministic())
-        rows = predict(load(run, device), images, out, overlays=not no_overlays, maps=maps, category=category)
+        try:
+            rows = predict(
+                load(run, device),
+                images,
+                out,
+                overlays=not no_overlays,
+                maps=maps,
+                category=category,
+                resume=resume,
+                overwrite=overwrite,
+            )
+        except Stopped as stop:
+            stop.hint = f"; go on with --resume --out {out}"
+            raise
     failed = [row for row in rows if "error" in row]
     unread = sum("score" not in row for row in failed)
     defects = sum(row.get("verdict") == "defect" for row in rows)
     counts = f"{defects} of {len(rows) - len(failed)} images defective, {unread} not read"
     if len(failed) > unread:
         counts += f", {len(failed) - unread} without a verdict"
-    note(f"{counts}; {out}/{CSV_FILE}")
     if unread == len(rows):
-        raise UserError(f"none of the {len(rows)} images could be read; the first: {failed[0]['error']}")
+        first, others = failed[0]["error"], f"; the others: {out}/{CSV_FILE}" if len(rows) > 1 else ""
+        raise UserError(f"none of the {len(rows)} images could be read; the first: {first}{others}")
+    note(f"{counts}; {out}/{CSV_FILE}")
     if failed:
         sys.exit(3)
     sys.exit(1 if fail_on_defect and defects else 0)

@@ -66,7 +66,7 @@ def run(line):
     if not words or words[0] in OTHERS:
         return
     assert words[0] == "vitlite", line
-    if words[1] == "train" and "--resume" not in words and "--out" in words:
+    if words[1] in ("train", "predict") and not {"--resume", "--overwrite"} & {*words} and "--out" in words:
         shutil.rmtree(words[words.index("--out") + 1], ignore_errors=True)
     with pytest.raises(SystemExit) as stop:
         main(words[1:])

@@ -3,16 +3,24 @@
 import contextlib
 import csv
 import errno
+import io
+import itertools
 import json
 import os
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from types import SimpleNamespace
-from typing import IO, Any
+from types import TracebackType
+from typing import IO, Any, Self
 
 from vitlite.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # not a Unix: nothing notices another process in the folder there
+    fcntl = None  # type: ignore[assignment]
 
 StrPath = str | os.PathLike[str]  # what names a file
 
@@ -120,11 +128,16 @@ def write_json(path: StrPath, value: Any) -> None:
 def write_csv(path: StrPath, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Write a table with a head; None is an empty cell. Lines end in one newline."""
     with atomic(path) as file:
-        # The writer quotes only what it takes for the end of a line, so it has to know both characters.
-        lines = SimpleNamespace(write=lambda line: file.write(line.removesuffix("\r\n") + "\n"))
-        writer = csv.writer(lines)
-        writer.writerow(columns)
-        writer.writerows(rows)
+        for row in itertools.chain([columns], rows):
+            file.write(csv_line(row))
+
+
+def csv_line(cells: Iterable[object]) -> str:
+    """A row of a CSV file, with the newline; None is an empty cell."""
+    text = io.StringIO(newline="")
+    # The writer quotes only what it takes for the end of a line, so it has to know both characters.
+    csv.writer(text, lineterminator="\r\n").writerow(cells)
+    return text.getvalue().removesuffix("\r\n") + "\n"
 
 
 def make_folder(path: StrPath) -> Path:
@@ -146,4 +159,63 @@ def is_folder_name(text: str) -> bool:
     return 0 < len(text) <= _LONGEST_NAME and text.isprintable() and text[0] != "." and not set(text) & set("/\\")
 
 
+def distinct_names(paths: Iterable[Path]) -> list[str]:
+    """A name without an extension per file: its stem, after the parent's name and before a number if that repeats."""
+    paths = list(paths)
+    stems = Counter(path.stem for path in paths)
+    names: dict[str, None] = {}
+    for path in paths:
+        base = name = shortened(path.stem if stems[path.stem] == 1 else f"{path.parent.name}_{path.stem}")
+        number = 2
+        while name in names:
+            name, number = f"{base}_{number}", number + 1
+        names[name] = None
+    return list(names)
+
+
+def shortened(name: str) -> str:
+    """A name as valid text, with room for a number and a suffix in the 255 bytes that file systems take."""
+    # A letter that the cut goes through is left out.
+    return shown(name).encode()[:_LONGEST_STEM].decode("utf-8", errors="ignore")
+
+
+class Claim:
+    """A context manager: from ``take`` to its end the folder is this process's to work in.
+
+    The system drops the claim when the process ends in any way, and nothing of it is left in the folder. ``doing`` says
+    in one word what the process does there.
+    """
+
+    def __init__(self, folder: StrPath, doing: str) -> None:
+        self.folder, self.doing = folder, doing
+        self.handle: int | None = None
+
+    def take(self) -> None:
+        """Make the folder and claim it, once. ``UserError`` if another process has it or it cannot be made."""
+        make_folder(self.folder)
+        if self.handle is not None or fcntl is None:
+            return
+        try:
+            self.handle = os.open(self.folder, os.O_RDONLY)
+            fcntl.flock(self.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"{shown(self.folder)}: another process is {self.doing} there; wait for its end, or choose another "
+                "`out`"
+            ) from None
+        except OSError:  # a file system without locks, or a folder that cannot be read: nobody is refused there
+            pass
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.handle is not None:
+            os.close(self.handle)
+            self.handle = None
+
+
 _LONGEST_NAME = 100
+_LONGEST_STEM = 240  # bytes

@@ -48,7 +48,7 @@ def test_calibrate_then_predict(run, good, tmp_path):
     rows = rows_of(tmp_path / "p/predictions.csv")
     assert sum(row["verdict"] == "defect" for row in rows) == 1
     assert max(float(row["percentile"]) for row in rows) == pytest.approx(100 * 18 / 19, abs=0.1)
-    vitlite("predict", run, good, "--out", tmp_path / "p", "--no-overlays", "--fail-on-defect", code=1)
+    vitlite("predict", run, good, "--out", tmp_path / "q", "--no-overlays", "--fail-on-defect", code=1)
 
 
 def test_held_out_by_default_and_quiet(run):
@@ -91,7 +91,7 @@ def test_predict_writes_maps_at_the_original_size(run, tmp_path):
 
 def test_predict_without_maps_makes_no_folder(run, good, tmp_path):
     vitlite("predict", run, good / "000.png", "--out", tmp_path / "out")
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["000.png", "predictions.csv"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["000.png", "predictions.csv", "predictions.json"]
     assert rows_of(tmp_path / "out/predictions.csv")[0]["map"] == ""
 
 

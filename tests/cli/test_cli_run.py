@@ -11,7 +11,7 @@ from commands import refused, rows_of, vitlite
 from PIL import Image
 from tiny_settings import TINY_OPTIONS
 
-from vitlite.engine.checkpoint import Claim
+from vitlite.files import Claim
 
 KEYS = ["image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "pixel_f1_max", "aupro_30", "aupro_05"]
 
@@ -59,7 +59,7 @@ def test_two_processes_do_not_train_into_one_folder(run, tiny_data, tmp_path):
         (tmp_path, ["--method", "sivt"]),
         (tmp_path, ["--method", "sivt", "--data", tiny_data, *TINY_OPTIONS]),
     ):
-        with Claim(folder) as claim:
+        with Claim(folder, "training") as claim:
             claim.take()
             claim.take()
             refused("train", "--out", folder, *arguments, says=f"{folder}: another process is training there")
@@ -117,12 +117,13 @@ def test_fail_on_defect(run, tiny_data, tmp_path):
         copy = tmp_path / f"run{code}"
         shutil.copytree(run, copy)
         (copy / "calibration.json").write_text(json.dumps({**calibration, "image_threshold": threshold}))
-        vitlite("predict", copy, image, "--out", tmp_path / "o", "--fail-on-defect", code=code)
-        vitlite("predict", copy, image, "--out", tmp_path / "o")
+        again = ("--out", tmp_path / "o", "--overwrite")
+        vitlite("predict", copy, image, *again, "--fail-on-defect", code=code)
+        vitlite("predict", copy, image, *again)
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no image")
     for options in ((), ("--fail-on-defect",)):
-        vitlite("predict", copy, image, broken, "--out", tmp_path / "o", *options, code=3)
+        vitlite("predict", copy, image, broken, *again, *options, code=3)
 
 
 def test_predicting_again_into_a_folder_of_the_images(run, tiny_data, tmp_path):
@@ -135,7 +136,7 @@ def test_predicting_again_into_a_folder_of_the_images(run, tiny_data, tmp_path):
     assert {path.name: path.read_bytes() for path in images.iterdir()} == before
     checked = images / "checked"
     for _ in range(2):
-        vitlite("predict", run, images, "--maps", "--out", checked)
+        vitlite("predict", run, images, "--maps", "--out", checked, "--overwrite")
         assert len(rows_of(checked / "predictions.csv")) == len(before)
     refused("predict", run, checked / "000.png", images, "--out", tmp_path / "parts/checked/", says="holds the image")
     only = tmp_path / "only"

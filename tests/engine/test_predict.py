@@ -34,6 +34,9 @@ class Scripted(Predictor):
             own[3, 3] = value
         return maps, np.array([score for score, _ in chosen], np.float32)
 
+    def digest(self):
+        return str(self.answers)
+
 
 @pytest.fixture
 def images(tmp_path):
@@ -67,7 +70,7 @@ def test_exit_code(images, tmp_path, monkeypatch, scores, code):
     _, err = vitlite("predict", "run", images, "--out", tmp_path / "out", "--fail-on-defect", code=code)
     assert err.count("no verdict: ") == sum(not np.isfinite(score) for score in scores)
     if code == 3:
-        vitlite("predict", "run", images, "--out", tmp_path / "out", "--quiet", code=3)
+        vitlite("predict", "run", images, "--out", tmp_path / "out", "--overwrite", "--quiet", code=3)
 
 
 @pytest.mark.parametrize(

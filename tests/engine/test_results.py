@@ -62,6 +62,10 @@ def test_the_page_lists_the_fields(made, name):
     assert set(names) == set.union(*map(fields, files))
 
 
+def test_the_page_lists_the_facts_of_predictions(made):
+    assert listed("predictions.json") == list(json.loads((made / "predictions.json").read_text()))
+
+
 @pytest.mark.parametrize("name", ["results.csv", "scores.csv", "predictions.csv"])
 def test_the_page_lists_the_columns(made, name):
     for path in made.rglob(name):

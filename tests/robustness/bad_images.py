@@ -9,7 +9,8 @@ from PIL import Image
 from tiny_settings import TINY_OPTIONS
 
 IMAGES, FOLDERS, MAPS = Table(), Table(), Table()
-ROW = ("out/predictions.csv",)  # an image that cannot be read is a row with its reason, even where it is the only one
+# An image that cannot be read is a row with its reason, also if it is the only one.
+ROW = ("out/predictions.csv", "out/predictions.json")
 RESULTS = ("run/results.json", "run/results.csv", "run/scores.csv")
 
 

@@ -1,4 +1,4 @@
-"""checkpoint.pt, everything that training needs to go on as if it had never stopped; and the claim on a run's folder.
+"""checkpoint.pt: everything that training needs to go on as if it had never stopped.
 
 A checkpoint is read with ``weights_only=True``: a file that would run code is refused.
 """
@@ -8,19 +8,13 @@ import pickle
 import re
 import warnings
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, BinaryIO, Self, cast
+from typing import IO, Any, BinaryIO, cast
 
 import torch
 from torch import nn
 
 from vitlite.errors import UserError
-from vitlite.files import atomic, make_folder
-
-try:
-    import fcntl
-except ImportError:  # not a Unix: nothing notices another process in the folder there
-    fcntl = None  # type: ignore[assignment]
+from vitlite.files import atomic
 
 CHECKPOINT_FILE = "checkpoint.pt"
 FORMAT = 1
@@ -105,39 +99,3 @@ def restore_model(method: nn.Module, state: dict[str, Any], path: Path) -> None:
         raise UserError(f"{path}: weights do not fit config.toml: {'; '.join(lines)[:300]}") from None
     except (TypeError, AttributeError) as error:
         raise UserError(f"{path}: damaged, or no checkpoint ({error}); train again") from None
-
-
-class Claim:
-    """A context manager: from ``take`` to its end the folder is this process's to train in.
-
-    The system drops the claim when the process ends in any way, and nothing of it is left in the folder.
-    """
-
-    def __init__(self, run: str | os.PathLike[str]) -> None:
-        self.run = run
-        self.handle: int | None = None
-
-    def take(self) -> None:
-        """Make the folder and claim it, once. ``UserError`` if another process has it or it cannot be made."""
-        make_folder(self.run)
-        if self.handle is not None or fcntl is None:
-            return
-        try:
-            self.handle = os.open(self.run, os.O_RDONLY)
-            fcntl.flock(self.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"{self.run}: another process is training there; wait for its end, or choose another `out`"
-            ) from None
-        except OSError:  # a file system without locks, or a folder that cannot be read: nobody is refused there
-            pass
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.handle is not None:
-            os.close(self.handle)
-            self.handle = None

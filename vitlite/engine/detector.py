@@ -1,11 +1,13 @@
 """A trained run, loaded: the method with its weights, its settings and its calibration."""
 
+import hashlib
 import io
 import json
 import math
 import os
 import threading
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +81,15 @@ class Detector(Predictor):
         self._refuse_after_fork()
         maps, scores = self.anomaly(to_images(pixels, self.device))
         return maps.cpu().numpy(), scores.cpu().numpy()
+
+    def digest(self) -> str:
+        """SHA-256 of the settings and the weights."""
+        settings = {"method": self.settings.method, **asdict(self.settings.config)}
+        whole = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+        for name, values in self.method.state_dict().items():
+            whole.update(name.encode())
+            whole.update(values.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        return whole.hexdigest()
 
     def anomaly(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Images (B, 3, S, S) float in [0, 1] on the device to maps (B, S, S) and scores (B,).

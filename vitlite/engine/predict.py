@@ -1,10 +1,11 @@
 """From scores and maps to a verdict on every image, and to files for people. Needs no torch."""
 
+import hashlib
+import json
 import logging
 import math
 import os
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
@@ -17,21 +18,27 @@ from scipy import ndimage
 
 from vitlite.data import list_images
 from vitlite.data.map_files import MAPS_FOLDER
+from vitlite.data.prediction_files import (
+    COLUMNS,
+    CSV_FILE,
+    FILES,
+    JUDGED,
+    cells,
+    files_of,
+    kept_rows,
+    not_written_here,
+)
 from vitlite.engine.progress import Progress
 from vitlite.errors import UserError
-from vitlite.files import StrPath, atomic, make_folder, shown, write_csv
+from vitlite.files import StrPath, atomic, make_folder, remove, remove_leftovers, shown
 from vitlite.images.heatmap import overlay
 from vitlite.images.loading import Loaded, Unread, pixel_batches
 from vitlite.images.maps import write_map
 from vitlite.images.reading import NO_ROOM, ImageError, as_rgb
 from vitlite.images.resize import map_at, resize_image
+from vitlite.ledger import Ledger
 
 log = logging.getLogger(__name__)
-
-CSV_FILE = "predictions.csv"
-JUDGED = ("score", "percentile", "verdict", "defect_pixels", "regions")  # attributes of a Prediction
-COLUMNS = ("file", *JUDGED, "overlay", "map", "error")
-LONGEST_NAME = 240  # bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,6 +126,10 @@ class Predictor(ABC):
     @abstractmethod
     def score_pixels(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """uint8 images (B, S, S, 3), RGB, to maps (B, S, S) and scores (B,), float32 arrays."""
+
+    @abstractmethod
+    def digest(self) -> str:
+        """Text that differs if the scores may: detectors with the same digest give every image the same score."""
 
     @overload
     def predict(
@@ -210,104 +221,109 @@ def predict(
     maps: bool = False,
     category: str | None = None,
     batch_size: int = 8,
+    resume: bool = False,
+    overwrite: bool = False,
 ) -> list[dict[str, Any]]:
     """Score files, folders or patterns; write predictions.csv, overlays and (``maps``) float TIFFs into ``out``.
 
     All overlays of all calls share one scale, fixed by the calibration. Images below ``out`` are those that an earlier
-    call wrote there: if a given folder holds them, they are left out.
+    call wrote there: if a given folder holds them, they are left out. A row is written as soon as its image is scored.
+    At the end predictions.csv is put into the order of the images.
 
+    Args:
+        detector: a run's or an exported file's.
+        inputs: the images.
+        out: the folder for what is written.
+        overlays: draw them.
+        maps: write the maps.
+        category: use the thresholds of this category.
+        batch_size: images that go through the network at a time.
+        resume: keep the rows with a verdict that an earlier call left in ``out``, and score the other images. The
+            detector, the thresholds and all arguments but ``inputs``, which may hold more images, have to be the same.
+        overwrite: remove what an earlier call left in ``out``.
     Returns:
         list: the rows of predictions.csv, one dict per file in order. A file that cannot be read, or an image that
         does not fit into memory, is a row with the reason as its ``error``. So is an image without a verdict, which has
         its score, NaN or infinite, as well.
     Raises:
-        UserError: ``inputs`` stand for no image, or name one in ``out``; or the category is unknown.
+        UserError: ``inputs`` stand for no image, or name one in ``out``; the category is unknown; ``out`` holds
+            predictions and neither ``resume`` nor ``overwrite`` is given; or they cannot be gone on with.
     """
+    check_batch_size(batch_size)
+    if resume and overwrite:
+        raise UserError("`overwrite=True`: not together with `resume=True`")
     paths = not_written_here(list_images(inputs), inputs, out)
     limits = limits_of(detector.calibration, category)
     out = make_folder(out)
-    if maps:
-        make_folder(out / MAPS_FOLDER)
-    names = overlay_names(paths)
-
-    def answer(loaded: Loaded, pixels: np.ndarray, score: float) -> dict[str, Any]:
-        """Judge and draw an image; what its row says besides its file."""
-        row: dict[str, Any] = {}
-        try:
-            values = map_at(pixels, loaded.height, loaded.width)
-            prediction = judge(values, score, limits, shown(loaded.path))
-            row |= {key: getattr(prediction, key) for key in JUDGED}
-            if loaded.original is not None:
-                row["overlay"] = names[loaded.index]
-                save_overlay(out / row["overlay"], loaded.original, values, detector.calibration, limits.pixel)
-            if maps:
-                row["map"] = f"{MAPS_FOLDER}/{Path(names[loaded.index]).with_suffix('.tiff')}"
-                write_map(out / row["map"], values)
-            return row
-        except NoVerdict as error:
-            row = {"score": score, "error": str(error)}
-        except MemoryError:
-            row = {"error": str(ImageError(loaded.path, NO_ROOM))}
-        log.warning("no verdict: %s", row["error"])
-        return row
-
-    rows: dict[int, dict[str, Any]] = {}
-    with Progress("scoring", len(paths)) as progress:
-        for found in detector.score_files(paths, batch_size=batch_size, keep_original=overlays):
-            if isinstance(found, Unread):
-                rows[found.index] = {"file": str(found.path), "error": found.reason}
-                log.warning("not read: %s", found.reason)
-                continue
-            progress.step()
-            rows[found[0].index] = {"file": str(found[0].path), **answer(*found)}
-    ordered = [rows[i] for i in range(len(paths))]
-    write_csv(out / CSV_FILE, COLUMNS, map(cells, ordered))
+    files = files_of(paths, overlays, maps)
+    facts = {
+        "model": detector.digest(),
+        "calibration": hashlib.sha256(json.dumps(detector.calibration, sort_keys=True).encode()).hexdigest(),
+        "image_threshold": limits.image,
+        "pixel_threshold": limits.pixel,
+        "category": category,
+        "overlays": bool(overlays),
+        "maps": bool(maps),
+        "batch_size": int(batch_size),
+    }
+    names = (name for own in files for name in own.values())
+    with Ledger(out / CSV_FILE, COLUMNS, FILES, facts) as ledger:
+        earlier = ledger.begin(resume=resume, overwrite=overwrite, names=names)
+        if maps:
+            remove_leftovers(make_folder(out / MAPS_FOLDER))
+        rows = kept_rows(ledger, earlier, paths, files, batch_size)
+        left = [i for i in range(len(paths)) if i not in rows]
+        if earlier:
+            log.info("%d of %d images have their row already", len(rows), len(paths))
+        unread: list[str] = []  # reasons that wait until an image can be read: if none can, the caller says it once
+        read = bool(rows)
+        with Progress("scoring", len(paths), start=len(rows)) as progress:
+            scored = detector.score_files([paths[i] for i in left], batch_size=batch_size, keep_original=overlays)
+            for found in scored:
+                loaded = found if isinstance(found, Unread) else found[0]
+                index = left[loaded.index]
+                if isinstance(found, Unread):
+                    rows[index] = {"error": found.reason}
+                    unread.append(found.reason)
+                else:
+                    rows[index] = answer(*found, out, files[index], limits, detector.calibration)
+                    progress.step()
+                    read = True
+                rows[index]["file"] = str(paths[index])
+                ledger.append(cells(rows[index]))
+                while read and unread:
+                    log.warning("not read: %s", unread.pop(0))
+        ordered = [rows[i] for i in range(len(paths))]
+        ledger.finish(map(cells, ordered))
     return ordered
 
 
-def not_written_here(paths: list[Path], inputs: StrPath | Iterable[StrPath], out: StrPath) -> list[Path]:
-    """The images that do not lie below ``out``.
-
-    ``UserError`` if an input other than a folder above ``out`` stands for an image below it: an overlay might replace
-    that image. Also if there is no other image.
-    """
-    target = Path(os.path.realpath(out))
-    folders = {parent: Path(os.path.realpath(parent)) for parent in {path.parent for path in paths}}
-    inside = {path for path in paths if folders[path.parent].is_relative_to(target)}
-    if not inside:
-        return paths
-    given = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
-    above = [one for one in given if os.path.isdir(one) and Path(os.path.realpath(one)) in target.parents]
-    others = [one for one in given if one not in above]
-    named = {os.path.abspath(path) for path in list_images(others)} if others else set()
-    for path in paths:
-        if path in inside and os.path.abspath(path) in named:
-            raise UserError(f"`out={shown(out)}`: holds the image {shown(path)} that is to be scored; choose another")
-    rest = [path for path in paths if path not in inside]
-    if not rest:
-        raise UserError(f"{shown(above[0])}: no image there but those of `out={shown(out)}`")
-    return rest
-
-
-def overlay_names(paths: Iterable[Path]) -> list[str]:
-    """A distinct PNG name per input: its stem, after the parent's name and before a number if that repeats."""
-    paths = [Path(p) for p in paths]
-    stems = Counter(p.stem for p in paths)
-    names: dict[str, None] = {}
-    for path in paths:
-        base = name = shortened(path.stem if stems[path.stem] == 1 else f"{path.parent.name}_{path.stem}")
-        number = 2
-        while name in names:
-            name, number = f"{base}_{number}", number + 1
-        names[name] = None
-    return [f"{name}.png" for name in names]
-
-
-def shortened(name: str) -> str:
-    """A name with room for a number and a suffix in the 255 bytes that file systems take."""
-    encoded = os.fsencode(name)
-    # A letter that the cut goes through is left out.
-    return name if len(encoded) <= LONGEST_NAME else encoded[:LONGEST_NAME].decode("utf-8", errors="ignore")
+def answer(
+    loaded: Loaded,
+    pixels: np.ndarray,
+    score: float,
+    out: Path,
+    files: dict[str, str],
+    limits: Limits,
+    calibration: dict[str, Any],
+) -> dict[str, Any]:
+    """Judge an image and write its ``files``, by column, into ``out``; what its row says besides its file."""
+    try:
+        values = map_at(pixels, loaded.height, loaded.width)
+        prediction = judge(values, score, limits, shown(loaded.path))
+        if loaded.original is not None:
+            save_overlay(out / files["overlay"], loaded.original, values, calibration, limits.pixel)
+        if "map" in files:
+            write_map(out / files["map"], values)
+        return {key: getattr(prediction, key) for key in JUDGED} | files
+    except NoVerdict as error:
+        row = {"score": score, "error": str(error)}
+    except MemoryError:
+        row = {"error": str(ImageError(loaded.path, NO_ROOM))}
+        for name in files.values():  # no row would name them
+            remove(out / name)
+    log.warning("no verdict: %s", row["error"])
+    return row
 
 
 def save_overlay(
@@ -318,14 +334,3 @@ def save_overlay(
     drawn = overlay(image, values, low=scale["low"], high=scale["high"], threshold=threshold)
     with atomic(path, "wb") as file:
         Image.fromarray(drawn).save(file, format="PNG", compress_level=3)
-
-
-def cells(row: dict[str, Any]) -> list[object]:
-    """A row of predictions.csv as text."""
-    text = {key: shown(value) if isinstance(value, str) else value for key, value in row.items()}
-    if "score" in row:
-        text["score"] = f"{row['score']:.6g}"
-    if "verdict" in row:
-        text["percentile"] = f"{row['percentile']:.1f}"
-        text["regions"] = ";".join(" ".join(map(str, box)) for box in row["regions"])
-    return [text.get(column) for column in COLUMNS]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vitlite.data import Dataset, Sample, open_dataset
 from vitlite.engine.calibrate import CALIBRATION_FILE, calibrate, in_words, load_calibration
-from vitlite.engine.checkpoint import CHECKPOINT_FILE, Claim, load_checkpoint, restore_model, save_checkpoint
+from vitlite.engine.checkpoint import CHECKPOINT_FILE, load_checkpoint, restore_model, save_checkpoint
 from vitlite.engine.distributed import ALONE, Team, autocast, join, keep_freed_memory
 from vitlite.engine.features import FeatureCache, cache_features
 from vitlite.engine.progress import Progress
@@ -31,7 +31,7 @@ from vitlite.engine.settings import (
 )
 from vitlite.engine.split import fingerprint, split_good
 from vitlite.errors import UserError
-from vitlite.files import append_line, remove_leftovers, shown, write_text
+from vitlite.files import Claim, append_line, remove_leftovers, shown, write_text
 from vitlite.methods.base import Method, Stage
 from vitlite.methods.config import TrainingConfig
 from vitlite.nn.batch_norm import set_counts
@@ -51,7 +51,7 @@ def train(
     interruption. Under torchrun all processes train one model, and the first one writes and logs; the others return
     None. Raises ``UserError``, which names the folder, the file or the setting.
     """
-    with join(device) as (team, place), Claim(run) as claim:
+    with join(device) as (team, place), Claim(run, "training") as claim:
         return _train(settings, Path(run), place, team, claim, resume)
 
 

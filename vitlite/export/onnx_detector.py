@@ -1,6 +1,7 @@
 """Scoring with an exported ONNX file: numpy, pillow and onnxruntime. Never imports torch."""
 
 import ctypes
+import hashlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,6 +54,10 @@ class OnnxDetector(Predictor):
         if maps.shape != pixels.shape[:3] or scores.shape != pixels.shape[:1]:
             raise UserError(f"{self.path}: gives maps {maps.shape} and scores {scores.shape}; export it again")
         return maps, scores
+
+    def digest(self) -> str:
+        """SHA-256 of the file."""
+        return hashlib.sha256(self._data).hexdigest()
 
     def _session(self) -> "InferenceSession":
         """This process's session: the threads and locks of one that was opened before a fork are not usable."""

@@ -91,18 +91,19 @@ def _load(index: int, path: Path, size: int, keep_original: bool) -> Loaded | Un
 def pixel_batches(
     paths: Sequence[Path], size: int, batch_size: int, *, keep_original: bool = False, workers: int | None = None
 ) -> Iterator[Batch | Unread]:
-    """The images of ``paths`` in order, in batches of at most ``batch_size``, resized to (size, size).
+    """The images of ``paths`` in order, resized to (size, size), in batches of ``batch_size`` paths.
 
-    Among the batches comes an ``Unread`` for each file that cannot be read, as soon as it is met: it may precede the
+    Which images are in a batch depends on nothing but their places in ``paths``: one that cannot be read leaves its
+    batch smaller. Among the batches comes an ``Unread`` for each such file, as soon as it is met: it may precede the
     batch that holds images before it.
     """
     waiting: list[Loaded] = []
     for found in load_ahead(paths, size, workers=workers, least=batch_size, keep_original=keep_original):
         if isinstance(found, Unread):
             yield found
-            continue
-        waiting.append(found)
-        if len(waiting) == batch_size:
+        else:
+            waiting.append(found)
+        if waiting and (found.index + 1) % batch_size == 0:
             yield _batch(waiting)
             waiting = []
     if waiting:

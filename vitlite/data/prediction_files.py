@@ -1,0 +1,105 @@
+"""predictions.csv: its columns, the files that belong to its rows, and the rows that an earlier call left."""
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from vitlite.data.listing import list_images
+from vitlite.data.map_files import MAPS_FOLDER
+from vitlite.errors import UserError
+from vitlite.files import StrPath, distinct_names, shown
+from vitlite.ledger import Ledger
+
+CSV_FILE = "predictions.csv"
+JUDGED = ("score", "percentile", "verdict", "defect_pixels", "regions")  # what a detector says of an image
+FILES = ("overlay", "map")  # columns that name a file of the image
+COLUMNS = ("file", *JUDGED, *FILES, "error")
+
+
+def not_written_here(paths: list[Path], inputs: StrPath | Iterable[StrPath], out: StrPath) -> list[Path]:
+    """The images that do not lie below ``out``.
+
+    ``UserError`` if an input other than a folder above ``out`` stands for an image below it: an overlay might replace
+    that image. Also if there is no other image.
+    """
+    target = Path(os.path.realpath(out))
+    folders = {parent: Path(os.path.realpath(parent)) for parent in {path.parent for path in paths}}
+    inside = {path for path in paths if folders[path.parent].is_relative_to(target)}
+    if not inside:
+        return paths
+    given = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
+    above = [one for one in given if os.path.isdir(one) and Path(os.path.realpath(one)) in target.parents]
+    others = [one for one in given if one not in above]
+    named = {os.path.abspath(path) for path in list_images(others)} if others else set()
+    for path in paths:
+        if path in inside and os.path.abspath(path) in named:
+            raise UserError(f"`out={shown(out)}`: holds the image {shown(path)} that is to be scored; choose another")
+    rest = [path for path in paths if path not in inside]
+    if not rest:
+        raise UserError(f"{shown(above[0])}: no image there but those of `out={shown(out)}`")
+    return rest
+
+
+def files_of(paths: Sequence[Path], overlays: bool, maps: bool) -> list[dict[str, str]]:
+    """The names of the files that belong to each image's row, by column."""
+    names = distinct_names(paths)
+    overlay = {"overlay": "{}.png"} if overlays else {}
+    patterns = overlay | ({"map": f"{MAPS_FOLDER}/{{}}.tiff"} if maps else {})
+    return [{column: pattern.format(name) for column, pattern in patterns.items()} for name in names]
+
+
+def kept_rows(
+    ledger: Ledger, earlier: list[dict[str, str]], paths: Sequence[Path], files: list[dict[str, str]], batch_size: int
+) -> dict[int, dict[str, Any]]:
+    """Those rows of an earlier call that stay, by the place of their image in ``paths``; the files of others go.
+
+    A row stays if it has a verdict and its files, and so have the rows of all images that went through the network with
+    it: scores depend on the batch in their last digits. ``UserError`` for rows of images that are not in ``paths``.
+    """
+    rows = {row["file"]: row for row in earlier}  # the last one of an image that was scored again
+    strange = sorted({file for file, row in rows.items() if row["verdict"]} - set(map(shown, paths)))
+    if strange:
+        raise UserError(
+            f"{shown(ledger.path)}: holds rows of {len(strange)} images that are not given, first {strange[0]}; "
+            "`resume=True` needs all images of the earlier call; give them, or use `overwrite=True`"
+        )
+
+    def stays(index: int) -> bool:
+        row = rows.get(str(paths[index]), {})
+        own = {column: name for column in FILES if (name := row.get(column))}
+        there = all((ledger.path.parent / name).is_file() for name in own.values())
+        return bool(row.get("verdict")) and own == files[index] and there
+
+    kept: dict[int, dict[str, Any]] = {}
+    for first in range(0, len(paths), batch_size):
+        batch = range(first, min(first + batch_size, len(paths)))
+        if all(map(stays, batch)):
+            kept |= {index: row_of(ledger, rows.pop(str(paths[index]))) for index in batch}
+    for row in rows.values():
+        ledger.remove_files(row)
+    return kept
+
+
+def cells(row: dict[str, Any]) -> list[object]:
+    """A row of predictions.csv as text."""
+    text = {key: shown(value) if isinstance(value, str) else value for key, value in row.items()}
+    if "score" in row:
+        text["score"] = f"{row['score']:.6g}"
+    if "verdict" in row:
+        text["percentile"] = f"{row['percentile']:.1f}"
+        text["regions"] = ";".join(" ".join(map(str, box)) for box in row["regions"])
+    return [text.get(column) for column in COLUMNS]
+
+
+def row_of(ledger: Ledger, text: dict[str, str]) -> dict[str, Any]:
+    """The row that ``cells`` wrote as text, for an image with a verdict."""
+    try:
+        row: dict[str, Any] = {key: value for key, value in text.items() if value}
+        row |= {key: float(text[key]) for key in ("score", "percentile")}
+        row["defect_pixels"] = int(text["defect_pixels"])
+        boxes = [box.split() for box in text["regions"].split(";") if box]
+        row["regions"] = tuple((int(x0), int(y0), int(x1), int(y1)) for x0, y0, x1, y1 in boxes)
+        return row
+    except ValueError as error:
+        raise UserError(f"{shown(ledger.path)}: damaged ({error}); use `overwrite=True`") from None
