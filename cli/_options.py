@@ -18,6 +18,12 @@ category = click.option("--category", metavar="NAME|all", help="A category, seve
 overrides = click.option(
     "--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Change a setting of the preset; repeatable."
 )
+mask_threshold = click.option(
+    "--mask-threshold",
+    metavar="N",
+    type=click.IntRange(0, 254),
+    help="A pixel of a mask above N is a defect.  [default: what the masks of a category say]",
+)
 device = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 deterministic = click.option(
     "--deterministic", is_flag=True, help="Refuse operators whose results vary from run to run."

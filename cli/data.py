@@ -2,6 +2,9 @@
 
 import click
 
+from vitlite.cli import _options as options
+from vitlite.cli._errors import in_options
+
 
 @click.group()
 def command() -> None:
@@ -18,7 +21,8 @@ def command() -> None:
     metavar="NAME",
     help="A category, several with commas, or all; for classes, the normal one.  [default: all]",
 )
-def check(folder: str, category: str | None) -> None:
+@options.mask_threshold
+def check(folder: str, category: str | None, mask_threshold: int | None) -> None:
     """Read every image and mask below DIR and say what is there and what is wrong.
 
     DIR is a data set in the layout of MVTec AD, MPDD, MVTec AD 2, MVTec LOCO AD, BTAD, VisA or KolektorSDD2, one
@@ -30,7 +34,8 @@ def check(folder: str, category: str | None) -> None:
     """
     from vitlite import data
 
-    click.echo(data.check(folder, category).text())
+    report = data.check(folder, category, mask_threshold=mask_threshold)
+    click.echo(in_options(report.text(), click.get_current_context().command))
 
 
 @command.command(short_help="Write a synthetic data set.")

@@ -13,16 +13,25 @@ from vitlite.cli._messages import note
 @options.data
 @options.category
 @click.option("--maps", is_flag=True, help="Write the anomaly maps into RUN/maps, for `vitlite eval-maps` and others.")
+@options.mask_threshold
 @options.device
 @options.deterministic
 @options.verbosity
-def command(run: str, data: str | None, category: str | None, maps: bool, device: str, deterministic: bool) -> None:
+def command(
+    run: str,
+    data: str | None,
+    category: str | None,
+    maps: bool,
+    mask_threshold: int | None,
+    device: str,
+    deterministic: bool,
+) -> None:
     """Score a trained detector on labelled test images.
 
     Prints image and pixel AUROC, average precision and best F1, and AUPRO to 0.3 and 0.05, at the original resolution,
-    and how many images the calibrated threshold gets right. Writes results.json, results.csv and scores.csv (the score
-    and verdict of every image) into the run's folder. Needs test/ and ground_truth/ only. Maps are 32-bit float TIFFs
-    at the original size, RUN/maps/<category>/test/<defect>/<stem>.tiff.
+    what the masks of each category mean, and how many images the calibrated threshold gets right. Writes results.json,
+    results.csv and scores.csv (the score and verdict of every image) into the run's folder. Needs test/ and
+    ground_truth/ only. Maps are 32-bit float TIFFs at the original size, RUN/maps/<category>/test/<defect>/<stem>.tiff.
     """
     from vitlite.data.map_files import MAPS_FOLDER
     from vitlite.engine.detector import Detector
@@ -35,7 +44,7 @@ def command(run: str, data: str | None, category: str | None, maps: bool, device
     with only_deterministic(deterministic):
         detector = Detector(run, device)
         require_writable(run)
-        results = evaluate(detector, data=data, category=category, maps=folder)
+        results = evaluate(detector, data=data, category=category, maps=folder, mask_threshold=mask_threshold)
     written = write(run, results)
     click.echo(table(results))
     note(f"written: {', '.join(map(str, [*written, *([folder] if folder else [])]))}")

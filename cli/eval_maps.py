@@ -18,8 +18,9 @@ from vitlite.cli._messages import note
     type=click.Path(),
     help="Where results.json, results.csv and scores.csv go.  [default: MAPS]",
 )
+@options.mask_threshold
 @options.verbosity
-def command(maps: str, data: str, category: str, out: str | None) -> None:
+def command(maps: str, data: str, category: str, out: str | None, mask_threshold: int | None) -> None:
     """Score anomaly maps against the ground truth, at the images' original resolution.
 
     MAPS holds one map for each test image, as the official MVTec AD evaluation scripts expect them:
@@ -29,7 +30,7 @@ def command(maps: str, data: str, category: str, out: str | None) -> None:
     from vitlite.engine.evaluate import evaluate_folder
     from vitlite.engine.results import table, write
 
-    results = evaluate_folder(maps, data, category)
+    results = evaluate_folder(maps, data, category, mask_threshold=mask_threshold)
     written = write(out or maps, results)
     click.echo(table(results))
     note(f"written: {', '.join(map(str, written))}")

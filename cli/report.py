@@ -13,9 +13,12 @@ from vitlite.cli._messages import note
 @options.data
 @options.category
 @click.option("--out", metavar="FILE", help="The page to write.  [default: RUN/report.html]")
+@options.mask_threshold
 @options.device
 @options.verbosity
-def command(run: str, data: str | None, category: str | None, out: str | None, device: str) -> None:
+def command(
+    run: str, data: str | None, category: str | None, out: str | None, mask_threshold: int | None, device: str
+) -> None:
     """Write a page with scores, curves and heat maps of labelled test images.
 
     The page is one HTML file that opens in any browser without a network. It shows metrics, score histograms, curves,
@@ -29,6 +32,6 @@ def command(run: str, data: str | None, category: str | None, out: str | None, d
     path = new_file(out) if out else None
     detector = Detector(run, device)
     path = path or new_file(Path(run) / "report.html")
-    page = render(build_report(detector, data=data, category=category))
+    page = render(build_report(detector, data=data, category=category, mask_threshold=mask_threshold))
     write_text(path, page)
     note(f"written: {path} ({len(page.encode()) / 1e6:.1f} MB)")

@@ -72,7 +72,11 @@ def train(
 
 
 def evaluate(
-    run: "Source | Predictor", data: Source | None = None, category: str | Sequence[str] | None = None
+    run: "Source | Predictor",
+    data: Source | None = None,
+    category: str | Sequence[str] | None = None,
+    *,
+    mask_threshold: int | None = None,
 ) -> dict[str, Any]:
     """Score a detector on labelled test images, at their original resolution.
 
@@ -80,6 +84,8 @@ def evaluate(
         run: a run's folder, or a detector.
         data: a data set with labelled test images; default: the data of training.
         category: a name, or several as a list or with commas between, or ``"all"``.
+        mask_threshold: a pixel whose mask is above it (0 to 254) is a defect; None: what the masks of each category
+            say by their values.
 
     Returns:
         dict: ``mean`` and ``categories``, by name, of ``image_auroc``, ``image_ap``, ``image_f1_max``, ``pixel_auroc``,
@@ -88,8 +94,8 @@ def evaluate(
         ``vitlite eval``'s results.json; docs/result-files.md lists all fields. Nothing is written.
 
     Raises:
-        UserError: no such run or data, something of another type in their place, or a category without both good and
-            defective test images.
+        UserError: no such run or data, something of another type in their place, a category without both good and
+            defective test images, or masks whose values fit no rule.
     """
     from vitlite.engine.evaluate import evaluate as evaluate_run
     from vitlite.engine.predict import Predictor
@@ -100,7 +106,8 @@ def evaluate(
     if not hasattr(detector, "settings"):
         name = getattr(detector, "path", detector)
         raise UserError(f"{name}: an exported file knows no data set; give the run that it was exported from")
-    return evaluate_run(cast("Detector", detector), data=data, category=None if category is None else _names(category))
+    names = None if category is None else _names(category)
+    return evaluate_run(cast("Detector", detector), data=data, category=names, mask_threshold=mask_threshold)
 
 
 def load(path: Source, device: str = "auto") -> "Predictor":

@@ -49,7 +49,7 @@ def test_every_problem_is_found(tmp_path, tree, put):
     leaked = (root / "test" / "good" / "000.png").read_bytes()
     (root / "train" / "good" / "leak.png").write_bytes(leaked)
 
-    report = data.check(root)
+    report = data.check(root, mask_threshold=127)
     names = {
         key: sorted(path.name for path in getattr(report, key))
         for key in report.__dataclass_fields__

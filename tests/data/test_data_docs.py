@@ -125,4 +125,4 @@ def test_the_commands_run(shelf, trained, monkeypatch, capsys):
 def test_the_python_example(capsys):
     (code,) = blocks("python")
     exec(compile(code, str(PAGE), "exec"), {})
-    assert capsys.readouterr().out.startswith("mvtec 2 0 2 8-bit mask value above 127")
+    assert capsys.readouterr().out.startswith("mvtec 2 0 2 0/255")

@@ -26,7 +26,7 @@ def rgb(image):
 def test_mnist(tmp_path, place, compressed, joint):
     train, test = write_mnist(tmp_path / place, TRAIN, TEST, compressed=compressed, joint=joint)
     dataset = data.open_dataset(tmp_path, "1", need_test=True)
-    assert (dataset.layout, dataset.categories, dataset.mask_rule, dataset.notes) == ("mnist", ("1",), None, ())
+    assert (dataset.layout, dataset.categories, dataset.mask_rules, dataset.notes) == ("mnist", ("1",), {}, ())
     assert [(s.category, s.split, s.defect, s.label, s.mask) for s in dataset.train] == [
         ("1", "train", "good", 0, None)
     ] * 2

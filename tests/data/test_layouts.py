@@ -148,7 +148,8 @@ def test_categories(tmp_path, category, name):
             assert (sample.mask is None) == (marked is None)
             assert marked is None or (data.read_mask(sample.mask) == (marked > 0)).all()
         assert dataset.notes == tuple(f"ignored in {root}: {line}" for line in notes)
-        assert ("any mask value above 0, in any" if layout == "loco" else "above 127") in dataset.mask_rule
+        rule = "above 0" if layout == "loco" else "0/255"
+        assert {own: str(rule) for own, rule in data.with_mask_rules(dataset).mask_rules.items()} == {name: rule}
         report = data.check(place)
         assert report.text().startswith(f"{place}: {'one category in ' * (place == root)}{title}\n")
         assert files(s for s in dataset.test if s.label and s.mask is None) == [p.name for p in report.missing_masks]
@@ -202,8 +203,8 @@ def test_categories_in_several_layouts(tmp_path, category):
     everything = data.open_dataset(tmp_path, "all")
     assert (everything.layout, everything.categories) == ("mixed", ("a", "b", "nut"))
     assert data.MaskFiles not in {type(s.mask) for s in everything.test if s.category == "nut"}
-    assert "8-bit mask value above 127" in everything.mask_rule
-    assert "any mask value above 0" in everything.mask_rule
+    rules = data.with_mask_rules(everything).mask_rules
+    assert {name: str(rule) for name, rule in rules.items()} == {"a": "above 0", "b": "above 0", "nut": "0/255"}
 
 
 CAMERA = "train/good/a.png train/good/cam2/b.png test/good/c.png test/dent/d.png"
@@ -260,7 +261,7 @@ def test_images_that_are_left_out_are_named(tmp_path, fill, caplog, images, trai
         ("dent/0.png dent/0_label.png ../ground_truth/dent/0.png", {"0": "../ground_truth/dent/0.png"}, [1]),
         ("dent/0.png dent/0_gt.png dent/0_mask.png", {"0": "dent/0_gt.png"}, [2]),
         ("good/0.png good/0_mask.png", {"0": None}, [1]),
-        ("dent/0_mask.png dent/1.png", {"0_mask": None, "1": None}, []),  # no image of that stem: an image
+        ("dent/0.png ../ground_truth/dent/0_gt.png", {"0": "../ground_truth/dent/0_gt.png"}, []),
         ("dent/0.png dent/0mask.png dent/0_masked.png", {"0": None, "0_masked": None, "0mask": None}, []),
     ],
 )
@@ -276,6 +277,21 @@ def test_masks_beside_images(tmp_path, fill, caplog, files, test, counted):
     for line in (*(record.getMessage() for record in caplog.records), *data.check(root).left_out):
         assert f"{counted[0]} file" in line
         assert "by name and no image" in line
+
+
+@pytest.mark.parametrize("need_train", [True, False])
+def test_masks_of_images_that_are_not_there_are_left_out_and_named(tmp_path, fill, caplog, need_train):
+    names = "train/good/a.png train/good/b_mask.png test/dent/0_mask.png test/dent/1.png test/dent/2_GT.png"
+    root = fill(tmp_path / "nut", names)
+    for place in (root, tmp_path):
+        caplog.clear()
+        dataset = data.open_dataset(place, need_train=need_train)
+        assert (files(dataset.train), files(dataset.test)) == (["a.png"], ["1.png"])
+        (line,) = (record.getMessage() for record in caplog.records)
+        assert "3 files are masks by name and no image" in line
+        assert "train/good/ (1)" in line
+        assert "test/dent/ (2); left out" in line
+        assert data.check(place).left_out == (line.split(": ", 1)[1],)
 
 
 def test_masks_beside_images_of_training_are_no_images(tmp_path, fill):
@@ -356,7 +372,7 @@ def test_visa(tmp_path, visa):
         ("good", 0, "0003.JPG"),
     ]
     np.testing.assert_array_equal(data.read_mask(dataset.test[0].mask), LABELS > 0)
-    assert dataset.mask_rule == "any mask value above 0"
+    assert {name: str(rule) for name, rule in dataset.mask_rules.items()} == {"candle": "above 0"}
     assert data.open_dataset(root, "all").categories == ("candle", "pcb1")
     with pytest.raises(UserError, match=r"2 categories \(candle, pcb1\)"):
         data.open_dataset(root)

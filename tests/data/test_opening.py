@@ -138,7 +138,7 @@ def test_no_data_set_or_part_of_one_passes_for_a_plain_folder(tmp_path, put, fil
     ("files", "root", "count"),
     [
         (["x/line1/2024-05/a.png", "x/line2/b.png", "x/training day/c.png"], "x", 3),
-        (["x/a_mask.png", "x/b_GT.png", "x/c.png"], "x", 3),  # no image of that name: theirs are no masks
+        (["x/a_mask.png", "x/b_GT.png", "x/c.png"], "x", 1),  # masks of images that are not there
         (["x/a.png", "x/test/b.png", "x/mvtec/nut/train/good/c.png"], "x", 1),  # what lies deeper is not taken
         (["x/good/a.png"], "x", 1),
         (["x/2023/ok/a.png", "x/2024/ok/b.png"], "x", 2),

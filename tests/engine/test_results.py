@@ -103,7 +103,7 @@ def test_tables_repeat_the_json_file(made, folder):
 def test_the_table(made):
     results = read(made)
     own = results["categories"]["weave"]
-    head, *lines, last = table(results).splitlines()
+    head, *lines, masks, last = table(results).splitlines()
     assert [line.split()[0] for line in lines] == ["weave", "missing", "scratch", "spot"]
     assert len({len(line) for line in (head, *lines)}) == 1
     assert lines[0].split()[1:] == ["10", *(f"{own[key]:.4f}" for key in KEYS)]
@@ -111,9 +111,16 @@ def test_the_table(made):
         f"at the calibrated threshold: {own['tp']} of 6 defective images found, "
         f"{own['fp']} of 4 good images called defective"
     )
+    assert masks == "masks: 0/255"
     several = {**results, "categories": {"a": own, "b": own | dict.fromkeys(KEYS)}}
     assert [line.split()[0] for line in table(several).splitlines()[5:10:4]] == ["b", "mean"]
     assert table(several).splitlines()[5].split()[2:] == ["-"] * 8
+    several["categories"]["b"] |= {"mask_rule": "classes 1, 2", "without_mask": 2, "empty_masks": 1}
+    assert table(several).splitlines()[-4:-1] == [
+        "masks: 0/255 (a); classes 1, 2 (b)",
+        "2 of 12 defective images have no mask that can be read; pixel metrics leave them out",
+        "1 of 12 defective images have a mask that marks nothing",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def test_damaged_images(fuzz_folder, capfd, recwarn, name):
         else:
             assert str(path) in str(error)
         failed.append(error is not None)
-        for mask in (path, images.MaskFiles((path,)), images.MaskFiles((path, path), 127)):
+        for mask in (path, images.MaskFiles((path,)), images.MaskFiles((path, path), images.MaskRule.above(127))):
             marked, error = attempt(lambda mask=mask: images.read_mask(mask, max_pixels=2_000_000), images.ImageError)
             assert error is not None or set(np.unique(marked)) <= {0, 1}
 

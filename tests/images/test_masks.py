@@ -41,7 +41,7 @@ def test_kinds_of_masks(tmp_path, put, kind):
         ([[0, 255]], [[0, 1]]),
         ([[127, 128]], [[0, 1]]),
         ([[0, 1]], [[0, 1]]),  # saved as 0 and 1
-        ([[0, 2]], [[0, 0]]),
+        ([[0, 2]], [[0, 1]]),  # a class number
         ([[0, 0]], [[0, 0]]),
     ],
 )
@@ -63,9 +63,10 @@ def test_mask_threshold(tmp_path, put):
 def test_mask_files_are_values(tmp_path, put):
     values = np.array([[0, 127, 128], [255, 0, 0]], np.uint8)
     first, second = put(tmp_path / "m" / "0.png", values), put(tmp_path / "m" / "1.png", values[::-1])
-    mask = images.MaskFiles((first, second), threshold=127)
-    assert hash(mask) == hash(images.MaskFiles((first, second), 127))
-    assert mask != images.MaskFiles((first,), 127)
+    rule = images.MaskRule.above(127)
+    mask = images.MaskFiles((first, second), rule)
+    assert hash(mask) == hash(images.MaskFiles((first, second), images.MaskRule.above(127)))
+    assert mask != images.MaskFiles((first,), rule)
     assert str(mask) == str(tmp_path / "m")
     assert str(images.MaskFiles((first,))) == str(first)
     np.testing.assert_array_equal(images.read_mask(mask), [[1, 0, 1], [1, 0, 1]])

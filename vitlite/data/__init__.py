@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from vitlite.data.index import Dataset, Sample
     from vitlite.data.layouts import open_dataset
     from vitlite.data.listing import IMAGE_EXTENSIONS, list_images, scan
+    from vitlite.data.mask_rules import with_mask_rules
     from vitlite.data.synthetic import synthesize
+    from vitlite.images.mask_values import MaskRule
     from vitlite.images.masks import MaskFiles, read_mask
     from vitlite.images.reading import ImageError, read_image
     from vitlite.images.resize import resize_image
@@ -24,6 +26,7 @@ _HOME = {
     "resize_image": "images.resize",
     "Dataset": "data.index",
     "MaskFiles": "images.masks",
+    "MaskRule": "images.mask_values",
     "Sample": "data.index",
     "open_dataset": "data.layouts",
     "IMAGE_EXTENSIONS": "data.listing",
@@ -32,6 +35,7 @@ _HOME = {
     "Report": "data.checking",
     "check": "data.checking",
     "synthesize": "data.synthetic",
+    "with_mask_rules": "data.mask_rules",
 }
 
 __all__ = [
@@ -39,6 +43,7 @@ __all__ = [
     "Dataset",
     "ImageError",
     "MaskFiles",
+    "MaskRule",
     "Report",
     "Sample",
     "check",
@@ -49,6 +54,7 @@ __all__ = [
     "resize_image",
     "scan",
     "synthesize",
+    "with_mask_rules",
 ]
 
 __getattr__, __dir__ = lazily(__name__, _HOME)

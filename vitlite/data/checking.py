@@ -8,15 +8,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from vitlite.data.index import Dataset, Sample
 from vitlite.data.layouts import layout_of, survey
+from vitlite.data.mask_rules import find_rule
 from vitlite.errors import UserError
 from vitlite.files import shown
 from vitlite.images.archives import split_entry
 from vitlite.images.loading import each
-from vitlite.images.masks import MASK_THRESHOLD, MaskFiles, binarize, decode_grey, files_of
-from vitlite.images.reading import ImageError, decode_rgb
+from vitlite.images.mask_values import COLOUR, MaskRule, defects, values
+from vitlite.images.masks import MaskFiles, files_of
+from vitlite.images.reading import MAX_PIXELS, ImageError, decode, decode_rgb
 
 # A 16-bit image whose brightest value maps below this uses less than a quarter of its range, as 12-bit cameras do.
 _DARK = 64
@@ -40,18 +43,18 @@ class Report:
     unreadable: list[tuple[Path, str]] = field(default_factory=list)  # images and masks, with the reason
     missing_masks: list[Path] = field(default_factory=list)  # defective images without a mask file
     orphan_masks: list[Path] = field(default_factory=list)  # mask files without an image
-    empty_masks: list[Path] = field(default_factory=list)  # nothing above the threshold; the image stays defective
+    empty_masks: list[Path] = field(default_factory=list)  # mark nothing; the image stays defective
     faint_masks: list[Path] = field(default_factory=list)  # those of the empty ones that are not all zero
     marked_good: list[Path] = field(default_factory=list)  # masks of good images that are not empty
     size_mismatches: list[tuple[Path, Size, Size]] = field(default_factory=list)  # mask, (H, W) of it and of its image
-    grey_masks: list[Path] = field(default_factory=list)  # more values than zero and one other
+    grey_masks: list[Path] = field(default_factory=list)  # cut at a threshold, with more values than zero and another
     flat: list[Path] = field(default_factory=list)  # one colour all over
     dark: list[Path] = field(default_factory=list)  # 16-bit images that use less than a quarter of their range
     duplicates: list[tuple[Path, ...]] = field(default_factory=list)  # groups of files with the same bytes
     leaks: list[tuple[Path, ...]] = field(default_factory=list)  # those groups that lie in both train and test
     masks: int = 0  # mask files read
-    threshold: int = MASK_THRESHOLD  # for the masks that are cut there: mask_rule says whether these are
-    mask_rule: str | None = None  # when a pixel of a mask is defective, in words; None without masks
+    mask_rules: dict[str, MaskRule] = field(default_factory=dict)  # category -> when a pixel of a mask is defective
+    mask_doubts: list[str] = field(default_factory=list)  # lines about what masks mean; backticks as in UserError
     ignored: int = 0  # files that are hidden or not images
     notes: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()  # a line about the images that are not used; Dataset.warnings
@@ -63,15 +66,14 @@ class Report:
 
     def problems(self) -> list[str]:
         """One line for each kind of problem, with how many and the first few files (below ``root``)."""
-        limit = self.threshold
         lines = [f"unreadable, will be skipped: {self._name(path)} ({reason})" for path, reason in self.unreadable]
         paths: Sequence[tuple[str, list[Path]]] = (
             ("defective images without a mask file, left out of pixel metrics", self.missing_masks),
             ("mask files without an image", self.orphan_masks),
             ("defective images whose mask marks nothing", self.empty_masks),
-            (f"masks among those that are not zero, only at most {limit}", self.faint_masks),
+            ("masks among those that are not zero, only not above the threshold", self.faint_masks),
             ("masks of good images that mark something, not used", self.marked_good),
-            (f"masks that are not binary, cut at {limit} of 255", self.grey_masks),
+            ("masks that are not binary, cut at the threshold", self.grey_masks),
             ("images of one flat colour", self.flat),
             ("16-bit images that come out dark, rescale them to 0..65535", self.dark),
         )
@@ -80,7 +82,7 @@ class Report:
         found.insert(6, ("masks of another size than their image", [self._mismatch(*m) for m in self.size_mismatches]))
         found.append(("groups of identical files in both train and test", [self._group(g) for g in self.leaks]))
         found.append(("groups of identical files", [self._group(g) for g in only]))
-        lines += self.left_out
+        lines += [*self.left_out, *self.mask_doubts]
         for text, names in found:
             if names:
                 more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
@@ -93,8 +95,10 @@ class Report:
         for name in self.categories:
             lines += ["", *self._category_lines(name)]
         if self.masks:
-            rule = self.mask_rule or "nothing, all are of good images"
-            lines += ["", f"masks: {self.masks} read; defective: {rule}"]
+            rules = dict.fromkeys(map(str, self.mask_rules.values()))
+            if len(rules) > 1:
+                rules = dict.fromkeys(f"{shown(name)} {rule}" for name, rule in self.mask_rules.items())
+            lines += ["", f"masks: {self.masks} read; {'; '.join(rules) or 'no rule'}"]
         if self.ignored:
             lines.append(f"other files, not used: {self.ignored}")
         lines += [f"note: {note}" for note in self.notes]
@@ -121,15 +125,25 @@ class Report:
         return " = ".join(map(self._name, paths))
 
 
-def check(root: str | Path, category: str | None = None) -> Report:
-    """Read every image and mask of a data set (all its categories by default) and report what is in it.
+def check(root: str | Path, category: str | None = None, *, mask_threshold: int | None = None) -> Report:
+    """Read every image and mask of a data set and report what is in it.
 
-    Decodes each file once, with the rules of ``read_image`` and ``read_mask``. For a data set of labelled classes it
-    reports every class, or the one-class data set that ``category`` makes of them. Raises UserError if there is nothing
-    to use: no such folder, no known layout, a piece of the layout missing or damaged, no image that can be read.
+    Args:
+        root: the folder of the data set.
+        category: a name, several with commas, or ``all``, which is the default. For a data set of labelled classes, the
+            normal one of the one-class data set that is reported; every class by default.
+        mask_threshold: a pixel of a mask above it (0 to 254) is a defect; None: what each category's masks say.
+
+    Returns:
+        Report: ``problems()`` and ``text()`` say what was found.
+
+    Raises:
+        UserError: there is nothing to use: no such folder, no known layout, a piece of the layout missing or damaged,
+            no image that can be read.
     """
     dataset = survey(root, category)
     samples = (*dataset.train, *dataset.validation, *dataset.test)
+    spare = list(layout_of(dataset.root).spare_masks(dataset))
     report = Report(
         root=dataset.root,
         layout=dataset.layout,
@@ -137,13 +151,14 @@ def check(root: str | Path, category: str | None = None) -> Report:
         categories=dataset.categories,
         counts=_counts(dataset, samples),
         modes={name: Counter() for name in dataset.categories},
-        mask_rule=dataset.mask_rule,
         ignored=dataset.ignored,
         notes=dataset.notes,
         left_out=tuple(dataset.warnings),
     )
+    _find_rules(report, dataset, [mask for mask, of_good in spare if of_good], mask_threshold)
     digests = defaultdict(list)
-    for sample, (image, mask) in zip(samples, each(_examine, samples)):
+    looks = each(lambda sample: _examine(sample, report.mask_rules.get(sample.category)), samples)
+    for sample, (image, mask) in zip(samples, looks):
         _add_image(report, sample, image)
         if sample.label and sample.mask is None:
             report.missing_masks.append(sample.path)
@@ -162,12 +177,30 @@ def check(root: str | Path, category: str | None = None) -> Report:
             report.duplicates.append(paths)
             if len({sample.split for sample in group}) > 1:
                 report.leaks.append(paths)
-    for spare, of_good_image in layout_of(dataset.root).spare_masks(dataset):
+    for left, of_good_image in spare:
         if of_good_image:
-            _add_good_mask(report, spare)
+            _add_good_mask(report, left)
         else:
-            report.orphan_masks.append(Path(spare))
+            report.orphan_masks.append(Path(left))
     return report
+
+
+def _find_rules(
+    report: Report, dataset: Dataset, of_good: Sequence[Path | MaskFiles], mask_threshold: int | None
+) -> None:
+    for name in dataset.categories:
+        if mask_threshold is not None:
+            report.mask_rules[name] = MaskRule.above(mask_threshold)
+            continue
+        try:
+            found = find_rule(dataset, name, of_good)
+        except UserError as error:
+            report.mask_doubts.append(error.marked)
+        else:
+            if found.rule:
+                report.mask_rules[name] = found.rule
+            if found.doubt:
+                report.mask_doubts.append(f"{shown(name)}: {found.doubt}")
 
 
 @dataclass
@@ -189,11 +222,11 @@ class _Mask:
     error: tuple[Path, str] | None = None  # the file and the reason
     files: int = 0  # files read
     size: Size = (0, 0)
-    values: int = 0  # distinct values other than zero; not counted if every one of them marks a defect
-    pixels: int = 0  # pixels above the threshold
+    values: int = 0  # distinct grey values other than zero; not counted if every one of them marks a defect
+    pixels: int | None = None  # that are marked; None without a rule
 
 
-def _examine(sample: Sample) -> tuple[_Image, _Mask | None]:
+def _examine(sample: Sample, rule: MaskRule | None) -> tuple[_Image, _Mask | None]:
     found = _Image()
     try:
         image, found.mode = decode_rgb(sample.path)
@@ -207,28 +240,34 @@ def _examine(sample: Sample) -> tuple[_Image, _Mask | None]:
             found.digest = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).digest()
     with contextlib.suppress(OSError, ValueError):  # the reader says why
         found.digest = found.digest or hashlib.sha256(sample.path.read_bytes()).digest()
-    return found, None if sample.mask is None else _examine_mask(sample.mask)
+    return found, None if sample.mask is None else _examine_mask(sample.mask, rule)
 
 
-def _examine_mask(mask: Path | MaskFiles) -> _Mask:
+def _examine_mask(mask: Path | MaskFiles, rule: MaskRule | None) -> _Mask:
     """All files of a mask as one."""
     found = _Mask()
-    cut = {"threshold": mask.threshold} if isinstance(mask, MaskFiles) else {}
     united = None
+
+    def look(image: Image.Image) -> np.ndarray:
+        if rule is None:
+            return values(image, COLOUR)[1]
+        if rule.threshold:  # label maps have many values by design
+            grey = values(image, rule.plane)[1]
+            found.values = int(np.count_nonzero(np.bincount(grey.ravel(), minlength=256)[1:]))
+        return defects(image, rule)
+
     for path in files_of(mask):
         try:
-            values, _ = decode_grey(path)
+            marked = decode(path, look, MAX_PIXELS)[0]
         except ImageError as error:
             return _Mask((path, error.reason))
-        if united is not None and values.shape != united.shape:
+        if united is not None and marked.shape != united.shape:
             return _Mask((path, "is of another size than the image's other masks"))
         found.files += 1
-        if not cut:  # label maps have many values by design
-            found.values = int(np.count_nonzero(np.bincount(values.ravel(), minlength=256)[1:]))
-        marked = binarize(values, **cut)
         united = marked if united is None else united | marked
-        found.size = (values.shape[0], values.shape[1])
-    found.pixels = 0 if united is None else int(united.sum())
+        found.size = (marked.shape[0], marked.shape[1])
+    if rule is not None and united is not None:
+        found.pixels = int(united.sum())
     return found
 
 
@@ -251,7 +290,7 @@ def _add_mask(report: Report, path: Path, found: _Mask, image: Size | None) -> N
         report.unreadable.append(found.error)
         return
     report.masks += found.files
-    if not found.pixels:
+    if found.pixels == 0:
         report.empty_masks.append(path)
         if found.values:
             report.faint_masks.append(path)
@@ -262,7 +301,9 @@ def _add_mask(report: Report, path: Path, found: _Mask, image: Size | None) -> N
 
 
 def _add_good_mask(report: Report, mask: Path | MaskFiles) -> None:
-    found = _examine_mask(mask)
+    folder = Path(mask).relative_to(report.root).parts[0]
+    rule = report.mask_rules.get(folder, next(iter(report.mask_rules.values()), MaskRule.above(0)))
+    found = _examine_mask(mask, rule)
     if found.error:
         report.unreadable.append(found.error)
         return

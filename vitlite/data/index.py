@@ -10,7 +10,8 @@ from pathlib import Path
 
 from vitlite.errors import UserError
 from vitlite.files import shown
-from vitlite.images.masks import MASK_RULE, MaskFiles
+from vitlite.images.mask_values import MaskRule
+from vitlite.images.masks import MaskFiles
 
 GOOD = "good"
 GOOD_NAMES = frozenset((GOOD, "ok", "normal"))
@@ -49,27 +50,32 @@ class Dataset:
     kinds_of_mean: tuple[str, ...] = ()  # kinds of defects; the data set's own image AUROC is the mean over these
     left_out: tuple[tuple[Path, int], ...] = ()  # folders with images that somebody may miss, and how many of them
     masks_beside: tuple[tuple[Path, int], ...] = ()  # folders with masks beside their images, and how many of them
+    stray_masks: tuple[tuple[Path, int], ...] = ()  # folders with files that are masks by name, of images not there
 
     def folder(self, category: str) -> Path:
         """The folder of a category."""
         return self.root / category if self.nested else self.root
 
     @property
-    def mask_rule(self) -> str | None:
-        """When a pixel of a mask is defective, in words; None if there are no masks."""
-        rules = {s.mask.rule if isinstance(s.mask, MaskFiles) else MASK_RULE for s in self.test if s.mask is not None}
-        return "; or ".join(sorted(rules, key=lambda rule: (len(rule), rule))) or None
+    def mask_rules(self) -> dict[str, MaskRule]:
+        """When a pixel of a mask is defective, for each category whose rule is known and that has masks."""
+        return {s.category: s.mask.rule for s in reversed(self.test) if isinstance(s.mask, MaskFiles)}
 
     @property
     def warnings(self) -> list[str]:
-        """A line about the images that are left out, if there are any, and one about masks beside images."""
+        """A line about the images that are left out, if there are any, and about masks beside images."""
         lines = []
-        if self.masks_beside:
-            total = sum(count for _, count in self.masks_beside)
-            lines.append(
-                f"{'1 file is a mask' if total == 1 else f'{total} files are masks'} by name and no image: "
-                f"{self._places(self.masks_beside)}; a defective image without a mask elsewhere has the one beside it"
-            )
+        for places, text in (
+            (self.masks_beside, "a defective image without a mask elsewhere has the one beside it"),
+            (
+                self.stray_masks,
+                "left out, because there is no image with the rest of the name; rename what is an image",
+            ),
+        ):
+            if places:
+                total = sum(count for _, count in places)
+                masks = "1 file is a mask" if total == 1 else f"{total} files are masks"
+                lines.append(f"{masks} by name and no image: {self._places(places)}; {text}")
         if not self.left_out:
             return lines
         total = sum(count for _, count in self.left_out)
@@ -120,11 +126,19 @@ def stem(name: str) -> str:
     return os.path.splitext(name)[0]
 
 
-def masks_among(images: Sequence[str]) -> dict[str, str]:
-    """Those names of images in a folder that are masks of others there, such as ``000_mask.png``: {mask: stem}."""
+def without_mark(stem: str) -> str:
+    """The stem of the image whose mask is called so."""
+    match = MASK_NAME.fullmatch(stem)
+    return match[1] if match else stem
+
+
+def masks_among(images: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Those names of a folder that are masks of images there, such as ``000_mask.png``: {mask: stem}, and of none."""
     stems = {stem(name) for name in images}
-    matches = {name: MASK_NAME.fullmatch(stem(name)) for name in images}
-    return {name: match[1] for name, match in matches.items() if match and match[1] in stems}
+    masks = {name: match[1] for name in images if (match := MASK_NAME.fullmatch(stem(name)))}
+    return {name: own for name, own in masks.items() if own in stems}, [
+        n for n, own in masks.items() if own not in stems
+    ]
 
 
 def few(names: Sequence[str], limit: int = 20) -> str:

@@ -17,6 +17,7 @@ class Leftovers:
     ignored: int = 0
     left_out: list[tuple[Path, int]] = field(default_factory=list)  # as in Dataset
     masks_beside: list[tuple[Path, int]] = field(default_factory=list)  # as in Dataset
+    stray_masks: list[tuple[Path, int]] = field(default_factory=list)  # as in Dataset
 
     def add(self, folder: Path, names: Iterable[str], files: int = 0, missed: Iterable[str] = ()) -> None:
         """Note ``names``, except hidden ones, and count ``files``.
@@ -33,11 +34,14 @@ class Leftovers:
         self.left_out += [(place, count) for place, count in counts if count]
 
     def without_masks(self, folder: Path, images: list[str]) -> tuple[list[str], dict[str, Path]]:
-        """The images of a folder without the masks beside them, which are counted, and the masks by their stem."""
-        of = masks_among(images)
+        """The images of a folder without those that are masks by name, which are counted, and the masks by stem."""
+        of, strays = masks_among(images)
         if of:
             self.masks_beside.append((folder, len(of)))
-        return [name for name in images if name not in of], {own: folder / name for name, own in reversed(of.items())}
+        if strays:
+            self.stray_masks.append((folder, len(strays)))
+        masks = {own: folder / name for name, own in reversed(of.items())}
+        return [name for name in images if name not in of and name not in strays], masks
 
 
 def slashed(folders: Iterable[str]) -> list[str]:

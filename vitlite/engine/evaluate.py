@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import vitlite
-from vitlite.data import Dataset, ImageError, Sample, open_dataset, read_mask
+from vitlite.data import Dataset, ImageError, Sample, open_dataset, read_mask, with_mask_rules
 from vitlite.data.map_files import LAYOUT, Problems, blank, earlier_maps, find_maps, save_maps, truth
 from vitlite.engine.predict import Predictor
 from vitlite.engine.progress import Progress
@@ -38,6 +38,7 @@ def evaluate(
     data: StrPath | None = None,
     category: str | None = None,
     maps: StrPath | None = None,
+    mask_threshold: int | None = None,
 ) -> dict[str, Any]:
     """Score the test split of a data set with a detector.
 
@@ -46,13 +47,14 @@ def evaluate(
         data: folder of the data set; default: the data of training.
         category: a name, several with commas between, or ``all``.
         maps: folder for the anomaly maps at original size, in the layout that ``vitlite eval-maps`` reads.
+        mask_threshold: a pixel whose mask is above it (0 to 254) is a defect; default: what each category's masks say.
     Returns:
         dict: the contents of results.json (docs/result-files.md).
     Raises:
         UserError: no such data, a category without both good and defective test images, a mask of another size than
-            its image, scores that are not finite, or ``maps`` holds maps of other images.
+            its image or whose values fit no rule, scores that are not finite, or ``maps`` holds maps of other images.
     """
-    dataset = open_test_data(detector, data, category)
+    dataset = open_test_data(detector, data, category, mask_threshold)
     if maps is not None:
         earlier_maps(maps, dataset.test)  # refuses those that are not ours before the work begins
     # The maps of a category are gone before those of the next are made.
@@ -69,21 +71,25 @@ def evaluate_category(detector: "Detector", dataset: Dataset, name: str, *, maps
     return result
 
 
-def evaluate_folder(maps: StrPath, data: StrPath, category: str | None = None) -> dict[str, Any]:
+def evaluate_folder(
+    maps: StrPath, data: StrPath, category: str | None = None, *, mask_threshold: int | None = None
+) -> dict[str, Any]:
     """Score the maps of a folder against a data set with masks; the score of an image is the maximum of its map.
 
     Args:
         maps: folder that holds ``<category>/test/<defect>/<stem>.tiff``, .tif or .npy for every test image.
         data: folder of the data set.
         category: a name, several with commas between, or ``all`` (default).
+        mask_threshold: as for ``evaluate``.
     Returns:
         dict: the contents of results.json (docs/result-files.md), without a calibrated threshold and verdicts.
     Raises:
         UserError: names the missing, extra, misnamed, ambiguous, unreadable, wrong-sized and not finite maps, the
-            first few and how many; or the category without both good and defective images, or without masks.
+            first few and how many; or the category without both good and defective images, without masks, or with
+            masks whose values fit no rule.
     """
     category = category or "all"
-    dataset = open_dataset(Path(data), category, need_train=False, need_test=True)
+    dataset = with_mask_rules(open_dataset(Path(data), category, need_train=False, need_test=True), mask_threshold)
     problems, categories = Problems(), {}
     found = find_maps(maps, dataset, problems, whole=category == "all" and dataset.nested)
     for name in dataset.categories:
@@ -102,20 +108,25 @@ def evaluate_folder(maps: StrPath, data: StrPath, category: str | None = None) -
             "data": str(dataset.root),
             "split": "test",
             "resolution": "maps and masks at every image's original size, as they are",
-            "mask_rule": dataset.mask_rule,
+            "mask_rule": mask_rule(dataset),
             "image_score": "maximum of the map",
             "versions": versions(),
         },
     )
 
 
-def open_test_data(detector: "Detector", data: StrPath | None = None, category: str | None = None) -> Dataset:
+def open_test_data(
+    detector: "Detector",
+    data: StrPath | None = None,
+    category: str | None = None,
+    mask_threshold: int | None = None,
+) -> Dataset:
     """The data set whose test split is scored; by default what the run was trained on, with its categories."""
     settings = detector.settings
     root = Path(data) if data else data_folder(settings, detector.run)
     if category is None and (data is None or all((root / name).is_dir() for name in settings.category.split(","))):
         category = settings.category
-    return open_dataset(root, category, need_train=False, need_test=True)
+    return with_mask_rules(open_dataset(root, category, need_train=False, need_test=True), mask_threshold)
 
 
 def about(detector: "Detector", dataset: Dataset) -> dict[str, Any]:
@@ -130,7 +141,7 @@ def about(detector: "Detector", dataset: Dataset) -> dict[str, Any]:
         "split": "test",
         "trained_on": settings.category,
         "resolution": RESOLUTION,
-        "mask_rule": dataset.mask_rule,
+        "mask_rule": mask_rule(dataset),
         "image_score": detector.method.image_score,
         "seed": settings.seed,
         "device": str(detector.device),
@@ -141,6 +152,14 @@ def about(detector: "Detector", dataset: Dataset) -> dict[str, Any]:
         "backbone": detector.method.backbone_name,
         "versions": versions(torch=torch.__version__),
     }
+
+
+def mask_rule(dataset: Dataset) -> str | None:
+    """When a pixel of a mask is defective, in words; the rule of each category if they differ."""
+    rules = {name: str(rule) for name, rule in dataset.mask_rules.items()}
+    if len(set(rules.values())) < 2:
+        return next(iter(rules.values()), None)
+    return "; ".join(f"{shown(name)} {rule}" for name, rule in rules.items())
 
 
 def versions(**others: str) -> dict[str, str]:

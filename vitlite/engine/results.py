@@ -71,7 +71,12 @@ def summarize_category(scored: Scored) -> Values:
     result["good"] = labels.count(0)
     result["defective"] = labels.count(1)
     result["skipped"] = [str(file.path) for file in scored.unread]
+    rule = scored.dataset.mask_rules.get(scored.name)
+    result["mask_rule"] = None if rule is None else str(rule)
     result["without_mask"] = sum(mask is None for mask in scored.masks)
+    result["empty_masks"] = sum(
+        mask is not None and not mask.any() for sample, mask in zip(scored.samples, scored.masks) if sample.label
+    )
     result |= counts
     result["defects"] = {}
     for kind in sorted({s.defect for s in scored.samples if s.label}):
@@ -218,9 +223,9 @@ def _scores(results: dict[str, Any]) -> Iterator[list[object]]:
 
 
 def _notes(results: dict[str, Any]) -> list[str]:
-    """What a category or its threshold has besides the metrics: the verdicts, and MVTec LOCO's own image AUROC."""
+    """What a category or its threshold has besides the metrics: masks, verdicts, and MVTec LOCO's own image AUROC."""
     categories = results["categories"]
-    notes = []
+    notes = _about_masks(categories)
     if all(found["threshold"] is not None for found in categories.values()):
         tp, fp, tn, fn = (sum(found[key] for found in categories.values()) for key in COUNTS)
         places = "threshold" if len(categories) == 1 else "thresholds"
@@ -233,3 +238,23 @@ def _notes(results: dict[str, Any]) -> list[str]:
     if own:
         notes.append(f"image auroc as LOCO has it, the mean of its two kinds: {', '.join(own)}")
     return notes
+
+
+def _about_masks(categories: dict[str, Values]) -> list[str]:
+    """The rule of the masks, with the categories that have it if it is not everyone's, and how many are missing."""
+    names: dict[str, list[str]] = {}
+    for name, found in categories.items():
+        if found.get("mask_rule") is not None:
+            names.setdefault(found["mask_rule"], []).append(shown(name))
+    lines = []
+    if names:
+        parts = [rule if len(own) == len(categories) else f"{rule} ({', '.join(own)})" for rule, own in names.items()]
+        lines.append(f"masks: {'; '.join(parts)}")
+    defective = sum(found["defective"] for found in categories.values())
+    for key, text in (
+        ("without_mask", "have no mask that can be read; pixel metrics leave them out"),
+        ("empty_masks", "have a mask that marks nothing"),
+    ):
+        if count := sum(found.get(key, 0) for found in categories.values()):
+            lines.append(f"{count} of {defective} defective images {text}")
+    return lines

@@ -10,6 +10,7 @@ from vitlite.lazy import lazily
 if TYPE_CHECKING:
     from vitlite.images.heatmap import overlay
     from vitlite.images.maps import MapError, read_map, write_map
+    from vitlite.images.mask_values import MaskRule
     from vitlite.images.masks import MaskFiles, read_mask
     from vitlite.images.reading import ImageError, read_image
     from vitlite.images.resize import map_at, resize_image
@@ -18,6 +19,7 @@ _HOME = {
     "ImageError": "images.reading",
     "MapError": "images.maps",
     "MaskFiles": "images.masks",
+    "MaskRule": "images.mask_values",
     "map_at": "images.resize",
     "overlay": "images.heatmap",
     "read_image": "images.reading",
@@ -30,6 +32,7 @@ __all__ = [
     "ImageError",
     "MapError",
     "MaskFiles",
+    "MaskRule",
     "map_at",
     "overlay",
     "read_image",

@@ -81,12 +81,18 @@ class Report:
         return [(k, kind) for k, _, kind in sorted(kinds)]
 
 
-def build_report(detector: Detector, *, data: str | Path | None = None, category: str | None = None) -> Report:
+def build_report(
+    detector: Detector,
+    *,
+    data: str | Path | None = None,
+    category: str | None = None,
+    mask_threshold: int | None = None,
+) -> Report:
     """Score the test images of ``data`` (default: the data of training), a category at a time.
 
     Raises ``UserError`` as ``vitlite.engine.evaluate.evaluate`` does.
     """
-    dataset = open_test_data(detector, data, category)
+    dataset = open_test_data(detector, data, category, mask_threshold)
     calibration = detector.calibration
     parts, notes, seen = [], [], 0
     for name in dataset.categories:

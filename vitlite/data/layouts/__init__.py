@@ -66,13 +66,13 @@ def open_dataset(
     root = _folder(root)
     layout = layout_of(root)
     dataset = layout.read(root, category)
+    for line in dataset.warnings:
+        log.warning("%s: %s", shown(root), line)
     for split, needed, samples in (("train", need_train, dataset.train), ("test", need_test, dataset.test)):
         filled = {sample.category for sample in samples}
         for name in dataset.categories if needed else ():
             if name not in filled:
                 raise UserError(layout.hint(dataset, name, split))
-    for line in dataset.warnings:
-        log.warning("%s: %s", shown(root), line)
     return _filled(dataset)
 
 

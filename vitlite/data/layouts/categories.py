@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from vitlite.data.index import GOOD, GOOD_NAMES, Dataset, Sample, choose, few, name_of, stem
+from vitlite.data.index import GOOD, GOOD_NAMES, Dataset, Sample, choose, few, name_of, stem, without_mark
 from vitlite.data.layouts.base import Layout
 from vitlite.data.leftovers import Leftovers, slashed
 from vitlite.data.listing import entries, sub_folders
@@ -69,6 +69,7 @@ class CategoryLayout(Layout):
             ignored=left.ignored,
             left_out=tuple(left.left_out),
             masks_beside=tuple(left.masks_beside),
+            stray_masks=tuple(left.stray_masks),
             kinds_of_mean=self.kinds_of_mean,
         )
 
@@ -101,10 +102,12 @@ class CategoryLayout(Layout):
             left.add(here / kind, slashed(inner), len(others), slashed(inner))
             defective = here / kind != good
             masks = self.masks(folder, kind) if defective else {}
+            named = {without_mark(own): mask for own, mask in masks.items()}
             images, beside = left.without_masks(here / kind, images)
             for image in images:
                 own = stem(image)
-                mask = (masks.get(f"{own}_mask") or masks.get(own) or beside.get(own)) if defective else None
+                its = masks.get(f"{own}_mask") or masks.get(own) or named.get(own) or beside.get(own)
+                mask = its if defective else None
                 yield Sample(here / kind / image, name, "test", kind if defective else GOOD, int(defective), mask)
 
     def hint(self, dataset: Dataset, category: str, split: str) -> str:
@@ -121,10 +124,10 @@ class CategoryLayout(Layout):
             folder = dataset.folder(name)
             samples = [sample for sample in dataset.test if sample.category == name]
             claimed = {sample.mask for sample in samples}
-            good = {stem(sample.path.name) + end for sample in samples if not sample.label for end in ("", "_mask")}
+            good = {stem(sample.path.name) for sample in samples if not sample.label}
             for kind in entries(folder / self.truth)[0] if (folder / self.truth).is_dir() else ():
                 for own, mask in self.masks(folder, kind).items():
-                    if kind.lower() in GOOD_NAMES and own in good:
+                    if kind.lower() in GOOD_NAMES and (own in good or without_mark(own) in good):
                         yield mask, True
                     elif mask not in claimed:
                         yield mask, False
@@ -169,6 +172,7 @@ class FolderOfCategories(Layout):
             nested=True,
             left_out=(*left.left_out, *(place for part in parts for place in part.left_out)),
             masks_beside=tuple(place for part in parts for place in part.masks_beside),
+            stray_masks=tuple(place for part in parts for place in part.stray_masks),
             kinds_of_mean=tuple(dict.fromkeys(of_mean for part in parts for of_mean in part.kinds_of_mean)),
         )
 

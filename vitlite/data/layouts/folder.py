@@ -59,14 +59,17 @@ class PlainFolder(Layout):
             left.add(root, slashed(folders), missed=slashed(folders))
         else:
             paths, left.ignored = walk(root)
+        self._refuse_doubtful(root, paths)
+        paths = _without_masks(paths, left)
         if not paths:
+            masks = sum(count for _, count in left.stray_masks)
             extra = f" ({left.ignored} other files)" if left.ignored else ""
+            extra += f" but {masks} that {'is a mask' if masks == 1 else 'are masks'} by name" if masks else ""
             raise UserError(
                 f"{shown(root)}: no images{extra}; give a folder of good images, or a data set in one of the known "
                 f"layouts"
             )
         (name,) = choose(root, [name_of(root)], category)
-        self._refuse_doubtful(root, paths)
         train = tuple(Sample(path, name, "train", GOOD, 0, None) for path in paths)
         return Dataset(
             root=root,
@@ -78,6 +81,7 @@ class PlainFolder(Layout):
             notes=tuple(left.notes),
             ignored=left.ignored,
             left_out=tuple(left.left_out),
+            stray_masks=tuple(left.stray_masks),
         )
 
     def hint(self, dataset: Dataset, category: str, split: str) -> str:
@@ -136,6 +140,15 @@ class PlainFolder(Layout):
                     if layout.matches(parent):
                         return parent, layout
         return None, None
+
+
+def _without_masks(paths: list[Path], left: Leftovers) -> list[Path]:
+    """The images without those that are masks by name, which are counted."""
+    names: dict[Path, list[str]] = {}
+    for path in paths:
+        names.setdefault(path.parent, []).append(path.name)
+    images = {folder: set(left.without_masks(folder, own)[0]) for folder, own in names.items()}
+    return [path for path in paths if path.name in images[path.parent]]
 
 
 class Doubt(NamedTuple):

@@ -13,6 +13,7 @@ from vitlite.data.listing import entries
 from vitlite.errors import UserError
 from vitlite.files import shown
 from vitlite.images.loading import each
+from vitlite.images.mask_values import ANY_VALUE
 from vitlite.images.masks import MaskFiles, read_mask
 from vitlite.images.reading import ImageError
 
@@ -78,7 +79,7 @@ def _read_split(root: Path, name: str, split: str, left: Leftovers) -> tuple[Sam
 
 def _marks_a_defect(mask: Path) -> bool:
     try:
-        return bool(read_mask(mask, threshold=0).any())
+        return bool(read_mask(mask, rule=ANY_VALUE).any())
     except ImageError as error:
         raise UserError(
             f"{error}; without this mask nobody knows whether its image is good: download it again"

@@ -1,0 +1,128 @@
+"""What the masks of a data set mean: one rule for each category, found once from all of its masks."""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from vitlite.data.index import Dataset, Sample, few
+from vitlite.data.layouts import layout_of
+from vitlite.errors import UserError
+from vitlite.files import shown
+from vitlite.images.loading import each
+from vitlite.images.mask_evidence import Evidence, Plane, Undecided, decide, evidence_of, listed
+from vitlite.images.mask_values import COLOUR, MaskRule
+from vitlite.images.masks import MaskFiles, files_of
+from vitlite.images.reading import ImageError
+
+log = logging.getLogger(__name__)
+
+Mask = Path | MaskFiles
+
+
+def with_mask_rules(dataset: Dataset, mask_threshold: int | None = None) -> Dataset:
+    """The data set with a ``MaskFiles`` for every mask, which holds the rule of its category.
+
+    Reads all masks of a category of which the layout does not say the rule. A warning is logged about masks that match
+    no image, and about single masks that mark nearly all of their image.
+
+    Args:
+        dataset: what ``open_dataset`` found.
+        mask_threshold: a pixel is defective if its 8-bit value is above it (0 to 254); no mask is read then.
+
+    Returns:
+        A :class:`~vitlite.data.index.Dataset`; ``read_mask`` reads its masks.
+
+    Raises:
+        UserError: the values of a category's masks fit no rule; names an example, its values and what to do.
+    """
+    given = None if mask_threshold is None else MaskRule.above(mask_threshold)
+    spare = list(layout_of(dataset.root).spare_masks(dataset)) if dataset.test else []
+    strays = [shown(Path(mask).relative_to(dataset.root)) for mask, of_good in spare if not of_good]
+    if strays:
+        one = len(strays) == 1
+        log.warning(
+            "%s: %s: %s",
+            shown(dataset.root),
+            f"{len(strays)} mask{'s match' if not one else ' matches'} no image",
+            few(strays, 4),
+        )
+    rules = {}
+    for name in dataset.categories:
+        found = Found(given) if given else find_rule(dataset, name, [mask for mask, of_good in spare if of_good])
+        rules[name] = found.rule
+        if found.doubt:
+            log.warning("%s: %s", shown(name), found.doubt)
+    return replace(dataset, test=tuple(_ruled(sample, rules[sample.category]) for sample in dataset.test))
+
+
+class Found(NamedTuple):
+    """What the masks of a category say."""
+
+    rule: MaskRule | None  # None without masks
+    mostly: Path | None = None  # a mask that marks nearly all of its image, unlike others
+
+    @property
+    def doubt(self) -> str:
+        """What somebody should look at."""
+        return f"a mask marks nearly all of its image: {shown(self.mostly)}; is it inverted?" if self.mostly else ""
+
+
+def _ruled(sample: Sample, rule: MaskRule | None) -> Sample:
+    if sample.mask is None or rule is None:
+        return sample
+    return replace(sample, mask=MaskFiles(files_of(sample.mask), rule))
+
+
+def find_rule(dataset: Dataset, category: str, of_good: Iterable[Mask] = ()) -> Found:
+    """The rule of a category's masks: the layout's, or what their values say.
+
+    ``of_good`` are masks of good images, which may tell that all are inverted. Raises UserError as ``with_mask_rules``.
+    """
+    masks = [sample.mask for sample in dataset.test if sample.category == category and sample.mask is not None]
+    if not masks:
+        return Found(None)
+    for mask in masks:
+        if isinstance(mask, MaskFiles):
+            return Found(mask.rule)
+    folder = dataset.folder(category)
+    found = gather(masks)
+    try:
+        rule = decide(found, upright=_upright(gather(mask for mask in of_good if Path(mask).is_relative_to(folder))))
+    except Undecided as error:
+        example = shown(error.example.relative_to(dataset.root))
+        fix = "give `mask_threshold=N` (a pixel above N is a defect)"
+        if error.other:
+            fix = f"{error.other}; if not, {fix}"
+        raise UserError(
+            f"{shown(category)}: the meaning of its masks is not clear: {example} has {listed(error.example)}, and "
+            f"{error}; {fix}"
+        ) from error
+    plane = found.planes.get(rule.plane, Plane())
+    cut = plane.upper if rule.threshold else plane.nonzero
+    return Found(rule, None if rule.inverted else cut.mostly)
+
+
+def gather(masks: Iterable[Mask]) -> Evidence:
+    """What all files of some masks hold; files that cannot be read are passed over."""
+    found = Evidence()
+    for one in each(_evidence, (path for mask in masks for path in files_of(mask))):
+        if one:
+            found.add(one)
+    return found
+
+
+def _evidence(path: Path) -> Evidence | None:
+    try:
+        return evidence_of(path)
+    except ImageError:  # whoever reads the mask for its image names it
+        return None
+
+
+def _upright(good: Evidence) -> bool | None:
+    """Whether a set pixel is a defect, if masks of good images say so: all of them are empty, or all are full."""
+    plane = good.planes.get(COLOUR)
+    if plane is None or 0 < plane.marked < plane.pixels:
+        return None
+    return not plane.marked
