@@ -58,7 +58,9 @@ def parse(args: Sequence[str] | None) -> argparse.Namespace:
     p.add_argument("--device", default="cpu")
     p.add_argument("--out", default="runs/bench-methods", help="folder for the runs and methods.csv")
     p.add_argument("--markdown", help="file for the table as markdown")
-    p.add_argument("--no-controls", dest="controls", action="store_false", help="trained methods alone")
+    which = p.add_mutually_exclusive_group()
+    which.add_argument("--no-controls", dest="controls", action="store_false", help="trained methods alone")
+    which.add_argument("--no-training", dest="trained", action="store_false", help="controls alone, of every seed")
     options = p.parse_args(args)
     if options.seeds < 1 or options.images < 1 or options.threads < 0:
         p.error("--seeds and --images must be at least 1, --threads at least 0")
@@ -138,12 +140,13 @@ def cells(
     """Every cell in order: a data set, a method, its seeds; then the controls of that data set."""
     for folder, name, categories in data:
         for method in names:
-            for seed in range(options.seeds):
+            for seed in range(options.seeds * options.trained):
                 apart = method in separate and "," in categories
                 yield Cell(method, folder, name, categories, seed, TRAINED, apart)
         if options.controls:
             for method in names:
-                yield Cell(method, folder, name, categories, 0, UNTRAINED)
+                for seed in range(1 if options.trained else options.seeds):
+                    yield Cell(method, folder, name, categories, seed, UNTRAINED)
             yield Cell(names[0], folder, name, categories, 0, CONSTANT)
 
 

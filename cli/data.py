@@ -47,17 +47,29 @@ def check(folder: str, category: str | None, mask_threshold: int | None) -> None
     metavar="NAMES",
     help="Some of weave,wood,gear,metal,granite,tiles, or all.  [default: weave,wood,gear]",
 )
+@click.option(
+    "--kinds",
+    metavar="NAMES",
+    help="Some of scratch,spot,missing,tiny,low-contrast,soft,large, or all.  [default: scratch,spot,missing]",
+)
 @click.option("--train", default=40, show_default=True, help="Good images for training, for each category.")
 @click.option("--good", default=10, show_default=True, help="Good images for testing, for each category.")
 @click.option("--defects", default=6, show_default=True, help="Defective images of each kind, for each category.")
-def synth(out: str, seed: int, size: int, categories: str | None, train: int, good: int, defects: int) -> None:
-    """Write synthetic surfaces with scratches, spots and missing pieces, with exact masks, in MVTec layout.
+def synth(
+    out: str, seed: int, size: int, categories: str | None, kinds: str | None, train: int, good: int, defects: int
+) -> None:
+    """Write synthetic surfaces with known defects and exact masks, in MVTec layout.
 
-    Example: vitlite data synth --out surfaces --categories metal,tiles --seed 1
+    Scratches, spots and missing pieces are strong and often dark. The kinds tiny, low-contrast, soft and large are as
+    often brighter as darker than the surface, and harder to find.
+
+    Example: vitlite data synth --out surfaces --categories metal,tiles --kinds tiny,soft --seed 1
     """
     from vitlite import data
 
-    root = data.synthesize(out, seed=seed, categories=categories, size=size, train=train, good=good, defects=defects)
+    root = data.synthesize(
+        out, seed=seed, categories=categories, kinds=kinds, size=size, train=train, good=good, defects=defects
+    )
     found = data.open_dataset(root, "all", need_train=False)
     click.echo(f"{root}: {', '.join(found.categories)}; {len(found.train)} training and {len(found.test)} test images")
 

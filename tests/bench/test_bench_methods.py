@@ -12,7 +12,9 @@ from tiny_settings import TINY, options_of
 from vitlite.bench import methods as bench
 from vitlite.bench._flops import operations_of
 from vitlite.bench._methods_table import markdown
+from vitlite.data import DRAWN, synthesize
 from vitlite.errors import UserError
+from vitlite.methods import REGISTRY
 from vitlite.methods.sivt import SIVT
 from vitlite.methods.vtadl import QUICK, VTADL
 
@@ -49,6 +51,29 @@ def test_the_table_holds_what_was_measured(measured):
     assert "sivt, untrained" in text[3]
     assert "constant map" in text[4]
     assert {line.count("|") for line in text[:5]} == {text[0].count("|")}
+
+
+def test_controls_can_be_measured_alone(tiny_data, tmp_path, capsys):
+    assert bench.main(arguments(tiny_data, tmp_path / "out", "--no-training", "--seeds", "2")) == 0
+    with open(tmp_path / "out" / "methods.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["kind"], row["seed"]) for row in rows] == [
+        ("untrained", "0"),
+        ("untrained", "1"),
+        ("constant map", "0"),
+    ]
+    assert rows[0]["image_auroc"] != rows[1]["image_auroc"] or rows[0]["pixel_auroc"] != rows[1]["pixel_auroc"]
+
+
+@pytest.mark.slow
+def test_untrained_networks_do_not_see_what_is_drawn(tmp_path):
+    """Image AUROC on drawn defects, of which brightness alone tells nothing."""
+    root = synthesize(tmp_path / "set", kinds=DRAWN, train=1, good=80, defects=20, seed=11)
+    assert bench.main(["--data", str(root), "--out", str(tmp_path / "out"), "--no-training"]) == 0
+    with open(tmp_path / "out" / "methods.csv", newline="") as file:
+        found = {row["method"]: float(row["image_auroc"]) for row in csv.DictReader(file) if row["kind"] == "untrained"}
+    assert set(found) == set(REGISTRY)
+    assert all(0.45 <= value <= 0.6 for value in found.values()), found
 
 
 def test_a_constant_map_is_chance(measured):

@@ -17,6 +17,14 @@ def test_synth_then_check(tmp_path):
     assert "metal\n" not in vitlite("data", "check", tmp_path / "set", "--category", "tiles")[0]
 
 
+def test_synth_draws_the_kinds_that_are_asked_for(tmp_path):
+    out, _ = vitlite(
+        "data", "synth", "--out", tmp_path / "set", "--categories", "wood", "--kinds", "tiny,large", *SMALL
+    )
+    assert out.endswith("2 training and 3 test images\n")
+    assert sorted(path.name for path in (tmp_path / "set" / "wood" / "test").iterdir()) == ["good", "large", "tiny"]
+
+
 def test_warnings_do_not_fail(tmp_path):
     vitlite("data", "synth", "--out", tmp_path, "--categories", "wood", *SMALL)
     (tmp_path / "wood" / "train" / "good" / "000.png").write_bytes(b"")

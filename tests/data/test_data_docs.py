@@ -116,13 +116,15 @@ def test_the_commands_run(shelf, trained, monkeypatch, capsys):
             main(words[1:])
         assert ended.value.code in (0, None), line
         out = capsys.readouterr().out
-        if words[1] == "data":
+        if words[1:3] == ["data", "check"]:
             assert out.startswith(f"{words[3]}: ")
             assert "warning" not in out, out
     assert (Path("scored") / "00007.png").is_file()
 
 
-def test_the_python_example(capsys):
-    (code,) = blocks("python")
-    exec(compile(code, str(PAGE), "exec"), {})
-    assert capsys.readouterr().out.startswith("mvtec 2 0 2 0/255")
+def test_the_python_examples(capsys):
+    for code in blocks("python"):
+        exec(compile(code, str(PAGE), "exec"), {})
+    out = capsys.readouterr().out
+    assert out.startswith("mvtec 2 0 2 0/255")
+    assert [line.split()[0] for line in out.splitlines()[1:]] == list(data.DRAWN)

@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from vitlite import data
 from vitlite.data.defects import DEFECTS
-from vitlite.data.synthetic import LEVEL, render_defect, render_good
+from vitlite.data.synthetic import DEFAULT_CATEGORIES, LEVEL, render_defect, render_good
 from vitlite.data.textures import TEXTURES
 from vitlite.errors import UserError
 
@@ -44,6 +44,28 @@ def test_same_seed_same_bytes_in_another_process(tmp_path):
     assert digests(first) == digests(tmp_path / "b")
     other = digests(data.synthesize(tmp_path / "c", seed=6, categories=["gear", "granite"], **SMALL))
     assert not set(other.values()) & set(digests(first).values())
+
+
+def test_the_default_set_stays_as_it_is():
+    """Sums of all levels, at most ten off: another processor may round a handful of pixels differently."""
+    sums = {
+        "weave": (1408657, 1551929, 1431279, 1425020),
+        "wood": (1563776, 1545757, 1635219, 1427528),
+        "gear": (1005773, 1000702, 1004263, 984982),
+    }
+    for category, expected in sums.items():
+        damaged = [render_defect(category, kind, 0, seed=0, size=64)[0] for kind in ("scratch", "spot", "missing")]
+        images = [render_good(category, "train", 0, seed=0, size=64), *damaged]
+        assert [int(image.sum()) for image in images] == pytest.approx(expected, abs=10)
+    assert (tuple(sums), tuple(DEFECTS)) == (DEFAULT_CATEGORIES, ("scratch", "spot", "missing"))
+
+
+def test_kinds_can_be_chosen(tmp_path):
+    root = data.synthesize(tmp_path / "some", categories="wood", kinds=["soft", "scratch"], **SMALL)
+    assert [sample.defect for sample in data.open_dataset(root).test if sample.label] == ["scratch"] * 2 + ["soft"] * 2
+    every = data.synthesize(tmp_path / "all", categories="wood", kinds="all", **SMALL)
+    assert {path.name for path in (every / "wood" / "test").iterdir()} == {"good", *DEFECTS, *data.DRAWN}
+    assert digests(root).items() <= digests(every).items()
 
 
 def test_asking_for_more_keeps_what_was_there(tmp_path):
@@ -135,6 +157,7 @@ def test_an_interrupted_run_leaves_nothing(tmp_path, monkeypatch):
     [
         ({"categories": "weave,silk"}, "'silk': choose from weave"),
         ({"categories": []}, "choose from"),
+        ({"kinds": "soft,dent"}, "kinds='dent': choose from scratch, spot, missing, tiny"),
         ({"size": 31}, "size=31"),
         ({"size": 5000}, "size=5000"),
         ({"size": 64.0}, "whole number"),

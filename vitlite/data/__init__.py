@@ -9,6 +9,7 @@ from vitlite.lazy import lazily
 
 if TYPE_CHECKING:
     from vitlite.data.checking import Report, check
+    from vitlite.data.drawn import DRAWN, draw_defect, estimate_part
     from vitlite.data.index import Dataset, Sample
     from vitlite.data.layouts import open_dataset
     from vitlite.data.listing import IMAGE_EXTENSIONS, list_images, scan
@@ -32,6 +33,9 @@ _HOME = {
     "IMAGE_EXTENSIONS": "data.listing",
     "list_images": "data.listing",
     "scan": "data.listing",
+    "DRAWN": "data.drawn",
+    "draw_defect": "data.drawn",
+    "estimate_part": "data.drawn",
     "Report": "data.checking",
     "check": "data.checking",
     "synthesize": "data.synthetic",
@@ -39,6 +43,7 @@ _HOME = {
 }
 
 __all__ = [
+    "DRAWN",
     "IMAGE_EXTENSIONS",
     "Dataset",
     "ImageError",
@@ -47,6 +52,8 @@ __all__ = [
     "Report",
     "Sample",
     "check",
+    "draw_defect",
+    "estimate_part",
     "list_images",
     "open_dataset",
     "read_image",

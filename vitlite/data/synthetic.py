@@ -11,13 +11,15 @@ import numpy as np
 from PIL import Image
 
 from vitlite.data.defects import DEFECTS
+from vitlite.data.drawn import DRAWN, draw_defect
 from vitlite.data.textures import TEXTURES, photograph
 from vitlite.errors import UserError
 from vitlite.files import StrPath, shown
 
 DEFAULT_CATEGORIES = ("weave", "wood", "gear")
-# A pixel is defective if a channel changed by more than this many of 255 levels; smaller changes are undone, so the
-# mask is exactly the set of pixels that differ from the good image.
+KINDS = (*DEFECTS, *DRAWN)
+# A pixel of a kind in DEFECTS is defective if a channel changed by more than this many of 255 levels; smaller changes
+# are undone, so the mask is exactly the set of pixels that differ from the good image.
 LEVEL = 12
 MIN_SIZE, MAX_SIZE = 32, 4096
 
@@ -27,6 +29,7 @@ def synthesize(
     *,
     seed: int = 0,
     categories: str | Iterable[str] | None = None,
+    kinds: str | Iterable[str] | None = None,
     size: int = 256,
     train: int = 40,
     good: int = 10,
@@ -43,16 +46,19 @@ def synthesize(
         seed: from 0.
         categories: textures of ``weave wood gear metal granite tiles``, as a list or one string with commas, or
             ``all``. None: the first three.
+        kinds: defects, some of ``scratch spot missing`` and of those that :func:`draw_defect` draws, ``tiny
+            low-contrast soft large``; as a list or one string with commas, or ``all``. None: the first three.
         size: height and width in pixels, 32 to 4096. Images are RGB PNG files.
         train: good images for training, for each category.
         good: good images for testing.
-        defects: defective images of each kind (scratch, spot, missing), with a mask of 0 and 255: exactly the pixels
-            that the defect changed by more than ``LEVEL`` of 255 in some channel.
+        defects: defective images of each kind, with a mask of 0 and 255: exactly the pixels that the defect changed.
 
     Raises:
-        UserError: ``out`` is a file or not empty or cannot be written, a category is unknown, a number is out of range.
+        UserError: ``out`` is a file or not empty or cannot be written, a category or a kind is unknown, a number is
+            out of range.
     """
-    names = _categories(categories)
+    names = _chosen("categories", categories, DEFAULT_CATEGORIES, TEXTURES)
+    chosen = _chosen("kinds", kinds, DEFECTS, KINDS)
     _require_numbers(seed=seed, size=size, train=train, good=good, defects=defects)
     out = Path(out)
     _require_free(out)
@@ -66,7 +72,7 @@ def synthesize(
         root = staging / "data"
         root.mkdir()
         for name in names:
-            _write_category(root / name, name, seed, size, train, good, defects)
+            _write_category(root / name, name, chosen, seed, size, train, good, defects)
         if out.exists():
             out.rmdir()
         os.rename(root, out)
@@ -92,6 +98,9 @@ def render_defect(
     scene = TEXTURES[category](rng, size)
     expose = photograph(rng, size)
     clean = expose(scene.image)
+    if kind in DRAWN:
+        damaged, mask = draw_defect(clean, kind, rng, part=scene.part > 0.9)
+        return damaged, clean, mask
     while True:
         damaged = expose(DEFECTS[kind](rng, scene))
         mask = np.abs(damaged.astype(np.int16) - clean).max(axis=2) > LEVEL
@@ -104,11 +113,13 @@ def _generator(seed: int, category: str, folder: str, index: int) -> np.random.G
     return np.random.default_rng([seed, zlib.crc32(f"{category}/{folder}".encode()), index])
 
 
-def _write_category(folder: Path, name: str, seed: int, size: int, train: int, good: int, defects: int) -> None:
+def _write_category(
+    folder: Path, name: str, kinds: list[str], seed: int, size: int, train: int, good: int, defects: int
+) -> None:
     for split, number in (("train", train), ("test", good)):
         for i in range(number):
             _save(folder / split / "good" / f"{i:03d}.png", render_good(name, split, i, seed=seed, size=size))
-    for kind in DEFECTS:
+    for kind in kinds:
         for i in range(defects):
             image, _, mask = render_defect(name, kind, i, seed=seed, size=size)
             _save(folder / "test" / kind / f"{i:03d}.png", image)
@@ -120,16 +131,17 @@ def _save(path: Path, array: np.ndarray) -> None:
     Image.fromarray(array).save(path, compress_level=4)
 
 
-def _categories(categories: str | Iterable[str] | None) -> list[str]:
-    if categories is None:
-        return list(DEFAULT_CATEGORIES)
-    if isinstance(categories, str):
-        categories = TEXTURES if categories == "all" else categories.split(",")
-    names = list(dict.fromkeys(name.strip() for name in categories))
-    unknown = [name for name in names if name not in TEXTURES]
-    if unknown or not names:
-        raise UserError(f"`categories={','.join(unknown)!r}`: choose from {', '.join(TEXTURES)}, or all")
-    return names
+def _chosen(field: str, names: str | Iterable[str] | None, default: Iterable[str], known: Iterable[str]) -> list[str]:
+    """The names that a field asks for, each once; UserError for one that is not known, or for none."""
+    if names is None:
+        return list(default)
+    if isinstance(names, str):
+        names = known if names == "all" else names.split(",")
+    chosen = list(dict.fromkeys(name.strip() for name in names))
+    unknown = [name for name in chosen if name not in known]
+    if unknown or not chosen:
+        raise UserError(f"`{field}={','.join(unknown)!r}`: choose from {', '.join(known)}, or all")
+    return chosen
 
 
 def _require_numbers(**numbers: int) -> None:
