@@ -24,6 +24,9 @@ mask_threshold = click.option(
     type=click.IntRange(0, 254),
     help="A pixel of a mask above N is a defect.  [default: what the masks of a category say]",
 )
+streaming = click.option(
+    "--streaming", is_flag=True, help="For sets that do not fit into memory: keep no maps; prints a bound on the error."
+)
 device = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 deterministic = click.option(
     "--deterministic", is_flag=True, help="Refuse operators whose results vary from run to run."

@@ -14,6 +14,7 @@ from vitlite.cli._messages import note
 @options.category
 @click.option("--maps", is_flag=True, help="Write the anomaly maps into RUN/maps, for `vitlite eval-maps` and others.")
 @options.mask_threshold
+@options.streaming
 @options.device
 @options.deterministic
 @options.verbosity
@@ -23,6 +24,7 @@ def command(
     category: str | None,
     maps: bool,
     mask_threshold: int | None,
+    streaming: bool,
     device: str,
     deterministic: bool,
 ) -> None:
@@ -44,7 +46,9 @@ def command(
     with only_deterministic(deterministic):
         detector = Detector(run, device)
         require_writable(run)
-        results = evaluate(detector, data=data, category=category, maps=folder, mask_threshold=mask_threshold)
+        results = evaluate(
+            detector, data=data, category=category, maps=folder, mask_threshold=mask_threshold, streaming=streaming
+        )
     written = write(run, results)
     click.echo(table(results))
     note(f"written: {', '.join(map(str, [*written, *([folder] if folder else [])]))}")

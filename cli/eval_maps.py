@@ -19,8 +19,9 @@ from vitlite.cli._messages import note
     help="Where results.json, results.csv and scores.csv go.  [default: MAPS]",
 )
 @options.mask_threshold
+@options.streaming
 @options.verbosity
-def command(maps: str, data: str, category: str, out: str | None, mask_threshold: int | None) -> None:
+def command(maps: str, data: str, category: str, out: str | None, mask_threshold: int | None, streaming: bool) -> None:
     """Score anomaly maps against the ground truth, at the images' original resolution.
 
     MAPS holds one map for each test image, as the official MVTec AD evaluation scripts expect them:
@@ -30,7 +31,7 @@ def command(maps: str, data: str, category: str, out: str | None, mask_threshold
     from vitlite.engine.evaluate import evaluate_folder
     from vitlite.engine.results import table, write
 
-    results = evaluate_folder(maps, data, category, mask_threshold=mask_threshold)
+    results = evaluate_folder(maps, data, category, mask_threshold=mask_threshold, streaming=streaming)
     written = write(out or maps, results)
     click.echo(table(results))
     note(f"written: {', '.join(map(str, written))}")

@@ -77,6 +77,7 @@ def evaluate(
     category: str | Sequence[str] | None = None,
     *,
     mask_threshold: int | None = None,
+    streaming: bool = False,
 ) -> dict[str, Any]:
     """Score a detector on labelled test images, at their original resolution.
 
@@ -86,6 +87,8 @@ def evaluate(
         category: a name, or several as a list or with commas between, or ``"all"``.
         mask_threshold: a pixel whose mask is above it (0 to 254) is a defect; None: what the masks of each category
             say by their values.
+        streaming: count the maps one by one and keep none, for sets that do not fit into memory; ``error_bound`` says
+            how far the pixel metrics may be from the exact ones.
 
     Returns:
         dict: ``mean`` and ``categories``, by name, of ``image_auroc``, ``image_ap``, ``image_f1_max``, ``pixel_auroc``,
@@ -107,7 +110,9 @@ def evaluate(
         name = getattr(detector, "path", detector)
         raise UserError(f"{name}: an exported file knows no data set; give the run that it was exported from")
     names = None if category is None else _names(category)
-    return evaluate_run(cast("Detector", detector), data=data, category=names, mask_threshold=mask_threshold)
+    return evaluate_run(
+        cast("Detector", detector), data=data, category=names, mask_threshold=mask_threshold, streaming=streaming
+    )
 
 
 def load(path: Source, device: str = "auto") -> "Predictor":

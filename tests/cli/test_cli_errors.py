@@ -71,7 +71,9 @@ def test_an_error_of_a_command_is_spelled_for_it(monkeypatch):
     [
         (("predict", "run", "image.png", "--out", "out"), "; --no-overlays needs less"),
         (("train", "--method", "x"), "; a smaller --set image_size or --set batch_size needs less"),
-        (("eval", "run"), ""),
+        (("eval", "run"), "; --streaming needs less"),
+        (("eval-maps", "maps", "--data", "set"), "; --streaming needs less"),
+        (("report", "run"), ""),
     ],
 )
 def test_what_needs_less_memory_is_an_option_of_the_command(monkeypatch, error, arguments, advice):
@@ -81,4 +83,5 @@ def test_what_needs_less_memory_is_an_option_of_the_command(monkeypatch, error, 
     monkeypatch.setattr("vitlite.api.load", fail)
     monkeypatch.setattr("vitlite.engine.settings.preset_config", fail)
     monkeypatch.setattr("vitlite.engine.detector.Detector", fail)
+    monkeypatch.setattr("vitlite.engine.evaluate.open_dataset", fail)
     assert outcome(*arguments) == (2, "", f"vitlite: out of memory ({error}){advice}\n")

@@ -1,6 +1,7 @@
 """Evaluation of a detector: resolution, masks, verdicts, missing and broken files, maps on disk."""
 
 import shutil
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,12 +10,12 @@ from PIL import Image
 
 from vitlite.data import open_dataset
 from vitlite.engine.detector import Detector
-from vitlite.engine.evaluate import evaluate, score_category
+from vitlite.engine.evaluate import evaluate, evaluate_folder, score_category
 from vitlite.engine.results import KEYS, MEAN_OF_KINDS, mean_of, summarize_category, table, write
 from vitlite.errors import UserError
 from vitlite.images.maps import read_map
 from vitlite.images.resize import map_at
-from vitlite.metrics import aupro, auroc, average_precision, f1_max
+from vitlite.metrics import StreamingEvaluator, aupro, auroc, average_precision, f1_max
 from vitlite.report.build import build_report
 
 
@@ -91,6 +92,52 @@ def test_without_a_calibration_there_are_no_verdicts(detector, tiny_data):
     assert [own[key] for key in ("threshold", "tp", "fp", "tn", "fn")] == [None] * 5
     assert {image["verdict"] for image in own["images"]} == {None}
     assert "calibrated" not in table(results)
+
+
+def rounded(value):
+    """The contents of a JSON file without the last digits."""
+    if isinstance(value, dict):
+        return {key: rounded(one) for key, one in value.items()}
+    return [*map(rounded, value)] if isinstance(value, list) else round(value, 9) if isinstance(value, float) else value
+
+
+@pytest.mark.parametrize("masks", ["all", "some", "none"])
+def test_streaming_gives_the_same_and_keeps_no_map(detector, data, tmp_path, monkeypatch, masks):
+    """As many distinct scores as there are cells, so the figures are exact; with fewer cells they keep their bound."""
+    enlarge(data / "weave", (72, 80))
+    if masks != "all":
+        shutil.rmtree(data / "weave/ground_truth" / ("spot" if masks == "some" else ""))
+    plain = evaluate(detector, data=data, maps=tmp_path / "plain")
+    streamed = evaluate(detector, data=data, maps=tmp_path / "maps", streaming=True)
+    assert rounded(streamed["categories"]) == rounded(plain["categories"])
+    assert streamed["about"] == plain["about"] | {"streaming": True}
+    assert not plain["about"]["streaming"]
+    for path in (tmp_path / "plain").rglob("*.tiff"):
+        assert path.read_bytes() == (tmp_path / "maps" / path.relative_to(tmp_path / "plain")).read_bytes()
+    scored = score(detector, data, streaming=True)
+    assert scored.maps == scored.masks == []
+    assert "\nstreaming: pixel metrics are exact\n" in table(streamed)
+
+    evaluator = partial(StreamingEvaluator, cells=200)
+    monkeypatch.setattr("vitlite.engine.results.StreamingEvaluator", lambda **_: evaluator())
+    found = (
+        evaluate_folder(tmp_path / "maps", data, streaming=True)
+        if masks == "all"
+        else evaluate(detector, data=data, streaming=True)
+    )
+    own = found["categories"]["weave"]
+    assert (own["error_bound"] is None) == (masks == "none")
+    for key in KEYS[3:] if masks != "none" else ():
+        assert abs(own[key] - plain["categories"]["weave"][key]) <= own["error_bound"] + 1e-9
+        assert 0 < own["error_bound"] < 0.1
+
+
+def test_a_category_that_was_never_trained_on_is_named(detector, data, caplog):
+    shutil.copytree(data / "weave", data / "wood")
+    evaluate(detector, data=data, category="weave")
+    assert not caplog.messages
+    evaluate(detector, data=data, category="all")
+    assert caplog.messages == ["wood: never trained on; this run was trained on weave"]
 
 
 def test_without_masks_no_map_is_kept_at_original_size(detector, data, tmp_path, monkeypatch):

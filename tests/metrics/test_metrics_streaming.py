@@ -96,3 +96,20 @@ def test_images_of_different_sizes_and_dtypes_in_one_stream():
     found = stream.result()
     for key, value in exact.items():
         assert found[key] == pytest.approx(value, abs=1e-12), key
+
+
+@pytest.mark.parametrize("part", [1, 7, 60, 1000])
+def test_an_image_may_be_counted_in_parts(monkeypatch, part):
+    """Runs and regions that the parts cut count as whole ones."""
+    monkeypatch.setattr("vitlite.metrics.streaming.PART", part)
+    masks, maps = images((41, 44), np.random.default_rng(5), SCORES["half zero"], count=4)
+    masks[0] = 1  # one run after the other, without a gap
+    masks[3] = 0
+    masks[1, ::2] = np.arange(44) % 3 > 0
+    stream = metrics.StreamingEvaluator()
+    for mask, map_ in zip(masks, maps):
+        stream.update(mask, map_)
+    found = stream.result()
+    assert found["error_bound"] == 0
+    for key, value in metrics.evaluate_maps(masks, maps).items():
+        assert found[key] == pytest.approx(value, abs=1e-12), key

@@ -60,12 +60,22 @@ def save_maps(folder: StrPath, samples: Iterable[Sample], scored: Sequence[Sampl
     ``samples`` are all of the category, ``scored`` those that ``maps`` belong to. Earlier maps are removed first, also
     those of images that were not read this time, so that maps of two evaluations never lie side by side.
     """
+    remove_maps(folder, samples)
+    for sample, values in zip(scored, maps, strict=True):
+        save_map(folder, sample, values)
+
+
+def remove_maps(folder: StrPath, samples: Iterable[Sample]) -> None:
+    """Remove the maps of these samples, all of a category's, that an earlier evaluation left in ``folder``."""
     for path in earlier_maps(folder, samples):
         remove(path)
-    for sample, values in zip(scored, maps, strict=True):
-        path = map_file(folder, sample)
-        make_folder(path.parent)
-        write_map(path, values)
+
+
+def save_map(folder: StrPath, sample: Sample, values: np.ndarray) -> None:
+    """Write one map, (H, W) at original size, as a 32-bit float TIFF."""
+    path = map_file(folder, sample)
+    make_folder(path.parent)
+    write_map(path, values)
 
 
 @dataclass

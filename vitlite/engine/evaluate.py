@@ -13,7 +13,18 @@ import numpy as np
 
 import vitlite
 from vitlite.data import Dataset, ImageError, Sample, open_dataset, read_mask, with_mask_rules
-from vitlite.data.map_files import LAYOUT, Problems, blank, earlier_maps, find_maps, save_maps, truth
+from vitlite.data.index import few
+from vitlite.data.map_files import (
+    LAYOUT,
+    Problems,
+    blank,
+    earlier_maps,
+    find_maps,
+    remove_maps,
+    save_map,
+    save_maps,
+    truth,
+)
 from vitlite.engine.predict import Predictor
 from vitlite.engine.progress import Progress
 from vitlite.engine.results import Scored, Values, collect, summarize_category
@@ -39,6 +50,7 @@ def evaluate(
     category: str | None = None,
     maps: StrPath | None = None,
     mask_threshold: int | None = None,
+    streaming: bool = False,
 ) -> dict[str, Any]:
     """Score the test split of a data set with a detector.
 
@@ -48,6 +60,8 @@ def evaluate(
         category: a name, several with commas between, or ``all``.
         maps: folder for the anomaly maps at original size, in the layout that ``vitlite eval-maps`` reads.
         mask_threshold: a pixel whose mask is above it (0 to 254) is a defect; default: what each category's masks say.
+        streaming: count the maps one by one and keep none: memory does not grow with the number of images, and
+            ``error_bound`` says how far the pixel metrics may be from the exact ones.
     Returns:
         dict: the contents of results.json (docs/result-files.md).
     Raises:
@@ -58,21 +72,30 @@ def evaluate(
     if maps is not None:
         earlier_maps(maps, dataset.test)  # refuses those that are not ours before the work begins
     # The maps of a category are gone before those of the next are made.
-    categories = {name: evaluate_category(detector, dataset, name, maps=maps) for name in dataset.categories}
-    return collect(categories, about(detector, dataset))
+    categories = {
+        name: evaluate_category(detector, dataset, name, maps=maps, streaming=streaming) for name in dataset.categories
+    }
+    return collect(categories, about(detector, dataset) | {"streaming": streaming})
 
 
-def evaluate_category(detector: "Detector", dataset: Dataset, name: str, *, maps: StrPath | None = None) -> Values:
+def evaluate_category(
+    detector: "Detector", dataset: Dataset, name: str, *, maps: StrPath | None = None, streaming: bool = False
+) -> Values:
     """Score, measure and, into the folder ``maps``, write one category; returns its entry in results.json."""
-    scored = score_category(detector, dataset, name, full_maps=maps is not None)
+    scored = score_category(detector, dataset, name, full_maps=maps is not None, streaming=streaming, maps=maps)
     result = summarize_category(scored)
-    if maps is not None:  # after what may refuse: a failed evaluation leaves earlier maps alone
+    if maps is not None and not streaming:  # after what may refuse: a failed evaluation leaves earlier maps alone
         save_maps(maps, samples_of(dataset, name), scored.samples, scored.maps)
     return result
 
 
 def evaluate_folder(
-    maps: StrPath, data: StrPath, category: str | None = None, *, mask_threshold: int | None = None
+    maps: StrPath,
+    data: StrPath,
+    category: str | None = None,
+    *,
+    mask_threshold: int | None = None,
+    streaming: bool = False,
 ) -> dict[str, Any]:
     """Score the maps of a folder against a data set with masks; the score of an image is the maximum of its map.
 
@@ -80,7 +103,7 @@ def evaluate_folder(
         maps: folder that holds ``<category>/test/<defect>/<stem>.tiff``, .tif or .npy for every test image.
         data: folder of the data set.
         category: a name, several with commas between, or ``all`` (default).
-        mask_threshold: as for ``evaluate``.
+        mask_threshold, streaming: as for ``evaluate``.
     Returns:
         dict: the contents of results.json (docs/result-files.md), without a calibrated threshold and verdicts.
     Raises:
@@ -93,7 +116,7 @@ def evaluate_folder(
     problems, categories = Problems(), {}
     found = find_maps(maps, dataset, problems, whole=category == "all" and dataset.nested)
     for name in dataset.categories:
-        scored = read_category(found, dataset, name, problems)
+        scored = read_category(found, dataset, name, problems, streaming=streaming)
         if problems:
             continue  # reads the other categories as well, so that everything wrong is said at once
         categories[name] = summarize_category(scored)
@@ -109,6 +132,7 @@ def evaluate_folder(
             "split": "test",
             "resolution": "maps and masks at every image's original size, as they are",
             "mask_rule": mask_rule(dataset),
+            "streaming": streaming,
             "image_score": "maximum of the map",
             "versions": versions(),
         },
@@ -126,7 +150,11 @@ def open_test_data(
     root = Path(data) if data else data_folder(settings, detector.run)
     if category is None and (data is None or all((root / name).is_dir() for name in settings.category.split(","))):
         category = settings.category
-    return with_mask_rules(open_dataset(root, category, need_train=False, need_test=True), mask_threshold)
+    dataset = open_dataset(root, category, need_train=False, need_test=True)
+    strange = [name for name in dataset.categories if name not in settings.category.split(",")]
+    if strange:
+        log.warning("%s: never trained on; this run was trained on %s", few(strange), shown(settings.category))
+    return with_mask_rules(dataset, mask_threshold)
 
 
 def about(detector: "Detector", dataset: Dataset) -> dict[str, Any]:
@@ -176,14 +204,27 @@ def samples_of(dataset: Dataset, name: str) -> list[Sample]:
     return samples
 
 
-def score_category(detector: Predictor, dataset: Dataset, name: str, *, full_maps: bool = False) -> Scored:
+def score_category(
+    detector: Predictor,
+    dataset: Dataset,
+    name: str,
+    *,
+    full_maps: bool = False,
+    streaming: bool = False,
+    maps: StrPath | None = None,
+) -> Scored:
     """Scores, maps and masks of a category's test images; files that cannot be read are named, and in ``unread``.
 
-    ``full_maps``: every map gets its image's original size, also if no mask is compared with it. ``UserError``: good or
-    defective images are missing, a mask has another size than its image, or scores are not finite.
+    ``full_maps``: every map gets its image's original size, also if no mask is compared with it. ``streaming``: maps
+    are counted, written into the folder ``maps``, if any, in place of earlier ones, and not kept. ``UserError``: good
+    or defective images are missing, a mask has another size than its image, or scores are not finite.
     """
     samples = samples_of(dataset, name)
     scored = Scored(name, dataset, threshold_of(detector.calibration, name))
+    if streaming:
+        scored.stream(samples)
+        if maps is not None:
+            remove_maps(maps, samples)
     has_masks = any(s.mask is not None for s in samples)
     with Progress(f"scoring {name}", len(samples)) as progress:
         for found in detector.score_files([s.path for s in samples], keep_original=False):
@@ -199,12 +240,14 @@ def score_category(detector: Predictor, dataset: Dataset, name: str, *, full_map
             # The smaller of the two is kept: small images may have maps that are larger as the network gives them.
             full = needed or loaded.height * loaded.width <= pixels.size
             values = map_at(pixels, loaded.height, loaded.width) if full else pixels
+            if not (np.isfinite(score) and np.isfinite(pixels).all()):
+                raise UserError(f"{loaded.path}: its score or map is not finite; train again with a smaller `lr`")
             scored.add(samples[loaded.index], score, values, mask)
+            if streaming and maps is not None:
+                save_map(maps, samples[loaded.index], values)
             progress.step()
     for file in scored.unread:
         log.warning("skipped %s", file.reason)
-    if not np.isfinite(scored.scores).all():
-        raise UserError(f"{shown(name)}: scores are not finite numbers; train again with a smaller `lr`")
     return scored
 
 
@@ -233,10 +276,14 @@ def mask_of(sample: Sample, loaded: Loaded) -> np.ndarray | Unread | None:
     return mask
 
 
-def read_category(found: dict[Sample, Path], dataset: Dataset, name: str, problems: Problems) -> Scored:
+def read_category(
+    found: dict[Sample, Path], dataset: Dataset, name: str, problems: Problems, *, streaming: bool = False
+) -> Scored:
     """Maps on disk and masks of a category's test images; adds unusable maps to ``problems``."""
     pairs = [(sample, found[sample]) for sample in samples_of(dataset, name) if sample in found]
     scored = Scored(name, dataset)
+    if streaming:
+        scored.stream(sample for sample, _ in pairs)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL(\.|$)")  # a damaged file is reported once, by us
         for (sample, _), loaded in zip(pairs, each(read_pair, pairs)):

@@ -12,7 +12,8 @@ from vitlite.data import Dataset, Sample
 from vitlite.errors import UserError
 from vitlite.files import StrPath, make_folder, shown, write_csv, write_json
 from vitlite.images.loading import Unread
-from vitlite.metrics import auroc, average_precision, evaluate_maps, f1_max
+from vitlite.metrics import StreamingEvaluator, auroc, average_precision, evaluate_maps, f1_max
+from vitlite.metrics.streaming import update_all
 
 SCHEMA = 2  # of results.json; version 0.1.0 wrote it without a number
 KEYS = (
@@ -27,6 +28,8 @@ KEYS = (
 )
 THRESHOLDS = ("image_f1_threshold", "pixel_f1_threshold")  # what reaches the two best F1 of a category
 PIXEL_KEYS = (*KEYS[3:], THRESHOLDS[1])
+ERROR_BOUND = "error_bound"  # what the pixel metrics differ at most from the exact ones; 0 if these are exact
+KIND_CELLS = 1 << 17  # of a StreamingEvaluator of one kind of defect: there may be many
 COUNTS = ("tp", "fp", "tn", "fn")  # images at the calibrated threshold
 # For data sets with Dataset.kinds_of_mean: the mean of the image AUROCs over the good images and one of these kinds.
 MEAN_OF_KINDS = "image_auroc_mean_of_kinds"
@@ -42,7 +45,8 @@ class Scored:
     """The test images of one category that could be read, in order: image scores, maps and masks.
 
     A map has the original size of its image if a metric or a file needs it. Otherwise it has the size that the network
-    gave it, if that is smaller: maps of large photographs without masks would fill the memory for nothing.
+    gave it, if that is smaller: maps of large photographs without masks would fill the memory for nothing. If the maps
+    are streamed, none is kept.
     """
 
     name: str
@@ -53,14 +57,37 @@ class Scored:
     maps: list[np.ndarray] = field(default_factory=list)  # (H, W) float32, or (S, S) as the network gave it
     # (H, W) uint8 of 0 and 1 at original size, None for a defective image without a usable mask
     masks: list[np.ndarray | None] = field(default_factory=list)
+    marks: list[bool | None] = field(default_factory=list)  # whether the mask marks anything, None without a mask
+    streams: dict[str | None, StreamingEvaluator] | None = None  # by kind of defect, None for all; None: maps are kept
     unread: list[Unread] = field(default_factory=list)  # every image or mask that could not be read
+
+    def stream(self, samples: Iterable[Sample]) -> None:
+        """Count the maps of these test images, all and by kind of defect, and keep none of them."""
+        kinds = dict.fromkeys(sample.defect for sample in samples if sample.mask is not None)
+        self.streams = {kind: StreamingEvaluator(cells=KIND_CELLS) for kind in kinds}
+        if kinds:
+            self.streams[None] = StreamingEvaluator()
 
     def add(self, sample: Sample, score: float, values: np.ndarray, mask: np.ndarray | None) -> None:
         """One more image."""
         self.samples.append(sample)
         self.scores.append(score)
-        self.maps.append(values)
-        self.masks.append(mask)
+        self.marks.append(None if mask is None else bool(mask.any()))
+        if self.streams is None:
+            self.maps.append(values)
+            self.masks.append(mask)
+        elif mask is not None:
+            its = [one for kind, one in self.streams.items() if not sample.label or kind in (None, sample.defect)]
+            if its:  # without any mask, maps have not the images' sizes
+                update_all(its, mask, values, image_label=sample.label, image_score=score)
+
+    def pixel_metrics(self, known: Sequence[int], kind: str | None) -> Values:
+        """The metrics of maps and masks, which all of ``known`` have: the good images, and one kind or all of them."""
+        if self.streams is not None:
+            return self.streams[kind].result()
+        labels, scores = np.array([self.samples[i].label for i in known]), np.array([self.scores[i] for i in known])
+        masks = [mask for i in known if (mask := self.masks[i]) is not None]
+        return evaluate_maps(masks, [self.maps[i] for i in known], image_labels=labels, image_scores=scores)
 
 
 def summarize_category(scored: Scored) -> Values:
@@ -73,15 +100,13 @@ def summarize_category(scored: Scored) -> Values:
     result["skipped"] = [str(file.path) for file in scored.unread]
     rule = scored.dataset.mask_rules.get(scored.name)
     result["mask_rule"] = None if rule is None else str(rule)
-    result["without_mask"] = sum(mask is None for mask in scored.masks)
-    result["empty_masks"] = sum(
-        mask is not None and not mask.any() for sample, mask in zip(scored.samples, scored.masks) if sample.label
-    )
+    result["without_mask"] = scored.marks.count(None)
+    result["empty_masks"] = sum(mark is False for sample, mark in zip(scored.samples, scored.marks) if sample.label)
     result |= counts
     result["defects"] = {}
     for kind in sorted({s.defect for s in scored.samples if s.label}):
         chosen = [i for i, s in enumerate(scored.samples) if not s.label or s.defect == kind]
-        result["defects"][kind] = measure(scored, chosen) | {"images": sum(labels[i] for i in chosen)}
+        result["defects"][kind] = measure(scored, chosen, kind) | {"images": sum(labels[i] for i in chosen)}
     if scored.dataset.kinds_of_mean and set(result["defects"]) == set(scored.dataset.kinds_of_mean):
         result[MEAN_OF_KINDS] = float(np.mean([own["image_auroc"] for own in result["defects"].values()]))
     result["images"] = [
@@ -97,28 +122,23 @@ def summarize_category(scored: Scored) -> Values:
     return result
 
 
-def measure(scored: Scored, chosen: Sequence[int]) -> Values:
-    """The eight metrics over the chosen images, and the thresholds of the best F1.
+def measure(scored: Scored, chosen: Sequence[int], kind: str | None = None) -> Values:
+    """The eight metrics over the chosen images, the thresholds of the best F1, and how far the metrics may be wrong.
 
-    Pixel metrics are over the images that have masks; they are None if no mask has a defective pixel.
+    The chosen images are the good ones and those of one kind of defect, or all. Pixel metrics are over the images that
+    have masks; they are None if no mask has a defective pixel.
     """
-    labels, scores = np.array([s.label for s in scored.samples]), np.array(scored.scores)
-
-    def of(which: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        return labels[which], scores[which]
-
-    own, values = of(list(chosen))
+    own = np.array([scored.samples[i].label for i in chosen])
+    values = np.array([scored.scores[i] for i in chosen])
     if own.all() or not own.any():
         raise UserError("after skipping unreadable files there are no longer both good and defective test images")
-    result = dict.fromkeys((*KEYS, *THRESHOLDS))
+    result = dict.fromkeys((*KEYS, *THRESHOLDS, ERROR_BOUND))
     result["image_auroc"], result["image_ap"] = auroc(own, values), average_precision(own, values)
     result["image_f1_max"], result["image_f1_threshold"] = f1_max(own, values)
-    known = {i: mask for i in chosen if (mask := scored.masks[i]) is not None}
-    if any(mask.any() for mask in known.values()):
-        own, values = of(list(known))
-        maps = [scored.maps[i] for i in known]
-        pixel = evaluate_maps(list(known.values()), maps, image_labels=own, image_scores=values)
-        result |= {key: pixel[key] for key in PIXEL_KEYS}
+    known = [i for i in chosen if scored.marks[i] is not None]
+    if any(scored.marks[i] for i in known):
+        pixel = scored.pixel_metrics(known, kind)
+        result |= {key: pixel[key] for key in PIXEL_KEYS} | {ERROR_BOUND: pixel.get(ERROR_BOUND, 0.0)}
     return {key: None if value is None else float(value) for key, value in result.items()}
 
 
@@ -226,6 +246,9 @@ def _notes(results: dict[str, Any]) -> list[str]:
     """What a category or its threshold has besides the metrics: masks, verdicts, and MVTec LOCO's own image AUROC."""
     categories = results["categories"]
     notes = _about_masks(categories)
+    if results["about"].get("streaming"):
+        bound = max((found[ERROR_BOUND] or 0.0 for found in categories.values()), default=0.0)
+        notes.append("streaming: pixel metrics are exact" + f" to within {bound:.1e}" * (bound > 0))
     if all(found["threshold"] is not None for found in categories.values()):
         tp, fp, tn, fn = (sum(found[key] for found in categories.values()) for key in COUNTS)
         places = "threshold" if len(categories) == 1 else "thresholds"

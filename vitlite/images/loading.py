@@ -120,6 +120,16 @@ def readable_batches(paths: Sequence[Path], size: int, batch_size: int) -> Itera
 
 
 def each(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """``map`` on threads, in order. Decoding gains by it: Pillow releases the interpreter lock."""
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        yield from pool.map(function, items)
+    """``map`` on threads, in order. Decoding gains by it: Pillow releases the interpreter lock.
+
+    A few results at a time wait in memory, however many items there are.
+    """
+    workers = min(8, os.cpu_count() or 1)
+    waiting: collections.deque[Future[R]] = collections.deque()
+    with ThreadPoolExecutor(workers) as pool:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

@@ -7,18 +7,21 @@ joined cell is unknown, and it is just this that the error bound adds up.
 """
 
 from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from vitlite.metrics.exact import FPR_LIMITS, check_limit, image_arrays, image_ranking, require_pixels
-from vitlite.metrics.inputs import Ranking, rank_image
+from vitlite.metrics.inputs import Block, Ranking, rank_image
 from vitlite.metrics.jit import jit
 from vitlite.metrics.ranking import deal, sort_all, value_of
 from vitlite.metrics.summary import summarise
 
 Array = np.ndarray
+
+PART = 1 << 22  # pixels of an image that are ranked at a time
 
 FIELDS = {"low": np.uint64, "high": np.uint64, "normal": np.int64, "positive": np.int64, "overlap": np.float64}
 
@@ -155,8 +158,9 @@ class StreamingEvaluator:
     the bounds stay well below 1e-4 on data whose images resemble each other. They can grow when late images crowd
     their scores into a range that early ones hardly touched; the reported bounds hold in any case.
 
-    Memory: 40 bytes per cell, 21 MB by default; as much again and some 60 bytes per pixel while an image is counted;
-    and 9 bytes per image for the image metrics, which are exact.
+    Memory: 40 bytes per cell, 21 MB by default; and 9 bytes per image for the image metrics, which are exact. While an
+    image is counted, as much again, some 60 bytes for each of at most 4 million pixels at a time, and a few bytes per
+    pixel of the image.
 
     Args:
         cells: how many cells to keep, at least 16.
@@ -187,32 +191,18 @@ class StreamingEvaluator:
         Raises:
             ValueError: shapes differ, empty, NaN, or a mask or label other than 0 and 1. Nothing is counted.
         """
-        ranking = rank_image(mask, map)
-        label, score = self._image(ranking, image_label, image_score)
-        ranking.precision = np.float64  # one order for all images, whatever their dtype
-        buckets = deal(ranking)
-        sort_all(buckets, ranking.threads)
-        scores = (buckets.normals, buckets.positives, buckets.regions, 1.0 / ranking.area)
-        to = tuple(np.empty(self._cells[0].size + ranking.size, dtype) for dtype in FIELDS.values())
-        count = _merge(*self._cells, *scores, to)
-        self._regions += ranking.area.size
+        update_all([self], mask, map, image_label=image_label, image_score=image_score)
+
+    def _count(self, part: Sequence[Array], weights: Array) -> None:
+        """Count sorted scores: of normal pixels, of positive ones, and the regions of these."""
+        normals, positives, regions = part
+        size = self._cells[0].size + normals.size + positives.size
+        to = tuple(np.empty(size, dtype) for dtype in FIELDS.values())
+        count = _merge(*self._cells, normals, positives, regions, weights, to)
         first = 0
         if count > self._capacity:
             first = count - _join(*to, count, self._capacity, self._regions)
         self._cells = tuple(field[first:count].copy() for field in to)
-        self._labels.append(label)
-        self._scores.append(score)
-
-    @staticmethod
-    def _image(ranking: Ranking, label: int | None, score: float | None) -> tuple[int, float]:
-        labels, scores = image_arrays(
-            ranking.blocks, None if label is None else [label], None if score is None else [score]
-        )
-        if labels[0] not in (0, 1):
-            raise ValueError(f"image_label must be 0 or 1, but is {label!r}")
-        if scores.dtype.kind not in "biuf" or np.isnan(scores[0]):
-            raise ValueError(f"image_score must be a real number, but is {score!r}")
-        return int(labels[0]), float(scores[0])
 
     def result(self, *, fpr_limit: float = 0.3) -> dict[str, Any]:
         """The metrics of everything counted so far.
@@ -251,3 +241,53 @@ class StreamingEvaluator:
             "error_bound": max(errors.values()),
             "error_bounds": errors,
         }
+
+
+def update_all(
+    evaluators: Iterable[StreamingEvaluator],
+    mask: ArrayLike,
+    map: ArrayLike,
+    *,
+    image_label: int | None = None,
+    image_score: float | None = None,
+) -> None:
+    """``StreamingEvaluator.update`` of several evaluators by the same image, which is ranked once."""
+    evaluators = list(evaluators)
+    ranking = rank_image(mask, map)
+    label, score = _image(ranking, image_label, image_score)
+    for evaluator in evaluators:
+        evaluator._regions += ranking.area.size
+        evaluator._labels.append(label)
+        evaluator._scores.append(score)
+    weights = 1.0 / ranking.area
+    for part in _parts(ranking):
+        buckets = deal(part)
+        sort_all(buckets, part.threads)
+        for evaluator in evaluators:
+            evaluator._count((buckets.normals, buckets.positives, buckets.regions), weights)
+
+
+def _parts(ranking: Ranking) -> Iterator[Ranking]:
+    """The ranking of an image in pieces of at most ``PART`` pixels, in float64: one order for all images."""
+    (whole,) = ranking.blocks
+    scores = whole.scores.reshape(-1)
+    for first in range(0, scores.size, PART):
+        last = min(first + PART, scores.size)
+        # The runs that reach into the piece, cut at its ends.
+        here = slice(np.searchsorted(whole.stop, first, side="right"), np.searchsorted(whole.start, last))
+        start, stop = (np.clip(runs[here], first, last) - first for runs in (whole.start, whole.stop))
+        piece = Block(scores[first:last], None, None)
+        piece.start, piece.stop, piece.region = start, stop, whole.region[here]
+        positives = int((stop - start).sum())
+        yield Ranking([piece], np.float64, last - first, positives, ranking.area, ranking.threads)
+
+
+def _image(ranking: Ranking, label: int | None, score: float | None) -> tuple[int, float]:
+    labels, scores = image_arrays(
+        ranking.blocks, None if label is None else [label], None if score is None else [score]
+    )
+    if labels[0] not in (0, 1):
+        raise ValueError(f"image_label must be 0 or 1, but is {label!r}")
+    if scores.dtype.kind not in "biuf" or np.isnan(scores[0]):
+        raise ValueError(f"image_score must be a real number, but is {score!r}")
+    return int(labels[0]), float(scores[0])
