@@ -8,7 +8,7 @@ from vitlite.cli._errors import in_options
 
 @click.group()
 def command() -> None:
-    """Check a data set, or make a synthetic one.
+    """Check a data set, make a synthetic one, or draw defects onto good images.
 
     Example: vitlite data check mvtec --category bottle
     """
@@ -72,6 +72,30 @@ def synth(
     )
     found = data.open_dataset(root, "all", need_train=False)
     click.echo(f"{root}: {', '.join(found.categories)}; {len(found.train)} training and {len(found.test)} test images")
+
+
+@command.command(short_help="Draw defects onto good images.")
+@click.argument("folder", metavar="DIR", type=click.Path())
+@click.option("--out", metavar="DIR", required=True, type=click.Path(), help="A new or empty folder.")
+@click.option("--category", metavar="NAME", help="A category, several with commas, or all.")
+@click.option("--kinds", metavar="NAMES", help="Some of tiny,low-contrast,soft,large.  [default: all]")
+@click.option("--seed", default=0, show_default=True, help="The same seed gives the same files.")
+@click.option("--good", default=10, show_default=True, help="Good images, at most as many as there are.")
+@click.option("--defects", default=6, show_default=True, help="Defective images of each kind.")
+def draw(folder: str, out: str, category: str | None, kinds: str | None, seed: int, good: int, defects: int) -> None:
+    """Write a test set of defects that are drawn onto the good images in DIR, with exact masks, in MVTec layout.
+
+    To check a detector fairly, give good images that it was not trained on. It says what the detector sees on your
+    parts, and not how often your real defects are found.
+
+    Example: vitlite data draw newer_good --out drawn --kinds tiny,soft
+    """
+    from vitlite import data
+
+    root = data.draw_set(folder, out, category=category, kinds=kinds, seed=seed, good=good, defects=defects)
+    test = data.open_dataset(root, "all", need_train=False).test
+    bad = sum(sample.label for sample in test)
+    click.echo(f"{root}: {len(test) - bad} good and {bad} defective test images")
 
 
 @command.command(short_help="Show how ISSTAD corrupts good images.")

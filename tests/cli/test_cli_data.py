@@ -25,6 +25,14 @@ def test_synth_draws_the_kinds_that_are_asked_for(tmp_path):
     assert sorted(path.name for path in (tmp_path / "set" / "wood" / "test").iterdir()) == ["good", "large", "tiny"]
 
 
+def test_defects_are_drawn_onto_good_images(tmp_path):
+    vitlite("data", "synth", "--out", tmp_path / "set", "--categories", "wood", *SMALL)
+    good = tmp_path / "set" / "wood" / "train" / "good"
+    printed = vitlite("data", "draw", good, "--out", tmp_path / "drawn", "--defects", 1)
+    assert printed == (f"{tmp_path / 'drawn'}: 2 good and 4 defective test images\n", "")
+    assert "no problems found" in vitlite("data", "check", tmp_path / "drawn")[0]
+
+
 def test_warnings_do_not_fail(tmp_path):
     vitlite("data", "synth", "--out", tmp_path, "--categories", "wood", *SMALL)
     (tmp_path / "wood" / "train" / "good" / "000.png").write_bytes(b"")

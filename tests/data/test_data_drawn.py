@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from vitlite.data import DRAWN, draw_defect, estimate_part
+from vitlite.data import DRAWN, draw_defect, draw_set, estimate_part, open_dataset, read_image, read_mask
 from vitlite.data.drawn import FAINT
 from vitlite.data.synthetic import render_defect, render_good
 from vitlite.errors import UserError
@@ -149,3 +149,46 @@ def test_synthetic_defects_differ_from_the_good_image_by_the_mask(kind):
 def test_wrong_arguments(image, kind, part, message):
     with pytest.raises(UserError, match=message):
         draw_defect(image, kind, np.random.default_rng(0), part=part)
+
+
+def test_a_set_drawn_onto_good_images(put, tmp_path):
+    for i in range(7):
+        put(tmp_path / "parts" / f"{i}.png", noisy(40, 50, level=100 + 10 * i))
+    (tmp_path / "parts" / "broken.png").write_bytes(b"no image")
+    root = draw_set(tmp_path / "parts", tmp_path / "set", kinds="large,tiny", good=3, defects=2, seed=4)
+    dataset = open_dataset(root, need_train=False, need_test=True)
+    assert [s.defect for s in dataset.test] == ["good"] * 3 + ["large"] * 2 + ["tiny"] * 2
+    sources = [noisy(40, 50, level=100 + 10 * i) for i in range(7)]
+    used = []
+    for sample in dataset.test:
+        image = read_image(sample.path)
+        mask = read_mask(sample.mask) if sample.mask else np.zeros((40, 50))
+        (source,) = [i for i, whole in enumerate(sources) if (whole != image).any(axis=2).mean() < 0.5]
+        assert ((sources[source] != image).any(axis=2) == mask).all()
+        used.append(source)
+    assert sorted(used) == list(range(7))  # each once while there are enough
+    again = draw_set(tmp_path / "parts", tmp_path / "again", kinds="large,tiny", good=3, defects=2, seed=4)
+    for path in root.rglob("*.png"):
+        assert path.read_bytes() == (again / path.relative_to(root)).read_bytes()
+
+
+def test_a_set_of_several_categories(put, tmp_path):
+    for name in ("a", "b"):
+        put(tmp_path / "set" / name / "train" / "good" / "0.png", noisy(40, 50))
+    with pytest.raises(UserError, match="holds 2 categories"):
+        draw_set(tmp_path / "set", tmp_path / "drawn")
+    root = draw_set(tmp_path / "set", tmp_path / "drawn", category="all", good=1, defects=1)
+    test = open_dataset(root, "all", need_train=False, need_test=True).test
+    assert [sum(sample.category == name for sample in test) for name in ("a", "b")] == [5, 5]
+
+
+def test_a_set_needs_good_images_and_known_kinds(put, tmp_path):
+    put(tmp_path / "parts" / "0.png", noisy(40, 50))
+    with pytest.raises(UserError, match="choose from tiny, low-contrast, soft, large"):
+        draw_set(tmp_path / "parts", tmp_path / "set", kinds="scratch")
+    with pytest.raises(UserError, match="good, defects are 0"):
+        draw_set(tmp_path / "parts", tmp_path / "set", good=0, defects=0)
+    (tmp_path / "parts" / "0.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match="no image there can be read"):
+        draw_set(tmp_path / "parts", tmp_path / "set")
+    assert not (tmp_path / "set").exists()

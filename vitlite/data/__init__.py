@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from vitlite.data.layouts import open_dataset
     from vitlite.data.listing import IMAGE_EXTENSIONS, list_images, scan
     from vitlite.data.mask_rules import with_mask_rules
-    from vitlite.data.synthetic import synthesize
+    from vitlite.data.synthetic import draw_set, synthesize
     from vitlite.images.mask_values import MaskRule
     from vitlite.images.masks import MaskFiles, read_mask
     from vitlite.images.reading import ImageError, read_image
@@ -38,6 +38,7 @@ _HOME = {
     "estimate_part": "data.drawn",
     "Report": "data.checking",
     "check": "data.checking",
+    "draw_set": "data.synthetic",
     "synthesize": "data.synthetic",
     "with_mask_rules": "data.mask_rules",
 }
@@ -53,6 +54,7 @@ __all__ = [
     "Sample",
     "check",
     "draw_defect",
+    "draw_set",
     "estimate_part",
     "list_images",
     "open_dataset",

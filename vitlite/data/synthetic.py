@@ -1,10 +1,13 @@
 """A seeded synthetic data set in MVTec layout, so that every command works on a fresh machine."""
 
+import itertools
+import logging
 import os
 import shutil
 import tempfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +15,15 @@ from PIL import Image
 
 from vitlite.data.defects import DEFECTS
 from vitlite.data.drawn import DRAWN, draw_defect
+from vitlite.data.index import GOOD
+from vitlite.data.layouts import open_dataset
+from vitlite.data.listing import scan
 from vitlite.data.textures import TEXTURES, photograph
 from vitlite.errors import UserError
 from vitlite.files import StrPath, shown
+from vitlite.images.reading import read_image
+
+log = logging.getLogger(__name__)
 
 DEFAULT_CATEGORIES = ("weave", "wood", "gear")
 KINDS = (*DEFECTS, *DRAWN)
@@ -60,7 +69,73 @@ def synthesize(
     names = _chosen("categories", categories, DEFAULT_CATEGORIES, TEXTURES)
     chosen = _chosen("kinds", kinds, DEFECTS, KINDS)
     _require_numbers(seed=seed, size=size, train=train, good=good, defects=defects)
-    out = Path(out)
+    with _new_folder(Path(out)) as root:
+        for name in names:
+            _write_category(root / name, name, chosen, seed, size, train, good, defects)
+    return Path(out)
+
+
+def draw_set(
+    folder: StrPath,
+    out: StrPath,
+    *,
+    category: str | None = None,
+    kinds: str | Iterable[str] | None = None,
+    seed: int = 0,
+    good: int = 10,
+    defects: int = 6,
+) -> Path:
+    """Write a test set of defects drawn onto a user's good images, in MVTec layout, and return its folder.
+
+    The images are taken in a random order: first those for ``test/good``, then one for each defect, and the first again
+    if there are too few. Several categories have a folder each. A detector is checked fairly only with images that it
+    was not trained on.
+
+    Args:
+        folder: good images, in any layout that :func:`open_dataset` reads; those for training are taken.
+        out: the folder to make; it may be there if it is empty.
+        category: a name, several with commas between, or ``all``, if there are several.
+        kinds: some of ``DRAWN``, as a list or one string with commas, or ``all``, which None means too.
+        seed: from 0; the same images and the same seed give the same set.
+        good: good images, at most as many as there are.
+        defects: defective images of each kind, with a mask of 0 and 255.
+
+    Raises:
+        UserError: no image there that can be read, or one of less than 8 pixels; ``out`` is a file or not empty or
+            cannot be written; a kind is unknown; a number is out of range.
+    """
+    chosen = _chosen("kinds", kinds, DRAWN, DRAWN)
+    _require_numbers(seed=seed, good=good, defects=defects)
+    dataset = open_dataset(Path(folder), category)
+    samples, unreadable = scan(dataset.train)
+    for sample, reason in unreadable:
+        log.warning("%s: left out (%s)", shown(sample.path), reason)
+    with _new_folder(Path(out)) as root:
+        for name in dataset.categories:
+            paths = [sample.path for sample in samples if sample.category == name]
+            if not paths:
+                raise UserError(f"{shown(dataset.folder(name))}: no image there can be read")
+            where = root / name if len(dataset.categories) > 1 else root
+            _draw_category(where, name, paths, chosen, seed, good, defects)
+    return Path(out)
+
+
+def _draw_category(
+    folder: Path, name: str, paths: list[Path], kinds: list[str], seed: int, good: int, defects: int
+) -> None:
+    order = [paths[i] for i in _generator(seed, name, "test", 0).permutation(len(paths))]
+    others = itertools.cycle(order[good:] + order[:good])
+    for i, path in enumerate(order[:good]):
+        _save(folder / "test" / GOOD / f"{i:03d}.png", read_image(path))
+    for kind in kinds:
+        for i in range(defects):
+            image, mask = draw_defect(read_image(next(others)), kind, _generator(seed, name, f"test/{kind}", i))
+            _save_defect(folder, kind, i, image, mask)
+
+
+@contextmanager
+def _new_folder(out: Path) -> Iterator[Path]:
+    """A folder to write into that becomes ``out`` at the end, or nothing after an error."""
     _require_free(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -71,8 +146,7 @@ def synthesize(
         # One folder deeper: what mkdtemp makes is private to the user, and the data set should not be.
         root = staging / "data"
         root.mkdir()
-        for name in names:
-            _write_category(root / name, name, chosen, seed, size, train, good, defects)
+        yield root
         if out.exists():
             out.rmdir()
         os.rename(root, out)
@@ -80,7 +154,6 @@ def synthesize(
         raise UserError(f"{shown(out)}: cannot be written ({error.strerror or error})") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    return out
 
 
 def render_good(category: str, split: str, index: int, *, seed: int, size: int) -> np.ndarray:
@@ -122,8 +195,12 @@ def _write_category(
     for kind in kinds:
         for i in range(defects):
             image, _, mask = render_defect(name, kind, i, seed=seed, size=size)
-            _save(folder / "test" / kind / f"{i:03d}.png", image)
-            _save(folder / "ground_truth" / kind / f"{i:03d}_mask.png", mask.astype(np.uint8) * 255)
+            _save_defect(folder, kind, i, image, mask)
+
+
+def _save_defect(folder: Path, kind: str, index: int, image: np.ndarray, mask: np.ndarray) -> None:
+    _save(folder / "test" / kind / f"{index:03d}.png", image)
+    _save(folder / "ground_truth" / kind / f"{index:03d}_mask.png", mask.astype(np.uint8) * 255)
 
 
 def _save(path: Path, array: np.ndarray) -> None:
@@ -150,8 +227,9 @@ def _require_numbers(**numbers: int) -> None:
         low, high = limits.get(name, (0, 100_000))
         if not isinstance(value, (int, np.integer)) or not low <= value <= high:
             raise UserError(f"`{name}={value}`: choose a whole number from {low} to {high}")
-    if not numbers["train"] and not numbers["good"] and not numbers["defects"]:
-        raise UserError("`train`, `good` and `defects` are all 0: nothing to write")
+    counts = [name for name in numbers if name not in limits]
+    if not any(numbers[name] for name in counts):
+        raise UserError(f"{', '.join(f'`{name}`' for name in counts)} are 0: nothing to write")
 
 
 def _require_free(out: Path) -> None:
