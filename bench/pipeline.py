@@ -21,9 +21,10 @@ from torch import Tensor
 from vitlite.data import open_dataset
 from vitlite.engine.features import FeatureCache, cache_features, to_images
 from vitlite.engine.settings import RunSettings, build_method
-from vitlite.engine.train import Loop, make_optimizer
+from vitlite.engine.train import Loop
 from vitlite.images.loading import readable_batches
 from vitlite.methods.base import Method
+from vitlite.methods.schedule import make_optimizer
 
 from ._machine import described, machine
 from ._runs import method_names, settings_for, synthetic

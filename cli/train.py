@@ -24,7 +24,8 @@ from vitlite.methods import REGISTRY
 @options.overrides
 @click.option("--weights", metavar="auto|none|PATH", help="Weights of the backbone; the same as --set weights=...")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="The seed of everything random.  [default: 0]")
-@click.option("--resume", is_flag=True, help="Go on with the run in --out.")
+@click.option("--resume", is_flag=True, help="Go on with the run in --out; --set steps or epochs adds to it.")
+@click.option("--init-from", metavar="RUN", help="Begin with the weights of this run, and with its settings.")
 @options.device
 @options.deterministic
 @options.verbosity
@@ -38,6 +39,7 @@ def command(
     weights: str | None,
     seed: int | None,
     resume: bool,
+    init_from: str | None,
     device: str,
     deterministic: bool,
 ) -> None:
@@ -47,26 +49,40 @@ def command(
     are held out to set the threshold; test images are never looked at.
     """
     from vitlite.engine.distributed import deterministic as only_deterministic
-    from vitlite.engine.settings import CONFIG_FILE, apply_overrides, load_settings, new_settings, preset_config
+    from vitlite.engine.settings import (
+        CONFIG_FILE,
+        new_settings,
+        parse_overrides,
+        preset_config,
+        resumed_settings,
+        settings_from,
+    )
     from vitlite.engine.train import train
     from vitlite.errors import UserError
+    from vitlite.methods.config import change
 
-    if weights is not None:
-        overrides = (*overrides, f"weights={weights}")
+    changes = parse_overrides(overrides)
     if resume:
         if out is None:
             raise UserError("--resume: say which run to go on with, as in --out runs/sivt")
-        given = {"--method": method, "--data": data, "--category": category, "--preset": preset, "--seed": seed}
-        clash = [name for name, value in given.items() if value is not None] + ["--set"] * bool(overrides)
+        given = {"--method": method, "--category": category, "--preset": preset, "--seed": seed}
+        given |= {"--init-from": init_from, "--weights": weights}
+        clash = ", ".join(name for name, value in given.items() if value is not None)
         if clash:
-            raise UserError(f"{', '.join(clash)}: not together with --resume, which goes on with {out}/{CONFIG_FILE}")
-        settings = load_settings(out)
+            raise UserError(f"{clash}: not together with --resume, which goes on with {out}/{CONFIG_FILE}")
+        settings = resumed_settings(out, changes, data or None)
     else:
-        if method is None:
+        if weights is not None:
+            changes["weights"] = weights
+        if init_from is not None:
+            settings = settings_from(init_from, method, data or None, category, preset, seed or 0, changes)
+        elif method is None:
             raise UserError("--method: say which, as in --method sivt")
-        preset, out = preset or "quick", out or f"runs/{method}"
-        config = apply_overrides(preset_config(method, preset), overrides)
-        settings = new_settings(method, config, data or None, category, preset, seed or 0)
+        else:
+            preset = preset or "quick"
+            config = change(preset_config(method, preset), changes)
+            settings = new_settings(method, config, data or None, category, preset, seed or 0)
+        out = out or f"runs/{settings.method}"
     try:
         with only_deterministic(deterministic):
             done = train(settings, out, device=device, resume=resume)

@@ -62,14 +62,29 @@ def test_the_same_run_as_the_command_writes(tiny_data, tiny_run, tmp_path):
 
 
 def test_an_interrupted_run_goes_on(tiny_data, tiny_run, tmp_path):
-    """With the data and settings that it began with; others are refused."""
+    """With the settings that it began with, for as long as it had, or longer; its data may have moved."""
     run = shutil.copytree(tiny_run, tmp_path / "run")
     (run / "calibration.json").unlink()
     trained = vitlite.train(None, run, device="cpu", resume=True)
     assert trained.calibration == vitlite.load(tiny_run, "cpu").calibration
-    for data, options in ((tiny_data, {}), (None, {"epochs": 3}), (None, {"preset": "paper"})):
+    moved = shutil.copytree(tiny_data, tmp_path / "moved")
+    trained = vitlite.train(moved, run, device="cpu", resume=True, epochs=3)
+    assert (trained.settings.config.epochs, trained.settings.data) == (3, str(moved))
+    assert vitlite.train(None, run, device="cpu", resume=True, epochs=3).digest() == trained.digest()
+    for options in ({"preset": "paper"}, {"method": "sivt"}, {"seed": 1}, {"init_from": run}):
         with pytest.raises(UserError, match=r"^resume=True: .*config\.toml"):
-            vitlite.train(data, run, resume=True, **options)
+            vitlite.train(None, run, resume=True, **options)
+    with pytest.raises(UserError, match=r"^lr: not together with resume=True"):
+        vitlite.train(None, run, resume=True, lr=1e-3)
+
+
+def test_a_run_begins_with_the_weights_of_another(tiny_run, tiny_data, tmp_path):
+    good = tiny_data / "weave/train/good"
+    trained = vitlite.train(good, tmp_path / "run", init_from=tiny_run, device="cpu", epochs=1)
+    settings = trained.settings
+    assert (settings.init_from, settings.method, settings.config.dim) == (str(tiny_run), "sivt", TINY["dim"])
+    with pytest.raises(UserError, match="init_from=3: must be the folder of a run"):
+        vitlite.train(good, tmp_path / "other", init_from=3)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +99,8 @@ def test_an_interrupted_run_goes_on(tiny_data, tiny_run, tmp_path):
         ({"category": "nut"}, "nut"),
         ({"method": ["sivt"]}, r"method=\['sivt'\]: must be the name of a method"),
         ({"preset": ["quick"]}, r"preset=\['quick'\]: must be the name of a preset"),
-        ({"category": 3}, "'3'"),
+        ({"category": 3}, "category=3: must be the name of a category"),
+        ({"category": ["weave", 3]}, r"category=\['weave', 3\]: must be the name"),
     ],
 )
 def test_wrong_settings(tiny_data, tmp_path, options, says):

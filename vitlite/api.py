@@ -19,25 +19,28 @@ def train(
     data: Source | None,
     out: Source,
     *,
-    method: str = "sivt",
+    method: str | None = None,
     category: str | Sequence[str] | None = None,
-    preset: str = "quick",
+    preset: str | None = None,
     seed: int = 0,
     device: str = "auto",
     resume: bool = False,
+    init_from: Source | None = None,
     **settings: Any,
 ) -> "Detector":
     """Train a detector on good images and calibrate it on those that training leaves aside.
 
     Args:
         data: a data set in a layout of docs/data.md, or a plain folder of good images; None: a synthetic set.
-        out: folder for the run; must not hold one yet, unless ``resume`` is given.
-        method: its name, a key of ``vitlite.methods.REGISTRY``.
+        out: folder for the run; must not hold one yet, unless it failed, has no checkpoint or ``resume`` is given.
+        method: its name, a key of ``vitlite.methods.REGISTRY``; default: sivt, or that of ``init_from``.
         category: a name, or several as a list or with commas between, or ``"all"``, in one model.
-        preset: ``"quick"``, for two CPU cores, or ``"paper"``.
+        preset: ``"quick"``, for two CPU cores, or ``"paper"``; default: quick, or the settings of ``init_from``.
         seed: of everything random, 0 to 2^63 - 1.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
-        resume: go on with the interrupted run in ``out``, with its own data and settings: ``data`` is None then.
+        resume: go on with the run in ``out``, with its own settings. ``data`` is None, or the new place of the same
+            images; of the settings only ``epochs`` or ``steps`` can be given, and adds to what the run has had.
+        init_from: a run; begin with its weights, and with its settings unless others are given.
         settings: settings of the preset to change, such as ``epochs=50, holdout=0.2``.
 
     Returns:
@@ -47,26 +50,40 @@ def train(
         UserError: one line that says what is wrong with the data, a setting, the folder or the type of an argument.
     """
     from vitlite.engine.detector import Detector
-    from vitlite.engine.settings import CONFIG_FILE, SEEDS, load_settings, new_settings, preset_config
+    from vitlite.engine.settings import (
+        CONFIG_FILE,
+        SEEDS,
+        new_settings,
+        preset_config,
+        resumed_settings,
+        settings_from,
+    )
     from vitlite.engine.train import train as train_run
     from vitlite.methods.config import change
 
     if data is not None:
         _check("data", data, _PATH, "the folder of a data set, or None for a synthetic one")
     _check("out", out, _PATH, "the folder for the run")
-    _check("method", method, str, "the name of a method")
-    _check("preset", preset, str, "the name of a preset")
+    for name, value, what in (("method", method, "a method"), ("preset", preset, "a preset")):
+        if value is not None:
+            _check(name, value, str, f"the name of {what}")
+    if init_from is not None:
+        _check("init_from", init_from, _PATH, "the folder of a run")
     if not isinstance(seed, int) or not 0 <= seed < SEEDS:
         raise UserError(f"`seed={seed!r}`: must be a whole number from 0 to 2^63 - 1")
-    if not resume:
-        config = change(preset_config(method, preset), settings)
-        run = new_settings(method, config, data, None if category is None else _names(category), preset, seed)
-    elif (data, method, category, preset, seed, settings) == (None, "sivt", None, "quick", 0, {}):
-        run = load_settings(out)
+    names = None if category is None else _names(category)
+    if resume:
+        if (method, names, preset, seed, init_from) != (None, None, None, 0, None):
+            raise UserError(
+                f"`resume=True`: takes its settings from {out}/{CONFIG_FILE}; give `out`, `data`, `device` and `steps` "
+                "or `epochs` alone"
+            )
+        run = resumed_settings(out, settings, data)
+    elif init_from is not None:
+        run = settings_from(init_from, method, data, names, preset, seed, settings)
     else:
-        raise UserError(
-            f"`resume=True`: takes data and settings from {out}/{CONFIG_FILE}; give `out` and `device` alone"
-        )
+        method, preset = method or "sivt", preset or "quick"
+        run = new_settings(method, change(preset_config(method, preset), settings), data, names, preset, seed)
     train_run(run, out, device=device, resume=resume)
     return Detector(out, device)
 
@@ -154,5 +171,8 @@ def _check(name: str, value: object, kind: type | tuple[type, ...], what: str) -
 
 
 def _names(category: str | Sequence[str]) -> str:
-    """Categories as settings hold them, with commas."""
-    return ",".join(map(str, category)) if isinstance(category, (list, tuple)) else str(category)
+    """Categories as settings hold them, with commas. ``UserError`` for anything but names."""
+    names = [category] if isinstance(category, str) else category
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"`category={category!r}`: must be the name of a category, or a list of names")
+    return ",".join(names)

@@ -1,7 +1,7 @@
 """Options that make no sense, alone or together."""
 
 import torch
-from bad_case import Table
+from bad_case import Table, noise
 from tiny_settings import TINY_OPTIONS
 
 OPTIONS = Table()
@@ -34,6 +34,8 @@ def good(place):
 
 SIVT = ["train", "--method", "sivt", "--device", "cpu"]
 TRAIN = [*SIVT, "--data", data, "--out", new, *TINY_OPTIONS]
+RESUME = ["train", "--resume", "--out", run, "--device", "cpu"]
+INIT = ["train", "--device", "cpu", "--out", new, "--init-from"]
 ABLATE = ["ablate", "--method", "sivt", "--table", "induction", "--data", data, "--out", out]
 for setting, says in (
     ("epochs", "--set epochs: write it as KEY=VALUE"),
@@ -78,7 +80,36 @@ for name, args, says in (
     ("device of another kind", [*TRAIN, "--device", "meta"], "--device meta: must be auto, cpu, cuda"),
     ("resume what", ["train", "--resume"], "--resume: say which run"),
     ("resume nothing", ["train", "--resume", "--out", new], ".*new: no config.toml here"),
-    ("resume with settings", ["train", "--resume", "--out", run, "--set", "lr=1"], "--set: not together with --resume"),
+    (
+        "resume with settings",
+        [*RESUME, "--set", "lr=1"],
+        "--set lr: not together with --resume, with which",
+    ),
+    ("resume with a method", [*RESUME, "--method", "sivt", "--seed", "1"], "--method, --seed: not together with --res"),
+    ("resume with weights", [*RESUME, "--weights", "none"], "--weights: not together with --resume"),
+    (
+        "resume for less",
+        [*RESUME, "--set", "epochs=1"],
+        "--set epochs=1: makes 1 epochs; the run has had 2",
+    ),
+    ("resume twice", [*RESUME, "--set", "epochs=3", "--set", "steps=9"], "--set steps: not together with --set epochs"),
+    (
+        "resume on other images",
+        [*RESUME, "--data", lambda p: p.save("set2/weave/a.png", noise()).parent],
+        ".*set2/weave",
+    ),
+    ("init of no run", [*INIT, new, "--data", data], ".*new: no config.toml here"),
+    ("init without data", [*INIT, run], "--data: give the good images to train on, together with --init-from"),
+    (
+        "init of another method",
+        [*INIT, run, "--data", data, "--method", "memca"],
+        "--method memca: .* a run of sivt",
+    ),
+    (
+        "init of another network",
+        [*INIT, run, "--data", data, "--set", "heads=1"],
+        "--set heads=1: --init-from",
+    ),
     ("eval what", ["eval"], "Missing argument 'RUN'"),
     ("eval nothing", ["eval", new], ".*new: no config.toml here"),
     ("eval no name", ["eval", ""], "the run's name is empty: .*give the folder"),

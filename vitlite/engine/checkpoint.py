@@ -1,8 +1,11 @@
-"""checkpoint.pt: everything that training needs to go on as if it had never stopped.
+"""checkpoint.pt, everything that training needs to go on as if it had never stopped; and the log beside it.
 
 A checkpoint is read with ``weights_only=True``: a file that would run code is refused.
 """
 
+import contextlib
+import json
+import logging
 import os
 import pickle
 import re
@@ -13,10 +16,15 @@ from typing import IO, Any, BinaryIO, cast
 import torch
 from torch import nn
 
+from vitlite.engine.settings import CONFIG_FILE, RunSettings, build_method, refuse_other_network
 from vitlite.errors import UserError
-from vitlite.files import atomic
+from vitlite.files import atomic, remove, write_text
+from vitlite.methods.base import Method
 
-CHECKPOINT_FILE = "checkpoint.pt"
+log = logging.getLogger(__name__)
+
+CHECKPOINT_FILE, LOG_FILE, CALIBRATION_FILE = "checkpoint.pt", "log.jsonl", "calibration.json"
+FAILED_FILE = "failed.txt"  # why training cannot go on: another may take the place of the run
 FORMAT = 1
 # What every checkpoint holds, besides "optimizer", "cuda_rng" and, since vitlite 0.2, "weights", which may be None.
 CONTENTS = {"method": str, "model": dict, "stage": int, "epoch": int, "rng": torch.Tensor, "fingerprint": str}
@@ -99,3 +107,58 @@ def restore_model(method: nn.Module, state: dict[str, Any], path: Path) -> None:
         raise UserError(f"{path}: weights do not fit config.toml: {'; '.join(lines)[:300]}") from None
     except (TypeError, AttributeError) as error:
         raise UserError(f"{path}: damaged, or no checkpoint ({error}); train again") from None
+
+
+def drop_log_after(path: Path, stage: int, epoch: int) -> None:
+    """Remove the log's lines of epochs that will be trained again."""
+    with contextlib.suppress(FileNotFoundError):
+        kept = []
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                entry = json.loads(line)
+                if (entry["stage_index"], entry["epoch"]) > (stage, epoch):
+                    break
+            except (ValueError, KeyError, TypeError):  # cut short by the interruption
+                break
+            kept.append(line + "\n")
+        write_text(path, "".join(kept))
+
+
+def with_weights(
+    settings: RunSettings, run: Path, state: dict[str, Any] | None
+) -> tuple[Method, str | None, str | None]:
+    """The method with the weights that training begins with, or goes on with from a checkpoint's ``state``.
+
+    Beside it, where they come from, in words, and where those of the frozen part came from at first; None if there are
+    no weights to begin with.
+    """
+    if state is not None:
+        # The checkpoint holds the backbone too, so a resumed run needs no weights from elsewhere.
+        method = build_method(settings, weights="none")
+        restore_model(method, state, run / CHECKPOINT_FILE)
+        return method, "its checkpoint", state.get("weights")
+    if not settings.init_from:
+        method = build_method(settings)
+        return method, method.weights_source, method.weights_source
+    refuse_other_network(settings)
+    state = load_checkpoint(settings.init_from, settings.method)
+    method = build_method(settings, weights="none")
+    restore_model(method, state, Path(settings.init_from) / CHECKPOINT_FILE)
+    return method, settings.init_from, state.get("weights")
+
+
+def refuse_present(run: Path) -> None:
+    """``UserError`` if a new run would take the place of another that has a checkpoint and did not fail."""
+    if (run / CONFIG_FILE).exists() and (run / CHECKPOINT_FILE).exists() and not (run / FAILED_FILE).exists():
+        raise UserError(f"{run}: already holds a run; use `resume=True` to go on with it, or choose another `out`")
+
+
+def drop_failed(run: Path) -> None:
+    """Remove what a training that failed, or that has no checkpoint, left where a new one begins."""
+    refuse_present(run)
+    if not (run / CONFIG_FILE).exists():
+        return
+    why = "that failed" if (run / FAILED_FILE).exists() else "that was stopped before its first checkpoint"
+    log.warning("%s: replaces a run %s", run, why)
+    for name in (CHECKPOINT_FILE, CALIBRATION_FILE, FAILED_FILE, LOG_FILE):
+        remove(run / name)

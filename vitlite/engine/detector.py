@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vitlite.engine.checkpoint import CHECKPOINT_FILE, load_checkpoint, restore_model
+from vitlite.engine.checkpoint import CALIBRATION_FILE, CHECKPOINT_FILE, load_checkpoint, restore_model
 from vitlite.engine.distributed import pick_device
 from vitlite.engine.features import to_images
 from vitlite.engine.predict import Predictor
@@ -23,7 +23,6 @@ from vitlite.engine.settings import build_method, load_settings
 from vitlite.errors import UserError
 from vitlite.files import StrPath
 
-CALIBRATION_FILE = "calibration.json"
 CALIBRATION_SCHEMA = 2  # version 0.1.0 wrote the file without a number
 
 

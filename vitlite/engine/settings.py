@@ -4,7 +4,7 @@ import json
 import os
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,13 @@ if TYPE_CHECKING:
 CONFIG_FILE = "config.toml"
 SYNTHETIC = "synthetic"  # the value of RunSettings.data, and the folder in the run, of the built-in data set
 SEEDS = 2**63  # a seed is below it
+# Settings of methods that say how the network is trained and how its map is read, and not what the network is. Those
+# of the losses (..._weight) and of ISSTAD's corruption (corrupt_...) belong to them.
+OF_TRAINING = frozenset(
+    ("weights", "pretrained", "checkpoint", "augment", "map", "sigma", "score", "noise", "windows", "stride")
+) | frozenset(
+    ("mae_epochs", "mae_lr", "mae_batch_size", "density_epochs", "likelihood_trains", "freeze_encoder", "ssim_window")
+)
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,7 @@ class RunSettings:
     preset: str
     seed: int
     config: TrainingConfig  # the method's frozen dataclass
+    init_from: str = ""  # the run whose weights it begins with; empty: none
 
 
 def new_settings(
@@ -42,11 +50,76 @@ def new_settings(
     category: str | None = None,
     preset: str = "quick",
     seed: int = 0,
+    init_from: str = "",
 ) -> RunSettings:
     """The settings of a new run. Without ``data`` it is the synthetic set, by default with all its categories."""
     if data is None:
-        return RunSettings(method, SYNTHETIC, "all" if category is None else category, preset, seed, config)
-    return RunSettings(method, os.path.realpath(data), category or "", preset, seed, config)
+        return RunSettings(method, SYNTHETIC, "all" if category is None else category, preset, seed, config, init_from)
+    return RunSettings(method, os.path.realpath(data), category or "", preset, seed, config, init_from)
+
+
+def settings_from(
+    init_from: str | os.PathLike[str],
+    method: str | None,
+    data: str | os.PathLike[str] | None,
+    category: str | None,
+    preset: str | None,
+    seed: int,
+    changes: Mapping[str, object],
+) -> RunSettings:
+    """The settings of a new run that begins with the weights of another, and with its settings unless others are given.
+
+    ``UserError`` if there is no such run, it is of another method or network, or no data is given for it.
+    """
+    origin = load_settings(init_from)
+    if method not in (None, origin.method):
+        raise UserError(f"`method={method}`: {shown(init_from)} is a run of {origin.method}; leave it out")
+    if data is None and origin.data != SYNTHETIC:
+        raise UserError("`data`: give the good images to train on, together with `init_from`")
+    config = origin.config if preset is None else preset_config(origin.method, preset)
+    place = os.path.realpath(init_from)
+    settings = new_settings(
+        origin.method, change(config, changes), data, category, preset or origin.preset, seed, place
+    )
+    refuse_other_network(settings)
+    return settings
+
+
+def resumed_settings(
+    run: str | os.PathLike[str], changes: Mapping[str, object], data: str | os.PathLike[str] | None = None
+) -> RunSettings:
+    """The settings of a run that goes on: those of its config.toml, but for the number of steps or epochs, or the data.
+
+    ``UserError`` names any other setting, and a run that is not there.
+    """
+    for key in changes:
+        if key not in ("steps", "epochs"):
+            raise UserError(f"`{key}`: not together with `resume=True`, with which only `steps` or `epochs` can change")
+    if len(changes) > 1:
+        raise UserError("`steps`: not together with `epochs`; give one of them")
+    settings = load_settings(run)
+    place = settings.data if data is None else os.path.realpath(data)
+    return replace(settings, data=place, config=change(settings.config, changes))
+
+
+def refuse_other_network(settings: RunSettings) -> None:
+    """``UserError`` if the weights of ``init_from`` belong to another network than that of the settings."""
+    origin = load_settings(settings.init_from)
+    if origin.method != settings.method:
+        raise UserError(f"`init_from={settings.init_from}`: is a run of {origin.method}, not of {settings.method}")
+    trained = {field.name for field in fields(TrainingConfig)} - {"image_size"}
+    for key, value in vars(settings.config).items():
+        free = key in trained or key in OF_TRAINING or key.startswith("corrupt_") or key.endswith("_weight")
+        trained_with = getattr(origin.config, key)
+        if not free and trained_with != value:
+            raise UserError(
+                f"`{key}={_plain(value)}`: `init_from={settings.init_from}` was trained with {_plain(trained_with)}; "
+                "give the same"
+            )
+
+
+def _plain(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def preset_config(method: str, preset: str) -> TrainingConfig:
@@ -59,13 +132,18 @@ def preset_config(method: str, preset: str) -> TrainingConfig:
 
 def apply_overrides(config: TrainingConfig, overrides: Iterable[str]) -> TrainingConfig:
     """A config with ``KEY=VALUE`` texts applied. ``UserError`` names what is wrong with one."""
-    changes = {}
+    return change(config, parse_overrides(overrides))
+
+
+def parse_overrides(overrides: Iterable[str]) -> dict[str, object]:
+    """``KEY=VALUE`` texts by key. ``UserError`` names one that is not written so."""
+    changes: dict[str, object] = {}
     for item in overrides:
         key, equals, text = item.partition("=")
         if not equals or not key.strip():
             raise UserError(f"`overrides={item}`: write it as KEY=VALUE")
         changes[key.strip()] = text
-    return change(config, changes)
+    return changes
 
 
 def build_method(settings: RunSettings, weights: str | None = None) -> "Method":
@@ -86,15 +164,21 @@ def data_folder(settings: RunSettings, run: str | os.PathLike[str]) -> Path:
 
 def refuse_invalid_names(settings: RunSettings) -> None:
     """``UserError`` if a name is not valid UTF-8: config.toml could not hold it."""
-    values = asdict(settings.config).values()
-    for name in (settings.data, *settings.category.split(","), *(v for v in values if isinstance(v, str))):
+    values = [settings.data, settings.init_from, *settings.category.split(","), *asdict(settings.config).values()]
+    for name in (value for value in values if isinstance(value, str)):
         if shown(name) != name:
             raise UserError(f"{shown(name)}: this name is not valid UTF-8, as {CONFIG_FILE} must be; rename it")
 
 
+def refuse_data_folder(settings: RunSettings, run: Path) -> None:
+    """``UserError`` if a new run would be written among the images that it trains on, or above them."""
+    if settings.data != SYNTHETIC and Path(os.path.realpath(settings.data)).is_relative_to(os.path.realpath(run)):
+        raise UserError(f"`out={shown(run)}`: holds the data set {shown(settings.data)}; choose another folder")
+
+
 def save_settings(run: str | os.PathLike[str], settings: RunSettings) -> None:
     """Write config.toml."""
-    head = {k: v for k, v in asdict(settings).items() if k != "config"}
+    head = {k: v for k, v in asdict(settings).items() if k != "config" and (k != "init_from" or v)}
     values = {key: NONE if value is None else value for key, value in asdict(settings.config).items()}
     tables = {"run": {"vitlite": vitlite.__version__, **head}, "config": values}
     write_text(Path(run) / CONFIG_FILE, dumps(tables))
@@ -125,7 +209,8 @@ def load_settings(run: str | os.PathLike[str]) -> RunSettings:
 def _from_tables(head: dict[str, Any], values: dict[str, Any]) -> RunSettings:
     """The two tables of config.toml as settings. Refuses what is missing, unknown or of another type."""
     head.pop("vitlite", None)
-    kinds = {"method": str, "data": str, "category": str, "preset": str, "seed": int}
+    kinds = {"method": str, "data": str, "category": str, "preset": str, "seed": int, "init_from": str}
+    head.setdefault("init_from", "")
     wrong = sorted(kinds.keys() - head.keys()) or sorted(head.keys() - kinds.keys())
     if wrong:
         raise UserError(f"[run] is incomplete or has unknown keys ({', '.join(wrong)})")

@@ -1,6 +1,5 @@
 """Training: from settings to a run directory with a trained, calibrated detector."""
 
-import contextlib
 import json
 import logging
 import math
@@ -9,37 +8,48 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
 from vitlite.data import Dataset, Sample, open_dataset
 from vitlite.engine.calibrate import CALIBRATION_FILE, calibrate, in_words, load_calibration
-from vitlite.engine.checkpoint import CHECKPOINT_FILE, load_checkpoint, restore_model, save_checkpoint
+from vitlite.engine.checkpoint import (
+    CHECKPOINT_FILE,
+    FAILED_FILE,
+    LOG_FILE,
+    drop_failed,
+    drop_log_after,
+    load_checkpoint,
+    refuse_present,
+    save_checkpoint,
+    with_weights,
+)
 from vitlite.engine.distributed import ALONE, Team, autocast, join, keep_freed_memory
 from vitlite.engine.features import FeatureCache, cache_features
 from vitlite.engine.progress import Progress
 from vitlite.engine.settings import (
-    CONFIG_FILE,
     SYNTHETIC,
     RunSettings,
-    build_method,
     data_folder,
+    load_settings,
+    refuse_data_folder,
     refuse_invalid_names,
     save_settings,
 )
-from vitlite.engine.split import fingerprint, split_good
+from vitlite.engine.split import fingerprint, split_good, training_split
 from vitlite.errors import UserError
-from vitlite.files import Claim, append_line, remove_leftovers, shown, write_text
+from vitlite.files import Claim, append_line, remove, remove_leftovers, write_text
 from vitlite.methods.base import Method, Stage
 from vitlite.methods.config import TrainingConfig
+from vitlite.methods.schedule import learning_rate, make_optimizer, plan_stages, planned
 from vitlite.nn.batch_norm import set_counts
 
 log = logging.getLogger(__name__)
 
-LOG_FILE = "log.jsonl"
 SECONDS_BETWEEN_CHECKPOINTS = 30
+MADE_OF_WEIGHTS = ("results.json", "report.html", "model.onnx", "model.pt2")  # of a run, by other commands
 
 
 def train(
@@ -48,8 +58,10 @@ def train(
     """Train into the folder ``run``; returns the calibration that it wrote.
 
     With ``resume`` the run goes on from its last checkpoint and reaches the weights that it would have had without the
-    interruption. Under torchrun all processes train one model, and the first one writes and logs; the others return
-    None. Raises ``UserError``, which names the folder, the file or the setting.
+    interruption. ``settings`` are then those of its config.toml, but for the number of steps or epochs, which may have
+    grown, also after the end, and for the folder of the data, which may have moved. Under torchrun all processes train
+    one model, and the first one writes and logs; the others return None. Raises ``UserError``, which names the folder,
+    the file or the setting.
     """
     with join(device) as (team, place), Claim(run, "training") as claim:
         return _train(settings, Path(run), place, team, claim, resume)
@@ -60,8 +72,9 @@ def _train(
 ) -> dict[str, Any] | None:
     if team.leads and (resume or settings.data == SYNTHETIC):  # otherwise the folder is made after the data is found
         claim.take()
-    refuse_present(run, resume)
+    before = load_settings(run) if resume else settings
     if not resume:
+        refuse_present(run)
         refuse_data_folder(settings, run)
     keep_freed_memory()
     if team.leads:
@@ -78,24 +91,27 @@ def _train(
     state = None
     if resume and (run / CHECKPOINT_FILE).exists():
         state = load_checkpoint(run, settings.method)
-    # The checkpoint holds the backbone too, so a resumed run needs no weights from elsewhere.
-    method = build_method(settings, weights="none" if state else None)
+    method, origin, weights = with_weights(settings, run, state)
     if state is not None:
-        restore_model(method, state, run / CHECKPOINT_FILE)
-        if state["stage"] >= len(method.stages()) and (run / CALIBRATION_FILE).exists():
+        finished = state["stage"] >= len(method.stages()) and (run / CALIBRATION_FILE).exists()
+        if finished and settings.config == before.config:
+            if settings != before:
+                training_split(settings, run, state["fingerprint"])  # refuses other images
+                save_settings(run, settings)
             log.info("%s: already trained to the end; nothing to do", run)
             return load_calibration(run)
     elif team.leads:
         claim.take()
-        refuse_present(run, resume)
+        if not resume:
+            drop_failed(run)
         save_settings(run, settings)
         drop_log_after(run / LOG_FILE, 0, 0)  # of an earlier start that was stopped before its first checkpoint
     if team.leads:
         remove_leftovers(run)
+        remove(run / FAILED_FILE)  # of the start before this one
     team.wait()
     method.to(device)
-    weights = method.weights_source if state is None else state.get("weights")
-    log_start(method, weights, dataset, samples, held, device)
+    log_start(method, origin, dataset, samples, held, device)
 
     paths = [sample.path for sample in samples]
     cache, indices = cache_features(method, paths, run, device)
@@ -106,6 +122,7 @@ def _train(
         method.fit(loop.batches())
     else:
         loop.restore(state)
+        loop.change(before)
     loop.run_stages()
     if not team.leads:
         return None
@@ -115,21 +132,9 @@ def _train(
     return calibration
 
 
-def refuse_present(run: Path, resume: bool) -> None:
-    """``UserError`` if a new run would take the place of another."""
-    if not resume and (run / CONFIG_FILE).exists():
-        raise UserError(f"{run}: already holds a run; use `resume=True` to go on with it, or choose another `out`")
-
-
-def refuse_data_folder(settings: RunSettings, run: Path) -> None:
-    """``UserError`` if a new run would be written among the images that it trains on, or above them."""
-    if settings.data != SYNTHETIC and Path(os.path.realpath(settings.data)).is_relative_to(os.path.realpath(run)):
-        raise UserError(f"`out={shown(run)}`: holds the data set {shown(settings.data)}; choose another folder")
-
-
 def log_start(
     method: Method,
-    weights: str | None,
+    origin: str | None,
     dataset: Dataset,
     samples: Sequence[Sample],
     held: Sequence[Sample],
@@ -141,10 +146,10 @@ def log_start(
         "data: %d good images to train on, %d held out for the threshold (%s)", len(samples), len(held), categories
     )
     count = sum(p.numel() for p in method.parameters() if p.requires_grad)
-    origin = f", weights from {weights}" if weights else ""
+    begun = f", weights from {origin}" if origin else ""
     if method.backbone_name:
-        origin = f", features from {method.backbone_name} ({weights or 'of the checkpoint'})"
-    log.info("model: %.2f M trained parameters%s, on %s", count / 1e6, origin, device)
+        begun = f", features from {method.backbone_name} ({origin})"
+    log.info("model: %.2f M trained parameters%s, on %s", count / 1e6, begun, device)
 
 
 class Loop:
@@ -168,6 +173,7 @@ class Loop:
         self.optimizer_state: dict[str, Any] | None = None
         self.fingerprint = ""  # of the training images
         self.weights: str | None = None  # where those of the frozen part come from
+        self.finished_before = False  # whether more epochs are added to a run that was finished
         self.saved_at = time.monotonic()
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -183,7 +189,42 @@ class Loop:
             torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self.device)
         if self.team.leads:
             drop_log_after(self.run / LOG_FILE, self.stage, self.epoch)
-        log.info("resumed after epoch %d of stage %d", self.epoch, self.stage + 1)
+        if self.stage < len(self.method.stages()):
+            log.info("resumed after epoch %d of stage %d", self.epoch, self.stage + 1)
+
+    def change(self, before: RunSettings) -> None:
+        """Record what has changed since a run was begun: the number of epochs, or the place of its data.
+
+        A finished run goes on with the last stage that has become longer. ``UserError`` if there is nothing to go on
+        with.
+        """
+        if self.config != before.config:
+            self.lengthen(before.config)
+        if self.team.leads and self.settings != before:
+            save_settings(self.run, self.settings)
+
+    def lengthen(self, before: TrainingConfig) -> None:
+        """Make ready to train with other numbers of epochs than ``before``, while config.toml still has those."""
+        old, new = ([stage.epochs for stage in planned(self.method, one, self.count)] for one in (before, self.config))
+        finished = self.stage == len(new)
+        done = old if finished else [*old[: self.stage], self.epoch]
+        longer = [i for i, epochs in enumerate(new) if epochs > old[i]]
+        if not longer if finished else new[self.stage] < self.epoch or new[self.stage :] == old[self.stage :]:
+            key = "steps" if self.config.steps else "epochs"
+            makes, had = (" + ".join(map(str, epochs)) for epochs in (new, done))
+            raise UserError(
+                f"`{key}={getattr(self.config, key)}`: makes {makes} epochs; the run has had {had}; give more"
+            )
+        if self.team.leads:
+            remove(self.run / CALIBRATION_FILE)  # it is of the weights that change now
+            for path in filter(os.path.exists, (self.run / name for name in MADE_OF_WEIGHTS)):
+                log.warning("%s: is of the weights before; make it anew after training", path)
+        if finished:
+            self.stage, self.epoch, self.finished_before = longer[-1], old[longer[-1]], True
+            self.save(None)
+            if self.team.leads:
+                drop_log_after(self.run / LOG_FILE, self.stage, self.epoch)
+        log.info("goes on with epoch %d of %d", self.epoch + 1, new[self.stage])
 
     def save(self, optimizer: torch.optim.Optimizer | None) -> None:
         """Write a checkpoint; without an optimiser between two stages."""
@@ -254,9 +295,7 @@ class Loop:
                 torch.manual_seed(self.seed_of(self.epoch, step, self.team.rank))
             terms = self.train_step(optimizer, indices, rate)
             if not math.isfinite(terms["loss"]):
-                setting = stage.lr_option
-                fix = f"train again with a smaller `{setting}` than {getattr(self.config, setting)}"
-                raise UserError(f"the loss became {terms['loss']}; {fix}")
+                self.fail(stage, terms["loss"])
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0.0) + value * len(indices) / self.count
             progress.step(len(indices), f"epoch {self.epoch + 1}/{stage.epochs}  loss {terms['loss']:.4g}")
@@ -264,6 +303,15 @@ class Loop:
         line = {"stage": stage.name, "stage_index": self.stage, "epoch": self.epoch + 1, **sums, "lr": rate}
         if self.team.leads:
             append_line(self.run / LOG_FILE, json.dumps({**line, "images_per_second": round(speed, 2)}))
+
+    def fail(self, stage: Stage, loss: float) -> NoReturn:
+        """Give up. Another run may take the place of this one, unless this one had been finished before."""
+        setting = stage.lr_option
+        message = f"the loss became {loss}; train again with a smaller `{setting}` than {getattr(self.config, setting)}"
+        if self.team.leads and not self.finished_before:
+            write_text(self.run / FAILED_FILE, f"the loss became {loss}\n")
+            message += f"; `out={self.run}` may be the same"
+        raise UserError(message)
 
     def seed_of(self, *place: int) -> int:
         """The seed for a place in training: from seed, stage and the numbers given (epochs, steps and ranks)."""
@@ -299,53 +347,3 @@ class Loop:
             terms = self.loss(features)
         (terms["loss"] if share == 1 else terms["loss"] * share).backward()
         return {name: float(term.detach()) for name, term in terms.items()}
-
-
-def plan_stages(stages: Sequence[Stage], config: TrainingConfig, images: int) -> list[Stage]:
-    """The stages with the epochs that they get: their own, or their part of ``config.steps``."""
-    if not config.steps:
-        return list(stages)
-    whole = sum(stage.epochs for stage in stages)
-    steps = [config.steps * stage.epochs / whole for stage in stages]
-    return [
-        replace(stage, epochs=max(1, round(n / stage.steps_per_epoch(images, config))))
-        for stage, n in zip(stages, steps)
-    ]
-
-
-def make_optimizer(method: Method, stage: Stage, config: TrainingConfig) -> torch.optim.Optimizer:
-    """The optimiser over the parameters that a stage trains; weight decay on weight matrices only."""
-    decayed: list[Tensor] = []
-    others: list[Tensor] = []
-    for name, parameter in method.named_parameters():
-        if parameter.requires_grad and name.startswith(tuple(stage.trains)):
-            matrix = parameter.ndim > 1 and name.endswith("weight")
-            (decayed if matrix else others).append(parameter)
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.optimizer]
-    return kind(groups, lr=config.lr, betas=(config.beta1, config.beta2), fused=True)
-
-
-def learning_rate(config: TrainingConfig, step: int, steps_per_epoch: int, total: int) -> float:
-    """Share of the peak rate: linear warm-up from 0, then constant or a half cosine to 0; ``step`` counts from 0."""
-    warmup = config.warmup_epochs * steps_per_epoch
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    if config.schedule == "constant":
-        return 1.0
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))
-
-
-def drop_log_after(path: Path, stage: int, epoch: int) -> None:
-    """Remove the log's lines of epochs that will be trained again."""
-    with contextlib.suppress(FileNotFoundError):
-        kept = []
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                entry = json.loads(line)
-                if (entry["stage_index"], entry["epoch"]) > (stage, epoch):
-                    break
-            except (ValueError, KeyError, TypeError):  # cut short by the interruption
-                break
-            kept.append(line + "\n")
-        write_text(path, "".join(kept))

@@ -1,0 +1,55 @@
+"""How long each stage of a training takes, at which rates, and with which optimiser."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from vitlite.methods.base import Method, Stage
+from vitlite.methods.config import TrainingConfig
+
+
+def plan_stages(stages: Sequence[Stage], config: TrainingConfig, images: int) -> list[Stage]:
+    """The stages with the epochs that they get: their own, or their part of ``config.steps``."""
+    if not config.steps:
+        return list(stages)
+    whole = sum(stage.epochs for stage in stages)
+    steps = [config.steps * stage.epochs / whole for stage in stages]
+    return [
+        replace(stage, epochs=max(1, round(n / stage.steps_per_epoch(images, config))))
+        for stage, n in zip(stages, steps)
+    ]
+
+
+def planned(method: Method, config: TrainingConfig, images: int) -> list[Stage]:
+    """The stages that a method has with another config of its own."""
+    own, method.config = method.config, config
+    try:
+        return plan_stages(method.stages(), config, images)
+    finally:
+        method.config = own
+
+
+def make_optimizer(method: Method, stage: Stage, config: TrainingConfig) -> torch.optim.Optimizer:
+    """The optimiser over the parameters that a stage trains; weight decay on weight matrices only."""
+    decayed: list[Tensor] = []
+    others: list[Tensor] = []
+    for name, parameter in method.named_parameters():
+        if parameter.requires_grad and name.startswith(tuple(stage.trains)):
+            matrix = parameter.ndim > 1 and name.endswith("weight")
+            (decayed if matrix else others).append(parameter)
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.optimizer]
+    return kind(groups, lr=config.lr, betas=(config.beta1, config.beta2), fused=True)
+
+
+def learning_rate(config: TrainingConfig, step: int, steps_per_epoch: int, total: int) -> float:
+    """Share of the peak rate: linear warm-up from 0, then constant or a half cosine to 0; ``step`` counts from 0."""
+    warmup = config.warmup_epochs * steps_per_epoch
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    if config.schedule == "constant":
+        return 1.0
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))
