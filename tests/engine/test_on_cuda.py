@@ -19,7 +19,7 @@ METHODS = {
     **{name: {**settings, "epochs": 2} for name, settings in RECONSTRUCTION.items()},
     "vtadl": SMALL
     | {"image_size": 64, "patch": 16, "depth": 1, "vector": 64, "channels": "8,8,8,8", "gaussians": 3}
-    | {"augment": "affine", "levels": "position", "density_epochs": 2, "precision": "auto"},
+    | {"augment": "affine", "places": "scaled", "density_epochs": 2, "precision": "auto"},
     "isstad": SMALL | {"encoder_depth": 1, "decoder_dim": 16, "decoder_depth": 1, "decoder_heads": 2, "mae_epochs": 2},
 }
 every_method = pytest.mark.parametrize("name", METHODS)

@@ -23,7 +23,7 @@ from vitlite.methods.config import TrainingConfig
 
 # Settings that cannot be, each with those that it needs to be so; the first is the one that is named.
 SHARED = "lr=-1.0, epochs=0, holdout=1.0, epochs=many, epochs=2.5, compile=maybe, weight_decay=nan"
-MAP = "sigma=-1.0, score=median"
+MAP = "sigma=-1.0, score=median, places=some"
 TRANSFORMER = f"{MAP}, patch=5, heads=3, mlp_ratio=0.0"
 DECODER = f"{TRANSFORMER}, patch=32, depth=0, norm=group, augment=blur, channels=, channels=0"
 BASE = "pretrained=True image_size=384 patch=16 dim=768 depth=12"  # what published weights need, with 12 heads
@@ -34,7 +34,7 @@ REFUSED = {
     "l2cae": f"{MAP}, latent=0, window=41, window=20, stride=17, stride=0, windows=0, image_size=40 window=0",
     "memca": f"{DECODER}, items=1, map=entropy, ssim_window=10, entropy_weight=-1.0",
     "vtadl": f"{TRANSFORMER}, vector=100, gaussians=0, noise=-1.0, noise=nan, min_std=0.0, projection=none, "
-    "levels=row, channels=8, image_size=96, image_size=4 patch=2, likelihood_trains=none, "
+    "channels=8, image_size=96, image_size=4 patch=2, likelihood_trains=none, "
     "density_epochs=1 likelihood_trains=all",
     "isstad": f"{TRANSFORMER}, variant=IX, decoder_heads=5, decoder_depth=0, mae_epochs=0, mask_ratio=0.3, "
     "mask_ratio=0.99, corrupt_blocks=0, corrupt_share=0.0, corrupt_size=1.5, corrupt_visible=1.0, "
@@ -50,7 +50,7 @@ VARIANTS = {
     "l2cae": "window=0, latent=1, latent=500, stride=16, stride=15, augment=none",
     "memca": f"{BLOCKS}, memory=false, coordinate_attention=false, memory=false coordinate_attention=false, items=2, "
     "items=1000, map=ssim, map=l2",
-    "vtadl": "gaussians=1, gaussians=20, noise=0, sigma=2, projection=shared, levels=none score=nll, density_epochs=0, "
+    "vtadl": "gaussians=1, gaussians=20, noise=0, sigma=2, projection=shared, places=none score=nll, density_epochs=0, "
     "density_epochs=0 likelihood_trains=all",
     "isstad": "augment=none, freeze_encoder=true, score=mean, corrupt_blocks=3",
 }
@@ -94,7 +94,7 @@ def test_a_changed_config_is_checked_too(name, key, value):
         replace(tiny_config(name), **{key: value})
 
 
-@cases([""], VARIANTS)
+@cases(["", "places=mean score=top1", "places=scaled score=top10"], VARIANTS)
 def test_trains_and_scores(name, settings):
     """Every trained parameter has a gradient in one of the stages; scores do not depend on the rest of a batch."""
     method = tiny(name, **changes(settings))
@@ -147,11 +147,8 @@ def test_describes_itself(name):
 
 
 def test_the_image_score_in_words():
-    class Scored(TrainingConfig):
-        score = "mean"
-
-    assert Method(Scored(image_size=64)).image_score == "mean of the map at 64 pixels"
-    assert Method(TrainingConfig(image_size=64)).image_score == "score of the map at 64 pixels"
+    method = Method(TrainingConfig(image_size=64, score="top1"))
+    assert method.image_score == "top1 of the map at 64 pixels"
 
 
 @pytest.fixture(scope="module")

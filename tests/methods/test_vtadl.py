@@ -18,7 +18,7 @@ from vitlite.nn.batch_norm import BatchNorm2d
 
 
 def make(**changes):
-    plain = {"density_epochs": 0, "levels": "none", "projection": "shared", "augment": "none", "sigma": 0, "depth": 2}
+    plain = {"density_epochs": 0, "places": "none", "projection": "shared", "augment": "none", "sigma": 0, "depth": 2}
     return tiny("vtadl", **{**plain, **changes})
 
 
@@ -108,7 +108,7 @@ def test_what_the_likelihood_trains(trains):
 
 
 def test_likelihoods_are_compared_with_those_of_the_same_place():
-    method = make(levels="position", score="nll").eval()
+    method = make(places="scaled", score="nll").eval()
     good, images = torch.rand(6, 3, 64, 64), torch.rand(2, 3, 64, 64)
     plain = make(score="nll").eval()
     plain.load_state_dict(method.state_dict(), strict=False)

@@ -51,6 +51,8 @@ def test_settings_of_every_method(name):
     then = tomllib.loads((HERE / "configs" / name / "config.toml").read_text(encoding="utf-8"))
     del then["run"]["vitlite"]
     assert {key: getattr(now, key) for key in then["run"]} == then["run"]
+    if "levels" in then["config"]:  # became ``places``, which all methods have
+        then["config"]["places"] = {"none": "none", "position": "scaled"}[then["config"].pop("levels")]
     values = {key: getattr(now.config, key) for key in then["config"]}
     assert {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()} == then["config"]
 

@@ -220,6 +220,9 @@ def _from_tables(head: dict[str, Any], values: dict[str, Any]) -> RunSettings:
     if not 0 <= head["seed"] < SEEDS:
         raise UserError(f"seed = {head['seed']}: must be from 0 to 2^63 - 1")
     config = method_class(head["method"]).config_class()
+    for old, (new, meaning) in config.renamed.items():
+        if old in values:
+            values[new] = meaning.get(values.pop(old), old)
     unknown = sorted(values.keys() - {field.name for field in fields(config)})
     if unknown:
         raise UserError(f"unknown option {', '.join(unknown)}; was it written by a newer vitlite?")

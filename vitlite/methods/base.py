@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from vitlite.backbones import Backbone
 from vitlite.methods.ablations import Table
 from vitlite.methods.config import TrainingConfig
+from vitlite.nn.score import Places, score_of
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Method(nn.Module):
     cache_as: ClassVar[str] = "float32"  # dtype in which features are kept; "uint8" for plain images, without loss
     draws_for_batch: ClassVar[bool] = False  # whether ``loss`` draws for a whole batch, and nothing for single images
 
+    least_deviation: ClassVar[float | None] = None  # of a place, added to that of good images: see Places
+
     config: TrainingConfig
     stage: str | None = None  # name of the training stage that ``loss`` is called in
     _trainable: set[str] | None = None  # names of the parameters that any stage trains
@@ -49,6 +52,7 @@ class Method(nn.Module):
         """``weights`` takes the place of ``config.weights``: "none" if a checkpoint will fill the weights in."""
         super().__init__()
         self.config = config
+        self.places = Places(config.places, self.places_shape, self.least_deviation)
 
     @classmethod
     def config_class(cls) -> type[TrainingConfig]:
@@ -84,9 +88,13 @@ class Method(nn.Module):
 
     @property
     def image_score(self) -> str:
-        """How the score of an image comes from its map, in words; ``config.score`` names it, if there is one."""
-        how = getattr(self.config, "score", "score")
-        return f"{how} of the map at {self.config.image_size} pixels"
+        """How the score of an image comes from its map, in words."""
+        return f"{self.config.score} of the map at {self.config.image_size} pixels"
+
+    @property
+    def places_shape(self) -> tuple[int, int]:
+        """(h, w) of what ``values`` gives for an image."""
+        return self.config.image_size, self.config.image_size
 
     def frozen(self, images: Tensor) -> Tensor:
         """Float images (B, 3, S, S) in [0, 1] to what ``loss`` reads: everything that no training changes."""
@@ -97,6 +105,7 @@ class Method(nn.Module):
 
     def finish(self, batches: Iterable[Tensor]) -> None:
         """Take statistics of the trained network from the same batches. Called once, in evaluation mode."""
+        self.places.learn(self.values(features) for features in batches)
 
     def loss(self, features: Tensor) -> dict[str, Tensor]:
         """``frozen`` features of a batch to scalar terms by name; ``"loss"`` is minimised."""
@@ -107,6 +116,23 @@ class Method(nn.Module):
         """Float images (B, 3, S, S) in [0, 1] to maps (B, S, S) and scores (B,), float32; larger is more anomalous."""
         return self.anomaly_from(self.frozen(images))
 
+    @torch.no_grad()
     def anomaly_from(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """``anomaly`` from ``frozen`` features."""
+        values = self.places(self.values(features))
+        maps, how = self.maps(values), self.config.score
+        if how in self.config.own_scores:
+            return maps, self.own_score(how, values, features)
+        return maps, score_of(maps, how)
+
+    def values(self, features: Tensor) -> Tensor:
+        """The anomaly at every place (B, h, w) from ``frozen`` features; larger is more anomalous."""
+        raise NotImplementedError
+
+    def maps(self, values: Tensor) -> Tensor:
+        """Maps (B, S, S) from ``values`` that may have been compared place by place. Default: the values themselves."""
+        return values
+
+    def own_score(self, how: str, values: Tensor, features: Tensor) -> Tensor:
+        """Scores (B,) by one of ``config.own_scores``, from compared ``values`` and ``frozen`` features."""
         raise NotImplementedError

@@ -13,11 +13,13 @@ import typing
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from numbers import Integral, Real
-from typing import Any, NoReturn, TypeVar
+from typing import Any, ClassVar, NoReturn, TypeVar
 
 from vitlite.errors import UserError
 
 NONE = "none"
+SCORES = ("max", "top1", "top10", "mean", "std")  # what an image's score takes from its map
+PLACES = ("none", "mean", "scaled")  # how the values at a place are compared with those of good images there
 TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 SEVERAL = {bool: "true or false with commas", int: "numbers with commas", float: "numbers with commas"}
@@ -120,6 +122,12 @@ class TrainingConfig:
     train_images: int = 0  # at most this number of a category's other good images, drawn by the seed; 0: all
     precision: str = "float32"  # of the forward and backward passes: float32 | bfloat16 | auto
     compile: bool = False  # torch.compile the loss
+    score: str = "max"  # what an image's score takes from its map: max | top1 | top10 | mean | std, or a method's own
+    places: str = "none"  # each place of the map against good images there: none | mean | scaled (ours)
+
+    own_scores: ClassVar[tuple[str, ...]] = ()  # of the method, beside those of a map
+    # Fields that 0.1.0 had: {name: (the field that took its place, {its value: the value of that field})}.
+    renamed: ClassVar[dict[str, tuple[str, dict[Any, Any]]]] = {}
 
     def __post_init__(self) -> None:
         values = {}
@@ -149,6 +157,8 @@ class TrainingConfig:
         self.one_of("schedule", ("constant", "cosine"))
         self.one_of("precision", ("float32", "bfloat16", "auto"))
         self.one_of("optimizer", ("adamw", "adam"))
+        self.one_of("score", (*self.own_scores, *SCORES))
+        self.one_of("places", PLACES)
 
     def refuse(self, key: str, why: str) -> NoReturn:
         """Raise the ``UserError`` that names a field with its value."""

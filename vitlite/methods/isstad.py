@@ -88,14 +88,13 @@ class Config(TrainingConfig):
     pixel_weight: float = 1.0  # lambda 2 of Eq. 13 (ours, as the authors' code)
     positive_weight: float = 1.0  # omega of Eq. 10, on corrupted pixels; the paper gives no value (ours)
     sigma: float = 4.0  # pixels, Gaussian filter of error, probability and map (ours, as the authors' code)
-    score: str = "mean"  # Eq. 22; or max
+    score: str = "mean"  # Eq. 22
     augment: str = "none"  # training images: none | flip | affine (ours; the paper names none)
     mask_seed: int = 0  # of the fixed masks that variant I scores with (ours)
 
     def check(self) -> None:
         super().check()
         self.one_of("variant", VARIANTS)
-        self.one_of("score", ("mean", "max"))
         self.one_of("augment", KINDS)
         self.one_of("checkpoint", [name for name in PUBLISHED if "mae" in name])
         check_transformer(self, "encoder_depth")
@@ -254,21 +253,17 @@ class ISSTAD(Method):
         weight = logits.new_tensor(self.config.positive_weight)
         return F.binary_cross_entropy_with_logits(logits, labels.expand_as(logits), pos_weight=weight)
 
-    @torch.no_grad()
-    def anomaly_from(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Equations 15 to 22: smoothed error times smoothed probability, smoothed again; the score is its mean."""
+    def values(self, images: Tensor) -> Tensor:
+        """Equations 15 to 22: smoothed error times smoothed probability, smoothed again."""
         if not self.variant.pixel:
-            maps = self.smooth(self.smooth(self.hidden_error(images)))
-        else:
-            levels = self.mae.levels(self.normalized(images))
-            factors = []
-            if self.variant.reconstructs:
-                factors.append(self.smooth(self.error(images, self.repaired(levels))))
-            if self.variant.classifies:
-                factors.append(self.smooth(self.logits(levels).sigmoid().mean(0)))
-            maps = self.smooth(factors[0] * factors[1] if len(factors) == 2 else factors[0])
-        pixels = maps.flatten(1)
-        return maps, pixels.mean(1) if self.config.score == "mean" else pixels.amax(1)
+            return self.smooth(self.smooth(self.hidden_error(images)))
+        levels = self.mae.levels(self.normalized(images))
+        factors = []
+        if self.variant.reconstructs:
+            factors.append(self.smooth(self.error(images, self.repaired(levels))))
+        if self.variant.classifies:
+            factors.append(self.smooth(self.logits(levels).sigmoid().mean(0)))
+        return self.smooth(factors[0] * factors[1] if len(factors) == 2 else factors[0])
 
     def error(self, images: Tensor, output: Tensor) -> Tensor:
         """Equations 15 to 18: squared error, mean over the colours, (B, S, S)."""

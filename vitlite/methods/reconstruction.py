@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from vitlite.methods.base import Method
@@ -29,12 +28,11 @@ class ReconstructionConfig(TrainingConfig):
     weight_decay: float = 0.0  # (ours)
     augment: str = "none"  # none | flip | affine (random rotation, shift, scale and flips)
     sigma: float = 4.0  # pixels of image_size, Gaussian filter of the map; the papers give no width (ours)
-    score: str = "max"  # of the map: max | mean | std; AnoViT Eq. 7; MemCA (ours)
+    score: str = "max"  # AnoViT Eq. 7; MemCA (ours)
 
     def check(self) -> None:
         super().check()
         self.one_of("augment", KINDS)
-        self.one_of("score", ("max", "mean", "std"))
         self.at_least(0, "sigma")
 
 
@@ -84,11 +82,9 @@ class Reconstruction(Method):
         target = self.targets(features)
         return {"loss": (target - self.reconstruct(target)).square().mean()}
 
-    @torch.no_grad()
-    def anomaly_from(self, features: Tensor) -> tuple[Tensor, Tensor]:
+    def values(self, features: Tensor) -> Tensor:
         target = self.scored(to_network(features.float()))
-        maps = self.smooth(self.residual(target, self.reconstruct(target)))
-        return maps, reduce_map(maps, self.config.score)
+        return self.smooth(self.residual(target, self.reconstruct(target)))
 
 
 @dataclass(frozen=True)
@@ -143,11 +139,3 @@ QUICK_AUTOENCODER: dict[str, Any] = {
 def to_network(images: Tensor) -> Tensor:
     """[0, 1] to [-1, 1]."""
     return 2 * images - 1
-
-
-def reduce_map(maps: Tensor, how: str) -> Tensor:
-    """Maps (B, S, S) to one score each (B,): their max, mean or std."""
-    pixels = maps.flatten(1)
-    if how == "max":
-        return pixels.amax(1)
-    return pixels.mean(1) if how == "mean" else pixels.std(1, correction=0)

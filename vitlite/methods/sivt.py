@@ -45,7 +45,7 @@ class Config(TrainingConfig):
     cosine_weight: float = 5.0  # lambda of Eq. 2 (ours)
     map: str = "product"  # Eq. 3; or l2 | cosine, its factors alone
     sigma: float = 4.0  # pixels, Gaussian filter of the map (ours)
-    score: str = "std"  # III.E; or max
+    score: str = "std"  # III.E
     split_seed: int = 0  # of the fixed split used for scoring (ours)
 
     def check(self) -> None:
@@ -54,7 +54,6 @@ class Config(TrainingConfig):
         self.one_of("normalize", ("none", "channel"))
         self.one_of("resize", ("bilinear", "area"))
         self.one_of("map", ("product", "l2", "cosine"))
-        self.one_of("score", ("std", "max"))
         self.at_least(1, "patch", "dim", "encoder_depth", "decoder_depth", "heads", "feature_size")
         self.at_least(0, "sigma")
         self.above(0, "mlp_ratio")
@@ -225,7 +224,7 @@ class SIVT(Method):
         length = (config.feature_size // config.patch) ** 2
         split = torch.randperm(length, generator=torch.Generator().manual_seed(config.split_seed))
         self.register_buffer("split", split)
-        self.to_map = SmoothUpsample(config.feature_size, config.image_size, config.sigma)
+        self.smooth = SmoothUpsample(config.feature_size, config.image_size, config.sigma)
 
     def load_state_dict(self, *args: Any, **options: Any) -> Any:
         self._extractor.clear()  # a copy of the backbone that is about to change
@@ -289,15 +288,12 @@ class SIVT(Method):
         l2, cosine = l2.mean(), cosine.mean()
         return {"loss": l2 + self.config.cosine_weight * cosine, "l2": l2, "cosine": cosine}
 
-    @torch.no_grad()
-    def anomaly_from(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Equation 3 per position, at the input size and smoothed; the score is the map's standard deviation."""
+    def values(self, features: Tensor) -> Tensor:
+        """Equation 3 per position, at the input size and smoothed."""
         target = self.normalized(features)
         l2, cosine = residuals(target, self.reconstruct(target, self.split))
         values = {"product": l2 * cosine, "l2": l2, "cosine": cosine}[self.config.map]
-        maps = self.to_map(values)
-        pixels = maps.flatten(1)
-        return maps, pixels.std(1, correction=0) if self.config.score == "std" else pixels.amax(1)
+        return self.smooth(values)
 
 
 @torch.compiler.disable  # the compiler of torch 2.13 fails on randperm

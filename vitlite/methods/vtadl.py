@@ -7,7 +7,7 @@ patch that is unlikely under the mixture is anomalous.
 docs/methods.md says what the text leaves open and what was decided.
 """
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -56,9 +56,11 @@ class Config(TrainingConfig):
     likelihood_trains: str = "mixture"  # what the likelihood's gradient reaches: mixture | all (ours)
     mse_weight: float = 5.0  # IV, lambda 1
     ssim_weight: float = 0.5  # IV, lambda 2
-    levels: str = "none"  # what a patch's likelihood is compared with: none | position (ours)
     sigma: float = 0.0  # pixels, Gaussian filter of the map; the paper has none
     score: str = "combined"  # V.A: reconstruction and largest NLL; MNIST (V.B): reconstruction; or nll
+
+    own_scores: ClassVar = ("combined", "reconstruction", "nll")
+    renamed: ClassVar = {"levels": ("places", {"none": "none", "position": "scaled"})}
 
     def check(self) -> None:
         super().check()
@@ -66,8 +68,6 @@ class Config(TrainingConfig):
         self.one_of("augment", KINDS)
         self.one_of("projection", ("shared", "position"))
         self.one_of("likelihood_trains", ("mixture", "all"))
-        self.one_of("score", ("combined", "reconstruction", "nll"))
-        self.one_of("levels", ("none", "position"))
         self.at_least(1, "vector", "decoder_side", "gaussians")
         self.at_least(0, "noise", "sigma", "mse_weight", "ssim_weight", "density_epochs")
         self.above(0, "min_std")
@@ -102,7 +102,7 @@ QUICK = replace(
     noise=0.01,
     augment="affine",
     density_epochs=200,
-    levels="position",
+    places="scaled",
     steps=1800,
     lr=1e-3,
     schedule="cosine",
@@ -163,10 +163,9 @@ class VTADL(Method):
     presets: ClassVar = {"paper": PAPER, "quick": QUICK}
     ablations: ClassVar = ABLATIONS
     cache_as = "uint8"  # frozen() gives plain images
+    least_deviation = 1.0  # nats
 
     config: Config
-    level: Tensor
-    deviation: Tensor
 
     def __init__(self, config: Config, weights: str | None = None) -> None:
         super().__init__(config, weights)
@@ -178,9 +177,13 @@ class VTADL(Method):
         self.decoder = Decoder(c.vector, c.decoder_side, c.doublings, c.channels)
         self.mixture = MixtureDensity(c.dim, c.dim, c.gaussians, c.min_std)
         self.to_map = SmoothUpsample(self.side, c.image_size, c.sigma)
-        if c.levels == "position":
-            self.register_buffer("level", torch.zeros(self.side, self.side))
-            self.register_buffer("deviation", torch.zeros(self.side, self.side))
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **options: Any) -> Any:
+        if "deviation" in state_dict:  # as 0.1.0 wrote it
+            state_dict = dict(state_dict)
+            state_dict["places.level"] = state_dict.pop("level")
+            state_dict["places.scale"] = state_dict.pop("deviation") + 1
+        return super().load_state_dict(state_dict, *args, **options)
 
     def stages(self) -> tuple[Stage, ...]:
         """All together, or the reconstruction first and then the mixture."""
@@ -198,7 +201,12 @@ class VTADL(Method):
         )
         likelihood = "largest negative log-likelihood of a patch"
         parts = {"combined": f"{likelihood} + {reconstruction}", "reconstruction": reconstruction, "nll": likelihood}
-        return parts[self.config.score]
+        return parts.get(self.config.score) or super().image_score
+
+    @property
+    def places_shape(self) -> tuple[int, int]:
+        side = self.config.image_size // self.config.patch
+        return side, side
 
     def reconstruct(self, patches: Tensor) -> Tensor:
         """Encoded patches (B, L, dim) to images (B, 3, S, S) in -1..1."""
@@ -237,29 +245,25 @@ class VTADL(Method):
         given = target + self.config.noise * torch.randn_like(target) if self.config.noise else target
         return -self.mixture(given, target).mean()
 
-    def finish(self, batches: Iterable[Tensor]) -> None:
-        """For ``levels = position``: mean and deviation of the negative log-likelihood of good images at each place."""
-        if self.config.levels == "position":
-            nll = torch.cat([self.unlikelihood(self.encoder(2 * features - 1)) for features in batches])
-            self.level.copy_(nll.mean(0))
-            self.deviation.copy_(nll.std(0, correction=0))
-
     def unlikelihood(self, patches: Tensor) -> Tensor:
         """Negative log-likelihood (B, side, side) of encoded patches (B, L, dim), given themselves."""
         flat = patches.flatten(0, 1).float()
         return -self.mixture(flat, flat).unflatten(0, (-1, self.side, self.side))
 
-    @torch.no_grad()
-    def anomaly_from(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Negative log-likelihood per patch, bilinear at the input size (V.A); the score as ``config.score`` says."""
+    def values(self, features: Tensor) -> Tensor:
+        """Negative log-likelihood per patch (V.A)."""
+        return self.unlikelihood(self.encoder(2 * features - 1))
+
+    def maps(self, values: Tensor) -> Tensor:
+        """Bilinear at the input size (V.A)."""
+        return self.to_map(values)
+
+    def own_score(self, how: str, values: Tensor, features: Tensor) -> Tensor:
+        """The largest negative log-likelihood of a patch, the error of the reconstruction, or both (V.A)."""
+        worst = values.flatten(1).amax(1)
+        if how == "nll":
+            return worst
         images = 2 * features - 1
-        patches = self.encoder(images)
-        nll = self.unlikelihood(patches)
-        if self.config.levels == "position":
-            nll = (nll - self.level) / (self.deviation + 1)
-        maps, score = self.to_map(nll), nll.flatten(1).amax(1)
-        if self.config.score != "nll":
-            mse, dissimilarity = self.reconstruction_errors(images, self.reconstruct(patches))
-            reconstruction = self.config.mse_weight * mse + self.config.ssim_weight * dissimilarity
-            score = reconstruction + (score if self.config.score == "combined" else 0)
-        return maps, score
+        mse, dissimilarity = self.reconstruction_errors(images, self.reconstruct(self.encoder(images)))
+        error = self.config.mse_weight * mse + self.config.ssim_weight * dissimilarity
+        return error + worst if how == "combined" else error

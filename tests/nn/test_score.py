@@ -1,0 +1,46 @@
+"""What an image's score takes from its map, and places compared with those of good images, against numpy."""
+
+import numpy as np
+import pytest
+import torch
+
+from vitlite.methods.config import SCORES
+from vitlite.nn.score import Places, score_of
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("size", [(4, 4), (32, 20)])
+def test_scores(size):
+    maps = RNG.normal(size=(3, *size)).astype(np.float32)
+    pixels = np.sort(maps.reshape(3, -1).astype(np.float64), axis=1)
+    count = pixels.shape[1]
+    expected = {
+        "max": pixels[:, -1],
+        "top1": pixels[:, -max(1, round(count / 100)) :].mean(1),
+        "top10": pixels[:, -max(1, round(count / 10)) :].mean(1),
+        "mean": pixels.mean(1),
+        "std": pixels.std(1),
+    }
+    assert set(expected) == set(SCORES)
+    for how, want in expected.items():
+        np.testing.assert_allclose(score_of(torch.from_numpy(maps), how).numpy(), want, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("least", "added"), [(None, None), (1.0, 1.0)])
+def test_places(least, added):
+    """A place where good images are high and vary counts less than one where they do not."""
+    good = RNG.normal(5, 1, (40, 6, 4)) * np.linspace(1, 9, 4)
+    values = good[:3] + 2
+    mean, deviation = good.mean(0), good.std(0)
+    floor = np.sort(deviation.ravel())[(deviation.size - 1) // 2] / 2 if added is None else added  # torch's median
+    expected = {"none": values, "mean": values - mean, "scaled": (values - mean) / (deviation + floor)}
+    for how, want in expected.items():
+        places = Places(how, (6, 4), least)
+        same = places(torch.from_numpy(values))
+        np.testing.assert_allclose(same.numpy(), values)  # nothing is learned yet
+        places.learn(iter(torch.from_numpy(good).split(16)))
+        np.testing.assert_allclose(places(torch.from_numpy(values)).numpy(), want, rtol=1e-5, atol=1e-5)
+        again = Places(how, (6, 4), least)
+        again.load_state_dict(places.state_dict())
+        np.testing.assert_array_equal(again(torch.from_numpy(values)), places(torch.from_numpy(values)))
