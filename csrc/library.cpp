@@ -16,11 +16,11 @@ STABLE_TORCH_LIBRARY(vitlite, m) {
       " int reduction, bool need_x, bool need_y) -> (Tensor, Tensor)");
 
   m.def(
-      "memory_read_forward(Tensor z, Tensor items, float threshold, float eps, bool save)"
+      "memory_read_forward(Tensor z, Tensor items, float? threshold, float temperature, bool save)"
       " -> (Tensor, Tensor, Tensor, Tensor)");
   m.def(
       "memory_read_backward(Tensor grad_output, Tensor grad_entropy, Tensor z, Tensor items, Tensor sums,"
-      " Tensor softmax, float threshold, float eps, bool need_z, bool need_items) -> (Tensor, Tensor)");
+      " Tensor weights, float? threshold, float temperature, bool need_z, bool need_items) -> (Tensor, Tensor)");
 
   m.def("gmm_log_likelihood_forward(Tensor y, Tensor logits, Tensor mean, Tensor std) -> (Tensor, Tensor)");
   m.def(

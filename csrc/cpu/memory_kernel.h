@@ -52,50 +52,53 @@ struct Divisor {
   }
 };
 
-// Scores (products with the unit items) to the softmax of the cosines, in place. Cosines are at most 1: no overflow.
-// Returns the inverse sum of the exponentials.
+// The largest of a row; NaN is passed over.
 template <class T>
-VL_INLINE T softmax_row(T* row, int64_t n, T inverse) {
-  const Vec<T> scale(inverse);
-  // In double: N equal exponentials then have a softmax of 1 / N, rounded once, which is not above the threshold 1 / N.
+VL_INLINE T largest_of(const T* row, int64_t n) {
+  const Vec<T> lowest(-__builtin_inf());
+  Vec<T> best = lowest;
+  for (int64_t i = 0; i < n; i += Vec<T>::size) {
+    Vec<T> a = take(row + i, n - i);
+    if (n - i < Vec<T>::size) a = pick(lanes_below<T>(n - i), a, lowest);
+    best = pick(below(best, a), a, best);
+  }
+  T largest = best.v[0];
+  for (int i = 1; i < Vec<T>::size; ++i) largest = best.v[i] > largest ? best.v[i] : largest;
+  return largest;
+}
+
+// What one row of weights was divided by: exponentials are relative to that of the largest score.
+template <class T>
+struct RowSums {
+  T largest, inverse, total;  // score, over log 2; of the sum of exponentials; sum of the weights that are kept
+};
+
+// Hard shrinkage: a weight at or below the limit becomes 0, one above it stays; so does NaN.
+template <class T>
+VL_INLINE Vec<T> shrink(Vec<T> weight, Vec<T> limit) {
+  return pick(weight.v <= limit.v, Vec<T>(T(0)), weight);
+}
+
+// Scores (products with the unit items), times scale, to the softmax, and of it what is above the limit; in place.
+template <class T>
+VL_INLINE RowSums<T> shrunk_softmax(T* row, int64_t n, T scale, T limit) {
+  const T largest = largest_of(row, n) * scale;
+  // In double: a sum of N numbers that are rounded each would spend the room that a weight at the threshold has.
   WideSum<T> sum;
   for (int64_t i = 0; i < n; i += Vec<T>::size) {
-    const Vec<T> exponential = first(exp_of(take(row + i, n - i) * scale), n - i);
+    const Vec<T> score = take(row + i, n - i) * Vec<T>(scale);
+    const Vec<T> exponential = first(exp_of(score - Vec<T>(largest)), n - i);
     put(exponential, row + i, n - i);
     sum.add(exponential);
   }
-  const Divisor<T> total(sum.value());
-  for (int64_t i = 0; i < n; i += Vec<T>::size) put(total.divide(take(row + i, n - i)), row + i, n - i);
-  return T(1.0 / sum.value());
-}
-
-// Hard shrinkage relu(w - t) w / (|w - t| + eps); NaN stays.
-template <class T>
-VL_INLINE Vec<T> shrink(Vec<T> weight, Vec<T> threshold, Vec<T> eps) {
-  const Vec<T> gap = weight - threshold;
-  const Vec<T> kept = pick(below(gap, Vec<T>(T(0))), Vec<T>(T(0)), gap);
-  return kept * weight / (kept + eps);
-}
-
-// Its derivative.
-template <class T>
-VL_INLINE Vec<T> shrink_slope(Vec<T> weight, Vec<T> threshold, Vec<T> eps) {
-  const Vec<T> gap = weight - threshold, inverse = Vec<T>(T(1)) / (gap + eps);
-  const Vec<T> slope = fma(weight * eps * inverse, inverse, gap * inverse);
-  return pick(gap.v <= Vec<T>(T(0)).v, Vec<T>(T(0)), slope);
-}
-
-// The softmax of one row to its shrunk weights; returns their sum.
-template <class T>
-VL_INLINE T shrink_row(const T* softmax, int64_t n, T threshold, T eps, T* weights) {
-  const Vec<T> t(threshold), e(eps);
-  Vec<T> sum(T(0));
+  const Divisor<T> whole(sum.value());
+  Vec<T> total(T(0));
   for (int64_t i = 0; i < n; i += Vec<T>::size) {
-    const Vec<T> shrunk = first(shrink(take(softmax + i, n - i), t, e), n - i);
-    put(shrunk, weights + i, n - i);
-    sum = sum + shrunk;
+    const Vec<T> weight = shrink(whole.divide(take(row + i, n - i)), Vec<T>(limit));
+    put(weight, row + i, n - i);
+    total = total + weight;
   }
-  return sum_of(sum);
+  return {largest * T(1.44269504088896340736), T(1.0 / sum.value()), sum_of(total)};
 }
 
 template <class T>
@@ -104,10 +107,10 @@ VL_INLINE Vec<T> log_of_kept(Vec<T> weight) {
   return pick(weight.v == zero.v, zero, log_of(weight));
 }
 
-// Divides one row of shrunk weights by their sum; returns -sum w log w.
+// Divides one row of shrunk weights by their sum, if there is one; returns -sum w log w.
 template <class T>
 VL_INLINE T normalise_row(T* weights, int64_t n, T total) {
-  const Vec<T> by(total);
+  const Vec<T> by(total == T(0) ? T(1) : total);
   Vec<T> sum(T(0));
   for (int64_t i = 0; i < n; i += Vec<T>::size) {
     const Vec<T> weight = take(weights + i, n - i) / by;
@@ -117,67 +120,44 @@ VL_INLINE T normalise_row(T* weights, int64_t n, T total) {
   return sum_of(sum);
 }
 
-// Scores in rows.softmax to softmax, normalised weights and entropy.
+// Scores in rows.weights to normalised weights; what they were divided by, and entropy, if wanted.
 template <class T>
 void memory_forward_rows(const MemoryRows<T>& rows, int64_t begin, int64_t end) {
   const int64_t n = rows.items;
   for (int64_t r = begin; r < end; ++r) {
-    T* softmax = rows.softmax + r * n;
     T* weights = rows.weights + r * n;
-    rows.inverses[r] = softmax_row(softmax, n, inverse_length(rows.z + r * rows.channels, rows.channels));
-    const T total = shrink_row(softmax, n, rows.threshold, rows.eps, weights);
-    rows.totals[r] = total;
-    rows.entropy[r] = normalise_row(weights, n, total < rows.eps ? rows.eps : total);
+    const T scale = rows.temperature * inverse_length(rows.z + r * rows.channels, rows.channels);
+    const RowSums<T> sums = shrunk_softmax(weights, n, scale, rows.limit);
+    const T entropy = normalise_row(weights, n, sums.total);
+    if (rows.entropy == nullptr) continue;
+    rows.entropy[r] = entropy;
+    rows.largest[r] = sums.largest;
+    rows.inverses[r] = sums.inverse;
+    rows.totals[r] = sums.total;
   }
 }
 
-template <class T>
-void memory_softmax_rows(const T* z, int64_t channels, T* scores, int64_t items, int64_t begin, int64_t end) {
-  for (int64_t r = begin; r < end; ++r) {
-    softmax_row(scores + r * items, items, inverse_length(z + r * channels, channels));
-  }
-}
-
-// One row of grad, for n normalised weights w = shrunk / total, to the gradient of the softmax; returns its sum with
-// the softmax. The sum of w with the gradient is subtracted only if the total was not replaced by eps.
-template <class T>
-VL_INLINE T unshrink_row(const MemoryGradRows<T>& rows, const T* softmax, const T* weights, T* grad, T total, T sum) {
-  const Vec<T> threshold(rows.threshold), eps(rows.eps), inverse(T(1) / (total < rows.eps ? rows.eps : total));
-  const Vec<T> off(total > rows.eps ? sum : T(0)), zero(T(0));
-  Vec<T> with_softmax(T(0));
-  for (int64_t i = 0; i < rows.items; i += Vec<T>::size) {
-    const Vec<T> p = take(softmax + i, rows.items - i), w = take(weights + i, rows.items - i);
-    const Vec<T> by_shrunk = (take(grad + i, rows.items - i) - off) * inverse;
-    const Vec<T> by_softmax = pick(w.v == zero.v, zero, by_shrunk * shrink_slope(p, threshold, eps));
-    put(by_softmax, grad + i, rows.items - i);
-    with_softmax = fma(by_softmax, p, with_softmax);
-  }
-  return sum_of(with_softmax);
-}
-
+// The weights are the softmax of the scores of what is kept, so their gradient is its gradient: what is shrunk away has
+// none, and the sum that the threshold is compared with does not matter.
 template <class T>
 void memory_backward_rows(const MemoryGradRows<T>& rows, int64_t begin, int64_t end) {
   const int64_t n = rows.items;
-  const Vec<T> one(T(1)), threshold(rows.threshold), eps(rows.eps);
+  const Vec<T> one(T(1));
   for (int64_t r = begin; r < end; ++r) {
-    const T* softmax = rows.softmax + r * n;
-    T* weights = rows.weights + r * n;
+    const T* weights = rows.weights + r * n;
     T* grad = rows.grad + r * n;
-    const T total = rows.totals[r];
-    const Vec<T> by(total < rows.eps ? rows.eps : total), grad_entropy(rows.grad_entropy[r]);
+    const Vec<T> grad_entropy(rows.grad_entropy[r]);
     Vec<T> with_weights(T(0));
     for (int64_t i = 0; i < n; i += Vec<T>::size) {
-      const Vec<T> weight = shrink(take(softmax + i, n - i), threshold, eps) / by;
+      const Vec<T> weight = take(weights + i, n - i);
       const Vec<T> by_weight = take(grad + i, n - i) - grad_entropy * (log_of_kept(weight) + one);
-      put(weight, weights + i, n - i);
       put(by_weight, grad + i, n - i);
       with_weights = fma(by_weight, weight, with_weights);
     }
-    const Vec<T> off(unshrink_row(rows, softmax, weights, grad, total, sum_of(with_weights)));
-    const Vec<T> inverse(inverse_length(rows.z + r * rows.channels, rows.channels));
+    const Vec<T> off(sum_of(with_weights));
+    const Vec<T> scale(rows.temperature * inverse_length(rows.z + r * rows.channels, rows.channels));
     for (int64_t i = 0; i < n; i += Vec<T>::size) {
-      const Vec<T> p = take(softmax + i, n - i);
-      put(p * (take(grad + i, n - i) - off) * inverse, grad + i, n - i);
+      put(take(weights + i, n - i) * (take(grad + i, n - i) - off) * scale, grad + i, n - i);
     }
   }
 }
@@ -205,7 +185,6 @@ void memory_unit_backward_rows(const T* x, int64_t rows, int64_t n, bool scale, 
 #define VL_INSTANTIATE(T)                                                                     \
   template void memory_unit_rows<T>(const T*, int64_t, int64_t, T*);                          \
   template void memory_forward_rows<T>(const MemoryRows<T>&, int64_t, int64_t);               \
-  template void memory_softmax_rows<T>(const T*, int64_t, T*, int64_t, int64_t, int64_t);     \
   template void memory_backward_rows<T>(const MemoryGradRows<T>&, int64_t, int64_t);          \
   template void memory_unit_backward_rows<T>(const T*, int64_t, int64_t, bool, const T*, T*);
 VL_INSTANTIATE(float)

@@ -3,7 +3,6 @@
 import math
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from .._checks import check_positive, check_same_device, check_tensor, is_number
@@ -14,21 +13,21 @@ from .reference import memory_read_torch
 # Up to this many weights (T times N) the softmax is kept for the backward pass; beyond, memory does not grow with T N.
 KEPT_WEIGHTS = 1 << 24
 
-SMALLEST = torch.finfo(torch.float32).tiny
 
-
-def _fake_forward(z: Tensor, items: Tensor, threshold: float, eps: float, save: bool) -> Any:
+def _fake_forward(z: Tensor, items: Tensor, threshold: float | None, temperature: float, save: bool) -> Any:
     rows, kept = z.shape[0], (z.shape[0], items.shape[0]) if save else (0,)
-    return tuple(z.new_empty(shape, dtype=compute_type(z.dtype)) for shape in (z.shape, (rows,), (2, rows), kept))
+    return tuple(z.new_empty(shape, dtype=compute_type(z.dtype)) for shape in (z.shape, (rows,), (3, rows), kept))
 
 
-# The third and fourth result are for the backward pass: of each query the inverse sum of its exponentials and the sum
-# of its weights after the shrinkage, (2, T), and if `save` the softmax (T, N), which saves a matrix product.
+# The third and fourth result are for the backward pass: of each query its largest score over log 2, the inverse
+# sum of its exponentials and the sum of its weights after the shrinkage, (3, T), and if `save` the normalised weights
+# (T, N), which saves a matrix product.
 OPERATOR = Operator(
     "memory_read",
-    forward="(Tensor z, Tensor items, float threshold, float eps, bool save) -> (Tensor, Tensor, Tensor, Tensor)",
-    backward="(Tensor grad_output, Tensor grad_entropy, Tensor z, Tensor items, Tensor sums, Tensor softmax,"
-    " float threshold, float eps, bool need_z, bool need_items) -> (Tensor, Tensor)",
+    forward="(Tensor z, Tensor items, float? threshold, float temperature, bool save)"
+    " -> (Tensor, Tensor, Tensor, Tensor)",
+    backward="(Tensor grad_output, Tensor grad_entropy, Tensor z, Tensor items, Tensor sums, Tensor weights,"
+    " float? threshold, float temperature, bool need_z, bool need_items) -> (Tensor, Tensor)",
     fake_forward=_fake_forward,
     eager=memory_read_torch,
     package=__package__,
@@ -38,19 +37,21 @@ OPERATOR = Operator(
 
 
 def memory_read(
-    z: Tensor, items: Tensor, *, threshold: float | None = None, eps: float = 1e-12, backend: str = "auto"
+    z: Tensor, items: Tensor, *, threshold: float | None = None, temperature: float = 1.0, backend: str = "auto"
 ) -> tuple[Tensor, Tensor]:
     """What a memory of items remembers of each query (MemAE, Gong et al. 2019, equations 3 to 7 and 9).
 
-    w = softmax(cos(z, items)); w = relu(w - t) w / (|w - t| + eps); w = w / sum(w); output w items, entropy
-    -sum(w log w). The cosine counts a vector shorter than 1e-8 as that long, as torch's does: an all-zero query or item
-    has cosine 0. A row whose weights are all shrunk away has output, entropy and gradients 0.
+    w = softmax(temperature cos(z, items)); a weight at or below t becomes 0, one above it stays; w = w / sum(w); output
+    w items, entropy -sum(w log w). This is the papers' relu(w - t) w / (|w - t| + eps) for a vanishing eps. A weight
+    counts as at t up to 8 units of rounding above it: of N equal ones none is above 1 / N. The cosine counts a vector
+    shorter than 1e-8 as that long, as torch's does: an all-zero query or item has cosine 0. A row whose weights are all
+    shrunk away has output, entropy and gradients 0.
 
     Args:
         z: queries (T, C), float32, float64, float16 or bfloat16, of any strides.
         items: memory (N, C); another floating dtype is brought to the wider of the two.
         threshold: t, at least 0; None is 1 / N.
-        eps: above 0, in the shrinkage and as the least sum of weights to divide by.
+        temperature: above 0, what the cosines are multiplied by; 1 in the papers.
         backend: "auto", "cpp" (compiled, CPU; holds a block of the (T, N) weights, or all of them if a gradient is
             wanted and T N is at most 2^24), "triton" (CUDA; holds at most 2^23 of them, or those of 16 queries) or
             "eager" (holds several (T, N) matrices).
@@ -62,14 +63,15 @@ def memory_read(
     Raises:
         ValueError: a wrong shape, dtype, device, option or backend; the message names the argument.
     """
-    rows, count = _checked_sizes(z, items, threshold, eps)
+    rows, count = _checked_sizes(z, items, threshold, temperature)
     chosen = OPERATOR.backends.pick(backend, z.device.type)
-    threshold = 1 / count if threshold is None else float(threshold)
+    # None goes on as it is: 1 / N as a number would make torch.export take N to be fixed.
+    threshold = None if threshold is None else float(threshold)
     save = chosen == "cpp" and not exporting() and rows * count <= KEPT_WEIGHTS
-    return OPERATOR(chosen, (z, items), threshold, eps, save)
+    return OPERATOR(chosen, (z, items), threshold, float(temperature), save)
 
 
-def _checked_sizes(z: Tensor, items: Tensor, threshold: float | None, eps: float) -> tuple[int, int]:
+def _checked_sizes(z: Tensor, items: Tensor, threshold: float | None, temperature: float) -> tuple[int, int]:
     """T and N of arguments in which nothing is wrong."""
     check_tensor("z", z, "T", "C")
     check_tensor("items", items, "N", "C")
@@ -80,9 +82,7 @@ def _checked_sizes(z: Tensor, items: Tensor, threshold: float | None, eps: float
     if count == 0 or width == 0:
         raise ValueError(f"items: shape {tuple(items.shape)} holds nothing to read")
     check_same_device("items", items, "z", z)
-    check_positive("eps", eps)
-    if eps < SMALLEST and z.dtype != torch.float64 and items.dtype != torch.float64:
-        raise ValueError(f"eps: {eps!r} is 0 in float32; give at least {SMALLEST:.4g}")
+    check_positive("temperature", temperature)
     if threshold is not None and not (is_number(threshold) and 0 <= threshold < math.inf):
         raise ValueError(f"threshold: expected a finite number of at least 0, got {threshold!r}")
     return rows, count

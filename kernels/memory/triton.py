@@ -7,6 +7,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .._triton import accumulator, ceil_div, compute_type, launch, power_of_two, product_precision
+from .reference import shrinkage_limit
 from .triton_kernels import (
     memory_exponentials_kernel,
     memory_grad_kernel,
@@ -26,17 +27,18 @@ ROWS = 8
 
 
 def memory_read_forward(
-    z: Tensor, items: Tensor, threshold: float, eps: float, save: bool
+    z: Tensor, items: Tensor, threshold: float | None, temperature: float, save: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Output (T, C), entropy (T,), sums (2, T), that is the inverse sum of a query's exponentials and the sum of its
-    shrunk weights, and if ``save`` the softmax (T, N), all in the type of the computation."""
+    """Output (T, C), entropy (T,), sums (3, T), that is the largest score of a query over log 2, the inverse sum of
+    its exponentials and the sum of its shrunk weights, and if ``save`` the normalised weights (T, N), all in the type
+    of the computation."""
     z, items = z.contiguous(), items.contiguous()
     (queries, channels), count = z.shape, items.shape[0]
     compute = compute_type(z.dtype)
     output = z.new_empty((queries, channels), dtype=compute)
     entropy = z.new_empty((queries,), dtype=compute)
-    sums = z.new_empty((2, queries), dtype=compute)
-    softmax = z.new_empty((queries, count) if save else (0,), dtype=compute)
+    sums = z.new_empty((3, queries), dtype=compute)
+    weights = z.new_empty((queries, count) if save else (0,), dtype=compute)
     norms, item_norms, types = _norms(z), _norms(items), types_of(z.dtype)
     width = width_of(count)
     most = at_a_time(queries, width, ROOM)
@@ -44,33 +46,37 @@ def memory_read_forward(
     splits = ceil_div(count, shapes["BN"])
     between = {
         "exponentials": z.new_empty((most, width), dtype=compute),
-        "sums": z.new_empty((splits, most), dtype=compute),
+        "split_largest": z.new_empty((splits, most), dtype=compute),
+        "split_sums": z.new_empty((splits, most), dtype=compute),
     }
+    limit = shrinkage_limit(threshold, count, compute)
     for own in slabs(queries, most):
         slab = {"z": z[own], "items": items, "z_norms": norms[own], "item_norms": item_norms}
         grid = (ceil_div(slab["z"].shape[0], shapes["BM"]) * splits,)
-        launch(memory_exponentials_kernel, grid, {**slab, **between, **_sizes(slab)}, **shapes, **types, **options)
-        found = {"out": output[own], "entropies": entropy[own], "inverses": sums[0, own], "totals": sums[1, own]}
-        results = {**found, "kept": softmax[own] if save else None}
-        numbers = {"splits": splits, "threshold": threshold, "eps": eps}
-        _read({"items": items, **between, **results, **_sizes(slab), **numbers}, types)
-    return output, entropy, sums, softmax
+        arguments = {**slab, **between, **_sizes(slab), "temperature": temperature}
+        launch(memory_exponentials_kernel, grid, arguments, **shapes, **types, **options)
+        found = {"out": output[own], "entropies": entropy[own], **_rows_of(sums, own)}
+        results = {**found, "kept": weights[own] if save else None}
+        _read({"items": items, **between, **results, **_sizes(slab), "limit": limit}, shapes["BN"], types)
+    if save:  # Divided here, since the total is known only at the end of the pass.
+        weights.div_(sums[2].masked_fill(sums[2] == 0, 1.0)[:, None])
+    return output, entropy, sums, weights
 
 
-def _read(arguments: dict[str, Any], types: dict[str, Any]) -> None:
+def _read(arguments: dict[str, Any], split: int, types: dict[str, Any]) -> None:
     queries, channels = arguments["out"].shape
     shapes, options = read_blocks(queries, arguments["count"], channels, types)
     grid = (ceil_div(queries, shapes["BM"]), ceil_div(channels, shapes["BN"]))
-    launch(memory_read_kernel, grid, arguments, **shapes, **types, **options)
+    launch(memory_read_kernel, grid, arguments, SPLIT=split, **shapes, **types, **options)
 
 
 def memory_read_backward(
-    grad_output: Tensor, grad_entropy: Tensor, z: Tensor, items: Tensor, sums: Tensor, softmax: Tensor,
-    threshold: float, eps: float, need_z: bool, need_items: bool,
+    grad_output: Tensor, grad_entropy: Tensor, z: Tensor, items: Tensor, sums: Tensor, weights: Tensor,
+    threshold: float | None, temperature: float, need_z: bool, need_items: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Gradients for z (T, C) and items (N, C) in their dtype; an empty tensor if one is not wanted.
 
-    A kept softmax is not read: the product that it would save costs less here than the memory.
+    Kept weights are not read: the product that they would save costs less here than the memory.
     """
     z, items, grad_output, grad_entropy = (t.contiguous() for t in (z, items, grad_output, grad_entropy))
     queries, count = z.shape[0], items.shape[0]
@@ -87,11 +93,12 @@ def memory_read_backward(
     grad_items = torch.empty_like(items, dtype=compute if queries > most else None) if need_items else z.new_empty((0,))
     if queries == 0:
         return grad_z, grad_items.zero_()
+    numbers = {"limit": shrinkage_limit(threshold, count, compute), "temperature": temperature}
     for own in slabs(queries, most):
         slab = {"z": z[own], "items": items, "grad": grad_output[own], "z_norms": norms[own], "item_norms": item_norms}
-        rows = {"inverses": sums[0, own], "totals": sums[1, own], "grad_entropies": grad_entropy[own]}
+        rows = {**_rows_of(sums, own), "grad_entropies": grad_entropy[own]}
         _scores(slab, scores, types)
-        along = _score_grads(slab, rows, scores, tables, {"threshold": threshold, "eps": eps}, types)
+        along = _score_grads(slab, rows, scores, tables, numbers, types)
         if need_z:
             _grad_z(slab, tables, along[0], grad_z[own], types)
         if need_items:
@@ -147,6 +154,10 @@ def _grad(arguments: dict[str, Any], types: dict[str, Any], **which: bool) -> No
     shapes, options = product_blocks(rows, channels, depth, types, channels % 16 == 0)
     grid = (ceil_div(rows, shapes["BM"]), ceil_div(channels, shapes["BN"]))
     launch(memory_grad_kernel, grid, arguments, **shapes, **which, **types, **options)
+
+
+def _rows_of(sums: Tensor, own: slice) -> dict[str, Tensor]:
+    return {"largest": sums[0, own], "inverses": sums[1, own], "totals": sums[2, own]}
 
 
 def _sizes(slab: dict[str, Any]) -> dict[str, int]:

@@ -1,10 +1,10 @@
 """Reading from a memory in Triton, the kernels: two passes over the items, and never a whole (T, N) matrix.
 
-A cosine is at most 1, so that the exponentials of the softmax need no running maximum. The first pass writes the
-exponentials of a block of queries, as many as the launcher has room for, and adds them up. The second applies the
-threshold to them and adds up in one go the weighted items, the weights and their entropy; it divides by the L1 norm,
-and subtracts its logarithm, at the end. The backward pass computes the cosines again, turns them row by row into
-weights and gradients of scores, and multiplies with those.
+The first pass writes the exponentials of a block of queries, as many as the launcher has room for, and adds them up;
+those of a block of items, a split, are relative to its largest score. The second applies the threshold to them and
+adds up in one go the weighted items, the weights and their entropy; it divides by the L1 norm, and subtracts its
+logarithm, at the end. The backward pass computes the cosines again, turns them row by row into weights and gradients of
+scores, and multiplies with those. A score is a cosine times the temperature, here in units of log 2.
 
 Rows of a table (T, N) begin at addresses from which several numbers are loaded at once; zeros fill the room behind the
 N of them. Scores are inner products of the rows as they are, divided by the norms afterwards: half-precision rows then
@@ -14,10 +14,12 @@ lose nothing by being normalised. Results are added up in a fixed order.
 import triton
 import triton.language as tl
 
-from .._triton_math import LN2, LOG2E, dot, fast_inverse, fast_log2
+from .._triton_math import LN2, LOG2E, dot, fast_log2
 from .reference import NORM_EPS
 
 SHORTEST = tl.constexpr(NORM_EPS)
+# The logarithm of a smaller weight may be minus infinity, and what it adds to the entropy is nothing.
+SMALLEST = tl.constexpr(2.0**-126)
 
 
 @triton.jit
@@ -64,13 +66,9 @@ def _inverse(norms, rows, count):
 
 
 @triton.jit
-def _shrink(softmax, threshold, eps):
-    """Weights after the hard shrinkage, and the derivative; what is not a number gets through, as in the read."""
-    gap = softmax - threshold
-    room = tl.where(gap <= 0, 1.0, gap + eps)
-    ratio = gap / room
-    slope = ratio + softmax * (eps / room) / room
-    return tl.where(gap <= 0, 0.0, softmax * ratio), tl.where(gap <= 0, 0.0, slope)
+def _shrunk(softmax, limit):
+    """Weights after the hard shrinkage. A comparison the other way round would lose what is not a number."""
+    return tl.where(softmax <= limit, 0.0, softmax)
 
 
 @triton.jit
@@ -103,11 +101,13 @@ def _cosines(
 
 @triton.jit
 def memory_exponentials_kernel(
-    z, items, z_norms, item_norms, exponentials, sums, queries, count, width, channels,
+    z, items, z_norms, item_norms, exponentials, split_largest, split_sums, queries, count, width, channels,
+    temperature: tl.float64,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
     WORK: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
-    """First pass: the exponentials (T, N) of a block of queries and items, and their sum for each query."""
+    """First pass: the exponentials (T, N) of a block of queries and a split, and for each query the largest score and
+    their sum."""
     blocks = tl.cdiv(queries, BM)
     share = tl.program_id(0) // blocks
     first, start = tl.program_id(0) % blocks * BM, share * BN
@@ -115,59 +115,64 @@ def memory_exponentials_kernel(
     cosines = _cosines(
         z, items, z_norms, item_norms, first, start, queries, count, channels, BM, BN, BK, WORK, PRECISION, ACC
     )
-    found = tl.where((own < count - start)[None, :], tl.exp2(cosines * LOG2E), 0.0)
+    scores = tl.where((own < count - start)[None, :], cosines * tl.full((), temperature * LOG2E, ACC), -float("inf"))
+    largest = tl.max(scores, 1)
+    found = tl.exp2(scores - largest[:, None])
     _store(_at(exponentials, first, width), rows, queries - first, start + own, width, found)
-    place = _at(sums, share, queries) + first + rows
-    tl.store(place, tl.sum(found, 1), mask=rows < queries - first)
+    there = rows < queries - first
+    tl.store(_at(split_largest, share, queries) + first + rows, largest, mask=there)
+    tl.store(_at(split_sums, share, queries) + first + rows, tl.sum(found, 1), mask=there)
 
 
 @triton.jit
 def memory_read_kernel(
-    items, exponentials, sums, out, entropies, inverses, totals, kept, splits, queries, count, width, channels,
-    threshold: tl.float64, eps: tl.float64,
-    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+    items, exponentials, split_largest, split_sums, out, entropies, largest, inverses, totals, kept,
+    queries, count, width, channels, limit: tl.float64,
+    SPLIT: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
     WORK: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
-    """Second pass, for a block of queries and of columns of the output."""
+    """Second pass, for a block of queries and of columns of the output. A split is a multiple of BK items."""
     first = tl.program_id(0) * BM
     rows, own = tl.arange(0, BM), tl.arange(0, BK)
     columns = tl.program_id(1) * BN + tl.arange(0, BN)
     left = queries - first
     there = rows < left
-    least, room = tl.full((), threshold, ACC), tl.full((), eps, ACC)
+    most = tl.full((), limit, ACC)
+    best = tl.full([BM], -float("inf"), ACC)
+    for split in range(tl.cdiv(count, SPLIT)):
+        best = tl.maximum(best, tl.load(_at(split_largest, split, queries) + first + rows, mask=there, other=0.0))
     whole = tl.zeros([BM], ACC)
-    for split in range(splits):
-        whole += tl.load(_at(sums, split, queries) + first + rows, mask=there, other=1.0)
-    # Rounded once, so that N equal weights are exactly the default threshold, 1 / N.
-    inverse = tl.div_rn(1.0 + tl.zeros([BM], ACC), whole) if ACC == tl.float32 else 1.0 / whole  # noqa: SIM300
+    for split in range(tl.cdiv(count, SPLIT)):
+        place = _at(split_largest, split, queries) + first + rows
+        part = tl.exp2(tl.load(place, mask=there, other=0.0) - best)
+        whole += part * tl.load(_at(split_sums, split, queries) + first + rows, mask=there, other=1.0)
+    inverse = 1.0 / whole
     acc = tl.zeros([BM, BN], ACC)
     total = tl.zeros([BM], ACC)
     moment = tl.zeros([BM], ACC)
-    scale = tl.full((), count, ACC)
     exponentials = _at(exponentials, first, width)
     for start in range(0, count, BK):
-        softmax = _tile(exponentials, rows, left, start + own, width, ACC) * inverse[:, None]
+        place = _at(split_largest, start // SPLIT, queries) + first + rows
+        part = tl.exp2(tl.load(place, mask=there, other=0.0) - best) * inverse
+        weights = _shrunk(_tile(exponentials, rows, left, start + own, width, ACC) * part[:, None], most)
         if kept is not None:  # noqa: SIM102 (settled when the kernel is compiled; the other when it runs)
             if tl.program_id(1) == 0:
-                _store(_at(kept, first, count), rows, left, start + own, count, softmax)
-        gap = softmax - least
-        # Times N they are between 1 and e^2: within any format, and the logarithms small. A comparison lets what is not
-        # a number through.
-        weights = tl.where(gap <= 0, 0.0, softmax * scale * (gap * fast_inverse(gap + room)))
+                _store(_at(kept, first, count), rows, left, start + own, count, weights)
+        # Times N they are at least 1 if the threshold is 1 / N: within any format, and the logarithms small.
+        weights *= count
         total += tl.sum(weights, 1)
         if tl.program_id(1) == 0:
-            moment += tl.sum(weights * fast_log2(tl.where(weights > 0, weights, 1.0)), 1)
+            moment += tl.sum(weights * fast_log2(tl.where(weights >= SMALLEST, weights, 1.0)), 1)
         tile = _tile(_at(items, start, channels), own, count - start, columns, channels, WORK)
         acc = dot(weights.to(WORK), tile, acc, PRECISION)
-    floor = room * scale
-    divisor = tl.where(total <= floor, floor, total)
-    # A sum of nothing is 0, also if the divisor is so small that its inverse is infinite.
+    divisor = tl.where(total == 0, 1.0, total)
     _store(_at(out, first, channels), rows, left, columns, channels, acc / divisor[:, None])
     if tl.program_id(1) == 0:
         entropy = total / divisor * tl.log(divisor) - moment * LN2 / divisor
         tl.store(entropies + first + rows, tl.where(entropy < 0, 0.0, entropy), mask=there)
+        tl.store(largest + first + rows, best, mask=there)
         tl.store(inverses + first + rows, inverse, mask=there)
-        tl.store(totals + first + rows, total / scale, mask=there)
+        tl.store(totals + first + rows, total / count, mask=there)
 
 
 @triton.jit
@@ -193,65 +198,65 @@ def memory_scores_kernel(
 
 @triton.jit
 def _weight_grads(
-    cosines, given, rows, left, items, width, inverse, total_inverse, grad_entropy, least, room, ACC: tl.constexpr
+    cosines, given, rows, left, items, width, largest, inverse, divisor, grad_score, factor, limit, ACC: tl.constexpr
 ):
-    """Cosines, softmax, normalised weights, their slope, and the gradient of those weights that the shrinkage keeps."""
+    """Cosines, normalised weights, and the gradient of those weights but for a number that a query's have in common.
+
+    The logarithm of a weight, in the gradient of the entropy, is its score and such a number.
+    """
     cosine = _tile(cosines, rows, left, items, width, ACC)
-    gift = _tile(given, rows, left, items, width, ACC)
-    softmax = tl.exp2(cosine * LOG2E) * inverse[:, None]
-    weights, slope = _shrink(softmax, least, room)
-    normal = weights * total_inverse[:, None]
-    log = tl.log(tl.where(normal > 0, normal, 1.0))
-    return cosine, softmax, normal, slope, tl.where(slope == 0, 0.0, gift - grad_entropy[:, None] * (log + 1.0))
+    softmax = tl.exp2(cosine * factor - largest[:, None]) * inverse[:, None]
+    normal = _shrunk(softmax, limit) / divisor[:, None]
+    return cosine, normal, _tile(given, rows, left, items, width, ACC) - grad_score[:, None] * cosine
 
 
 @triton.jit
 def memory_score_grads_kernel(
-    cosines, given, z_norms, item_norms, inverses, totals, grad_entropies, weights, grads, along_z, along_items,
-    queries, count, width, threshold: tl.float64, eps: tl.float64,
+    cosines, given, z_norms, item_norms, largest, inverses, totals, grad_entropies, weights, grads,
+    along_z, along_items, queries, count, width, limit: tl.float64, temperature: tl.float64,
     BR: tl.constexpr, BN: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
-    """The normalised weights (T, N) of some queries and the gradients of their scores, divided by both norms; and the
+    """The normalised weights (T, N) of some queries and the gradients of their cosines, divided by both norms; and the
     sums of gradient times cosine, for each query and for each item of these queries.
 
-    May write over its inputs: what a step writes is what it has read.
+    The weights are the softmax of the scores of what is kept, so their gradient is its gradient. May write over its
+    inputs: what a step writes is what it has read.
     """
     first = tl.program_id(0) * BR
     rows, own = tl.arange(0, BR), tl.arange(0, BN)
     left = queries - first
     there = rows < left
-    least, room = tl.full((), threshold, ACC), tl.full((), eps, ACC)
+    most, factor = tl.full((), limit, ACC), tl.full((), temperature * LOG2E, ACC)
+    best = tl.load(largest + first + rows, mask=there, other=0.0)
     # The inverse sum of a query that does not exist is 0, and with it all that follows.
     inverse = tl.load(inverses + first + rows, mask=there, other=0.0)
     total = tl.load(totals + first + rows, mask=there, other=1.0)
-    total_inverse = 1.0 / tl.where(total <= room, room, total)
-    grad_entropy = tl.load(grad_entropies + first + rows, mask=there, other=0.0)
+    divisor = tl.where(total == 0, 1.0, total)
+    scale = tl.full((), temperature, ACC)
+    grad_score = tl.load(grad_entropies + first + rows, mask=there, other=0.0) * scale
     z_inverse = _inverse(z_norms + first, rows, left)
     cosines, given = _at(cosines, first, width), _at(given, first, width)
     offset = tl.zeros([BR], ACC)
-    sloped = tl.zeros([BR], ACC)
-    slopes = tl.zeros([BR], ACC)
+    whole = tl.zeros([BR], ACC)
     for start in range(0, count, BN):
         items = start + own
-        _, softmax, normal, slope, found = _weight_grads(
-            cosines, given, rows, left, items, width, inverse, total_inverse, grad_entropy, least, room, ACC
-        )
         inside = (items < count)[None, :]
+        _, normal, found = _weight_grads(
+            cosines, given, rows, left, items, width, best, inverse, divisor, grad_score, factor, most, ACC
+        )
         offset += tl.sum(tl.where(inside, normal * found, 0.0), 1)
-        sloped += tl.sum(tl.where(inside, softmax * slope * found, 0.0), 1)
-        slopes += tl.sum(tl.where(inside, softmax * slope, 0.0), 1)
-    offset = tl.where(total <= room, 0.0, offset)
-    mean = (sloped - offset * slopes) * total_inverse
+        whole += tl.sum(tl.where(inside, normal, 0.0), 1)
+    # Computed again, the weights add up to 1 but for rounding, which a large gradient of all of them would show.
+    offset /= tl.where(whole == 0, 1.0, whole)
     weights, grads = _at(weights, first, width), _at(grads, first, width)
     along = tl.zeros([BR], ACC)
     for start in range(0, count, BN):
         items = start + own
-        cosine, softmax, normal, slope, found = _weight_grads(
-            cosines, given, rows, left, items, width, inverse, total_inverse, grad_entropy, least, room, ACC
+        cosine, normal, found = _weight_grads(
+            cosines, given, rows, left, items, width, best, inverse, divisor, grad_score, factor, most, ACC
         )
-        found = tl.where(slope == 0, 0.0, (found - offset[:, None]) * total_inverse[:, None] * slope)
         inside = (items < count)[None, :]
-        found = tl.where(inside, softmax * (found - mean[:, None]), 0.0)
+        found = tl.where(inside, scale * normal * (found - offset[:, None]), 0.0)
         parts = found * cosine
         along += tl.sum(parts, 1)
         tl.store(_at(along_items, tl.program_id(0), count) + items, tl.sum(parts, 0), mask=items < count)

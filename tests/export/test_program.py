@@ -10,6 +10,7 @@ import torch
 
 from vitlite.engine.settings import load_settings
 from vitlite.export.program import exportable, quiet, trace
+from vitlite.kernels import memory_read
 from vitlite.methods.sivt import SIVT
 
 VARIANTS = {
@@ -67,6 +68,31 @@ def test_every_variant_as_onnx(tiny_run, name):
         maps, scores = session.run(["maps", "scores"], {"images": pixels.numpy()})
         np.testing.assert_allclose(scores, want.numpy(), rtol=1e-4)
         np.testing.assert_allclose(maps, want_maps.numpy(), atol=1e-4 * float(want_maps.max()))
+
+
+def test_a_memory_at_its_threshold_as_onnx():
+    """The exporter drops what is added if it is 1e-8 or less: the papers' shrinkage then is 0 / 0 here."""
+    pytest.importorskip("onnxscript")
+    onnxruntime = pytest.importorskip("onnxruntime")
+
+    class Read(torch.nn.Module):
+        def forward(self, z, items):
+            return memory_read(z, items, backend="eager")
+
+    sizes = {"z": {0: torch.export.Dim("rows")}, "items": {0: torch.export.Dim("count")}}
+    with quiet():
+        program = torch.export.export(Read(), (torch.rand(3, 4), torch.rand(5, 4)), dynamic_shapes=sizes, strict=False)
+        written = torch.onnx.export(program, dynamo=True, verbose=False)
+    session = onnxruntime.InferenceSession(written.model_proto.SerializeToString())
+    torch.manual_seed(0)
+    for count in (1, 2, 7, 49, 500):
+        z, items = torch.randn(2, 4), torch.randn(count, 4)
+        z[1] = 0  # as near to every item
+        output, entropy = (torch.from_numpy(a) for a in session.run(None, {"z": z.numpy(), "items": items.numpy()}))
+        assert (output[1] == 0).all()
+        assert entropy[1] == 0
+        for found, expected in zip((output, entropy), memory_read(z, items)):
+            torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_quiet_puts_logging_and_warnings_back():

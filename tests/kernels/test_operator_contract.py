@@ -328,7 +328,7 @@ SHAPES = [
 VALUES = [
     ("attention", "scale", [float("nan"), float("inf"), "a"]),
     ("memory_read", "threshold", [-0.1, float("nan"), "x"]),
-    ("memory_read", "eps", [0.0, float("inf"), None, 1e-46]),
+    ("memory_read", "temperature", [0.0, -1.0, float("inf"), None]),
     ("ssim", "window_size", [4, 11.0, True]),
     ("ssim", "window", ["box"]),
     ("ssim", "sigma", [0.0, float("nan"), "1", None]),
@@ -379,14 +379,17 @@ def test_a_compiled_scale_may_change():
         torch.testing.assert_close(compiled(q, scale), attention(q, q, q, scale=scale))
 
 
+@pytest.mark.parametrize("backend", ["auto", "eager"])
 @pytest.mark.parametrize("strict", [False, True])
-def test_an_exported_memory_takes_any_number_of_rows(strict):
+def test_an_exported_memory_takes_any_number_of_rows_and_items(strict, backend):
     """Its threshold is that of the number of items."""
-    items, rows = torch.randn(10, 4), torch.export.Dim("rows", min=2, max=1 << 30)
-    module = Module(lambda z: memory_read(z, items))
-    program = torch.export.export(module, (torch.randn(8, 4),), dynamic_shapes=(({0: rows},),), strict=strict)
-    z = torch.randn(5, 4)
-    assert_same(program.module()(z), module(z))
+    rows, count = (torch.export.Dim(name, min=2, max=1 << 30) for name in ("rows", "count"))
+    module = Module(lambda z, items: memory_read(z, items, backend=backend))
+    example, shapes = (torch.randn(8, 4), torch.randn(10, 4)), (({0: rows}, {0: count}),)
+    program = torch.export.export(module, example, dynamic_shapes=shapes, strict=strict)
+    for sizes in ((5, 10), (8, 3), (2, 40)):
+        tensors = [torch.randn(size, 4) for size in sizes]
+        assert_same(program.module()(*tensors), module(*tensors))
 
 
 @pytest.mark.parametrize(

@@ -47,8 +47,8 @@ def attention(batch, heads, tokens, width, dtype):
 def memory(rows, items, channels, dtype):
     room = launchers("memory")
     z, memory = empty(rows, channels, dtype=dtype), empty(items, channels, dtype=dtype)
-    output, entropy, *kept = room.memory_read_forward(z, memory, 1 / items, 1e-12, False)
-    room.memory_read_backward(output, entropy, z, memory, *kept, 1 / items, 1e-12, True, True)
+    output, entropy, *kept = room.memory_read_forward(z, memory, None, 1.0, False)
+    room.memory_read_backward(output, entropy, z, memory, *kept, None, 1.0, True, True)
 
 
 def ssim(batch, channels, side, window, same, dtype):
