@@ -1,6 +1,6 @@
 // SSIM of one window and its derivatives (Wang et al. 2004, eq. 13), from the four moments. N is a number of the GPU or
-// a vector of the processor, and `quotient` is what the including file divides with. No include guard: included once in
-// every namespace that has its own numbers.
+// a vector of the processor; the including file has `quotient`, what it divides with, and `bounded`, which brings a
+// number to [-1, 1] and leaves NaN. No include guard: included once in every namespace that has its own numbers.
 
 // c1 and c2 of the paper, which are positive, and the number one.
 template <class N>
@@ -14,7 +14,9 @@ VITLITE_HD N ssim_value(N mean_x, N mean_y, N squares, N product, const SsimCons
   // Not fused: equal images then give exactly one.
   const N xy = mean_x * mean_y, xx_yy = mean_x * mean_x + mean_y * mean_y;
   const N covariance = product - xy;
-  return quotient(xy + xy + c.c1, xx_yy + c.c1) * quotient(covariance + covariance + c.c2, squares - xx_yy + c.c2);
+  const N luminance = quotient(xy + xy + c.c1, xx_yy + c.c1);
+  // Of nearly equal images the variances may be rounded to less than the covariance.
+  return bounded(luminance * quotient(covariance + covariance + c.c2, squares - xx_yy + c.c2));
 }
 
 // Derivatives by the four moments times `grad`; that by the squares, which is never positive, without its sign.

@@ -158,6 +158,12 @@ VL_INLINE Vec<T> quotient(Vec<T> a, Vec<T> b) {
   return a / b;
 }
 
+template <class T>
+VL_INLINE Vec<T> bounded(Vec<T> a) {
+  const Vec<T> most(T(1)), least(T(-1));
+  return Vec<T>(a.v > most.v ? most.v : a.v < least.v ? least.v : a.v);
+}
+
 #include "../common/ssim_point.h"
 
 template <class T>

@@ -27,6 +27,11 @@ VITLITE_HD float quotient(float a, float b) {
 }
 VITLITE_HD double quotient(double a, double b) { return a / b; }
 
+template <class T>
+VITLITE_HD T bounded(T a) {
+  return a > T(1) ? T(1) : a < T(-1) ? T(-1) : a;
+}
+
 #include "../common/ssim_point.h"
 
 template <class T>

@@ -4,7 +4,8 @@ SSIM (Wang, Bovik, Sheikh and Simoncelli 2004, eq. 13) with population moments u
 
     (2 mean_x mean_y + C1) (2 cov_xy + C2) / ((mean_x^2 + mean_y^2 + C1) (var_x + var_y + C2))
 
-with C1 = (0.01 data_range)^2 and C2 = (0.03 data_range)^2.
+with C1 = (0.01 data_range)^2 and C2 = (0.03 data_range)^2. By definition in [-1, 1]; what rounding brings outside, for
+nearly equal images, is brought back.
 """
 
 import math
@@ -45,7 +46,7 @@ def ssim_numpy(
     covariance = mean(x * y) - mean_x * mean_y
     c1, c2 = (K1 * data_range) ** 2, (K2 * data_range) ** 2
     luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
-    return luminance * (2 * covariance + c2) / (variance_x + variance_y + c2)
+    return np.clip(luminance * (2 * covariance + c2) / (variance_x + variance_y + c2), -1, 1)
 
 
 def ssim_torch(
@@ -59,7 +60,10 @@ def ssim_torch(
     down = weights.view(1, 1, -1, 1).expand(channels, 1, -1, 1)
     along = weights.view(1, 1, 1, -1).expand(channels, 1, 1, -1)
     pad = window_size // 2 if same else 0
-    c1, c2 = (K1 * data_range) ** 2, (K2 * data_range) ** 2
+    if data_range != 1:
+        # Constants that are not small, since exporters to ONNX drop a `+ c` of up to 1e-8.
+        x, y = x / data_range, y / data_range
+    c1, c2 = K1**2, K2**2
     # All moments in one convolution with a group for each channel: several times as fast as five convolutions.
     stacked = torch.cat([x, y, x * x, y * y, x * y], dim=1)
     moments = F.conv2d(stacked, down, padding=(pad, 0), groups=channels)
@@ -67,4 +71,4 @@ def ssim_torch(
     mean_x, mean_y, square_x, square_y, product = moments.chunk(5, dim=1)
     xx, yy, xy = mean_x * mean_x, mean_y * mean_y, mean_x * mean_y
     contrast = (2 * (product - xy) + c2) / ((square_x - xx) + (square_y - yy) + c2)
-    return (2 * xy + c1) / (xx + yy + c1) * contrast
+    return ((2 * xy + c1) / (xx + yy + c1) * contrast).clamp(-1, 1)

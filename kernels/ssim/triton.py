@@ -103,10 +103,13 @@ def ssim_moments_kernel(
         below_c = (xx - mean_x * mean_x) + (yy - mean_y * mean_y) + k2
         luminance = (2.0 * mean_x * mean_y + k1) / below_l
         contrast = (2.0 * (xy - mean_x * mean_y) + k2) / below_c
+        # Of nearly equal images rounding may give more than 1. What is not a number stays.
+        value = luminance * contrast
+        value = tl.where(value > 1.0, 1.0, tl.where(value < -1.0, -1.0, value))
         if MODE == STORE_MAP:
-            tl.store(out + plane * size + at, luminance * contrast, mask=there)
+            tl.store(out + plane * size + at, value, mask=there)
         elif MODE == STORE_SUM:
-            total += tl.where(there, luminance * contrast, 0.0)
+            total += tl.where(there, value, 0.0)
         else:
             if WHOLE:
                 given = tl.load(grad).to(ACC) * tl.full((), share, ACC)

@@ -58,6 +58,18 @@ def assert_close(found, expected, tolerance=1e-5):
         torch.testing.assert_close(f, e, rtol=0, atol=tolerance * largest)
 
 
+def assert_ssim_is_bounded(backend, device="cpu"):
+    """Of nearly equal images, and of nearly opposite ones: rounding alone gives 1.0002, whose distance has no root."""
+    noise = torch.rand((1, 1, 16, 40), generator=torch.Generator().manual_seed(0)).sub(0.5).to(device)
+    flat = torch.full_like(noise, 0.6)
+    pairs = [(flat, flat + 1e-7), (flat, flat + 2e-7 * noise), (flat + 1e-2 * noise, flat + 1.00001e-2 * noise)]
+    for x, y in [*pairs, (300 * flat, 300 * flat + noise), (noise, -noise)]:
+        values = kernels.ssim(x, y, reduction="none", backend=backend)
+        assert values.abs().max() <= 1
+        for reduction in ("none", "mean"):
+            assert (1 - kernels.ssim(x, y, reduction=reduction, backend=backend)).sqrt().isfinite().all()
+
+
 class Recorder(TorchDispatchMode):
     """The calls of operators of vitlite in a block: ``made`` holds (operator, arguments)."""
 

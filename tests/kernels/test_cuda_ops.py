@@ -8,6 +8,7 @@ import os
 import numpy as np
 import pytest
 import torch
+from contract import assert_ssim_is_bounded
 
 from vitlite import kernels
 from vitlite.kernels.gmm.reference import (
@@ -149,6 +150,10 @@ def test_ssim_of_equal_images_is_exactly_one(place):
     x = x.detach() * 7 - 3
     result = kernels.ssim(x, x.clone(), reduction="none", backend=place["backend"])
     assert torch.equal(result, torch.ones_like(result))
+
+
+def test_ssim_of_nearly_equal_images_is_at_most_one(place):
+    assert_ssim_is_bounded(place["backend"], place["device"])
 
 
 def test_ssim_of_no_images(place):

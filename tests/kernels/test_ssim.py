@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from contract import assert_same_for_any_number_of_threads
+from contract import assert_same_for_any_number_of_threads, assert_ssim_is_bounded
 
 from vitlite.kernels import ssim
 from vitlite.kernels.ssim.reference import ssim_numpy, ssim_torch
@@ -145,6 +145,11 @@ def test_empty_batch(compiled, backend):
 def test_equal_images_give_exactly_one(level):
     x, _ = images((1, 3, 50, 60), scale=255)
     assert (ssim(x, x.clone(), data_range=255, reduction="none") == 1).all()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_rounding_does_not_leave_the_bounds(level, backend):
+    assert_ssim_is_bounded(backend)
 
 
 def test_flat_images_and_bounds(compiled):

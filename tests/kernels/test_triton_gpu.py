@@ -8,6 +8,7 @@ import os
 import pytest
 import torch
 import triton_cases as cases
+from contract import assert_ssim_is_bounded
 from gpu_place import DEVICE, marks, only_on_a_gpu, sized
 from rehearsal import REHEARSAL
 
@@ -95,6 +96,7 @@ def test_ssim_of_large_images(window_size):
 
 def test_ssim_under_every_circumstance():
     cases.check_ssim_of_any_strides(DEVICE)
+    assert_ssim_is_bounded("triton", DEVICE)
     with pytest.raises(ValueError, match=r"^window_size: 27 is more than"):
         ssim(*[torch.rand(1, 1, 30, 30, device=DEVICE)] * 2, window_size=27, backend="triton")
 
