@@ -14,7 +14,7 @@ from vitlite.cli._messages import note
     "--check",
     metavar="IMAGE",
     multiple=True,
-    help="An image, folder or pattern to compare on; repeatable.  [default: a few of the training data]",
+    help="An image, folder or pattern to compare on; repeatable.  [default: 32 images of the run's data]",
 )
 @options.verbosity
 def command(run: str, kind: str, out: str | None, check: tuple[str, ...]) -> None:
@@ -22,8 +22,9 @@ def command(run: str, kind: str, out: str | None, check: tuple[str, ...]) -> Non
 
     The file takes any number of 8-bit RGB images of the detector's size, shape (batch, size, size, 3), and gives maps
     and scores. Preprocessing, model, smoothing and score are inside; its metadata hold the thresholds and everything
-    else. It scores real images before it is written, and is refused if its scores differ from the run's by more than
-    1e-4 relative. An .onnx file is scored by `vitlite predict FILE.onnx IMAGE...`, without torch.
+    else. It scores images before it is written, and is refused if a score or map is not finite, or differs from the
+    run's by more than 1e-4 relative. An .onnx file is scored by `vitlite predict FILE.onnx IMAGE...`, without torch.
+    OpenVINO computes in bfloat16 if it is not told otherwise: see docs/export.md.
     """
     from vitlite.export.export import export
 

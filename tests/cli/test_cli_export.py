@@ -3,16 +3,21 @@
 import json
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from commands import refused, vitlite
+from torch.nn.functional import normalize
 
 from vitlite.data import read_image, resize_image
 from vitlite.engine.detector import Detector
 from vitlite.export import export as exporting
 from vitlite.export.program import trace
+from vitlite.kernels import memory_read
+
+OLD_RUNS = Path(__file__).parents[1] / "old_run"
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +46,8 @@ def test_pt2(tiny_run, tiny_data, tmp_path, traced):
     out = tmp_path / "model.pt2"
     printed, said = vitlite("export", tiny_run, "--format", "pt2", "--out", out)
     assert str(out) in printed
-    assert "checked on 5 images" in said
+    files = sum(len(list((tiny_data / "weave" / split).rglob("*.png"))) for split in ("train", "test"))
+    assert f"checked on {min(32, files)} images" in said
     extra = {"vitlite.json": ""}
     model = torch.export.load(out, extra_files=extra).module()
     text = extra["vitlite.json"]
@@ -74,9 +80,64 @@ def test_a_model_that_scores_differently_is_refused(tiny_run, tmp_path, monkeypa
     monkeypatch.setattr(Detector, "score_pixels", lambda *args: tuple(1.001 * part for part in honest(*args)))
     out = tmp_path / "model.pt2"
     out.write_bytes(b"what was there before")
-    refused("export", tiny_run, "--format", "pt2", "--out", out, says="differ by more than 0.0001")
+    refused(
+        "export",
+        tiny_run,
+        "--format",
+        "pt2",
+        "--out",
+        out,
+        says="the map of the exported model differs from the run's by 1.0e-03",
+    )
     assert out.read_bytes() == b"what was there before"
     assert list(tmp_path.iterdir()) == [out]
+
+
+def test_images_of_every_kind_are_compared(tiny_run, tiny_data):
+    detector = Detector(tiny_run, "cpu")
+    paths = exporting.images_of_run(detector)
+    everything = [path for split in ("train", "test") for path in (tiny_data / "weave" / split).rglob("*.png")]
+    assert len(paths) == len(set(paths)) == min(32, len(everything))
+    assert {path.parent for path in paths} == {path.parent for path in everything}
+
+
+def test_what_is_not_finite_is_refused(tiny_run, tmp_path, monkeypatch, traced):
+    honest = exporting.read_pt2
+
+    def spoiled(data):
+        score_pixels, text = honest(data)
+
+        def score(pixels):
+            maps, scores = score_pixels(pixels)
+            return maps, np.where(np.arange(len(scores)) == 1, np.nan, scores)
+
+        return score, text
+
+    monkeypatch.setattr(exporting, "read_pt2", spoiled)
+    out = tmp_path / "model.pt2"
+    refused("export", tiny_run, "--format", "pt2", "--out", out, says="the exported model gives a score with NaN")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_memory_that_fails_at_its_threshold_is_refused(tmp_path, monkeypatch):
+    """As the papers' shrinkage does if the exporter drops its eps, though all images of the check go well."""
+    run, images, out = OLD_RUNS / "runs/memca", OLD_RUNS / "data", tmp_path / "model.pt2"
+
+    def papers(z, items, backend):
+        if backend != "eager":
+            return memory_read(z, items)
+        weights = torch.softmax(normalize(z) @ normalize(items).t(), 1)
+        gap = weights - 1 / len(items)
+        weights = normalize(torch.relu(gap) * weights / gap.abs(), p=1.0)
+        return weights @ items, torch.special.entr(weights).sum(1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("vitlite.nn.memory.memory_read", papers)
+        says = "its memory at the threshold: not written: for a black image the exported model gives a map with NaN"
+        refused("export", run, "--format", "pt2", "--out", out, "--check", images, says=says)
+        assert not list(tmp_path.iterdir())
+    vitlite("export", run, "--format", "pt2", "--out", out, "--check", images)
+    assert out.is_file()
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])

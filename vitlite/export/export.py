@@ -1,10 +1,14 @@
 """From a run directory to one file, written only if it scores real images as the run does."""
 
+import copy
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 
 from vitlite.data import list_images, open_dataset
 from vitlite.engine.detector import Detector
@@ -15,10 +19,13 @@ from vitlite.export.onnx_detector import OnnxDetector
 from vitlite.export.program import read_pt2, require_packages, to_onnx, to_pt2, trace
 from vitlite.files import atomic, new_file
 from vitlite.images.loading import readable_batches
+from vitlite.nn.memory import MemoryModule
 
 FORMATS = ("onnx", "pt2")
 TOLERANCE = 1e-4  # relative: of a score to itself, of a map to its largest value
-CHECKED = 5  # images of the training data
+CHECKED = 32  # images of the run's data, if there are as many
+ScorePixels = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+Inputs = Iterable[tuple[list[str], np.ndarray]]  # names and uint8 images (B, S, S, 3)
 log = logging.getLogger(__name__)
 
 
@@ -31,11 +38,13 @@ def export(
         run: folder of the run.
         kind: ``"onnx"`` or ``"pt2"``.
         out: the file; default: model.KIND in the run.
-        check: images (files, folders, patterns) that the finished file scores first; default: a few training images.
+        check: images (files, folders, patterns) that the finished file scores first; default: 32 images of the run's
+            data, of every kind. Images of one colour and of noise come besides. If the method has a memory, so does a
+            copy of the run whose weights are all at the threshold.
 
     Raises:
-        UserError: a score or map differs by more than 1e-4 from the run's own, or a package, the images or the folder
-            are missing. Then nothing is written.
+        UserError: a score or map is not finite or differs by more than 1e-4 from the run's own, or a package, the
+            images or the folder are missing. Then nothing is written.
     """
     if kind not in FORMATS:
         raise UserError(f"`kind={kind}`: not one of {', '.join(FORMATS)}")
@@ -44,58 +53,110 @@ def export(
         new_file(out, f".{kind}")
     detector = Detector(run, "cpu")
     path = new_file(out or Path(run) / f"model.{kind}", f".{kind}")
-    paths = list_images(check) if check else training_images(detector)
+    paths = list_images(check) if check else images_of_run(detector)
     if next(readable_batches(paths, detector.image_size, 1), None) is None:
         raise UserError(f"none of the {len(paths)} images to compare on can be read; give others with `check`")
-    metadata = describe(detector.settings, detector.calibration)
-    program = trace(detector.method, detector.image_size)
-    data = to_onnx(program, metadata) if kind == "onnx" else to_pt2(program, metadata)
-    score_pixels = OnnxDetector(path, data=data).score_pixels if kind == "onnx" else read_pt2(data)[0]
-    count, worst = compare(detector, score_pixels, paths, path)
+    data, score_pixels = converted(detector, kind, path)
+    count, worst = compare(detector.score_pixels, score_pixels, images(detector, paths), path)
+    made = made_images(detector.image_size)
+    # Their scores may be nearly 0; what matters then is the distance from a threshold.
+    scales = {"map": detector.calibration["pixel_threshold"], "score": detector.calibration["image_threshold"]}
+    compare(detector.score_pixels, score_pixels, [made], path, scales)
+    edge = at_threshold(detector)
+    if edge is not None:
+        path_of_edge = f"{path} with its memory at the threshold"
+        compare(edge.score_pixels, converted(edge, kind, path)[1], [made], path_of_edge, scales)
     with atomic(path, "wb") as file:
         file.write(data)
-    log.info("checked on %d images: scores differ by at most %.1e relative", count, worst)
+    log.info("checked on %d images: scores and maps differ by at most %.1e relative", count, worst)
     return path
 
 
-def training_images(detector: Detector) -> list[Path]:
-    """``CHECKED`` of the training images. ``UserError`` if they are not there any more."""
+def converted(detector: Detector, kind: str, path: Path) -> tuple[bytes, ScorePixels]:
+    """The contents of an exported file, and what scores with them."""
+    metadata = describe(detector.settings, detector.calibration)
+    program = trace(detector.method, detector.image_size)
+    if kind == "onnx":
+        data = to_onnx(program, metadata)
+        return data, OnnxDetector(path, data=data).score_pixels
+    data = to_pt2(program, metadata)
+    return data, read_pt2(data)[0]
+
+
+def at_threshold(detector: Detector) -> Detector | None:
+    """A detector whose memories hold one item again and again, or None if it has no memory.
+
+    Every weight then is at the threshold of the shrinkage, and rounding must not decide on which side.
+    """
+    twin = copy.copy(detector)
+    twin.method = copy.deepcopy(detector.method)
+    memories = [module for module in twin.method.modules() if isinstance(module, MemoryModule)]
+    with torch.no_grad():
+        for memory in memories:
+            memory.items.copy_(memory.items[:1].expand_as(memory.items))
+    return twin if memories else None
+
+
+def images_of_run(detector: Detector) -> list[Path]:
+    """``CHECKED`` images of the run's data: training images and each kind of the others in turn.
+
+    ``UserError`` if they are not there any more.
+    """
     settings = detector.settings
     try:
         if settings.data != SYNTHETIC and not Path(settings.data).is_dir():
             raise UserError(f"{settings.data}: the training data are not there any more")
-        train = open_dataset(data_folder(settings, detector.run), settings.category or None).train
+        data = open_dataset(data_folder(settings, detector.run), settings.category or None)
     except UserError as error:
         raise UserError(f"{error.marked}; name images to compare on with `check`") from None
-    places = np.linspace(0, len(train) - 1, min(CHECKED, len(train))).round().astype(int)
-    return [train[i].path for i in places]
+    kinds: dict[Any, list[Path]] = {}
+    for sample in (*data.train, *data.validation, *data.test):
+        kinds.setdefault((sample.category, sample.split, sample.defect), []).append(sample.path)
+    in_turn = [path for turn in zip_longest(*kinds.values()) for path in turn if path is not None]
+    return in_turn[: max(CHECKED, len(kinds))]
+
+
+def images(detector: Detector, paths: Sequence[Path]) -> Iterator[tuple[list[str], np.ndarray]]:
+    """Files as the network sees them, in batches of three and a rest: the size of a batch must not matter."""
+    for batch, pixels in readable_batches(paths, detector.image_size, 3):
+        yield [str(loaded.path) for loaded in batch], pixels
+
+
+def made_images(size: int) -> tuple[list[str], np.ndarray]:
+    """Images that no camera makes: a single colour, so that nothing varies, and noise."""
+    flat = [np.full((size, size, 3), level, np.uint8) for level in (0, 127, 255)]
+    noise = np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    return ["a black image", "a grey image", "a white image", "an image of noise"], np.stack([*flat, noise])
 
 
 def compare(
-    detector: Detector,
-    score_pixels: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
-    paths: Sequence[Path],
-    out: Path,
+    run: ScorePixels, exported: ScorePixels, inputs: Inputs, out: str | Path, scales: Mapping[str, float] | None = None
 ) -> tuple[int, float]:
-    """Score ``paths`` with the run and with the exported function; ``(count, largest relative difference)``.
+    """Score images with the run and with the exported function; ``(count, largest relative difference)``.
 
-    ``UserError`` if scores or maps are further apart than ``TOLERANCE``.
+    ``scales`` are what a map or score is relative to if it is smaller. ``UserError`` names the image and what differs
+    if a score or map is not finite, or further apart than ``TOLERANCE``.
     """
     count, worst = 0, 0.0
-    # Batches of three and a rest: the size of a batch must not matter.
-    for batch, pixels in readable_batches(paths, detector.image_size, 3):
-        for loaded, want_map, want, got_map, got in zip(batch, *detector.score_pixels(pixels), *score_pixels(pixels)):
-            count, worst = count + 1, max(worst, difference(got, want), difference(got_map, want_map))
-            if not worst <= TOLERANCE:
-                raise UserError(
-                    f"{out}: not written: for {loaded.path} the exported model gives {got:.8g}, the run {want:.8g}; "
-                    f"score or map differ by more than {TOLERANCE:g} relative"
-                )
+    for names, pixels in inputs:
+        (want_maps, want_scores), (got_maps, got_scores) = run(pixels), exported(pixels)
+        for what, wants, gots in (("map", want_maps, got_maps), ("score", want_scores, got_scores)):
+            for name, want, got in zip(names, wants, gots):
+                for who, value in (("run itself", want), ("exported model", got)):
+                    if not np.isfinite(value).all():
+                        raise UserError(f"{out}: not written: for {name} the {who} gives a {what} with NaN or infinity")
+                gap = difference(got, want, scales[what] if scales else 0.0)
+                worst = max(worst, gap)
+                if gap > TOLERANCE:
+                    raise UserError(
+                        f"{out}: not written: for {name} the {what} of the exported model differs from the run's "
+                        f"by {gap:.1e} relative; at most {TOLERANCE:g} is allowed"
+                    )
+        count += len(names)
     return count, worst
 
 
-def difference(got: np.ndarray, want: np.ndarray) -> float:
-    """Largest absolute difference over the largest absolute value; infinite if a value is NaN."""
+def difference(got: np.ndarray, want: np.ndarray, scale: float = 0.0) -> float:
+    """Largest absolute difference of finite numbers over the largest absolute value, or ``scale`` if that is larger."""
     got, want = np.asarray(got, dtype=np.float64), np.asarray(want, dtype=np.float64)
-    gap = np.abs(got - want).max() / max(np.abs(want).max(), 1e-30)
-    return float(gap) if np.isfinite(gap) else float("inf")
+    return float(np.abs(got - want).max() / max(np.abs(want).max(), abs(scale), 1e-30))
