@@ -1,5 +1,6 @@
 """What the command line says about an error: one line, with the options of the command."""
 
+import difflib
 import re
 
 import click
@@ -53,6 +54,8 @@ def out_of_memory(error: Exception, command: click.Command | None = None) -> str
 
 def in_one_line(error: Exception) -> str | None:
     """What to say about an error that the user or the machine caused; None for a mistake in vitlite itself."""
+    if isinstance(error, click.UsageError):
+        return wrong_use(error)
     if isinstance(error, click.ClickException):
         return error.format_message()
     if isinstance(error, UserError):
@@ -65,3 +68,54 @@ def in_one_line(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return None
+
+
+def wrong_use(error: click.UsageError) -> str:
+    """What click says about arguments that it cannot take, as this project says it: what is wrong, then the fix."""
+    message = error.format_message()
+    command = error.ctx.command if error.ctx else None
+    if isinstance(error, click.MissingParameter) and error.param is not None:
+        return f"{name_of(error.param)}: missing; {example(error)}"
+    if isinstance(error, click.BadParameter) and error.param is not None:
+        given = re.match(r"'?(.*?)'? is not ", error.message, re.DOTALL)
+        value = f" {given[1]}" if given else ""
+        return f"{name_of(error.param)}{value}: must be {kind_of(error.param.type)}"
+    if isinstance(error, click.NoSuchOption):
+        near = nearest(error.option_name, [name for p in command.params for name in p.opts] if command else [])
+        return f"{error.option_name}: no such option; {near or example(error)}"
+    if isinstance(error, click.BadOptionUsage):
+        return f"{error.option_name}: needs a value; {example(error)}"
+    unknown = re.match(r"No such command '(.*?)'\.", message, re.DOTALL)
+    if unknown and isinstance(command, click.Group) and error.ctx:
+        known = command.list_commands(error.ctx)
+        return f"{unknown[1]}: no such command; {nearest(unknown[1], known) or 'there are ' + ', '.join(known)}"
+    extra = re.match(r"Got unexpected extra arguments? \((.*)\)", message, re.DOTALL)
+    return f"{extra[1]}: one argument too many; {example(error)}" if extra else message
+
+
+def name_of(param: click.Parameter) -> str:
+    """A parameter as the user types it: the long name of an option, the word of an argument."""
+    return max(param.opts, key=len) if isinstance(param, click.Option) else param.human_readable_name
+
+
+def kind_of(kind: click.ParamType) -> str:
+    """What a parameter takes, in words."""
+    if isinstance(kind, click.Choice):
+        return f"one of {', '.join(map(str, kind.choices))}"
+    if isinstance(kind, click.IntRange):
+        return f"a whole number from {kind.min} to {'2^63 - 1' if kind.max == 2**63 - 1 else kind.max}"
+    return {"integer": "a whole number", "float": "a number"}.get(kind.name, f"a {kind.name}")
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """The names that are like one that is not known; empty if there are none."""
+    found = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    return f"nearest: {', '.join(found)}" if found else ""
+
+
+def example(error: click.UsageError) -> str:
+    """A call of the command that the error is about, from the end of its help."""
+    command = error.ctx.command if error.ctx else None
+    text = " ".join(f"{command.help or ''} {command.epilog or ''}".split()) if command else ""
+    found = re.search(r"Example: (vitlite .*)", text)
+    return f"for example: {found[1]}" if found else "see vitlite --help"

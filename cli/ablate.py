@@ -49,7 +49,8 @@ def command(
     name = next(iter(known)) if table is None and len(known) == 1 else table
     if name not in known:
         lines = ", ".join(f"{key} ({one.title}, {one.source})" for key, one in known.items())
-        raise UserError(f"`table={name or '?'}`: {method} has {lines}")
+        what = "`table`: say which" if name is None else f"`table={name}`: {method} has no such table"
+        raise UserError(f"{what}; choose from {lines}")
     plan = Plan(method, data or "", category, separate, preset, overrides, seed, device)
     out = out or f"runs/ablate-{method}"
     wanted = None if rows is None else [part.strip() for part in rows.split(",") if part.strip()]

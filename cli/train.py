@@ -72,15 +72,18 @@ def command(
             raise UserError(f"{clash}: not together with --resume, which goes on with {out}/{CONFIG_FILE}")
         settings = resumed_settings(out, changes, data or None)
     else:
-        if weights is not None:
-            changes["weights"] = weights
+        if init_from is not None and weights is not None:
+            raise UserError("--weights: not together with --init-from, whose weights are taken")
         if init_from is not None:
             settings = settings_from(init_from, method, data or None, category, preset, seed or 0, changes)
         elif method is None:
             raise UserError("--method: say which, as in --method sivt")
         else:
             preset = preset or "quick"
-            config = change(preset_config(method, preset), changes)
+            config = preset_config(method, preset)
+            if weights is not None and not hasattr(config, "weights"):
+                raise UserError(f"--weights: {method} has no weights to load; leave it out")
+            config = change(config, changes if weights is None else {**changes, "weights": weights})
             settings = new_settings(method, config, data or None, category, preset, seed or 0)
         out = out or f"runs/{settings.method}"
     try:

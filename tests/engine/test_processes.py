@@ -47,16 +47,50 @@ if __name__ == "__main__":
     print(json.dumps(found))
 """
 
+LOADER = """
+import json, sys
+import torch, vitlite
+from torch.utils.data import DataLoader, Dataset
+from vitlite.errors import UserError
+
+class Scores(Dataset):
+    def __init__(self, detector, files):
+        self.detector, self.files = detector, files
+
+    def __len__(self):
+        return len(self.files)
+
+    def __getitem__(self, index):
+        if isinstance(self.detector, str):  # each worker loads its own
+            self.detector = vitlite.load(self.detector)
+        return self.detector.predict(self.files[index])
+
+def through(detector, files, method):
+    loader = DataLoader(Scores(detector, files), batch_size=None, num_workers=2, multiprocessing_context=method)
+    try:
+        return [prediction.score for prediction in loader]
+    except UserError as error:
+        return str(error)
+
+if __name__ == "__main__":
+    path, method, *files = sys.argv[1:]
+    detector = vitlite.load(path)
+    found = {"parent": [prediction.score for prediction in detector.predict(files)]}
+    found["own"] = through(path, files, method)
+    found["global"] = through(detector, files, method)
+    print(json.dumps(found))
+"""
+
 
 @pytest.fixture(scope="module")
 def files(tiny_data):
     return [str(path) for path in list_images(tiny_data / "weave" / "test")[:3]]
 
 
-def in_workers(tmp_path, path, method, files):
+def in_workers(tmp_path, path, method, files, parent=PARENT):
     """What each way to use a detector gives in a worker: scores, or the error. A worker that hangs fails the test."""
     script = tmp_path / "parent.py"
-    script.write_text(PARENT)
+    script.write_text(parent)
     command = [sys.executable, str(script), str(path), method, *files]
     ended = subprocess.run(
         command, env=os.environ | {"OMP_NUM_THREADS": "2"}, capture_output=True, text=True, timeout=240
@@ -82,11 +116,24 @@ def test_a_pickle_scores_the_same_without_the_files(source, files, tmp_path, req
 
 
 @pytest.mark.parametrize("source", ["tiny_run", "tiny_onnx"])
-@pytest.mark.parametrize("method", ["spawn", "fork"])
+@pytest.mark.parametrize("method", ["spawn", "fork", pytest.param("forkserver", marks=pytest.mark.slow)])
 def test_workers_score_as_their_parent(source, method, files, tmp_path, request):
     found = in_workers(tmp_path, request.getfixturevalue(source), method, files)
     want = found.pop("parent")
     if (source, method) == ("tiny_run", "fork"):
         assert "loaded before a fork" in found.pop("global")
+    for how, scores in found.items():
+        assert scores == pytest.approx(want, rel=1e-5), how
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["tiny_run", "tiny_onnx"])
+@pytest.mark.parametrize("method", ["spawn", "fork", "forkserver"])
+def test_workers_of_a_data_loader(source, method, files, tmp_path, request):
+    """Of each way to start them; they are two, and every answer comes back whole."""
+    found = in_workers(tmp_path, request.getfixturevalue(source), method, files, LOADER)
+    want = found.pop("parent")
+    if (source, method) == ("tiny_run", "fork"):
+        assert "loaded before a fork; load it in each worker" in found.pop("global")
     for how, scores in found.items():
         assert scores == pytest.approx(want, rel=1e-5), how

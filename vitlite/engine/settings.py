@@ -126,7 +126,7 @@ def preset_config(method: str, preset: str) -> TrainingConfig:
     """The config of a method's preset. ``UserError`` names the presets there are."""
     presets = method_class(method).presets
     if preset not in presets:
-        raise UserError(f"`preset={preset}`: {method} has {', '.join(presets)}")
+        raise UserError(f"`preset={preset}`: {method} has no such preset; choose from {', '.join(presets)}")
     return presets[preset]
 
 

@@ -8,6 +8,7 @@ A field holds a bool, int, float or str, a tuple of one of these, or None; its a
 import math
 import operator
 import os
+import re
 import types
 import typing
 from collections.abc import Collection, Mapping
@@ -46,6 +47,8 @@ class Kind:
         return self._parse_item(text)
 
     def _parse_item(self, text: str) -> Any:
+        if self.item is float and re.fullmatch(r"[+-]?[0-9]{1,15}", text):
+            return int(text)  # the config makes it a float; until then a message shows it as it was given
         if self.item is not bool:
             return self.item(text)
         if text.lower() not in TRUTH:
