@@ -104,3 +104,39 @@ def test_one_image_does_not_fit_into_memory(images, tmp_path, monkeypatch, modul
     assert not any(value for key, value in rows[1].items() if key not in ("file", "error"))
     assert rows[1]["error"] in said[1]
     assert "1 of 2 images defective, 1 not read" in said[0]
+
+
+# Verdict and boxes agree.
+
+
+def judged(values, score):
+    return predicting.judge(np.asarray(values, np.float32), score, predicting.limits_of(CALIBRATION))
+
+
+def test_a_good_image_has_no_box_though_pixels_pass():
+    values = np.zeros((6, 5))
+    values[2, 2] = 0.9
+    found = judged(values, 0.4)
+    assert (found.verdict, found.regions, found.defect_pixels) == ("good", (), 0)
+    assert not found.mask.any()
+
+
+def test_boxes_are_the_connected_parts_above_the_threshold():
+    values = np.zeros((6, 9))
+    values[1, 1] = values[2, 2] = 0.9  # touch at a corner
+    values[4, 6:8] = 0.6
+    found = judged(values, 0.6)
+    assert found.regions == ((1, 1, 3, 3), (6, 4, 8, 5))
+    assert found.defect_pixels == found.mask.sum() == 4
+
+
+def test_a_defective_image_without_such_pixels_has_a_box_around_the_peak():
+    values = np.full((8, 8), 0.1)
+    values[5, 2:5], values[5, 3], values[0, 7] = 0.3, 0.4, 0.29
+    found = judged(values, 0.6)
+    assert (found.verdict, found.regions, found.defect_pixels) == ("defect", ((2, 5, 5, 6),), 3)
+
+
+@pytest.mark.parametrize("value", [0.2, 0.0, -3.0])
+def test_a_flat_map_of_a_defective_image_is_one_box(value):
+    assert judged(np.full((4, 3), value), 0.6).regions == ((0, 0, 3, 4),)

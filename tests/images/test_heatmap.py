@@ -17,14 +17,14 @@ def test_scale_is_fixed_and_clipped():
 
 def test_low_values_leave_the_image_alone():
     image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
-    assert np.array_equal(overlay(image, np.zeros((20, 30)), low=0, high=1, threshold=2), image)
+    assert np.array_equal(overlay(image, np.zeros((20, 30)), low=0, high=1, marked=np.zeros((20, 30), bool)), image)
 
 
 def test_high_values_show_and_are_outlined():
     image = np.full((40, 40, 3), 128, np.uint8)
     values = np.zeros((40, 40))
     values[10:20, 10:20] = 1.0
-    drawn = overlay(image, values, low=0, high=1, threshold=0.5)
+    drawn = overlay(image, values, low=0, high=1, marked=values > 0.5)
     assert (drawn[10, 10:20] == OUTLINE).all()
     assert drawn[15, 15, 0] > drawn[15, 15, 2] + 50
     assert np.array_equal(drawn[30:], image[30:])
@@ -49,7 +49,7 @@ def test_bands_leave_no_trace(shape):
     image = generator.integers(0, 256, (*shape, 3), dtype=np.uint8)
     values = ndimage.gaussian_filter(generator.random(shape, dtype=np.float32), 5)
     low, high, threshold = (float(q) for q in np.quantile(values, [0.3, 0.9, 0.6]))
-    drawn = overlay(image, values, low=low, high=high, threshold=threshold)
+    drawn = overlay(image, values, low=low, high=high, marked=values > threshold)
     level = scale_map(values, low, high).astype(np.float64)
     opacity = 0.75 * level[..., None]
     plain = np.clip(image * (1 - opacity) + colorize(level) * opacity + 0.5, 0, 255).astype(np.uint8)
@@ -67,7 +67,7 @@ def test_an_overlay_takes_a_few_bytes_a_pixel():
     values[300:1700, 300:2700] = 1.0
     tracemalloc.start()
     try:
-        overlay(image, values, low=0, high=1, threshold=0.5)
+        overlay(image, values, low=0, high=1, marked=values > 0.5)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

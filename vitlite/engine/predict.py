@@ -40,6 +40,8 @@ from vitlite.ledger import Ledger
 
 log = logging.getLogger(__name__)
 
+CONNECTED = np.ones((3, 3), int)  # pixels that touch at a corner belong together
+
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
@@ -48,10 +50,12 @@ class Prediction:
     score: float, larger is more anomalous.
     is_defect: whether the score is above the calibrated threshold.
     percentile: 0 to 100, the share of the calibration's good images that score lower.
-    regions: boxes (x0, y0, x1, y1) in pixels, x1 and y1 past the end, of the connected parts of the map that are above
-        the pixel threshold; empty if there are none.
-    defect_pixels: how many pixels are above it.
+    regions: boxes (x0, y0, x1, y1) in pixels, x1 and y1 past the end, of the connected parts of ``mask``: at least one
+        if the image is defective, none if it is good.
+    defect_pixels: how many pixels are set in ``mask``.
     map: (H, W) float32 at the image's own size.
+    mask: (H, W) bool, where the defects of a defective image are: the pixels above the pixel threshold, or, if there
+        are none, the part around the highest value. Nothing is set in a good image.
     """
 
     score: float
@@ -60,6 +64,7 @@ class Prediction:
     regions: tuple[tuple[int, int, int, int], ...]
     defect_pixels: int
     map: np.ndarray = field(repr=False)
+    mask: np.ndarray = field(repr=False)
 
     @property
     def verdict(self) -> str:
@@ -104,17 +109,31 @@ def judge(values: np.ndarray, score: float, limits: Limits, name: object = "imag
     for what, number in (("score", score), *(("map", number) for number in extremes)):
         if not math.isfinite(number):
             raise NoVerdict(f"{name}: its {what} holds {number}, so it has no verdict; train or export again")
-    above = values > np.float64(limits.pixel)
-    labels, _ = ndimage.label(above, structure=np.ones((3, 3)))
-    boxes = tuple((x.start, y.start, x.stop, y.stop) for y, x in ndimage.find_objects(labels))
+    is_defect = score > limits.image
+    mask = defects_in(values, limits.pixel) if is_defect else np.zeros(values.shape, bool)
+    labels, _ = ndimage.label(mask, structure=CONNECTED)
     return Prediction(
         score=score,
-        is_defect=score > limits.image,
+        is_defect=is_defect,
         percentile=100.0 * float(np.searchsorted(limits.good_scores, score)) / limits.good_scores.size,
-        regions=boxes,
-        defect_pixels=int(np.count_nonzero(above)),
+        regions=tuple((x.start, y.start, x.stop, y.stop) for y, x in ndimage.find_objects(labels)),
+        defect_pixels=int(np.count_nonzero(mask)),
         map=values,
+        mask=mask,
     )
+
+
+def defects_in(values: np.ndarray, limit: float) -> np.ndarray:
+    """Where a defective image's map (H, W) shows the defect, bool: the pixels above ``limit``, if there are any.
+
+    Otherwise the connected part around the highest value that is above the middle between it and the median.
+    """
+    above = values > np.float64(limit)
+    if above.any():
+        return above
+    highest = int(values.argmax())
+    labels, _ = ndimage.label(values >= (np.median(values) + values.flat[highest]) / 2, structure=CONNECTED)
+    return labels == labels.flat[highest]
 
 
 class Predictor(ABC):
@@ -312,7 +331,7 @@ def answer(
         values = map_at(pixels, loaded.height, loaded.width)
         prediction = judge(values, score, limits, shown(loaded.path))
         if loaded.original is not None:
-            save_overlay(out / files["overlay"], loaded.original, values, calibration, limits.pixel)
+            save_overlay(out / files["overlay"], loaded.original, prediction, calibration["display"])
         if "map" in files:
             write_map(out / files["map"], values)
         return {key: getattr(prediction, key) for key in JUDGED} | files
@@ -326,11 +345,8 @@ def answer(
     return row
 
 
-def save_overlay(
-    path: Path, image: np.ndarray, values: np.ndarray, calibration: dict[str, Any], threshold: float
-) -> None:
-    """Write the image with its map over it, on the calibration's scale, outlined where it is above ``threshold``."""
-    scale = calibration["display"]
-    drawn = overlay(image, values, low=scale["low"], high=scale["high"], threshold=threshold)
+def save_overlay(path: Path, image: np.ndarray, found: Prediction, scale: dict[str, float]) -> None:
+    """Write the image with its map over it, from ``low`` to ``high`` of the scale, and its defects outlined."""
+    drawn = overlay(image, found.map, low=scale["low"], high=scale["high"], marked=found.mask)
     with atomic(path, "wb") as file:
         Image.fromarray(drawn).save(file, format="PNG", compress_level=3)

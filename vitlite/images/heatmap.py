@@ -22,7 +22,7 @@ def colorize(level: np.ndarray) -> np.ndarray:
     return ANCHORS[lower] * (1 - share) + ANCHORS[lower + 1] * share
 
 
-def overlay(image: np.ndarray, values: np.ndarray, *, low: float, high: float, threshold: float) -> np.ndarray:
+def overlay(image: np.ndarray, values: np.ndarray, *, low: float, high: float, marked: np.ndarray) -> np.ndarray:
     """The image with its anomaly map over it.
 
     Args:
@@ -30,7 +30,7 @@ def overlay(image: np.ndarray, values: np.ndarray, *, low: float, high: float, t
         values: float (H, W), the map at the image's size.
         low: the beginning of the scale; below it the image shows through unchanged.
         high: the end of the scale.
-        threshold: pixels above it are outlined.
+        marked: bool (H, W); these pixels are outlined.
 
     Returns:
         uint8 (H, W, 3).
@@ -41,7 +41,7 @@ def overlay(image: np.ndarray, values: np.ndarray, *, low: float, high: float, t
         band = slice(start, start + rows)
         result[band] = blend(image[band], scale_map(values[band], low, high))
     width = max(1, round(min(image.shape[:2]) / 300))
-    np.copyto(result, OUTLINE, where=outline(values > np.float64(threshold), width)[..., None])
+    np.copyto(result, OUTLINE, where=outline(marked, width)[..., None])
     return result
 
 

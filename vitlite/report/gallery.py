@@ -68,8 +68,9 @@ def make_card(
     height, width = thumbnail_size(*image.shape[:2])
     small = resize_image(image, (height, width))
     scale = calibration["display"]
-    low, high, threshold = scale["low"], scale["high"], calibration["pixel_threshold"]
-    heat = overlay(small, map_at(values, height, width), low=low, high=high, threshold=threshold)
+    small_map = map_at(values, height, width)
+    above = small_map > np.float64(calibration["pixel_threshold"])
+    heat = overlay(small, small_map, low=scale["low"], high=scale["high"], marked=above)
     marked = mask is not None and bool(mask.any())
     if mask is not None and marked:
         small = mark(small, shrink_mask(mask, height, width))
