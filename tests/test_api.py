@@ -209,7 +209,7 @@ def test_the_orientation_of_a_pil_image_is_applied(detector, tmp_path):
         (np.zeros((8, 8, 1), np.uint8), r"\(8, 8, 1\)"),
         (np.zeros((0, 8), np.uint8), r"\(0, 8\)"),
         (np.zeros(8, np.uint8), r"\(8,\)"),
-        (3, "image 0: is a int"),
+        (3, "image 0: has the type int"),
         (None, "NoneType"),
         ("/no/such.png", "/no/such.png"),
         (Path("/"), "folder"),

@@ -154,6 +154,11 @@ def shown(path: StrPath) -> str:
     return os.fspath(path).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
+def counted(count: int, thing: str) -> str:
+    """How many there are of something, such as "1 good image" and "2 good images"."""
+    return f"{count} {thing}{'s' * (count != 1)}"
+
+
 def is_folder_name(text: str) -> bool:
     """Whether a name that came out of a file can serve as the name of a folder, also of one that is written for it."""
     return 0 < len(text) <= _LONGEST_NAME and text.isprintable() and text[0] != "." and not set(text) & set("/\\")

@@ -69,7 +69,7 @@ def test_mistakes_are_one_line_and_leave_no_result(run, tiny_data, tmp_path):
     vitlite("eval", run, "--maps")
     assert "file/out" in refused("eval-maps", maps, "--data", tiny_data, "--out", tmp_path / "file/out")
     (maps / "weave/test/good/more.tiff").touch()
-    assert refused("eval", run, "--maps").startswith(f"vitlite: --maps: {maps} holds 1 maps of other images")
+    assert refused("eval", run, "--maps").startswith(f"vitlite: --maps: {maps} holds 1 map of other images")
 
 
 def test_help_shows_the_layout_of_maps():

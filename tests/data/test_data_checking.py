@@ -86,6 +86,14 @@ def test_every_problem_is_found(tmp_path, tree, put):
     assert text.count("warning:") == len(report.problems()) == 13
 
 
+def test_files_that_cannot_be_read_are_no_good_images(tmp_path, put):
+    put(tmp_path / "parts" / "a.png")
+    (tmp_path / "parts" / "b.png").write_bytes(b"x")
+    report = data.check(tmp_path / "parts")
+    assert report.counts == {"parts": {"train": {"good": 1, "unreadable": 1}, "test": {}}}
+    assert "good 1, unreadable 1" in report.text()
+
+
 def test_modes_and_sizes_are_counted_as_stored(tmp_path, put):
     put(tmp_path / "parts" / "a.png", np.arange(24, dtype=np.uint8).reshape(4, 6))
     put(tmp_path / "parts" / "b.png", np.arange(35, dtype=np.uint8).reshape(5, 7), mode="P")
@@ -102,6 +110,8 @@ def test_long_lists_are_cut_with_a_count(tmp_path, put):
         put(tmp_path / "parts" / f"{i}.png", np.full((4, 4), i, np.uint8))
     (line,) = data.check(tmp_path / "parts").problems()
     assert line == "9 images of one flat colour: 0.png, 1.png, 2.png, 3.png and 5 more"
+    put(tmp_path / "one" / "0.png", np.full((4, 4), 9, np.uint8))
+    assert data.check(tmp_path / "one").problems() == ["1 image of one flat colour: 0.png"]
 
 
 def test_folders_that_cannot_be_used(tmp_path):
@@ -109,5 +119,5 @@ def test_folders_that_cannot_be_used(tmp_path):
         data.check(tmp_path / "nothing")
     (tmp_path / "parts").mkdir()
     (tmp_path / "parts" / "a.png").write_bytes(b"")
-    with pytest.raises(UserError, match=r"none of 1 images can be read .*a\.png: is empty"):
+    with pytest.raises(UserError, match=r"none of 1 image can be read .*a\.png: is empty"):
         data.check(tmp_path / "parts")

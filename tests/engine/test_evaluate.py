@@ -274,7 +274,7 @@ class TestMaps:
 
     def test_maps_of_images_that_are_missing_are_refused_and_kept(self, at):
         (at.test / "spot/000.png").unlink()
-        with pytest.raises(UserError, match=r"holds 1 maps of other images \(weave/test/spot/000.tiff\)"):
+        with pytest.raises(UserError, match=r"holds 1 map of other images \(weave/test/spot/000.tiff\)"):
             at.again()
         assert at.files() == at.before
 

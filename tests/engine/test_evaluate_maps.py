@@ -148,6 +148,7 @@ def test_categories_without_maps_or_without_data(folders):
     assert "extra categories: 1 (nuts with 6 maps)" in text
     assert list(evaluate_folder(maps, data, "bolt")["categories"]) == ["bolt"]
     assert "no such folder" in message(maps / "elsewhere", data)
+    assert "is a file; give the folder" in message(next(maps.rglob("*.tiff")), data)
     assert "no such folder" in message(maps, data / "elsewhere")
 
 

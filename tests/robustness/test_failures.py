@@ -190,7 +190,7 @@ def test_data_that_vanishes(tiny_data, tmp_path, whole):
     shutil.copytree(tiny_data, data)
     code, said = finish(begin(data, run, *OPTIONS), tmp_path / "said", remove_in_epoch, data, 1)
     assert code == 2
-    assert said.splitlines()[-1] == f"vitlite: {data}: none of the 1 good images for the threshold is readable"
+    assert said.splitlines()[-1] == f"vitlite: {data}: none of the 1 good image for the threshold is readable"
     assert "Traceback" not in said
     assert load_checkpoint(run, "sivt")["stage"] == 1
     fails(go_on(run, "--quiet"), tmp_path, f"{data}: no such folder")

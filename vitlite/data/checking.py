@@ -14,7 +14,7 @@ from vitlite.data.index import Dataset, Sample
 from vitlite.data.layouts import layout_of, survey
 from vitlite.data.mask_rules import find_rule
 from vitlite.errors import UserError
-from vitlite.files import shown
+from vitlite.files import counted, shown
 from vitlite.images.archives import split_entry
 from vitlite.images.loading import each
 from vitlite.images.mask_values import COLOUR, MaskRule, defects, values
@@ -23,6 +23,7 @@ from vitlite.images.reading import MAX_PIXELS, ImageError, decode, decode_rgb
 
 # A 16-bit image whose brightest value maps below this uses less than a quarter of its range, as 12-bit cameras do.
 _DARK = 64
+UNREADABLE = "unreadable"  # in the place of a kind of defect
 _SHOWN = 4  # how many files a warning names
 
 Size = tuple[int, int]
@@ -36,7 +37,7 @@ class Report:
     layout: str
     title: str  # the layout in words
     categories: tuple[str, ...]
-    counts: dict[str, dict[str, dict[str, int]]]  # category -> split -> defect -> images
+    counts: dict[str, dict[str, dict[str, int]]]  # category -> split -> defect or UNREADABLE -> images
     modes: dict[str, Counter[str]]  # category -> Pillow's mode -> images
     heights: dict[str, Size] = field(default_factory=dict)  # category -> (smallest, largest) of the readable images
     widths: dict[str, Size] = field(default_factory=dict)
@@ -67,26 +68,27 @@ class Report:
     def problems(self) -> list[str]:
         """One line for each kind of problem, with how many and the first few files (below ``root``)."""
         lines = [f"unreadable, will be skipped: {self._name(path)} ({reason})" for path, reason in self.unreadable]
-        paths: Sequence[tuple[str, list[Path]]] = (
-            ("defective images without a mask file, left out of pixel metrics", self.missing_masks),
-            ("mask files without an image", self.orphan_masks),
-            ("defective images whose mask marks nothing", self.empty_masks),
-            ("masks among those that are not zero, only not above the threshold", self.faint_masks),
-            ("masks of good images that mark something, not used", self.marked_good),
-            ("masks that are not binary, cut at the threshold", self.grey_masks),
-            ("images of one flat colour", self.flat),
-            ("16-bit images that come out dark, rescale them to 0..65535", self.dark),
+        kinds: Sequence[tuple[str, str, list[Path]]] = (
+            ("defective image", "without a mask file, left out of pixel metrics", self.missing_masks),
+            ("mask file", "without an image", self.orphan_masks),
+            ("defective image", "with a mask that marks nothing", self.empty_masks),
+            ("mask", "among those, not zero, but nowhere above the threshold", self.faint_masks),
+            ("mask", "of good images with a mark, not used", self.marked_good),
+            ("mask", "with grey values, cut at the threshold", self.grey_masks),
+            ("image", "of one flat colour", self.flat),
+            ("16-bit image", "too dark, rescale to 0..65535", self.dark),
         )
         only = [group for group in self.duplicates if group not in self.leaks]
-        found = [(text, [self._name(path) for path in files]) for text, files in paths]
-        found.insert(6, ("masks of another size than their image", [self._mismatch(*m) for m in self.size_mismatches]))
-        found.append(("groups of identical files in both train and test", [self._group(g) for g in self.leaks]))
-        found.append(("groups of identical files", [self._group(g) for g in only]))
+        found = [(one, text, [self._name(path) for path in files]) for one, text, files in kinds]
+        sizes = [self._mismatch(*mismatch) for mismatch in self.size_mismatches]
+        found.insert(6, ("mask", "of another size than the image", sizes))
+        found.append(("group", "of identical files in both train and test", [self._group(g) for g in self.leaks]))
+        found.append(("group", "of identical files", [self._group(g) for g in only]))
         lines += [*self.left_out, *self.mask_doubts]
-        for text, names in found:
+        for one, text, names in found:
             if names:
                 more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-                lines.append(f"{len(names)} {text}: {', '.join(names[:_SHOWN])}{more}")
+                lines.append(f"{counted(len(names), one)} {text}: {', '.join(names[:_SHOWN])}{more}")
         return lines
 
     def text(self) -> str:
@@ -149,7 +151,7 @@ def check(root: str | Path, category: str | None = None, *, mask_threshold: int 
         layout=dataset.layout,
         title=dataset.title,
         categories=dataset.categories,
-        counts=_counts(dataset, samples),
+        counts=_counts(dataset),
         modes={name: Counter() for name in dataset.categories},
         ignored=dataset.ignored,
         notes=dataset.notes,
@@ -169,7 +171,7 @@ def check(root: str | Path, category: str | None = None, *, mask_threshold: int 
     if not report.heights:
         path, reason = report.unreadable[0]
         raise UserError(
-            f"{shown(dataset.root)}: none of {len(samples)} images can be read (first: {shown(path)}: {reason})"
+            f"{shown(dataset.root)}: none of {counted(len(samples), 'image')} can be read ({shown(path)}: {reason})"
         )
     for group in digests.values():
         if len(group) > 1:
@@ -272,6 +274,9 @@ def _examine_mask(mask: Path | MaskFiles, rule: MaskRule | None) -> _Mask:
 
 
 def _add_image(report: Report, sample: Sample, found: _Image) -> None:
+    kinds = report.counts[sample.category][sample.split]
+    kind = sample.defect if found.size else UNREADABLE
+    kinds[kind] = kinds.get(kind, 0) + 1
     if found.size is None:
         report.unreadable.append((sample.path, found.error or ""))
         return
@@ -312,15 +317,9 @@ def _add_good_mask(report: Report, mask: Path | MaskFiles) -> None:
         report.marked_good.append(Path(mask))
 
 
-def _counts(dataset: Dataset, samples: Iterable[Sample]) -> dict[str, dict[str, dict[str, int]]]:
+def _counts(dataset: Dataset) -> dict[str, dict[str, dict[str, int]]]:
     splits = ("train", "validation", "test") if dataset.validation else ("train", "test")
-    counts: dict[str, dict[str, dict[str, int]]] = {
-        name: {split: {} for split in splits} for name in dataset.categories
-    }
-    for sample in samples:
-        kinds = counts[sample.category][sample.split]
-        kinds[sample.defect] = kinds.get(sample.defect, 0) + 1
-    return counts
+    return {name: {split: {} for split in splits} for name in dataset.categories}
 
 
 def _span(span: Size) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from vitlite.data.index import Dataset, Sample, few, stem
 from vitlite.data.listing import entries
 from vitlite.errors import UserError
-from vitlite.files import StrPath, make_folder, remove, shown
+from vitlite.files import StrPath, counted, make_folder, remove, shown
 from vitlite.images.maps import MAP_EXTENSIONS, write_map
 from vitlite.images.masks import read_mask
 from vitlite.images.reading import image_size
@@ -48,7 +48,7 @@ def earlier_maps(folder: StrPath, samples: Iterable[Sample]) -> set[Path]:
     if strange:
         name = strange[0].relative_to(folder)
         raise UserError(
-            f"`maps`: {shown(folder)} holds {len(strange)} maps of other images ({shown(name)}); "
+            f"`maps`: {shown(folder)} holds {counted(len(strange), 'map')} of other images ({shown(name)}); "
             f"move {shown(Path(folder) / name.parts[0])} away first"
         )
     return there
@@ -103,7 +103,8 @@ def find_maps(maps: StrPath, dataset: Dataset, problems: Problems, *, whole: boo
     """
     maps = Path(maps)
     if not maps.is_dir():
-        raise UserError(f"{shown(maps)}: no such folder; give the folder that holds {LAYOUT}")
+        what = "is a file" if maps.exists() else "no such folder"
+        raise UserError(f"{shown(maps)}: {what}; give the folder that holds {LAYOUT}")
     found: dict[Sample, Path] = {}
     for category in dataset.categories:
         samples = [s for s in dataset.test if s.category == category]
@@ -117,7 +118,7 @@ def find_maps(maps: StrPath, dataset: Dataset, problems: Problems, *, whole: boo
         for name in entries(maps)[0]:
             count = sum(len(_map_files(maps / name / "test" / kind)) for kind in _folders(maps / name / "test"))
             if name not in dataset.categories and count:
-                problems.add("extra categories", f"{name} with {count} maps")
+                problems.add("extra categories", f"{name} with {counted(count, 'map')}")
     return found
 
 

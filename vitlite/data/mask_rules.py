@@ -9,7 +9,7 @@ from typing import NamedTuple
 from vitlite.data.index import Dataset, Sample, few
 from vitlite.data.layouts import layout_of
 from vitlite.errors import UserError
-from vitlite.files import shown
+from vitlite.files import counted, shown
 from vitlite.images.loading import each
 from vitlite.images.mask_evidence import Evidence, Plane, Undecided, decide, evidence_of, listed
 from vitlite.images.mask_values import COLOUR, MaskRule
@@ -41,13 +41,8 @@ def with_mask_rules(dataset: Dataset, mask_threshold: int | None = None) -> Data
     spare = list(layout_of(dataset.root).spare_masks(dataset)) if dataset.test else []
     strays = [shown(Path(mask).relative_to(dataset.root)) for mask, of_good in spare if not of_good]
     if strays:
-        one = len(strays) == 1
-        log.warning(
-            "%s: %s: %s",
-            shown(dataset.root),
-            f"{len(strays)} mask{'s match' if not one else ' matches'} no image",
-            few(strays, 4),
-        )
+        matches = f"{counted(len(strays), 'mask')} match{'es' * (len(strays) == 1)} no image"
+        log.warning("%s: %s: %s", shown(dataset.root), matches, few(strays, 4))
     rules = {}
     for name in dataset.categories:
         found = Found(given) if given else find_rule(dataset, name, [mask for mask, of_good in spare if of_good])

@@ -19,7 +19,7 @@ from vitlite.engine.progress import Progress
 from vitlite.engine.settings import SYNTHETIC, RunSettings
 from vitlite.engine.split import copies, good_split, training_split
 from vitlite.errors import UserError
-from vitlite.files import StrPath, shown, write_json
+from vitlite.files import StrPath, counted, shown, write_json
 from vitlite.images.loading import Unread, pixel_batches
 from vitlite.methods.base import Method
 
@@ -70,9 +70,8 @@ def calibrate(
     check_target(target_fpr)
     good = score_good(method, samples, settings.config.image_size, device)
     if not good:
-        raise UserError(
-            f"{source or settings.data}: none of the {len(samples)} good images for the threshold is readable"
-        )
+        images = counted(len(samples), "good image")
+        raise UserError(f"{source or settings.data}: none of the {images} for the threshold is readable")
     if not all(map(math.isfinite, (value for image in good for value in image[1:]))):
         raise UserError(f"{run}: scores of good images are not finite numbers, so there is no threshold; train again")
     result = summarize(good, target_fpr, held_out, source)
@@ -139,16 +138,15 @@ def thresholds(good: Sequence[Good], target_fpr: float, held_out: bool) -> dict[
 def in_words(result: dict[str, Any]) -> list[str]:
     """What a calibration says to a person, as lines."""
     count, target = result["images"], result["target_fpr"]
-    line = (
-        f"threshold {result['image_threshold']:.6g} (pixels {result['pixel_threshold']:.6g}) from {count} good images"
-    )
+    images = counted(count, "good image")
+    line = f"threshold {result['image_threshold']:.6g} (pixels {result['pixel_threshold']:.6g}) from {images}"
     if not result["held_out"]:
         return [f"{line} that were also trained on: it is too low; hold images out of training, with holdout=0.1"]
     lines = [f"{line}: {promise(result)}"]
     if count < images_needed(target):
         lines.append(
             f"too few for {percent(target)}: with {count} the lowest rate that can be promised is 1/{count + 1}; "
-            f"it takes {images_needed(target)} good images"
+            f"it takes {counted(images_needed(target), 'good image')}"
         )
     if len(result["categories"]) > 1:
         for name, own in result["categories"].items():

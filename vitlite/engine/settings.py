@@ -192,7 +192,8 @@ def load_settings(run: str | os.PathLike[str]) -> RunSettings:
         head, values = dict(tables["run"]), dict(tables["config"])
     except FileNotFoundError:
         place = run if str(run) else "the run's name is empty"
-        raise UserError(f"{place}: no {CONFIG_FILE} here; give the folder that `vitlite train` wrote") from None
+        missing = f"no {CONFIG_FILE} here" if Path(run).exists() else "no such folder"
+        raise UserError(f"{place}: {missing}; give the folder that `vitlite train` wrote") from None
     except NotADirectoryError:
         exported = "; an exported file can be given to predict alone" if Path(run).suffix == ".onnx" else ""
         raise UserError(f"{run}: is a file; give the folder that `vitlite train` wrote{exported}") from None

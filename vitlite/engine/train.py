@@ -40,7 +40,7 @@ from vitlite.engine.settings import (
 )
 from vitlite.engine.split import fingerprint, split_good, training_split
 from vitlite.errors import UserError
-from vitlite.files import Claim, append_line, remove, remove_leftovers, write_text
+from vitlite.files import Claim, append_line, counted, remove, remove_leftovers, write_text
 from vitlite.methods.base import Method, Stage
 from vitlite.methods.config import TrainingConfig
 from vitlite.methods.schedule import learning_rate, make_optimizer, plan_stages, planned
@@ -142,9 +142,8 @@ def log_start(
 ) -> None:
     """Log what is trained on what, in two lines."""
     categories = ", ".join(dataset.categories)
-    log.info(
-        "data: %d good images to train on, %d held out for the threshold (%s)", len(samples), len(held), categories
-    )
+    images = counted(len(samples), "good image")
+    log.info("data: %s to train on, %d held out for the threshold (%s)", images, len(held), categories)
     count = sum(p.numel() for p in method.parameters() if p.requires_grad)
     begun = f", weights from {origin}" if origin else ""
     if method.backbone_name:

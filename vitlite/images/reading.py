@@ -102,7 +102,7 @@ def as_rgb(image: object, name: str) -> np.ndarray:
     if isinstance(image, Image.Image):
         return convert_image(image, name)
     if not isinstance(image, np.ndarray):
-        raise UserError(f"{name}: is a {type(image).__name__}; give a path, a uint8 array or a PIL image")
+        raise UserError(f"{name}: has the type {type(image).__name__}; give a path, a uint8 array or a PIL image")
     if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)) or not image.size:
         raise UserError(f"{name}: is {image.dtype} of shape {image.shape}; give uint8 (H, W, 3) RGB or (H, W) grey")
     return image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)

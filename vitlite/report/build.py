@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from vitlite.engine.detector import Detector
 from vitlite.engine.evaluate import about, open_test_data, score_category
 from vitlite.engine.results import Scored, mean_of, summarize_category
-from vitlite.files import shown
+from vitlite.files import counted, shown
 from vitlite.report.curves import Curve, image_curves, pixel_curves
 from vitlite.report.gallery import Card, choose, make_card, share
 from vitlite.report.svg import Axis, score_axis
@@ -166,7 +166,7 @@ def calibration_sentence(calibration: dict[str, Any]) -> str:
     """Where the threshold comes from."""
     origin = "kept out of training" if calibration.get("held_out", True) else "of the training"
     images, target = len(calibration["good_scores"]), calibration.get("target_fpr")
-    sentence = f"It was set on {images} good images {origin}"
+    sentence = f"It was set on {counted(images, 'good image')} {origin}"
     if target is not None:
         sentence += f", for false alarms on at most {100 * target:.3g} % of good images"
         # The largest of n scores is exceeded by the next one with probability 1 / (n + 1).
