@@ -88,3 +88,20 @@ def test_report_on_folders_of_classes(real_data):
     assert report.unreadable == []
     assert {kind: n for kind, n in report.counts["cifar10_jpg"]["train"].items() if n != 400} == {}
     assert sum(report.counts["cifar10_jpg"]["test"].values()) == 1000
+
+
+SHARES = {
+    "bottle": (0.5, 0.75),
+    "screw": (0.08, 0.3),
+    "tire": (0.1, 0.4),
+    "commutator": (1, 1),
+    "magnetic_tile": (1, 1),
+}
+
+
+@pytest.mark.parametrize("category", SHARES)
+def test_the_part_is_told_from_a_plain_background(real_data, category):
+    samples = data.open_dataset(real_data, category).train[::20]
+    shares = sorted(data.estimate_part(data.read_image(sample.path)).mean() for sample in samples)
+    low, high = SHARES[category]
+    assert low <= shares[len(shares) // 10] <= shares[-1 - len(shares) // 10] <= high
