@@ -53,11 +53,12 @@ def command(
     from vitlite.engine.predict import CSV_FILE, predict
     from vitlite.errors import UserError
 
-    with contextlib.ExitStack() as stack:
-        if deterministic and not is_exported(run):  # an exported file is scored on the CPU and without torch
-            from vitlite.engine.distributed import deterministic as only_deterministic
+    scoring: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+    if deterministic and not is_exported(run):  # an exported file is scored on the CPU and without torch
+        from vitlite.engine.distributed import deterministic as only_deterministic
 
-            stack.enter_context(only_deterministic())
+        scoring = only_deterministic()
+    with scoring:
         try:
             rows = predict(
                 load(run, device),

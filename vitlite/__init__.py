@@ -8,8 +8,9 @@ Importing the package is cheap: attributes are resolved on first use (PEP 562), 
 before something needs it.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from vitlite.lazy import lazily
 
 if TYPE_CHECKING:
     from vitlite.api import evaluate, load, train
@@ -46,16 +47,4 @@ _HOME = {
 
 __all__ = ["Prediction", "UserError", "evaluate", "load", "train"]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        value = getattr(importlib.import_module(f"vitlite.{_HOME[name]}"), name)
-        globals()[name] = value
-        return value
-    if name in _SUBMODULES:
-        return importlib.import_module(f"vitlite.{name}")
-    raise AttributeError(f"module 'vitlite' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_SUBMODULES, *_HOME})
+__getattr__, __dir__ = lazily(__name__, _HOME, _SUBMODULES)

@@ -190,7 +190,7 @@ def test_weights_of_another_run(tiny_run, tiny_data, tmp_path, caplog, monkeypat
         "run_stages",
         lambda self: begun.append({n: v.clone() for n, v in self.method.state_dict().items()}) or run_stages(self),
     )
-    settings = settings_from(origin, None, good, None, None, 3, {"epochs": 3})
+    settings = settings_from(origin, None, good, None, None, 3, {"epochs": 3, "places": "scaled"})
     with caplog.at_level("INFO", "vitlite"):
         training.train(settings, run, device="cpu")
     assert f"features from efficientnet_lite0 ({origin})" in caplog.text
@@ -198,7 +198,7 @@ def test_weights_of_another_run(tiny_run, tiny_data, tmp_path, caplog, monkeypat
     assert changed == {"feature_mean", "feature_std"}  # statistics of the images trained on
     found = load_settings(run)
     assert (found.init_from, found.seed, found.category) == (str(origin), 3, "good")
-    assert found.config == replace(load_settings(origin).config, epochs=3)
+    assert found.config == replace(load_settings(origin).config, epochs=3, places="scaled")
     assert Detector(run, "cpu").weights_source == Detector(origin, "cpu").weights_source
     shutil.rmtree(origin)
     longer(run, epochs=4)

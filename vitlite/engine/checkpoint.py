@@ -143,7 +143,10 @@ def with_weights(
     refuse_other_network(settings)
     state = load_checkpoint(settings.init_from, settings.method)
     method = build_method(settings, weights="none")
-    restore_model(method, state, Path(settings.init_from) / CHECKPOINT_FILE)
+    # What the end of a training learns about places is learnt anew, and either run may be without it.
+    places = {name: value for name, value in method.state_dict().items() if name.startswith("places.")}
+    trained = {name: value for name, value in state["model"].items() if not name.startswith("places.")}
+    restore_model(method, {"model": trained | places}, Path(settings.init_from) / CHECKPOINT_FILE)
     return method, settings.init_from, state.get("weights")
 
 
