@@ -162,7 +162,17 @@ UNCLEAR = {
         r"0\.png has values 1, 2, and no pixel of it",
     ),
     "classes as jpeg": (numbers(np.uint8, 40, 80, 120), "jpg", "nothing in it is above 127"),
-    "large": (lambda mark, i, _: grey(half(mark)), "png", "marks more than half .* if black is the defect, invert"),
+    "large": (
+        lambda mark, i, _: grey(half(mark)),
+        "png",
+        "marks more than half .* if black is the defect in it, invert",
+    ),
+    "one inverted": (
+        lambda mark, i, _: grey(~mark if i == 3 else mark),
+        "png",
+        r"3\.png has values 0, 255, and it marks nearly all of its image, unlike others; if black is the defect in it",
+    ),
+    "classes as fine jpeg": (numbers(np.uint8, 1, 2, 3), "jpg", r"0\.jpg has .* nothing in it is above 127"),
     "void": (
         lambda mark, i, _: Image.fromarray(np.where(ndimage.binary_dilation(mark) & ~mark, 255, mark).astype(np.uint8)),
         "png",
@@ -191,7 +201,9 @@ def test_what_cannot_be_told_is_asked(tmp_path, put, kind):
         data.with_mask_rules(dataset)
     line = str(caught.value)
     assert line.startswith("nut: the meaning of its masks is not clear: ground_truth/dent/")
-    assert "give mask_threshold=N (a pixel above N is a defect)" in line
+    assert line.endswith(
+        "give mask_threshold=N (a pixel above N is a defect), or save the masks with 0 for good and 255 for a defect"
+    )
     assert data.check(root).mask_doubts == [caught.value.marked]
     given = data.with_mask_rules(dataset, 1)
     assert str(given.mask_rules["nut"]) == "above 1"
@@ -213,13 +225,12 @@ def test_each_category_has_its_own_rule(tmp_path, put):
     assert [str(rule)[:8] for _, rule in sorted(dataset.mask_rules.items())] == ["classes ", "0/255, i", "grey, ab"]
 
 
-def test_single_masks_that_look_inverted_and_masks_of_no_image_are_named(tmp_path, put, caplog):
-    root = category(tmp_path / "nut", lambda mark, i, _: grey(mark if i else ~mark), "png", put)
+def test_masks_of_no_image_are_named(tmp_path, put, caplog):
+    root = category(tmp_path / "nut", *RULES["grey"][:2], put)
     put(root / "ground_truth" / "dent" / "stray.png", np.zeros(SIZE, np.uint8))
     data.with_mask_rules(data.open_dataset(root, need_train=False))
     assert [message.split(": ", 1)[1] for message in caplog.messages] == [
         "1 mask matches no image: ground_truth/dent/stray.png",
-        f"a mask marks nearly all of its image: {root}/ground_truth/dent/0.png; is it inverted?",
     ]
 
 

@@ -207,9 +207,3 @@ def _(root):
 def _(root):
     for path in masks(root):
         Image.new("L", Image.open(path).size).save(path)
-
-
-@row("one inverted mask", r"a mask marks nearly all of its image: .*000_mask\.png; is it inverted\?", pixel_auroc=...)
-def _(root):
-    path = masks(root)[0]
-    store(path, Image.eval(Image.open(path), lambda value: 255 - value))

@@ -195,14 +195,12 @@ def _find_rules(
             report.mask_rules[name] = MaskRule.above(mask_threshold)
             continue
         try:
-            found = find_rule(dataset, name, of_good)
+            rule = find_rule(dataset, name, of_good)
         except UserError as error:
             report.mask_doubts.append(error.marked)
         else:
-            if found.rule:
-                report.mask_rules[name] = found.rule
-            if found.doubt:
-                report.mask_doubts.append(f"{shown(name)}: {found.doubt}")
+            if rule:
+                report.mask_rules[name] = rule
 
 
 @dataclass

@@ -4,14 +4,13 @@ import logging
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 from vitlite.data.index import Dataset, Sample, few
 from vitlite.data.layouts import layout_of
 from vitlite.errors import UserError
 from vitlite.files import counted, shown
 from vitlite.images.loading import each
-from vitlite.images.mask_evidence import Evidence, Plane, Undecided, decide, evidence_of, listed
+from vitlite.images.mask_evidence import Evidence, Undecided, decide, evidence_of, listed
 from vitlite.images.mask_values import COLOUR, MaskRule
 from vitlite.images.masks import MaskFiles, files_of
 from vitlite.images.reading import ImageError
@@ -25,7 +24,7 @@ def with_mask_rules(dataset: Dataset, mask_threshold: int | None = None) -> Data
     """The data set with a ``MaskFiles`` for every mask, which holds the rule of its category.
 
     Reads all masks of a category of which the layout does not say the rule. A warning is logged about masks that match
-    no image, and about single masks that mark nearly all of their image.
+    no image.
 
     Args:
         dataset: what ``open_dataset`` found.
@@ -43,25 +42,9 @@ def with_mask_rules(dataset: Dataset, mask_threshold: int | None = None) -> Data
     if strays:
         matches = f"{counted(len(strays), 'mask')} match{'es' * (len(strays) == 1)} no image"
         log.warning("%s: %s: %s", shown(dataset.root), matches, few(strays, 4))
-    rules = {}
-    for name in dataset.categories:
-        found = Found(given) if given else find_rule(dataset, name, [mask for mask, of_good in spare if of_good])
-        rules[name] = found.rule
-        if found.doubt:
-            log.warning("%s: %s", shown(name), found.doubt)
+    good = [mask for mask, of_good in spare if of_good]
+    rules = {name: given or find_rule(dataset, name, good) for name in dataset.categories}
     return replace(dataset, test=tuple(_ruled(sample, rules[sample.category]) for sample in dataset.test))
-
-
-class Found(NamedTuple):
-    """What the masks of a category say."""
-
-    rule: MaskRule | None  # None without masks
-    mostly: Path | None = None  # a mask that marks nearly all of its image, unlike others
-
-    @property
-    def doubt(self) -> str:
-        """What somebody should look at."""
-        return f"a mask marks nearly all of its image: {shown(self.mostly)}; is it inverted?" if self.mostly else ""
 
 
 def _ruled(sample: Sample, rule: MaskRule | None) -> Sample:
@@ -70,33 +53,29 @@ def _ruled(sample: Sample, rule: MaskRule | None) -> Sample:
     return replace(sample, mask=MaskFiles(files_of(sample.mask), rule))
 
 
-def find_rule(dataset: Dataset, category: str, of_good: Iterable[Mask] = ()) -> Found:
-    """The rule of a category's masks: the layout's, or what their values say.
+def find_rule(dataset: Dataset, category: str, of_good: Iterable[Mask] = ()) -> MaskRule | None:
+    """The rule of a category's masks: the layout's, or what their values say; None without masks.
 
     ``of_good`` are masks of good images, which may tell that all are inverted. Raises UserError as ``with_mask_rules``.
     """
     masks = [sample.mask for sample in dataset.test if sample.category == category and sample.mask is not None]
     if not masks:
-        return Found(None)
+        return None
     for mask in masks:
         if isinstance(mask, MaskFiles):
-            return Found(mask.rule)
+            return mask.rule
     folder = dataset.folder(category)
     found = gather(masks)
     try:
-        rule = decide(found, upright=_upright(gather(mask for mask in of_good if Path(mask).is_relative_to(folder))))
+        return decide(found, upright=_upright(gather(mask for mask in of_good if Path(mask).is_relative_to(folder))))
     except Undecided as error:
         example = shown(error.example.relative_to(dataset.root))
-        fix = "give `mask_threshold=N` (a pixel above N is a defect)"
-        if error.other:
-            fix = f"{error.other}; if not, {fix}"
+        first = f"{error.other}; if not, " if error.other else ""
         raise UserError(
             f"{shown(category)}: the meaning of its masks is not clear: {example} has {listed(error.example)}, and "
-            f"{error}; {fix}"
+            f"{error}; {first}give `mask_threshold=N` (a pixel above N is a defect), or save the masks with 0 for good "
+            f"and 255 for a defect"
         ) from error
-    plane = found.planes.get(rule.plane, Plane())
-    cut = plane.upper if rule.threshold else plane.nonzero
-    return Found(rule, None if rule.inverted else cut.mostly)
 
 
 def gather(masks: Iterable[Mask]) -> Evidence:

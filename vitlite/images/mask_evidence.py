@@ -29,8 +29,7 @@ _MOST_LEVELS = 256
 _FEW_LEVELS = 32  # no photograph has so few
 _NAMED = 8
 
-OPAQUE = "save them without transparency, 0 is good and 255 a defect"
-BLACK_ON_WHITE = "if black is the defect, invert the masks"
+BLACK_ON_WHITE = "if black is the defect in it, invert it"
 
 
 class Undecided(Unusable):
@@ -79,6 +78,7 @@ class Plane:
     first: Path | None = None  # that is not empty
     noisy: Path | None = None  # holds the noise of a lossy format
     coloured: Path | None = None
+    high: Path | None = None  # has a value above the middle
     faint: Path | None = None  # its values are low, and not noise
     classes: Path | None = None  # its low values are solid
     void: Path | None = None  # holds a class number and 255
@@ -219,6 +219,7 @@ def _measure(stored: np.ndarray, grey: np.ndarray, path: Path, lossy: bool) -> P
             few = len(plane.levels) <= _VOID_LEVELS and not counts[_VOID + 1 : MIDDLE + 1].any()
             plane.void = path if few and counts[255] else None
     top = int(grey.max())
+    plane.high = path if top > MIDDLE else None
     plane.faint = path if top <= MIDDLE and not (lossy and top <= _NOISE) else None
     return plane
 
@@ -229,7 +230,7 @@ def _plane(found: Evidence) -> str:
     if alpha.masks == found.drawn == found.masks and alpha.marked:
         return ALPHA
     if found.clear:
-        raise Undecided("it is black on a transparent ground, and other masks are not", found.clear, OPAQUE)
+        raise Undecided("it is black on a transparent ground, and other masks are not", found.clear)
     # One colour for every index, or none that is black: the numbers are what counts.
     if index.masks == found.masks and 0 < index.marked < index.pixels and colour.marked in (0, colour.pixels):
         return INDEX
@@ -247,8 +248,8 @@ def _is_grey(plane: Plane) -> bool:
         return share is None and len(plane.levels) > _NAMED  # both rules mark the same
     if share is not None and share >= _SOLID:
         raise Undecided("it has classes and other masks are grey", plane.classes or _some(plane))
-    if plane.faint:
-        raise Undecided(f"nothing in it is above {MIDDLE}", plane.faint)
+    if plane.faint or not plane.high:
+        raise Undecided(f"nothing in it is above {MIDDLE}", plane.faint or _some(plane))
     if plane.centre > _PHOTOGRAPH * plane.pixels and len(plane.levels) > _FEW_LEVELS:
         raise Undecided("most of its values are neither low nor high, as in a photograph", _some(plane))
     return True
@@ -261,6 +262,8 @@ def _is_inverted(plane: Plane, grey: bool, upright: bool | None) -> bool:
         raise Undecided("no pixel of it is 0, which must mean good", _some(plane))
     if upright is not None:
         return not upright
+    if cut.mostly and cut.over_half < cut.masks:
+        raise Undecided("it marks nearly all of its image, unlike others", cut.mostly, BLACK_ON_WHITE)
     if not cut.masks or cut.over_half < cut.masks:
         return False
     share = cut.marked / cut.pixels
