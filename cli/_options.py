@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from vitlite.cli._messages import LOGGER
+from vitlite.files import MAX_MEGAPIXELS
 
 Command = Callable[..., Any]
 
@@ -26,6 +27,14 @@ mask_threshold = click.option(
 )
 streaming = click.option(
     "--streaming", is_flag=True, help="For sets that do not fit into memory: keep no maps; prints a bound on the error."
+)
+max_megapixels = click.option(
+    "--max-megapixels",
+    type=click.FloatRange(min=0, min_open=True),
+    default=MAX_MEGAPIXELS,
+    show_default=True,
+    metavar="N",
+    help="Leave out larger images; they need memory.",
 )
 device = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 deterministic = click.option(

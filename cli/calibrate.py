@@ -22,9 +22,10 @@ from vitlite.cli._messages import note
     type=click.Path(),
     help="Good images that training has not seen: a folder, file or pattern; repeatable.  [default: those held out]",
 )
+@options.max_megapixels
 @options.device
 @options.verbosity
-def command(run: str, target_fpr: float, good: tuple[str, ...], device: str) -> None:
+def command(run: str, target_fpr: float, good: tuple[str, ...], max_megapixels: float, device: str) -> None:
     """Set the thresholds of a trained detector from good images.
 
     Nothing is trained. By default the good images are those that training held out. --good takes others; more images
@@ -37,7 +38,7 @@ def command(run: str, target_fpr: float, good: tuple[str, ...], device: str) -> 
     from vitlite.files import require_writable
 
     check_target(target_fpr)
-    detector = Detector(run, device, calibrated=False)
+    detector = Detector(run, device, calibrated=False, max_megapixels=max_megapixels)
     require_writable(run)
     result = recalibrate(detector, target_fpr=target_fpr, good=good)
     for line in (*in_words(result), *without_threshold(detector)):

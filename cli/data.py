@@ -22,7 +22,8 @@ def command() -> None:
     help="A category, several with commas, or all; for classes, the normal one.  [default: all]",
 )
 @options.mask_threshold
-def check(folder: str, category: str | None, mask_threshold: int | None) -> None:
+@options.max_megapixels
+def check(folder: str, category: str | None, mask_threshold: int | None, max_megapixels: float) -> None:
     """Read every image and mask below DIR and say what is there and what is wrong.
 
     DIR is a data set in the layout of MVTec AD, MPDD, MVTec AD 2, MVTec LOCO AD, BTAD, VisA or KolektorSDD2, one
@@ -34,7 +35,7 @@ def check(folder: str, category: str | None, mask_threshold: int | None) -> None
     """
     from vitlite import data
 
-    report = data.check(folder, category, mask_threshold=mask_threshold)
+    report = data.check(folder, category, mask_threshold=mask_threshold, max_megapixels=max_megapixels)
     click.echo(in_options(report.text(), click.get_current_context().command))
 
 

@@ -15,6 +15,7 @@ from vitlite.cli._messages import note
 @click.option("--maps", is_flag=True, help="Write the anomaly maps into RUN/maps, for `vitlite eval-maps` and others.")
 @options.mask_threshold
 @options.streaming
+@options.max_megapixels
 @options.device
 @options.deterministic
 @options.verbosity
@@ -25,6 +26,7 @@ def command(
     maps: bool,
     mask_threshold: int | None,
     streaming: bool,
+    max_megapixels: float,
     device: str,
     deterministic: bool,
 ) -> None:
@@ -44,7 +46,7 @@ def command(
 
     folder = Path(run) / MAPS_FOLDER if maps else None
     with only_deterministic(deterministic):
-        detector = Detector(run, device)
+        detector = Detector(run, device, max_megapixels=max_megapixels)
         require_writable(run)
         results = evaluate(
             detector, data=data, category=category, maps=folder, mask_threshold=mask_threshold, streaming=streaming

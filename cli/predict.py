@@ -20,6 +20,7 @@ from vitlite.cli._stopping import Stopped
 @click.option("--resume", is_flag=True, help="Go on with the predictions that are in --out.")
 @click.option("--overwrite", is_flag=True, help="Replace the predictions that are in --out.")
 @click.option("--fail-on-defect", is_flag=True, help="Exit with 1 if any image is defective.")
+@options.max_megapixels
 @options.device
 @options.deterministic
 @options.verbosity
@@ -33,6 +34,7 @@ def command(
     resume: bool,
     overwrite: bool,
     fail_on_defect: bool,
+    max_megapixels: float,
     device: str,
     deterministic: bool,
 ) -> None:
@@ -61,7 +63,7 @@ def command(
     with scoring:
         try:
             rows = predict(
-                load(run, device),
+                load(run, device, max_megapixels=max_megapixels),
                 images,
                 out,
                 overlays=not no_overlays,

@@ -14,10 +14,17 @@ from vitlite.cli._messages import note
 @options.category
 @click.option("--out", metavar="FILE", help="The page to write.  [default: RUN/report.html]")
 @options.mask_threshold
+@options.max_megapixels
 @options.device
 @options.verbosity
 def command(
-    run: str, data: str | None, category: str | None, out: str | None, mask_threshold: int | None, device: str
+    run: str,
+    data: str | None,
+    category: str | None,
+    out: str | None,
+    mask_threshold: int | None,
+    max_megapixels: float,
+    device: str,
 ) -> None:
     """Write a page with scores, curves and heat maps of labelled test images.
 
@@ -30,7 +37,7 @@ def command(
     from vitlite.report.page import render
 
     path = new_file(out) if out else None
-    detector = Detector(run, device)
+    detector = Detector(run, device, max_megapixels=max_megapixels)
     path = path or new_file(Path(run) / "report.html")
     page = render(build_report(detector, data=data, category=category, mask_threshold=mask_threshold))
     write_text(path, page)

@@ -26,6 +26,7 @@ from vitlite.methods import REGISTRY
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="The seed of everything random.  [default: 0]")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out; --set steps or epochs adds to it.")
 @click.option("--init-from", metavar="RUN", help="Begin with the weights of this run, and with its settings.")
+@options.max_megapixels
 @options.device
 @options.deterministic
 @options.verbosity
@@ -40,6 +41,7 @@ def command(
     seed: int | None,
     resume: bool,
     init_from: str | None,
+    max_megapixels: float,
     device: str,
     deterministic: bool,
 ) -> None:
@@ -88,7 +90,7 @@ def command(
         out = out or f"runs/{settings.method}"
     try:
         with only_deterministic(deterministic):
-            done = train(settings, out, device=device, resume=resume)
+            done = train(settings, out, device=device, resume=resume, max_megapixels=max_megapixels)
     except Stopped as stop:
         begun = (Path(out) / CONFIG_FILE).exists()
         stop.hint = f"; go on with --resume --out {out}" if begun else " before training began; start it again"

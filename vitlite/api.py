@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from vitlite.errors import UserError
+from vitlite.files import MAX_MEGAPIXELS
 
 if TYPE_CHECKING:
     from vitlite.engine.detector import Detector
@@ -26,6 +27,7 @@ def train(
     device: str = "auto",
     resume: bool = False,
     init_from: Source | None = None,
+    max_megapixels: float = MAX_MEGAPIXELS,
     **settings: Any,
 ) -> "Detector":
     """Train a detector on good images and calibrate it on those that training leaves aside.
@@ -41,6 +43,7 @@ def train(
         resume: go on with the run in ``out``, with its own settings. ``data`` is None, or the new place of the same
             images; of the settings only ``epochs`` or ``steps`` can be given, and adds to what the run has had.
         init_from: a run; begin with its weights, and with its settings unless others are given.
+        max_megapixels: larger images are left out.
         settings: settings of the preset to change, such as ``epochs=50, holdout=0.2``.
 
     Returns:
@@ -84,8 +87,8 @@ def train(
     else:
         method, preset = method or "sivt", preset or "quick"
         run = new_settings(method, change(preset_config(method, preset), settings), data, names, preset, seed)
-    train_run(run, out, device=device, resume=resume)
-    return Detector(out, device)
+    train_run(run, out, device=device, resume=resume, max_megapixels=max_megapixels)
+    return Detector(out, device, max_megapixels=max_megapixels)
 
 
 def evaluate(
@@ -95,17 +98,19 @@ def evaluate(
     *,
     mask_threshold: int | None = None,
     streaming: bool = False,
+    max_megapixels: float = MAX_MEGAPIXELS,
 ) -> dict[str, Any]:
     """Score a detector on labelled test images, at their original resolution.
 
     Args:
-        run: a run's folder, or a detector.
+        run: a run's folder, or a detector, which has its own limit on the size of images.
         data: a data set with labelled test images; default: the data of training.
         category: a name, or several as a list or with commas between, or ``"all"``.
         mask_threshold: a pixel whose mask is above it (0 to 254) is a defect; None: what the masks of each category
             say by their values.
         streaming: count the maps one by one and keep none, for sets that do not fit into memory; ``error_bound`` says
             how far the pixel metrics may be from the exact ones.
+        max_megapixels: larger images are left out.
 
     Returns:
         dict: ``mean`` and ``categories``, by name, of ``image_auroc``, ``image_ap``, ``image_f1_max``, ``pixel_auroc``,
@@ -122,7 +127,9 @@ def evaluate(
 
     if data is not None:
         _check("data", data, _PATH, "the folder of a data set, or None for the data of training")
-    detector = run if isinstance(run, Predictor) else load(run)  # which refuses what is neither
+    detector = (
+        run if isinstance(run, Predictor) else load(run, max_megapixels=max_megapixels)
+    )  # which refuses what is neither
     if not hasattr(detector, "settings"):
         name = getattr(detector, "path", detector)
         raise UserError(f"{name}: an exported file knows no data set; give the run that it was exported from")
@@ -132,12 +139,13 @@ def evaluate(
     )
 
 
-def load(path: Source, device: str = "auto") -> "Predictor":
+def load(path: Source, device: str = "auto", *, max_megapixels: float = MAX_MEGAPIXELS) -> "Predictor":
     """Load what ``train`` or ``vitlite export`` wrote.
 
     Args:
         path: a run's folder, or an exported .onnx file, which needs onnxruntime and no torch.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``; an .onnx file runs on the CPU.
+        max_megapixels: larger images are not read.
 
     Returns:
         Predictor: ``detector.predict(image)`` gives a ``Prediction`` with ``score``, ``is_defect``, ``percentile``,
@@ -151,12 +159,12 @@ def load(path: Source, device: str = "auto") -> "Predictor":
     if is_exported(path):
         from vitlite.export.onnx_detector import OnnxDetector
 
-        return OnnxDetector(Path(path), device)
+        return OnnxDetector(Path(path), device, max_megapixels=max_megapixels)
     if Path(path).suffix.lower() == ".pt2" and Path(path).is_file():
         raise UserError(f"{path}: a pt2 file is for torch.export.load; give the run's folder or an .onnx file")
     from vitlite.engine.detector import Detector
 
-    return Detector(path, device)
+    return Detector(path, device, max_megapixels=max_megapixels)
 
 
 def is_exported(source: Source) -> bool:

@@ -22,6 +22,7 @@ try:
 except ImportError:  # not a Unix: nothing notices another process in the folder there
     fcntl = None  # type: ignore[assignment]
 
+MAX_MEGAPIXELS = 150.0  # of an image, unless a caller says more: enough for a 16k line-scan image
 StrPath = str | os.PathLike[str]  # what names a file
 
 

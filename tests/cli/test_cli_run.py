@@ -146,7 +146,12 @@ def test_predicting_again_into_a_folder_of_the_images(run, tiny_data, tmp_path):
 
 def test_predict_without_the_backbone_weights_or_the_data(run, tiny_data, tmp_path, monkeypatch):
     """The run directory is all that scoring needs."""
-    config = (run / "config.toml").read_text().replace(str(tiny_data), "/nowhere").replace('"none"', '"auto"')
+    config = (
+        (run / "config.toml")
+        .read_text()
+        .replace(str(tiny_data), "/nowhere")
+        .replace('weights = "none"', 'weights = "auto"')
+    )
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
     (copy / "config.toml").write_text(config)

@@ -43,7 +43,7 @@ def test_every_problem_is_found(tmp_path, tree, put):
     put(truth / "good" / "000_mask.png", mask)
     put(truth / "good" / "001_mask.png", mask * 0)
     put(root / "train" / "good" / "flat.png", np.full((12, 16), 7, np.uint8))
-    put(root / "train" / "good" / "dark.png", np.arange(192, dtype=np.uint16).reshape(12, 16) * 20)
+    put(root / "train" / "good" / "wide.png", np.arange(192, dtype=np.uint16).reshape(12, 16) * 20)
     twice = (root / "train" / "good" / "2.png").read_bytes()
     (root / "train" / "good" / "20.png").write_bytes(twice)
     leaked = (root / "test" / "good" / "000.png").read_bytes()
@@ -53,7 +53,7 @@ def test_every_problem_is_found(tmp_path, tree, put):
     names = {
         key: sorted(path.name for path in getattr(report, key))
         for key in report.__dataclass_fields__
-        if (key.endswith("masks") and key != "masks") or key in ("marked_good", "flat", "dark")
+        if (key.endswith("masks") and key != "masks") or key in ("marked_good", "flat")
     }
     assert names == {
         "missing_masks": ["nomask.png"],
@@ -63,7 +63,6 @@ def test_every_problem_is_found(tmp_path, tree, put):
         "marked_good": ["000_mask.png"],
         "grey_masks": ["grey_mask.png"],
         "flat": ["flat.png"],
-        "dark": ["dark.png"],
     }
     assert [(path.name, reason) for path, reason in report.unreadable] == [
         ("bad.png", "is empty (0 bytes)"),

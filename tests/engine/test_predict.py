@@ -66,7 +66,7 @@ def test_no_verdict(images, tmp_path, wrong):
 
 @pytest.mark.parametrize(("scores", "code"), [((0.1, NAN, 0.9), 3), ((NAN, NAN, INF), 3), ((0.1, 0.1, 0.9), 1)])
 def test_exit_code(images, tmp_path, monkeypatch, scores, code):
-    monkeypatch.setattr("vitlite.api.load", lambda run, device: Scripted([(score, 0.0) for score in scores]))
+    monkeypatch.setattr("vitlite.api.load", lambda run, device, **_: Scripted([(score, 0.0) for score in scores]))
     _, err = vitlite("predict", "run", images, "--out", tmp_path / "out", "--fail-on-defect", code=code)
     assert err.count("no verdict: ") == sum(not np.isfinite(score) for score in scores)
     if code == 3:
@@ -76,7 +76,7 @@ def test_exit_code(images, tmp_path, monkeypatch, scores, code):
 @pytest.mark.parametrize(
     ("module", "step"),
     [
-        (loading, "read_image"),
+        (loading, "read_noted"),
         (loading, "resize_image"),
         (predicting, "map_at"),
         (predicting, "judge"),
@@ -96,7 +96,7 @@ def test_one_image_does_not_fit_into_memory(images, tmp_path, monkeypatch, modul
         return plain(*args, **options)
 
     monkeypatch.setattr(module, step, short)
-    monkeypatch.setattr("vitlite.api.load", lambda run, device: Scripted([(0.1, 0.0), (0.9, 0.9), (0.9, 0.9)]))
+    monkeypatch.setattr("vitlite.api.load", lambda run, device, **_: Scripted([(0.1, 0.0), (0.9, 0.9), (0.9, 0.9)]))
     said = vitlite("predict", "run", images, "--out", tmp_path / "out", "--maps", "--fail-on-defect", code=3)
     rows = rows_of(tmp_path / "out/predictions.csv")
     assert [row["verdict"] for row in rows] == ["good", "", "defect"]

@@ -20,7 +20,7 @@ from vitlite.errors import UserError
 from vitlite.images.archives import read_archive
 from vitlite.images.batches import read_batch, read_class_names
 from vitlite.images.idx import read_idx
-from vitlite.images.modes import Unusable
+from vitlite.images.unusable import Unusable
 
 pytestmark = pytest.mark.filterwarnings("ignore:invalid escape sequence:DeprecationWarning")  # of pickletools
 IDX = idx(digits([1, 2, 3], side=4))

@@ -17,7 +17,7 @@ from vitlite.images.archives import read_archive, split_entry
 from vitlite.images.batches import read_batch
 from vitlite.images.idx import read_idx
 from vitlite.images.loading import pixel_batches
-from vitlite.images.modes import Unusable
+from vitlite.images.unusable import Unusable
 
 
 def test_images_of_an_archive_work_like_files(tmp_path):

@@ -51,11 +51,11 @@ def begun(monkeypatch, paths, taken, **options):
     """How many images are decoded by the time that so many have been taken."""
     indices = []
 
-    def watched(path, read=loading.read_image):
+    def watched(path, reading, read=loading.read_noted):
         indices.append(path)
-        return read(path)
+        return read(path, reading)
 
-    monkeypatch.setattr(loading, "read_image", watched)
+    monkeypatch.setattr(loading, "read_noted", watched)
     loader = load_ahead(paths, 4, **options)
     for _ in range(taken):
         next(loader)

@@ -33,10 +33,10 @@ def test_a_written_map_comes_back(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "case", ["infinite", "empty file", "folder", "npz", "complex", "float64 tiff", "pages", "palette"]
+    "case", ["infinite", "empty file", "folder", "npz", "complex", "complex tiff", "pages", "palette"]
 )
 def test_files_that_hold_no_map(tmp_path, case):
-    path = tmp_path / ("a.tiff" if case in ("float64 tiff", "pages", "palette", "empty file", "folder") else "a.npy")
+    path = tmp_path / ("a.tiff" if case in ("complex tiff", "pages", "palette", "empty file", "folder") else "a.npy")
     page = Image.fromarray(np.zeros((3, 4), np.float32))
     if case == "infinite":
         np.save(path, np.array([[0, np.inf]]))
@@ -49,8 +49,8 @@ def test_files_that_hold_no_map(tmp_path, case):
         (tmp_path / "b.npz").rename(path)
     elif case == "complex":
         np.save(path, np.zeros((3, 4), complex))
-    elif case == "float64 tiff":
-        pytest.importorskip("tifffile").imwrite(path, np.zeros((3, 4)))
+    elif case == "complex tiff":
+        pytest.importorskip("tifffile").imwrite(path, np.zeros((3, 4), complex))
     elif case == "pages":
         page.save(path, save_all=True, append_images=[page])
     else:

@@ -12,17 +12,17 @@ from PIL import Image
 
 from vitlite.data.index import Dataset, Sample
 from vitlite.data.layouts import layout_of, survey
+from vitlite.data.levels import SeenLevels
 from vitlite.data.mask_rules import find_rule
 from vitlite.errors import UserError
-from vitlite.files import counted, shown
+from vitlite.files import MAX_MEGAPIXELS, counted, shown
 from vitlite.images.archives import split_entry
 from vitlite.images.loading import each
 from vitlite.images.mask_values import COLOUR, MaskRule, defects, values
 from vitlite.images.masks import MaskFiles, files_of
-from vitlite.images.reading import MAX_PIXELS, ImageError, decode, decode_rgb
+from vitlite.images.reading import ImageError, decode, frame_count, read_stored
+from vitlite.images.scale import Levels, as_pixels
 
-# A 16-bit image whose brightest value maps below this uses less than a quarter of its range, as 12-bit cameras do.
-_DARK = 64
 UNREADABLE = "unreadable"  # in the place of a kind of defect
 _SHOWN = 4  # how many files a warning names
 
@@ -49,8 +49,9 @@ class Report:
     marked_good: list[Path] = field(default_factory=list)  # masks of good images that are not empty
     size_mismatches: list[tuple[Path, Size, Size]] = field(default_factory=list)  # mask, (H, W) of it and of its image
     grey_masks: list[Path] = field(default_factory=list)  # cut at a threshold, with more values than zero and another
+    levels: SeenLevels = field(default_factory=SeenLevels)
+    frames: list[tuple[Path, int]] = field(default_factory=list)  # files of several images
     flat: list[Path] = field(default_factory=list)  # one colour all over
-    dark: list[Path] = field(default_factory=list)  # 16-bit images that use less than a quarter of their range
     duplicates: list[tuple[Path, ...]] = field(default_factory=list)  # groups of files with the same bytes
     leaks: list[tuple[Path, ...]] = field(default_factory=list)  # those groups that lie in both train and test
     masks: int = 0  # mask files read
@@ -76,15 +77,17 @@ class Report:
             ("mask", "of good images with a mark, not used", self.marked_good),
             ("mask", "with grey values, cut at the threshold", self.grey_masks),
             ("image", "of one flat colour", self.flat),
-            ("16-bit image", "too dark, rescale to 0..65535", self.dark),
+            ("image", "outside the scale of the training images, cut off", list(self.levels.outside())),
         )
         only = [group for group in self.duplicates if group not in self.leaks]
         found = [(one, text, [self._name(path) for path in files]) for one, text, files in kinds]
         sizes = [self._mismatch(*mismatch) for mismatch in self.size_mismatches]
         found.insert(6, ("mask", "of another size than the image", sizes))
+        frames = [f"{self._name(path)} ({count})" for path, count in self.frames]
+        found.append(("file", "of several images, of which the first is taken", frames))
         found.append(("group", "of identical files in both train and test", [self._group(g) for g in self.leaks]))
         found.append(("group", "of identical files", [self._group(g) for g in only]))
-        lines += [*self.left_out, *self.mask_doubts]
+        lines += [*self.left_out, *self.mask_doubts, *self.levels.lines()]
         for one, text, names in found:
             if names:
                 more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
@@ -115,6 +118,7 @@ class Report:
         if name in self.heights:
             lines.append(f"  {'size':<10}height {_span(self.heights[name])}, width {_span(self.widths[name])}")
             lines.append(f"  {'mode':<10}" + ", ".join(f"{mode} {n}" for mode, n in self.modes[name].most_common()))
+            lines.append(f"  {'levels':<10}{self.levels.of(name)}")
         return lines
 
     def _name(self, path: Path) -> str:
@@ -127,7 +131,13 @@ class Report:
         return " = ".join(map(self._name, paths))
 
 
-def check(root: str | Path, category: str | None = None, *, mask_threshold: int | None = None) -> Report:
+def check(
+    root: str | Path,
+    category: str | None = None,
+    *,
+    mask_threshold: int | None = None,
+    max_megapixels: float = MAX_MEGAPIXELS,
+) -> Report:
     """Read every image and mask of a data set and report what is in it.
 
     Args:
@@ -135,6 +145,7 @@ def check(root: str | Path, category: str | None = None, *, mask_threshold: int 
         category: a name, several with commas, or ``all``, which is the default. For a data set of labelled classes, the
             normal one of the one-class data set that is reported; every class by default.
         mask_threshold: a pixel of a mask above it (0 to 254) is a defect; None: what each category's masks say.
+        max_megapixels: larger images and masks count as unreadable.
 
     Returns:
         Report: ``problems()`` and ``text()`` say what was found.
@@ -143,6 +154,7 @@ def check(root: str | Path, category: str | None = None, *, mask_threshold: int 
         UserError: there is nothing to use: no such folder, no known layout, a piece of the layout missing or damaged,
             no image that can be read.
     """
+    max_pixels = as_pixels(max_megapixels)
     dataset = survey(root, category)
     samples = (*dataset.train, *dataset.validation, *dataset.test)
     spare = list(layout_of(dataset.root).spare_masks(dataset))
@@ -157,9 +169,9 @@ def check(root: str | Path, category: str | None = None, *, mask_threshold: int 
         notes=dataset.notes,
         left_out=tuple(dataset.warnings),
     )
-    _find_rules(report, dataset, [mask for mask, of_good in spare if of_good], mask_threshold)
+    _find_rules(report, dataset, [mask for mask, of_good in spare if of_good], mask_threshold, max_pixels)
     digests = defaultdict(list)
-    looks = each(lambda sample: _examine(sample, report.mask_rules.get(sample.category)), samples)
+    looks = each(lambda sample: _examine(sample, report.mask_rules.get(sample.category), max_pixels), samples)
     for sample, (image, mask) in zip(samples, looks):
         _add_image(report, sample, image)
         if sample.label and sample.mask is None:
@@ -181,21 +193,21 @@ def check(root: str | Path, category: str | None = None, *, mask_threshold: int 
                 report.leaks.append(paths)
     for left, of_good_image in spare:
         if of_good_image:
-            _add_good_mask(report, left)
+            _add_good_mask(report, left, max_pixels)
         else:
             report.orphan_masks.append(Path(left))
     return report
 
 
 def _find_rules(
-    report: Report, dataset: Dataset, of_good: Sequence[Path | MaskFiles], mask_threshold: int | None
+    report: Report, dataset: Dataset, of_good: Sequence[Path | MaskFiles], mask_threshold: int | None, max_pixels: int
 ) -> None:
     for name in dataset.categories:
         if mask_threshold is not None:
             report.mask_rules[name] = MaskRule.above(mask_threshold)
             continue
         try:
-            rule = find_rule(dataset, name, of_good)
+            rule = find_rule(dataset, name, of_good, max_pixels)
         except UserError as error:
             report.mask_doubts.append(error.marked)
         else:
@@ -212,7 +224,8 @@ class _Image:
     size: Size | None = None
     mode: str = ""
     flat: bool = False
-    dark: bool = False
+    levels: Levels | None = None
+    frames: int = 1
 
 
 @dataclass
@@ -226,24 +239,25 @@ class _Mask:
     pixels: int | None = None  # that are marked; None without a rule
 
 
-def _examine(sample: Sample, rule: MaskRule | None) -> tuple[_Image, _Mask | None]:
+def _examine(sample: Sample, rule: MaskRule | None, max_pixels: int) -> tuple[_Image, _Mask | None]:
     found = _Image()
     try:
-        image, found.mode = decode_rgb(sample.path)
+        stored, found.mode = read_stored(sample.path, max_pixels)
+        image = stored.values
     except ImageError as error:
         found.error = error.reason
     else:
         found.size = (image.shape[0], image.shape[1])
         found.flat = bool((image == image[0, 0]).all())
-        found.dark = found.mode.startswith("I") and int(image.max()) < _DARK
+        found.levels, found.frames = stored.levels, frame_count(sample.path)
         if split_entry(sample.path):  # a part of a file: its pixels are all that it has of its own
             found.digest = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).digest()
     with contextlib.suppress(OSError, ValueError):  # the reader says why
         found.digest = found.digest or hashlib.sha256(sample.path.read_bytes()).digest()
-    return found, None if sample.mask is None else _examine_mask(sample.mask, rule)
+    return found, None if sample.mask is None else _examine_mask(sample.mask, rule, max_pixels)
 
 
-def _examine_mask(mask: Path | MaskFiles, rule: MaskRule | None) -> _Mask:
+def _examine_mask(mask: Path | MaskFiles, rule: MaskRule | None, max_pixels: int) -> _Mask:
     """All files of a mask as one."""
     found = _Mask()
     united = None
@@ -258,7 +272,7 @@ def _examine_mask(mask: Path | MaskFiles, rule: MaskRule | None) -> _Mask:
 
     for path in files_of(mask):
         try:
-            marked = decode(path, look, MAX_PIXELS)[0]
+            marked = decode(path, look, max_pixels)[0]
         except ImageError as error:
             return _Mask((path, error.reason))
         if united is not None and marked.shape != united.shape:
@@ -282,10 +296,12 @@ def _add_image(report: Report, sample: Sample, found: _Image) -> None:
         low, high = spans.get(sample.category, (value, value))
         spans[sample.category] = (min(low, value), max(high, value))
     report.modes[sample.category][found.mode] += 1
+    if found.levels is not None:
+        report.levels.images.append((sample, found.levels))
+    if found.frames > 1:
+        report.frames.append((sample.path, found.frames))
     if found.flat:
         report.flat.append(sample.path)
-    elif found.dark:
-        report.dark.append(sample.path)
 
 
 def _add_mask(report: Report, path: Path, found: _Mask, image: Size | None) -> None:
@@ -303,10 +319,10 @@ def _add_mask(report: Report, path: Path, found: _Mask, image: Size | None) -> N
         report.size_mismatches.append((path, found.size, image))
 
 
-def _add_good_mask(report: Report, mask: Path | MaskFiles) -> None:
+def _add_good_mask(report: Report, mask: Path | MaskFiles, max_pixels: int) -> None:
     folder = Path(mask).relative_to(report.root).parts[0]
     rule = report.mask_rules.get(folder, next(iter(report.mask_rules.values()), MaskRule.above(0)))
-    found = _examine_mask(mask, rule)
+    found = _examine_mask(mask, rule, max_pixels)
     if found.error:
         report.unreadable.append(found.error)
         return

@@ -11,7 +11,8 @@ from vitlite.errors import UserError
 from vitlite.files import StrPath, shown
 from vitlite.images.archives import split_entry
 from vitlite.images.loading import each
-from vitlite.images.reading import ImageError, read_image
+from vitlite.images.reading import FULL_RANGE, ImageError, read_noted
+from vitlite.images.scale import Reading
 
 # fmt: off
 IMAGE_EXTENSIONS = frozenset((
@@ -160,14 +161,18 @@ def _identity(folder: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def scan(samples: Iterable[Sample]) -> tuple[list[Sample], list[tuple[Sample, str]]]:
+def scan(samples: Iterable[Sample], reading: Reading = FULL_RANGE) -> tuple[list[Sample], list[tuple[Sample, str]]]:
     """Decode every image once and drop it again: the samples that can be read, and the others with the reason.
 
     Both lists keep the order given. Decodes on threads (Pillow releases the interpreter lock).
+
+    Args:
+        samples: the images.
+        reading: how the run reads images that they are for: its scale, and the most pixels.
     """
     samples = list(samples)
     good, bad = [], []
-    for sample, reason in zip(samples, each(_complaint, samples)):
+    for sample, reason in zip(samples, each(lambda sample: _complaint(sample, reading), samples)):
         if reason is None:
             good.append(sample)
         else:
@@ -175,9 +180,9 @@ def scan(samples: Iterable[Sample]) -> tuple[list[Sample], list[tuple[Sample, st
     return good, bad
 
 
-def _complaint(sample: Sample) -> str | None:
+def _complaint(sample: Sample, reading: Reading) -> str | None:
     try:
-        read_image(sample.path)
+        read_noted(sample.path, reading)
     except ImageError as error:
         return error.reason
     return None

@@ -14,13 +14,14 @@ from vitlite.images.mask_evidence import Evidence, Undecided, decide, evidence_o
 from vitlite.images.mask_values import COLOUR, MaskRule
 from vitlite.images.masks import MaskFiles, files_of
 from vitlite.images.reading import ImageError
+from vitlite.images.scale import MAX_PIXELS
 
 log = logging.getLogger(__name__)
 
 Mask = Path | MaskFiles
 
 
-def with_mask_rules(dataset: Dataset, mask_threshold: int | None = None) -> Dataset:
+def with_mask_rules(dataset: Dataset, mask_threshold: int | None = None, *, max_pixels: int = MAX_PIXELS) -> Dataset:
     """The data set with a ``MaskFiles`` for every mask, which holds the rule of its category.
 
     Reads all masks of a category of which the layout does not say the rule. A warning is logged about masks that match
@@ -29,6 +30,7 @@ def with_mask_rules(dataset: Dataset, mask_threshold: int | None = None) -> Data
     Args:
         dataset: what ``open_dataset`` found.
         mask_threshold: a pixel is defective if its 8-bit value is above it (0 to 254); no mask is read then.
+        max_pixels: larger masks say nothing about the rule.
 
     Returns:
         A :class:`~vitlite.data.index.Dataset`; ``read_mask`` reads its masks.
@@ -43,7 +45,7 @@ def with_mask_rules(dataset: Dataset, mask_threshold: int | None = None) -> Data
         matches = f"{counted(len(strays), 'mask')} match{'es' * (len(strays) == 1)} no image"
         log.warning("%s: %s: %s", shown(dataset.root), matches, few(strays, 4))
     good = [mask for mask, of_good in spare if of_good]
-    rules = {name: given or find_rule(dataset, name, good) for name in dataset.categories}
+    rules = {name: given or find_rule(dataset, name, good, max_pixels) for name in dataset.categories}
     return replace(dataset, test=tuple(_ruled(sample, rules[sample.category]) for sample in dataset.test))
 
 
@@ -53,7 +55,9 @@ def _ruled(sample: Sample, rule: MaskRule | None) -> Sample:
     return replace(sample, mask=MaskFiles(files_of(sample.mask), rule))
 
 
-def find_rule(dataset: Dataset, category: str, of_good: Iterable[Mask] = ()) -> MaskRule | None:
+def find_rule(
+    dataset: Dataset, category: str, of_good: Iterable[Mask] = (), max_pixels: int = MAX_PIXELS
+) -> MaskRule | None:
     """The rule of a category's masks: the layout's, or what their values say; None without masks.
 
     ``of_good`` are masks of good images, which may tell that all are inverted. Raises UserError as ``with_mask_rules``.
@@ -65,31 +69,32 @@ def find_rule(dataset: Dataset, category: str, of_good: Iterable[Mask] = ()) -> 
         if isinstance(mask, MaskFiles):
             return mask.rule
     folder = dataset.folder(category)
-    found = gather(masks)
+    found = gather(masks, max_pixels)
     try:
-        return decide(found, upright=_upright(gather(mask for mask in of_good if Path(mask).is_relative_to(folder))))
+        own = [mask for mask in of_good if Path(mask).is_relative_to(folder)]
+        return decide(found, upright=_upright(gather(own, max_pixels)))
     except Undecided as error:
-        example = shown(error.example.relative_to(dataset.root))
+        example, held = shown(error.example.relative_to(dataset.root)), listed(error.example, max_pixels)
         first = f"{error.other}; if not, " if error.other else ""
         raise UserError(
-            f"{shown(category)}: the meaning of its masks is not clear: {example} has {listed(error.example)}, and "
+            f"{shown(category)}: the meaning of its masks is not clear: {example} has {held}, and "
             f"{error}; {first}give `mask_threshold=N` (a pixel above N is a defect), or save the masks with 0 for good "
             f"and 255 for a defect"
         ) from error
 
 
-def gather(masks: Iterable[Mask]) -> Evidence:
+def gather(masks: Iterable[Mask], max_pixels: int = MAX_PIXELS) -> Evidence:
     """What all files of some masks hold; files that cannot be read are passed over."""
     found = Evidence()
-    for one in each(_evidence, (path for mask in masks for path in files_of(mask))):
+    for one in each(lambda path: _evidence(path, max_pixels), (path for mask in masks for path in files_of(mask))):
         if one:
             found.add(one)
     return found
 
 
-def _evidence(path: Path) -> Evidence | None:
+def _evidence(path: Path, max_pixels: int) -> Evidence | None:
     try:
-        return evidence_of(path)
+        return evidence_of(path, max_pixels)
     except ImageError:  # whoever reads the mask for its image names it
         return None
 

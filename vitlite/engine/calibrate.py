@@ -21,6 +21,7 @@ from vitlite.engine.split import copies, good_split, training_split
 from vitlite.errors import UserError
 from vitlite.files import StrPath, counted, shown, write_json
 from vitlite.images.loading import Unread, pixel_batches
+from vitlite.images.scale import MAX_PIXELS, Reading
 from vitlite.methods.base import Method
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ def calibrate(
     held_out: bool,
     target_fpr: float = TARGET_FPR,
     source: str | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> dict[str, Any]:
     """Score good images and write the calibration.json of a run; returns its contents (docs/result-files.md).
 
@@ -64,27 +66,29 @@ def calibrate(
         held_out: whether training left these images alone. If it did not, thresholds are too low; the file says so.
         target_fpr: the share of good images that may be called defective.
         source: where the images come from, in words.
+        max_pixels: the most that an image may have.
     Raises:
         UserError: a share outside (0, 1), no image that can be read, or scores that are not finite.
     """
     check_target(target_fpr)
-    good = score_good(method, samples, settings.config.image_size, device)
+    good = score_good(method, samples, Reading(settings.config.image_scale, max_pixels), device)
     if not good:
         images = counted(len(samples), "good image")
         raise UserError(f"{source or settings.data}: none of the {images} for the threshold is readable")
     if not all(map(math.isfinite, (value for image in good for value in image[1:]))):
         raise UserError(f"{run}: scores of good images are not finite numbers, so there is no threshold; train again")
     result = summarize(good, target_fpr, held_out, source)
+    result |= {"black": settings.config.black, "white": settings.config.white}
     write_json(Path(run) / CALIBRATION_FILE, result)
     return result
 
 
-def score_good(method: Method, samples: Sequence[Sample], image_size: int, device: torch.device) -> list[Good]:
+def score_good(method: Method, samples: Sequence[Sample], reading: Reading, device: torch.device) -> list[Good]:
     """The good images that can be read, scored."""
     method.eval()
     good: list[Good] = []
     with Progress("threshold", len(samples)) as progress:
-        for found in pixel_batches([s.path for s in samples], image_size, 8):
+        for found in pixel_batches([s.path for s in samples], method.config.image_size, 8, reading=reading):
             if isinstance(found, Unread):
                 log.warning("skipped %s", found.reason)
                 continue
@@ -255,6 +259,7 @@ def recalibrate(detector: Detector, *, target_fpr: float = TARGET_FPR, good: Seq
         held_out=True,
         target_fpr=target_fpr,
         source=source,
+        max_pixels=detector.reading.max_pixels,
     )
     return detector.calibration
 

@@ -21,7 +21,8 @@ from vitlite.engine.features import to_images
 from vitlite.engine.predict import Predictor
 from vitlite.engine.settings import build_method, load_settings
 from vitlite.errors import UserError
-from vitlite.files import StrPath
+from vitlite.files import MAX_MEGAPIXELS, StrPath
+from vitlite.images.scale import Reading, as_pixels
 
 CALIBRATION_SCHEMA = 2  # version 0.1.0 wrote the file without a number
 
@@ -30,17 +31,21 @@ class Detector(Predictor):
     """``Detector(run)`` loads a run directory; needs no weights but those in its checkpoint.
 
     Several threads may predict with one detector at a time; the numbers are those of one thread.
-    ``calibrated=False`` leaves calibration.json unread, to be written anew.
+    ``calibrated=False`` leaves calibration.json unread, to be written anew. ``max_megapixels`` limits the size of an
+    image.
 
     A pickle holds all that scoring needs, with the weights, and the name of the device: the copy scores the same
     without the run's folder. A process that was forked from the one that loaded the detector cannot use it
     (``UserError``): torch's threads do not live on there, and the first wait for them would never end.
     """
 
-    def __init__(self, run: StrPath, device: str = "auto", *, calibrated: bool = True) -> None:
+    def __init__(
+        self, run: StrPath, device: str = "auto", *, calibrated: bool = True, max_megapixels: float = MAX_MEGAPIXELS
+    ) -> None:
         self.run, self.device = Path(run), pick_device(device)
         self.settings = load_settings(run)
         self.image_size = self.settings.config.image_size
+        self.reading = Reading(self.settings.config.image_scale, as_pixels(max_megapixels))
         state = load_checkpoint(run, self.settings.method)
         self.fingerprint = state["fingerprint"]  # of the images that were trained on
         self.weights_source = state.get("weights")  # where training found the weights of the frozen part; None: unknown

@@ -14,12 +14,14 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed
 
 from vitlite.errors import UserError
+
+T = TypeVar("T")
 
 _process = os.getpid()  # whose threads torch uses
 
@@ -48,6 +50,13 @@ class Team:
         """Wait until all processes are here."""
         if self.size > 1:
             distributed.barrier()
+
+    def agree(self, value: T) -> T:
+        """What the process that leads has."""
+        values = [value]
+        if self.size > 1:
+            distributed.broadcast_object_list(values)
+        return values[0]
 
     def add_up(self, parameters: Iterable[Tensor], values: dict[str, float]) -> dict[str, float]:
         """Sum gradients in place over all processes; returns the sums of the dict of floats ``values``."""

@@ -154,7 +154,7 @@ def open_test_data(
     strange = [name for name in dataset.categories if name not in settings.category.split(",")]
     if strange:
         log.warning("%s: never trained on; this run was trained on %s", few(strange), shown(settings.category))
-    return with_mask_rules(dataset, mask_threshold)
+    return with_mask_rules(dataset, mask_threshold, max_pixels=detector.reading.max_pixels)
 
 
 def about(detector: "Detector", dataset: Dataset) -> dict[str, Any]:
@@ -232,7 +232,7 @@ def score_category(
                 scored.unread.append(found)
                 continue
             loaded, pixels, score = found
-            mask = mask_of(samples[loaded.index], loaded)
+            mask = mask_of(samples[loaded.index], loaded, detector.reading.max_pixels)
             if isinstance(mask, Unread):
                 scored.unread.append(mask)
                 mask = None
@@ -258,14 +258,14 @@ def threshold_of(calibration: dict[str, Any] | None, name: str) -> float | None:
     return calibration.get("categories", {}).get(name, calibration)["image_threshold"]
 
 
-def mask_of(sample: Sample, loaded: Loaded) -> np.ndarray | Unread | None:
+def mask_of(sample: Sample, loaded: Loaded, max_pixels: int) -> np.ndarray | Unread | None:
     """The 0/1 mask of a test image; zeros for a good one, None or ``Unread`` if a defective one has no usable mask."""
     if not sample.label:
         return blank(loaded.height, loaded.width)
     if sample.mask is None:
         return None
     try:
-        mask = read_mask(sample.mask)
+        mask = read_mask(sample.mask, max_pixels=max_pixels)
     except ImageError as error:
         return Unread(loaded.index, Path(sample.mask), str(error))
     if mask.shape != (loaded.height, loaded.width):

@@ -4,6 +4,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -11,11 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vitlite.data import Sample
 from vitlite.engine.progress import Progress
 from vitlite.errors import UserError
 from vitlite.files import shown
-from vitlite.images.loading import Unread, pixel_batches
+from vitlite.images.loading import Unread, each, pixel_batches
+from vitlite.images.reading import FULL_RANGE, read_levels
+from vitlite.images.scale import MAX_PIXELS, Levels, Reading, differing, in_words, learn
 from vitlite.methods.base import Method
+from vitlite.methods.config import TrainingConfig
 
 log = logging.getLogger(__name__)
 
@@ -66,9 +71,17 @@ def reserve(file: BinaryIO, size: int) -> None:
 
 
 def cache_features(
-    method: Method, paths: Sequence[Path], folder: str | os.PathLike[str], device: torch.device, batch_size: int = 8
+    method: Method,
+    paths: Sequence[Path],
+    folder: str | os.PathLike[str],
+    device: torch.device,
+    batch_size: int = 8,
+    *,
+    reading: Reading = FULL_RANGE,
 ) -> tuple[FeatureCache, list[int]]:
     """Run ``method.frozen`` over image files once; a file that cannot be read is logged and left out.
+
+    ``reading`` holds the scale of the run.
 
     Returns ``(cache, indices)``: row i of the cache belongs to ``paths[indices[i]]``. ``UserError`` if no file can be
     read.
@@ -76,7 +89,7 @@ def cache_features(
     cache: FeatureCache | None = None
     indices: list[int] = []
     with Progress("features", len(paths)) as progress:
-        for found in pixel_batches(paths, method.config.image_size, batch_size):
+        for found in pixel_batches(paths, method.config.image_size, batch_size, reading=reading):
             if isinstance(found, Unread):
                 log.warning("skipped %s", found.reason)
                 continue
@@ -89,6 +102,33 @@ def cache_features(
     if cache is None:
         raise UserError(f"{shown(paths[0].parent)}: none of the {len(paths)} training images can be read")
     return cache, indices
+
+
+def with_scale(config: TrainingConfig, samples: Sequence[Sample], max_pixels: int = MAX_PIXELS) -> TrainingConfig:
+    """A config with the scale of its images, given or learned from ``samples``; a line of the log says which.
+
+    ``UserError`` if integers of more than 8 bits and floats are mixed.
+    """
+    scale = config.image_scale
+    if scale is not None:
+        log.info("scale: %s, as given", scale)
+        return replace(config, black=scale.black, white=scale.white)
+    found: dict[str, list[Levels]] = {}
+    for sample, levels in zip(samples, each(lambda s: read_levels(s.path, max_pixels), samples)):
+        if levels is not None:
+            found.setdefault(sample.category, []).append(levels)
+    if not found:
+        log.info("scale: 0 to 255, as all images have 8 bits")
+        return config
+    used, scale = learn(found)
+    some = "; 8-bit files keep 0 to 255" if sum(map(len, found.values())) < len(samples) else ""
+    if scale is None:
+        log.warning("scale: %s%s; give it with white and black", in_words(used, scale), some)
+        return config
+    log.info("scale: %s, as %s%s", scale, in_words(used, scale), some)
+    if others := differing(found, scale):
+        log.warning("scale: next to nothing is left of %s; train such categories apart", ", ".join(map(shown, others)))
+    return replace(config, black=scale.black, white=scale.white)
 
 
 def to_images(pixels: np.ndarray, device: torch.device) -> Tensor:

@@ -34,8 +34,9 @@ from vitlite.files import StrPath, atomic, make_folder, remove, remove_leftovers
 from vitlite.images.heatmap import overlay
 from vitlite.images.loading import Loaded, Unread, pixel_batches
 from vitlite.images.maps import write_map
-from vitlite.images.reading import NO_ROOM, ImageError, as_rgb
+from vitlite.images.reading import FULL_RANGE, NO_ROOM, ImageError, Notices, as_rgb
 from vitlite.images.resize import map_at, resize_image
+from vitlite.images.scale import Reading
 from vitlite.ledger import Ledger
 
 log = logging.getLogger(__name__)
@@ -141,6 +142,7 @@ class Predictor(ABC):
 
     calibration: Any  # the contents of calibration.json; None before there is one
     image_size: int  # side of the images that it scores, in pixels
+    reading: Reading = FULL_RANGE  # the scale of the run's images, and the most pixels of one
 
     @abstractmethod
     def score_pixels(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -182,9 +184,14 @@ class Predictor(ABC):
         limits = limits_of(self.calibration, category)
         names = [_name(image, i) for i, image in enumerate(several)]
         found: list[Prediction] = []
+        notices = Notices()
         for start in range(0, len(several), batch_size):
             part = slice(start, start + batch_size)
-            arrays = [as_rgb(*pair) for pair in zip(several[part], names[part])]
+            arrays = []
+            for pair in zip(several[part], names[part]):
+                array, notes = as_rgb(*pair, self.reading)
+                notices.say(notes)
+                arrays.append(array)
             found += self._predict_batch(arrays, names[part], limits)
         return found[0] if single else found
 
@@ -197,7 +204,9 @@ class Predictor(ABC):
         for a batch size below 1.
         """
         check_batch_size(batch_size)
-        for found in pixel_batches(paths, self.image_size, batch_size, keep_original=keep_original):
+        for found in pixel_batches(
+            paths, self.image_size, batch_size, reading=self.reading, keep_original=keep_original
+        ):
             if isinstance(found, Unread):
                 yield found
                 continue

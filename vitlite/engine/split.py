@@ -11,6 +11,7 @@ from vitlite.data import Dataset, Sample, open_dataset, scan
 from vitlite.engine.settings import RunSettings, data_folder
 from vitlite.errors import UserError
 from vitlite.images.archives import split_entry
+from vitlite.images.scale import Reading
 from vitlite.methods.config import TrainingConfig
 
 
@@ -60,7 +61,10 @@ def training_split(settings: RunSettings, run: Path, known: str) -> tuple[list[S
     root, trained, held = good_split(settings, run)
     # The split depends on which files there are: with one more or less, a trained image may pass for one held out.
     # Training took the fingerprint of those that it could read; reading them all again is slow and seldom needed.
-    readings: tuple[Callable[[], Iterable[Sample]], ...] = (lambda: trained, lambda: scan(trained)[0])
+    readings: tuple[Callable[[], Iterable[Sample]], ...] = (
+        lambda: trained,
+        lambda: scan(trained, Reading(settings.config.image_scale))[0],
+    )
     for samples in readings:
         if fingerprint(root, [sample.path for sample in samples()]) == known:
             return trained, held

@@ -27,7 +27,7 @@ from vitlite.engine.checkpoint import (
     with_weights,
 )
 from vitlite.engine.distributed import ALONE, Team, autocast, join, keep_freed_memory
-from vitlite.engine.features import FeatureCache, cache_features
+from vitlite.engine.features import FeatureCache, cache_features, with_scale
 from vitlite.engine.progress import Progress
 from vitlite.engine.settings import (
     SYNTHETIC,
@@ -40,7 +40,8 @@ from vitlite.engine.settings import (
 )
 from vitlite.engine.split import fingerprint, split_good, training_split
 from vitlite.errors import UserError
-from vitlite.files import Claim, append_line, counted, remove, remove_leftovers, write_text
+from vitlite.files import MAX_MEGAPIXELS, Claim, append_line, counted, remove, remove_leftovers, write_text
+from vitlite.images.scale import Reading, as_pixels
 from vitlite.methods.base import Method, Stage
 from vitlite.methods.config import TrainingConfig
 from vitlite.methods.schedule import learning_rate, make_optimizer, plan_stages, planned
@@ -53,22 +54,33 @@ MADE_OF_WEIGHTS = ("results.json", "report.html", "model.onnx", "model.pt2")  # 
 
 
 def train(
-    settings: RunSettings, run: str | os.PathLike[str], *, device: str = "auto", resume: bool = False
+    settings: RunSettings,
+    run: str | os.PathLike[str],
+    *,
+    device: str = "auto",
+    resume: bool = False,
+    max_megapixels: float = MAX_MEGAPIXELS,
 ) -> dict[str, Any] | None:
     """Train into the folder ``run``; returns the calibration that it wrote.
 
     With ``resume`` the run goes on from its last checkpoint and reaches the weights that it would have had without the
     interruption. ``settings`` are then those of its config.toml, but for the number of steps or epochs, which may have
     grown, also after the end, and for the folder of the data, which may have moved. Under torchrun all processes train
-    one model, and the first one writes and logs; the others return None. Raises ``UserError``, which names the folder,
-    the file or the setting.
+    one model, and the first one writes and logs; the others return None. Images of more than ``max_megapixels`` are
+    left out. Raises ``UserError``, which names the folder, the file or the setting.
     """
     with join(device) as (team, place), Claim(run, "training") as claim:
-        return _train(settings, Path(run), place, team, claim, resume)
+        return _train(settings, Path(run), place, team, claim, resume, as_pixels(max_megapixels))
 
 
 def _train(
-    settings: RunSettings, run: Path, device: torch.device, team: Team, claim: Claim, resume: bool
+    settings: RunSettings,
+    run: Path,
+    device: torch.device,
+    team: Team,
+    claim: Claim,
+    resume: bool,
+    max_pixels: int,
 ) -> dict[str, Any] | None:
     if team.leads and (resume or settings.data == SYNTHETIC):  # otherwise the folder is made after the data is found
         claim.take()
@@ -104,17 +116,22 @@ def _train(
         claim.take()
         if not resume:
             drop_failed(run)
+            # A resumed run has its scale, if it has one.
+            settings = replace(settings, config=with_scale(settings.config, samples, max_pixels))
         save_settings(run, settings)
         drop_log_after(run / LOG_FILE, 0, 0)  # of an earlier start that was stopped before its first checkpoint
     if team.leads:
         remove_leftovers(run)
         remove(run / FAILED_FILE)  # of the start before this one
     team.wait()
+    settings = team.agree(settings)
     method.to(device)
     log_start(method, origin, dataset, samples, held, device)
 
     paths = [sample.path for sample in samples]
-    cache, indices = cache_features(method, paths, run, device)
+    cache, indices = cache_features(
+        method, paths, run, device, reading=Reading(settings.config.image_scale, max_pixels)
+    )
     loop = Loop(method, settings, run, cache, len(indices), device, team)
     loop.weights = weights
     loop.fingerprint = fingerprint(dataset.root, [paths[i] for i in indices])
@@ -126,7 +143,7 @@ def _train(
     loop.run_stages()
     if not team.leads:
         return None
-    calibration = calibrate(method, settings, run, held or samples, device, held_out=bool(held))
+    calibration = calibrate(method, settings, run, held or samples, device, held_out=bool(held), max_pixels=max_pixels)
     for line in in_words(calibration):
         log.log(logging.INFO if held else logging.WARNING, line)
     return calibration

@@ -54,7 +54,7 @@ def export(
     detector = Detector(run, "cpu")
     path = new_file(out or Path(run) / f"model.{kind}", f".{kind}")
     paths = list_images(check) if check else images_of_run(detector)
-    if next(readable_batches(paths, detector.image_size, 1), None) is None:
+    if next(readable_batches(paths, detector.image_size, 1, detector.reading), None) is None:
         raise UserError(f"none of the {len(paths)} images to compare on can be read; give others with `check`")
     data, score_pixels = converted(detector, kind, path)
     count, worst = compare(detector.score_pixels, score_pixels, images(detector, paths), path)
@@ -118,7 +118,7 @@ def images_of_run(detector: Detector) -> list[Path]:
 
 def images(detector: Detector, paths: Sequence[Path]) -> Iterator[tuple[list[str], np.ndarray]]:
     """Files as the network sees them, in batches of three and a rest: the size of a batch must not matter."""
-    for batch, pixels in readable_batches(paths, detector.image_size, 3):
+    for batch, pixels in readable_batches(paths, detector.image_size, 3, detector.reading):
         yield [str(loaded.path) for loaded in batch], pixels
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import vitlite
 from vitlite.errors import UserError
+from vitlite.images.scale import Scale, as_scale
 
 if TYPE_CHECKING:
     from vitlite.engine.settings import RunSettings
@@ -37,6 +38,10 @@ def describe(settings: "RunSettings", calibration: dict[str, Any]) -> dict[str, 
             "dtype": "uint8",
             "shape": ["batch", size, size, 3],
             "meaning": "upright RGB, 0 to 255; division by 255 and normalisation are inside",
+            "scale": "outside, before resize: in files of more than 8 bits, (number - black) * 255 / (white - black), "
+            "rounded, and clipped to 0 to 255; black and white null: the full range of the file's type",
+            "black": settings.config.black,
+            "white": settings.config.white,
             "resize": f"outside, before: to {size} x {size}, aspect ratio not kept, with the filter of resize_filter",
             "resize_filter": "PIL.Image.Resampling.BILINEAR of Image.resize (antialiased triangle)",
         },
@@ -73,6 +78,16 @@ def loads(text: str | None, path: str | Path) -> dict[str, Any]:
         good = calibration["good_scores"]
         if not isinstance(good, list) or not good or not all(map(math.isfinite, [*limits, *good])):
             raise ValueError("calibration")
+        scale_of(found)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: its metadata are damaged ({error!r:.120}); export it again") from None
     return found
+
+
+def scale_of(metadata: dict[str, Any]) -> Scale | None:
+    """The scale of the run's images; None without one, as in a file of an older version. ValueError if it is none."""
+    black, white = (metadata.get("input", {}).get(end) for end in ("black", "white"))
+    try:
+        return as_scale(black, white)
+    except (UserError, TypeError, ValueError):
+        raise ValueError(f"scale from {black} to {white}") from None

@@ -10,7 +10,9 @@ import numpy as np
 
 from vitlite.engine.predict import Predictor
 from vitlite.errors import UserError
-from vitlite.export.metadata import INPUT, KEY, MAPS, SCORES, loads
+from vitlite.export.metadata import INPUT, KEY, MAPS, SCORES, loads, scale_of
+from vitlite.files import MAX_MEGAPIXELS
+from vitlite.images.scale import Reading, as_pixels
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -30,7 +32,14 @@ class OnnxDetector(Predictor):
     is not the CPU.
     """
 
-    def __init__(self, path: str | Path, device: str = "auto", *, data: bytes | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        device: str = "auto",
+        *,
+        data: bytes | None = None,
+        max_megapixels: float = MAX_MEGAPIXELS,
+    ) -> None:
         if device not in ("auto", "cpu"):
             raise UserError(f"`device={device}`: an ONNX file is scored on the CPU; leave it out, or give a run")
         self.path = Path(path)
@@ -39,6 +48,7 @@ class OnnxDetector(Predictor):
         self._opened = os.getpid(), session
         self.metadata = loads(session.get_modelmeta().custom_metadata_map.get(KEY), path)
         self.calibration, self.image_size = self.metadata["calibration"], self.metadata["image_size"]
+        self.reading = Reading(scale_of(self.metadata), as_pixels(max_megapixels))
         inputs = [(i.name, i.type, i.shape[1:]) for i in session.get_inputs()]
         outputs = {o.name for o in session.get_outputs()}
         if inputs != [(INPUT, "tensor(uint8)", [self.image_size, self.image_size, 3])] or not {MAPS, SCORES} <= outputs:

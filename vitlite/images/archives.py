@@ -14,7 +14,7 @@ import numpy as np
 from vitlite.files import StrPath
 from vitlite.images.batches import read_batch
 from vitlite.images.idx import read_idx
-from vitlite.images.modes import Unusable
+from vitlite.images.unusable import Unusable
 
 # CIFAR-10 has six batches of 31 MB, which stay decoded while they are read in turn.
 _KEPT = 6

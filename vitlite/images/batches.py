@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from vitlite.files import is_folder_name
-from vitlite.images.modes import Unusable
+from vitlite.images.unusable import Unusable
 
 MAX_BYTES = 2**30
 SIDE = 32

@@ -12,7 +12,7 @@ from typing import BinaryIO, cast
 import numpy as np
 
 from vitlite.files import StrPath
-from vitlite.images.modes import Unusable
+from vitlite.images.unusable import Unusable
 
 MAX_BYTES = 2**30  # a header may promise anything; MNIST's largest file holds 47 MB
 _UNSIGNED_BYTES = 8

@@ -10,8 +10,9 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from vitlite.images.reading import NO_ROOM, ImageError, pixel_count, read_image
+from vitlite.images.reading import FULL_RANGE, NO_ROOM, ImageError, Note, Notices, pixel_count, read_noted
 from vitlite.images.resize import resize_image
+from vitlite.images.scale import Reading
 
 PIXELS_AHEAD = 64_000_000  # of originals that are kept, 192 MB: fewer images wait if they are large
 MOST_AHEAD = 32  # images that wait at a time
@@ -49,17 +50,28 @@ class Batch(NamedTuple):
 
 
 def load_ahead(
-    paths: Iterable[Path], size: int, *, workers: int | None = None, least: int = 1, keep_original: bool = False
+    paths: Iterable[Path],
+    size: int,
+    *,
+    reading: Reading = FULL_RANGE,
+    workers: int | None = None,
+    least: int = 1,
+    keep_original: bool = False,
 ) -> Iterator[Loaded | Unread]:
     """Decode ``paths`` in order on threads; what each of them gives, with images resized to (size, size).
+
+    Of what is odd about images, such as numbers that lie outside the scale, a warning names the first of each kind.
 
     At most ``MOST_AHEAD`` images wait in memory. Kept originals that wait have at most ``PIXELS_AHEAD`` pixels
     together, or are at most ``least``.
     """
     coming = ((index, path, pixel_count(path) if keep_original else 0) for index, path in enumerate(paths))
     following = next(coming, None)
-    waiting: collections.deque[tuple[Future[Loaded | Unread], int]] = collections.deque()  # with the image's pixels
+    waiting: collections.deque[tuple[Future[tuple[Loaded | Unread, list[Note]]], int]] = (
+        collections.deque()
+    )  # and its pixels
     held = 0  # the pixels of all that wait
+    notices = Notices()
 
     def has_room(pixels: int) -> bool:
         return len(waiting) < MOST_AHEAD and (len(waiting) < least or held + pixels <= PIXELS_AHEAD)
@@ -68,37 +80,51 @@ def load_ahead(
         while waiting or following is not None:
             while following is not None and has_room(following[2]):
                 index, path, pixels = following
-                waiting.append((pool.submit(_load, index, path, size, keep_original), pixels))
+                waiting.append((pool.submit(_load, index, path, size, reading, keep_original), pixels))
                 held += pixels
                 following = next(coming, None)
             future, pixels = waiting.popleft()
             held -= pixels
-            yield future.result()
+            found, notes = future.result()
+            notices.say(notes)
+            yield found
 
 
-def _load(index: int, path: Path, size: int, keep_original: bool) -> Loaded | Unread:
+def _load(
+    index: int, path: Path, size: int, reading: Reading, keep_original: bool
+) -> tuple[Loaded | Unread, list[Note]]:
     try:
-        image = read_image(path)
+        image, notes = read_noted(path, reading)
         pixels = resize_image(image, (size, size))
     except ImageError as error:
-        return Unread(index, path, str(error))
+        return Unread(index, path, str(error)), []
     except MemoryError:
-        return Unread(index, path, str(ImageError(path, NO_ROOM)))
+        return Unread(index, path, str(ImageError(path, NO_ROOM))), []
     height, width = image.shape[:2]
-    return Loaded(index, path, pixels, height, width, image if keep_original else None)
+    return Loaded(index, path, pixels, height, width, image if keep_original else None), notes
 
 
 def pixel_batches(
-    paths: Sequence[Path], size: int, batch_size: int, *, keep_original: bool = False, workers: int | None = None
+    paths: Sequence[Path],
+    size: int,
+    batch_size: int,
+    *,
+    reading: Reading = FULL_RANGE,
+    keep_original: bool = False,
+    workers: int | None = None,
 ) -> Iterator[Batch | Unread]:
     """The images of ``paths`` in order, resized to (size, size), in batches of ``batch_size`` paths.
 
     Which images are in a batch depends on nothing but their places in ``paths``: one that cannot be read leaves its
-    batch smaller. Among the batches comes an ``Unread`` for each such file, as soon as it is met: it may precede the
+    batch smaller. ``reading`` is the run's, whose scale all its images share.
+
+    Among the batches comes an ``Unread`` for each file that cannot be read, as soon as it is met: it may precede the
     batch that holds images before it.
     """
     waiting: list[Loaded] = []
-    for found in load_ahead(paths, size, workers=workers, least=batch_size, keep_original=keep_original):
+    for found in load_ahead(
+        paths, size, reading=reading, workers=workers, least=batch_size, keep_original=keep_original
+    ):
         if isinstance(found, Unread):
             yield found
         else:
@@ -114,9 +140,11 @@ def _batch(images: list[Loaded]) -> Batch:
     return Batch(images, np.stack([image.pixels for image in images]))
 
 
-def readable_batches(paths: Sequence[Path], size: int, batch_size: int) -> Iterator[Batch]:
+def readable_batches(
+    paths: Sequence[Path], size: int, batch_size: int, reading: Reading = FULL_RANGE
+) -> Iterator[Batch]:
     """The batches of ``pixel_batches`` alone; files that cannot be read are passed over."""
-    return (found for found in pixel_batches(paths, size, batch_size) if isinstance(found, Batch))
+    return (found for found in pixel_batches(paths, size, batch_size, reading=reading) if isinstance(found, Batch))
 
 
 def each(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:

@@ -12,9 +12,10 @@ from PIL import Image
 from vitlite.errors import UserError
 from vitlite.files import StrPath, atomic, shown
 from vitlite.images.pillow import open_image
+from vitlite.images.tiff import PlainTiff
+from vitlite.images.unusable import Unusable
 
 MAP_EXTENSIONS = (".tiff", ".tif", ".npy")
-_BITS = 258  # TIFF tag
 
 
 class MapError(UserError):
@@ -33,7 +34,7 @@ def read_map(path: StrPath) -> np.ndarray:
     """Read one map: (H, W) of the file's own real dtype.
 
     Raises MapError for a file that cannot be read, holds more than one channel or anything but real finite numbers.
-    A 64-bit TIFF is refused, because Pillow would round it; save such maps as ``.npy``.
+    Floats of 16 and 64 bits are read if the file is not compressed; save such maps as ``.npy`` otherwise.
     """
     path = Path(path)
     try:
@@ -58,8 +59,11 @@ def _read_tiff(path: Path) -> np.ndarray:
         frames = getattr(image, "n_frames", 1)
         if frames != 1:
             raise MapError(path, "wrong-sized", f"holds {frames} pages; a map is one")
-        if max(np.atleast_1d(getattr(image, "tag_v2", {}).get(_BITS, 1))) > 32:
-            raise MapError(path, "unreadable", "is a 64-bit TIFF; save it as 32-bit float, or as .npy")
+        if isinstance(image, PlainTiff):
+            try:
+                return image.values()
+            except Unusable as error:
+                raise MapError(path, "unreadable", str(error)) from error
         if image.mode == "P":
             raise MapError(path, "unreadable", "is a palette image, not a map")
         return np.array(image)

@@ -15,8 +15,8 @@ from scipy import ndimage
 
 from vitlite.files import StrPath
 from vitlite.images.mask_values import ALPHA, COLOUR, INDEX, MIDDLE, PACKED, MaskRule, values
-from vitlite.images.modes import Unusable
 from vitlite.images.reading import MAX_PIXELS, ImageError, decode
+from vitlite.images.unusable import Unusable
 
 _LOSSY = frozenset(("JPEG", "MPO", "WEBP", "JPEG2000", "AVIF"))
 _NOISE = 8  # a lossy format puts values up to this beside 0, and as far below 255
@@ -160,7 +160,7 @@ def decide(found: Evidence, *, upright: bool | None = None) -> MaskRule:
     return MaskRule(text + ", inverted: the lowest value is a defect" * inverted, threshold, name, inverted)
 
 
-def listed(path: Path) -> str:
+def listed(path: Path, max_pixels: int = MAX_PIXELS) -> str:
     """The values of a file in words, for a message about it."""
     found: list[int] = [0]
 
@@ -168,7 +168,7 @@ def listed(path: Path) -> str:
         found[:] = np.unique(values(image, COLOUR)[0]).tolist()
         return np.zeros((1, 1))
 
-    decode(path, look, MAX_PIXELS)
+    decode(path, look, max_pixels)
     few = ", ".join(map(_name, found[:_NAMED]))
     return f"values {few}" + (f", ... {_name(found[-1])}" if len(found) > _NAMED else "")
 

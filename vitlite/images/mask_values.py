@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from vitlite.errors import UserError
-from vitlite.images.modes import Unusable
+from vitlite.images.unusable import Unusable
 
 MIDDLE = 127  # grey masks are cut above it
 COLOUR, ALPHA, INDEX = "colour", "alpha", "index"  # the planes of a file that can hold the mask

@@ -1,53 +1,130 @@
-"""Pillow images of every mode to 8-bit arrays.
+"""Pillow images of every mode to the numbers that their files store, all their bits, and these to 8 bits.
 
-How a stored value becomes 8 bits (one rule for all files of a kind, so that images of one camera stay comparable):
+How a stored number becomes 8 bits (one rule for all files of a kind, so that images of one camera stay comparable):
 
-- 8-bit modes are taken as they are; 1-bit is 0 and 255; palettes are looked up; 16-bit colour keeps its high byte.
-- 16-bit grey: 0..65535 maps to 0..255, rounded. A 12-bit camera that fills only 0..4095 therefore comes out dark, which
-  ``vitlite data check`` reports: rescaling each image by its own range would hide differences between images.
-- 32-bit and signed integers: the first of 0..65535, -32768..32767, 0..2^31-1, -2^31..2^31-1 that holds the image's
-  values maps to 0..255.
-- Floats: the first of 0..1, 0..255, 0..65535 that reaches the largest value maps to 0..255, 5 % overshoot on both sides
-  is clipped; anything else, and values that are not finite, is refused.
+- 8-bit modes are taken as they are; 1-bit is 0 and 255; palettes are looked up.
+- Integers of more bits, grey or colour: from ``black`` to ``white`` of the scale that is given, which becomes 0 to 255,
+  rounded; outside it is clipped. ``vitlite.images.scale`` has the rule by which training learns the scale. Without one
+  it is the full range of the file's type, such as 0 to 65535: what one file holds decides nothing.
+- Floats: the same; without a scale 0 to 1, with 5 % overshoot. Other floats without a scale, and values that are not
+  finite, are refused.
+- Signed 8-bit: -128 to 127 becomes 0 to 255. A TIFF whose white is zero is turned over.
 - A transparent pixel is black, half transparent ones are blended with black. Colour profiles are not applied.
 - The orientation in the EXIF data is applied. If there are several frames, the first is read.
+
+Pillow keeps the high byte alone of 16-bit colour. Its decoders give either byte, by the order that they are told the
+bytes are in: so such a file is decoded twice.
 """
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import NamedTuple, cast
 
 import numpy as np
 from PIL import Image
 
-_INTEGER_MODES = frozenset({"I", "I;16", "I;16L", "I;16B", "I;16N"})
-_INTEGER_RANGES = ((0, 65535), (-32768, 32767), (0, 2**31 - 1), (-(2**31), 2**31 - 1))
-_FLOAT_SCALES = (1.0, 255.0, 65535.0)
-_OVERSHOOT = 0.05
+from vitlite.images.pillow import open_image
+from vitlite.images.scale import OVERSHOOT, Levels, Scale, extent, to_8bit
+from vitlite.images.tiff import BITS, PHOTOMETRIC, SAMPLE_FORMAT, SIGNED, WHITE_IS_ZERO, PlainTiff, has_planes_apart
+from vitlite.images.unusable import Unusable
+
 _ORIENTATION = 0x0112
+INTEGER_MODES = frozenset({"I", "I;16", "I;16L", "I;16B", "I;16N"})
+_GIVE_A_SCALE = "rescale the files to 0..1, or give black and white"
 
 
-class Unusable(ValueError):
-    """A readable file whose content cannot be used; the message is the reason, without the file's name."""
+class Stored(NamedTuple):
+    """An image as its file has it."""
+
+    values: np.ndarray  # (H, W) or (H, W, 3): uint8, or integers and floats of any width
+    bottom: float = 0.0  # the range of the file's type
+    top: float = 255.0
+    opaque: np.ndarray | None = None  # (H, W) float32, 0 to 1: what is left of a pixel over black
+
+    @property
+    def wide(self) -> bool:
+        """Whether a scale decides about it; 8-bit files keep 0 to 255."""
+        return self.values.dtype != np.uint8
+
+    @property
+    def levels(self) -> Levels:
+        """Which numbers it uses, without its few most extreme pixels."""
+        bits = 0 if self.values.dtype.kind == "f" else max(8, int(self.top - self.bottom).bit_length())
+        return Levels(*extent(self.values), self.bottom, self.top, bits)
+
+    def rgb(self, scale: Scale | None = None) -> np.ndarray:
+        """Colours, uint8 (H, W, 3), on a scale; without one on the range of the file's type.
+
+        Raises Unusable for floats that lie outside 0 to 1 and have no scale.
+        """
+        grey = self.on_scale(scale)
+        if self.opaque is not None:
+            share = self.opaque if grey.ndim == 2 else self.opaque[:, :, None]
+            grey = np.rint(grey * share).astype(np.uint8)
+        return grey if grey.ndim == 3 else np.repeat(grey[:, :, None], 3, axis=2)
+
+    def on_scale(self, scale: Scale | None) -> np.ndarray:
+        """``values`` as uint8, of the same shape."""
+        if not self.wide:
+            return self.values
+        if scale is None and self.values.dtype.kind == "f":
+            low, high = extent(self.values)
+            if low < -OVERSHOOT or high > 1 + OVERSHOOT:
+                raise Unusable(f"float values from {low:g} to {high:g}: {_GIVE_A_SCALE}")
+        return to_8bit(self.values, scale or Scale(self.bottom, self.top))
 
 
-def rgb8(image: Image.Image) -> np.ndarray:
-    """Colours, uint8 (H, W, 3). Raises Unusable."""
-    if image.mode in _INTEGER_MODES or image.mode == "F":
-        return np.repeat(_scaled(image)[:, :, None], 3, axis=2)
-    return np.array(_without_alpha(image).convert("RGB"))
+def stored(image: Image.Image | PlainTiff) -> Stored:
+    """The numbers of an image that is open. Raises Unusable, and whatever Pillow raises for a damaged file."""
+    if not isinstance(image, PlainTiff) and has_planes_apart(getattr(image, "tag_v2", {})):
+        image = PlainTiff(image.filename)  # type: ignore[attr-defined]
+    if isinstance(image, PlainTiff):
+        return _finite(_typed(image.values(), image))
+    raw = _raw_mode(image)
+    if raw.startswith(("RGB", "LA;16")) and ";16" in raw:
+        return _wide_colour(image, *raw.split(";16"))
+    if (white := _ppm_white(image)) > 255 and image.mode == "RGB":
+        return _wide_ppm(image, white)
+    image.load()
+    if image.mode in INTEGER_MODES or image.mode == "F":
+        return _finite(_with_key(_typed(np.asarray(image), image), image))
+    if _tag(image, SAMPLE_FORMAT) == SIGNED and image.mode == "L":
+        return _typed(np.asarray(image).view(np.int8), image)
+    return Stored(eight_bits(image))
 
 
-def grey8(image: Image.Image) -> np.ndarray:
-    """Mask values, uint8 (H, W): the largest channel; wide integers within 0..255 as they are. Raises Unusable."""
-    if image.mode in _INTEGER_MODES:
-        values = np.asarray(image)
-        return values.astype(np.uint8) if values.min() >= 0 and values.max() <= 255 else _scaled(image)
-    if image.mode == "F":
-        return _scaled(image)
-    image = _without_alpha(image)
-    if image.mode in ("1", "L"):
-        return np.array(image.convert("L"))
-    return np.array(image.convert("RGB")).max(axis=2)
+def as_pillow(values: np.ndarray) -> Image.Image:
+    """Grey numbers as the Pillow image that holds most of each. Raises Unusable for colours."""
+    if values.ndim != 2:
+        raise Unusable(f"colours of {values.dtype}, which only images may have")
+    if values.dtype.kind == "f":
+        return Image.fromarray(values.astype(np.float32))
+    return Image.fromarray(values if values.dtype in (np.uint8, np.uint16) else values.astype(np.int32))
 
 
-def _without_alpha(image: Image.Image) -> Image.Image:
+def is_wide(image: Image.Image | PlainTiff) -> bool:
+    """Whether an image that is not loaded yet may hold more than 8 bits a channel."""
+    if isinstance(image, PlainTiff) or image.mode in INTEGER_MODES or image.mode == "F":
+        return True
+    return ";16" in _raw_mode(image) or _ppm_white(image) > 255
+
+
+def orientation(image: Image.Image | PlainTiff) -> int:
+    """The EXIF orientation of a loaded image: Pillow turns TIFF files itself while it loads them."""
+    try:
+        return image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # the pixels are fine; a damaged EXIF block only loses the orientation
+        return 1
+
+
+def eight_bits(image: Image.Image) -> np.ndarray:
+    """Pillow's own 8-bit colours, uint8 (H, W, 3), over black if there is transparency."""
+    return np.array(without_alpha(image).convert("RGB"))
+
+
+def without_alpha(image: Image.Image) -> Image.Image:
+    """The image over black; itself if it has no transparency."""
     if not image.has_transparency_data:
         return image
     if image.mode == "La":  # premultiplied grey has no direct way to RGBA
@@ -56,43 +133,114 @@ def _without_alpha(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image).convert("RGB")
 
 
-def _scaled(image: Image.Image) -> np.ndarray:
-    values = np.asarray(image)
-    return _float_to_8(values) if values.dtype.kind == "f" else _integer_to_8(values)
-
-
-def _integer_to_8(values: np.ndarray) -> np.ndarray:
-    lowest, highest = int(values.min()), int(values.max())
-    low, high = next(r for r in _INTEGER_RANGES if r[0] <= lowest and highest <= r[1])
-    # For 0..65535 this is (v + 128) // 257, so that 8-bit values stored as v * 257 come back exactly.
-    return np.rint((values.astype(np.float64) - low) * (255.0 / (high - low))).astype(np.uint8)
-
-
-def _float_to_8(values: np.ndarray) -> np.ndarray:
-    lowest, highest = float(values.min()), float(values.max())
-    if not np.isfinite((lowest, highest)).all():
+def _finite(found: Stored) -> Stored:
+    if found.values.dtype.kind == "f" and not np.isfinite((found.values.min(), found.values.max())).all():
         raise Unusable("holds values that are not finite numbers")
-    scale = next((scale for scale in _FLOAT_SCALES if highest <= (1 + _OVERSHOOT) * scale), None)
-    if scale and lowest >= -_OVERSHOOT * scale:
-        return np.rint(np.clip(values, 0, scale) * (255.0 / scale)).astype(np.uint8)
-    raise Unusable(f"float values from {lowest:g} to {highest:g}: rescale the files to 0..1, 0..255 or 0..65535")
+    return found
 
 
-def orientation(image: Image.Image) -> int:
-    """The EXIF orientation of a loaded image: Pillow turns TIFF files itself while it loads them."""
-    try:
-        return image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # the pixels are fine; a damaged EXIF block only loses the orientation
-        return 1
+def _typed(values: np.ndarray, image: Image.Image | PlainTiff) -> Stored:
+    """Grey or colour with the range of its type, which Pillow's modes do not tell apart."""
+    if values.dtype.kind == "f":
+        return Stored(values, 0.0, 1.0)
+    bits, signed = _tag(image, BITS) or 16, _tag(image, SAMPLE_FORMAT) == SIGNED
+    if image.format != "TIFF":  # 16 bits, unless it is an image in memory alone
+        bits, signed = (32, True) if values.dtype.itemsize == 4 and image.format is None else (16, False)
+    if bits == 8 and signed:
+        return Stored((values.astype(np.int16) + 128).astype(np.uint8))
+    if bits == 32 and not signed:
+        values = values.view(np.uint32)
+    elif bits <= 16 and values.dtype.itemsize == 4:
+        values = values.astype(np.int16 if signed else np.uint16)
+    bottom, top = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+    if _tag(image, PHOTOMETRIC) == WHITE_IS_ZERO:  # Pillow turns these over up to 8 bits
+        values = (bottom + top - values.astype(np.int64)).astype(values.dtype)
+    return Stored(values, float(bottom), float(top))
 
 
-def upright(array: np.ndarray, orientation: int) -> np.ndarray:
-    """Apply an EXIF orientation (TIFF 6.0, tag 274) to a (H, W, ...) array."""
-    if orientation in (5, 7):
-        array = np.swapaxes(array, 0, 1)
-    if orientation in (2, 4):
-        array = np.flip(array, axis=0 if orientation == 4 else 1)
-    turns = {3: 2, 6: -1, 7: 2, 8: 1}
-    if orientation in turns:
-        array = np.rot90(array, turns[orientation])
-    return np.ascontiguousarray(array)
+def _tag(image: Image.Image | PlainTiff, tag: int) -> int | None:
+    """The first number of a TIFF's tag; None without it."""
+    value = getattr(image, "tag_v2", {}).get(tag)
+    return value[0] if isinstance(value, tuple) else value
+
+
+def _raw_mode(image: Image.Image) -> str:
+    """How the file stores a pixel, in Pillow's words, such as ``RGB;16B``; "" once the image is loaded."""
+    tiles = getattr(image, "tile", None)
+    if not tiles:
+        return ""
+    arguments = tiles[0][3]
+    return str(arguments[0] if isinstance(arguments, tuple) else arguments)
+
+
+def _ppm_white(image: Image.Image) -> int:
+    """The number that the header of a PPM file calls white; 0 for other files, and once it is loaded."""
+    tiles = getattr(image, "tile", None)
+    if image.format != "PPM" or not tiles:
+        return 0
+    white = tiles[0][3][-1] if isinstance(tiles[0][3], tuple) else tiles[0][3]
+    return white if isinstance(white, int) else 0
+
+
+def _with_key(found: Stored, image: Image.Image) -> Stored:
+    """Pixels of the colour that a PNG declares transparent are black."""
+    key = image.info.get("transparency")
+    if image.format != "PNG" or key is None or isinstance(key, bytes):
+        return found
+    same = found.values == np.asarray(key, dtype=found.values.dtype)
+    shown = ~(same if same.ndim == 2 else same.all(axis=2))
+    return found._replace(opaque=shown.astype(np.float32))
+
+
+def _wide_colour(image: Image.Image, channels: str, order: str) -> Stored:
+    if channels == "LA":  # two numbers of two bytes: Pillow takes four bytes as they are
+        _decode_as(image, "RGBA")
+        four = np.asarray(image).astype(np.uint16)
+        values, alpha = four[:, :, 0] << 8 | four[:, :, 1], four[:, :, 2] << 8 | four[:, :, 3]
+        return Stored(values, 0.0, 65535.0, (alpha / 65535).astype(np.float32))
+    raw = "RGBA" if channels == "RGBa" else channels
+    with _opened_again(image) as other:
+        _decode_as(other, f"{raw};16L")
+        second = np.array(other)
+    _decode_as(image, f"{raw};16B")
+    high, low = np.asarray(image), second
+    if order == "L" or (order == "N" and sys.byteorder == "little"):
+        high, low = low, high
+    values = high.astype(np.uint16) << 8 | low
+    # Premultiplied colours are over black already.
+    opaque = (values[:, :, 3] / 65535).astype(np.float32) if channels == "RGBA" else None
+    return _with_key(Stored(np.ascontiguousarray(values[:, :, :3]), 0.0, 65535.0, opaque), image)
+
+
+def _decode_as(image: Image.Image, raw: str) -> None:
+    """Load an image whose pixels are stored as ``raw`` says."""
+    tiles = []
+    for tile in image.tile:  # type: ignore[attr-defined]
+        arguments = (raw, *tile[3][1:]) if isinstance(tile[3], tuple) else raw
+        tiles.append(tile._replace(args=arguments) if hasattr(tile, "_replace") else (*tile[:3], arguments))
+    image.tile = tiles  # type: ignore[attr-defined]
+    image.load()
+
+
+@contextlib.contextmanager
+def _opened_again(image: Image.Image) -> Iterator[Image.Image]:
+    """The same file, not loaded yet."""
+    source = getattr(image, "filename", None)
+    if not source:
+        source = image.fp  # type: ignore[attr-defined]
+        source.seek(0)
+    with open_image(source, formats=(str(image.format),)) as other:
+        yield cast(Image.Image, other)
+
+
+def _wide_ppm(image: Image.Image, highest: int) -> Stored:
+    """A PPM's colours of two bytes, or as text; ``highest`` is the number that its header calls white."""
+    decoder, _, start, _ = image.tile[0]  # type: ignore[attr-defined]
+    file, count = image.fp, image.width * image.height * 3  # type: ignore[attr-defined]
+    file.seek(start)
+    values = np.array(file.read().split(), np.int64) if decoder == "ppm_plain" else np.frombuffer(file.read(), ">u2")
+    if values.size < count:
+        raise Unusable("is cut short")
+    shape = (image.height, image.width, 3)
+    values = np.rint(np.minimum(values[:count], highest).reshape(shape) * (65535 / highest))
+    return Stored(values.astype(np.uint16), 0.0, 65535.0)

@@ -1,25 +1,34 @@
 """Image files to 8-bit arrays; modes.py has the rules for what is not stored as 8-bit colour."""
 
+import contextlib
+import logging
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from vitlite.errors import UserError
 from vitlite.files import StrPath, shown
+from vitlite.images import tiff
 from vitlite.images.archives import read_entry, split_entry
-from vitlite.images.modes import Unusable, orientation, rgb8, upright
+from vitlite.images.modes import Stored, as_pillow, is_wide, orientation, stored
 from vitlite.images.pillow import open_image, quiet
-
-# Below Pillow's own hard limit (twice Image.MAX_IMAGE_PIXELS), and enough for a 16k line-scan image.
-MAX_PIXELS = 150_000_000
+from vitlite.images.scale import MAX_PIXELS, Levels, Reading, Scale, as_scale, to_8bit
+from vitlite.images.tiff import PlainTiff, is_tiff, upright
+from vitlite.images.unusable import Unusable
 
 NO_ROOM = "does not fit into memory"
+FULL_RANGE = Reading()
+_FEW = 8  # of 256 levels are left, or less, of an image whose scale is another camera's
+_MANY = 64  # or more levels that it has itself
 
 Convert = Callable[[Image.Image], np.ndarray]
+
+log = logging.getLogger(__name__)
 
 
 class ImageError(UserError):
@@ -35,23 +44,116 @@ class ImageError(UserError):
         return type(self), (self.path, self.reason)
 
 
-def read_image(path: StrPath, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+class Note(NamedTuple):
+    """What is odd about an image that can be read; ``kind`` is the same for all images with the same oddity."""
+
+    kind: str
+    text: str  # one line that names the file
+
+
+class Notices:
+    """Warns of the first image of each kind of note."""
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+
+    def say(self, notes: Iterable[Note]) -> None:
+        """Log the notes of an image whose kinds are new."""
+        for kind, text in notes:
+            if kind not in self._said:
+                self._said.add(kind)
+                log.warning(text)
+
+
+def read_image(
+    path: StrPath, *, black: float | None = None, white: float | None = None, max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
     """Read an image as a uint8 (H, W, 3) RGB array, upright.
 
     ``vitlite.images.modes`` states the rules for modes other than 8-bit colour. An image inside an idx file or a
     CIFAR-10 batch is named ``FILE/NUMBER``, as ``vitlite.images.archives`` says.
 
+    Args:
+        path: the file.
+        black: the stored number that becomes 0, in a file of more than 8 bits or of floats; default: 0 if ``white`` is
+            given, and the lowest number of the file's type if it is not.
+        white: the stored number that becomes 255, such as 1023 for a camera of 10 bits; default: the highest number of
+            the file's type; 1 for floats. 8-bit files keep 0 to 255 in any case.
+        max_pixels: the most pixels that an image may have.
+
     Raises:
         ImageError: names the file and says why it cannot be read: missing, no permission, a folder, zero bytes, not an
-            image, damaged, cut short, or more than ``max_pixels`` pixels. Pillow's own limit, twice
-            ``PIL.Image.MAX_IMAGE_PIXELS``, also holds.
+            image, damaged, cut short, of a kind that is not read, or more than ``max_pixels`` pixels.
+        UserError: ``black`` is not below ``white``, or is given alone.
     """
-    return decode(path, rgb8, max_pixels)[0]
+    return read_noted(path, Reading(as_scale(black, white), max_pixels))[0]
 
 
-def decode_rgb(path: StrPath) -> tuple[np.ndarray, str]:
-    """``read_image``, and the Pillow mode that the file is stored in."""
-    return decode(path, rgb8, MAX_PIXELS)
+def read_noted(path: StrPath, reading: Reading) -> tuple[np.ndarray, list[Note]]:
+    """``read_image`` as ``reading`` says, and what is odd about the image."""
+    found = read_stored(path, reading.max_pixels)[0]
+    try:
+        pixels = found.rgb(reading.scale)
+    except Unusable as error:
+        raise ImageError(path, str(error)) from error
+    notes = scale_notes(found, reading.scale, shown(path))
+    frames = frame_count(path)
+    if frames > 1:
+        notes.append(Note("frames", f"{shown(path)}: the first of {frames} images in the file is taken"))
+    return pixels, notes
+
+
+def read_stored(path: StrPath, max_pixels: int = MAX_PIXELS) -> tuple[Stored, str]:
+    """The numbers of an image, upright, and the mode of its file. Raises ImageError as ``read_image`` does."""
+    with _opened(path, max_pixels) as image:
+        mode = image.mode
+        return _upright(image), mode
+
+
+def scale_notes(found: Stored, scale: Scale | None, name: str) -> list[Note]:
+    """What is odd about an image of more than 8 bits on a scale: cut off, or nearly nothing left of it."""
+    if not found.wide:
+        return []
+    levels = found.levels
+    used = scale or Scale(levels.bottom, levels.top)
+    which = f"the scale of this run, {used}" if scale else f"the full range of {levels.type} files, {used}"
+    outside = np.count_nonzero((found.values < used.black) | (found.values > used.white))
+    if 100 * outside > found.values.size:
+        share = 100 * outside / found.values.size
+        return [Note("cut", f"{name}: levels {levels} lie outside {which}; {share:.0f} % of its pixels are cut off")]
+    low, high = (int(v) for v in to_8bit(np.array([levels.low, levels.high]), used))
+    if high - low < _FEW and levels.bits and levels.high - levels.low >= _MANY:
+        return [Note("few", f"{name}: levels {levels} are next to nothing of {which}; give or learn another scale")]
+    return []
+
+
+def frame_count(path: StrPath) -> int:
+    """How many images a file holds: pages of a TIFF, frames of an animation. 1 for what cannot be read."""
+    if split_entry(path) is not None:
+        return 1
+    try:
+        if is_tiff(path):  # Pillow would have to load the first one anew
+            with quiet:
+                return tiff.frame_count(path)
+        with open_image(path) as image:
+            return getattr(image, "n_frames", 1)
+    except Exception:  # nearly anything, as in decode, which gives the reason
+        return 1
+
+
+def read_levels(path: StrPath, max_pixels: int = MAX_PIXELS) -> Levels | None:
+    """Which numbers an image of more than 8 bits uses; None for 8-bit files, by their header, and unreadable ones."""
+    if split_entry(path) is not None:
+        return None
+    try:
+        _require_file(path)
+        with open_image(path, max_pixels=max_pixels) as image:
+            if not is_wide(image):
+                return None
+        found = read_stored(path, max_pixels)[0]
+    except Exception:  # nearly anything, as in decode, which gives the reason when the image is used
+        return None
+    return found.levels if found.wide else None
 
 
 def pixel_count(path: StrPath) -> int:
@@ -74,7 +176,9 @@ def image_size(path: StrPath) -> tuple[int, int]:
     try:
         with open_image(path) as image:
             turned = orientation(image) >= 5
-            if turned and image.format == "TIFF":  # Pillow itself turns these, at the latest while it loads them
+            if (
+                turned and isinstance(image, Image.Image) and image.format == "TIFF"
+            ):  # Pillow itself turns these, at the latest while it loads them
                 image.load()
                 turned = False
             return (image.width, image.height) if turned else (image.height, image.width)
@@ -82,30 +186,33 @@ def image_size(path: StrPath) -> tuple[int, int]:
         raise ImageError(path, _reason(error)) from error
 
 
-def convert_image(image: Image.Image, name: str = "image") -> np.ndarray:
-    """A Pillow image as the array that ``read_image`` gives for its file. Raises ImageError about ``name``."""
+def convert_image(image: Image.Image, name: str = "image", scale: Scale | None = None) -> tuple[np.ndarray, list[Note]]:
+    """A Pillow image as the array that ``read_noted`` gives for its file. Raises ImageError about ``name``.
+
+    Pillow itself keeps 8 bits of 16-bit colour: give such an image before it is loaded, or its path.
+    """
     try:
         with quiet:
-            image.load()
-            return upright(rgb8(image), orientation(image))
+            found = _upright(image)
+            return found.rgb(scale), scale_notes(found, scale, name)
     except Exception as error:  # as in decode: the image may still have to be read from its file
         raise ImageError(name, _reason(error)) from error
 
 
-def as_rgb(image: object, name: str) -> np.ndarray:
-    """A path, a Pillow image or a uint8 array (H, W, 3) or (H, W) as a uint8 array (H, W, 3).
+def as_rgb(image: object, name: str, reading: Reading = FULL_RANGE) -> tuple[np.ndarray, list[Note]]:
+    """A path, a Pillow image or a uint8 array (H, W, 3) or (H, W) as a uint8 array (H, W, 3), with its notes.
 
     Raises ImageError, or UserError for what is none of these, about ``name`` if the image has no path.
     """
     if isinstance(image, (str, os.PathLike)):
-        return read_image(image)
+        return read_noted(image, reading)
     if isinstance(image, Image.Image):
-        return convert_image(image, name)
+        return convert_image(image, name, reading.scale)
     if not isinstance(image, np.ndarray):
         raise UserError(f"{name}: has the type {type(image).__name__}; give a path, a uint8 array or a PIL image")
     if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)) or not image.size:
         raise UserError(f"{name}: is {image.dtype} of shape {image.shape}; give uint8 (H, W, 3) RGB or (H, W) grey")
-    return image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)
+    return image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2), []
 
 
 def size_text(array: np.ndarray) -> str:
@@ -115,27 +222,44 @@ def size_text(array: np.ndarray) -> str:
 
 def decode(path: StrPath, convert: Convert, max_pixels: int) -> tuple[np.ndarray, str]:
     """Open, limit, load, convert and turn upright: the array and the file's mode. Raises ImageError for any failure."""
+    with _opened(path, max_pixels) as opened:
+        mode = opened.mode
+        image = as_pillow(opened.values()) if isinstance(opened, PlainTiff) else opened
+        image.load()
+        return upright(convert(image), orientation(image)), mode
+
+
+@contextlib.contextmanager
+def _opened(path: StrPath, max_pixels: int) -> Iterator[Image.Image | PlainTiff]:
+    """An image that is not too large, not loaded yet. Whatever fails inside becomes an ImageError."""
     place = split_entry(path)
     try:
         if place is not None:
-            image = Image.fromarray(read_entry(*place))
-            _limit(image, max_pixels)
-            return convert(image), image.mode
+            entry = Image.fromarray(read_entry(*place))
+            _limit(entry, max_pixels)
+            yield entry
+            return
         _require_file(path)
-        with open_image(path) as image:
+        with open_image(path, max_pixels=max_pixels) as image:
             _limit(image, max_pixels)
-            mode = image.mode
-            image.load()
-            return upright(convert(image), orientation(image)), mode
+            yield image
     except ImageError:
         raise
     except Exception as error:  # damaged files make Pillow raise nearly anything: struct.error, KeyError, SyntaxError
         raise ImageError(path, _reason(error)) from error
 
 
-def _limit(image: Image.Image, max_pixels: int) -> None:
+def _upright(image: Image.Image | PlainTiff) -> Stored:
+    found = stored(image)
+    turn = orientation(image)
+    opaque = None if found.opaque is None else upright(found.opaque, turn)
+    return found._replace(values=upright(found.values, turn), opaque=opaque)
+
+
+def _limit(image: Image.Image | PlainTiff, max_pixels: int) -> None:
     if not 0 < image.width * image.height <= max_pixels:
-        raise Unusable(f"{image.width} x {image.height} pixels, over the limit of {max_pixels}")
+        megapixels = f"max_megapixels={max_pixels / 1e6:g}"
+        raise Unusable(f"{image.width} x {image.height} pixels, over the limit of {max_pixels} ({megapixels})")
 
 
 def _require_file(path: StrPath) -> None:

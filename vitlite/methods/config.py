@@ -17,6 +17,7 @@ from numbers import Integral, Real
 from typing import Any, ClassVar, NoReturn, TypeVar
 
 from vitlite.errors import UserError
+from vitlite.images.scale import Scale, as_scale
 
 NONE = "none"
 SCORES = ("max", "top1", "top10", "mean", "std")  # what an image's score takes from its map
@@ -127,6 +128,10 @@ class TrainingConfig:
     compile: bool = False  # torch.compile the loss
     score: str = "max"  # what an image's score takes from its map: max | top1 | top10 | mean | std, or a method's own
     places: str = "none"  # each place of the map against good images there: none | mean | scaled (ours)
+    # The numbers in files of more than 8 bits that become 0 and 255, for all images of the run; without them training
+    # learns them from its images. 8-bit files keep 0 to 255.
+    black: float | None = None
+    white: float | None = None
 
     own_scores: ClassVar[tuple[str, ...]] = ()  # of the method, beside those of a map
     # Fields that 0.1.0 had: {name: (the field that took its place, {its value: the value of that field})}.
@@ -162,6 +167,12 @@ class TrainingConfig:
         self.one_of("optimizer", ("adamw", "adam"))
         self.one_of("score", (*self.own_scores, *SCORES))
         self.one_of("places", PLACES)
+        as_scale(*(None if value == NONE else value for value in (self.black, self.white)))
+
+    @property
+    def image_scale(self) -> Scale | None:
+        """The numbers that become 0 and 255; None: the full range of a file's type."""
+        return as_scale(self.black, self.white)
 
     def refuse(self, key: str, why: str) -> NoReturn:
         """Raise the ``UserError`` that names a field with its value."""

@@ -97,7 +97,7 @@ def build_report(
     parts, notes, seen = [], [], 0
     for name in dataset.categories:
         scored = score_category(detector, dataset, name)
-        parts.append(build_part(scored, calibration, first=seen, limit=share(len(dataset.categories))))
+        parts.append(build_part(scored, detector, first=seen, limit=share(len(dataset.categories))))
         notes += part_notes(scored)
         seen += len(scored.samples)
     if not calibration.get("held_out", True):
@@ -115,7 +115,7 @@ def build_report(
     )
 
 
-def build_part(scored: Scored, calibration: dict[str, Any], *, first: int, limit: int) -> Part:
+def build_part(scored: Scored, detector: Detector, *, first: int, limit: int) -> Part:
     """One category; ``first`` is the place of its first image in the report, ``limit`` the most images it shows."""
     labels = [sample.label for sample in scored.samples]
     result = summarize_category(scored)
@@ -126,7 +126,8 @@ def build_part(scored: Scored, calibration: dict[str, Any], *, first: int, limit
             scored.samples[i].path,
             scored.maps[i],
             scored.masks[i],
-            calibration,
+            detector.calibration,
+            detector.reading,
         )
         for i in choose(labels, scored.scores, limit)
     ]

@@ -12,8 +12,9 @@ from PIL import Image
 from scipy import ndimage
 
 from vitlite.images.heatmap import overlay
-from vitlite.images.reading import read_image
+from vitlite.images.reading import FULL_RANGE, read_noted
 from vitlite.images.resize import map_at, resize_image
+from vitlite.images.scale import Reading
 
 LIMIT = 60  # images in a report: about 2 MB
 LEAST = 4  # images of a category, however many categories there are
@@ -53,7 +54,13 @@ def choose(labels: Sequence[int], scores: Sequence[float], limit: int) -> list[i
 
 
 def make_card(
-    index: int, file: str, path: Path, values: np.ndarray, mask: np.ndarray | None, calibration: dict[str, Any]
+    index: int,
+    file: str,
+    path: Path,
+    values: np.ndarray,
+    mask: np.ndarray | None,
+    calibration: dict[str, Any],
+    reading: Reading = FULL_RANGE,
 ) -> Card:
     """Read an image again and draw it with its mask outlined, and with its map on the calibration's scale.
 
@@ -62,9 +69,10 @@ def make_card(
         path: the image; raises ``ImageError`` if it can no longer be read.
         values: float32 map, of the image's size or any other.
         mask: (H, W) of 0 and 1, or None.
-        calibration: the run's, for scale and pixel threshold.
+        calibration: the run's, for the colours and the pixel threshold.
+        reading: how the run reads its images.
     """
-    image = read_image(path)
+    image = read_noted(path, reading)[0]  # scoring has named what is odd about it
     height, width = thumbnail_size(*image.shape[:2])
     small = resize_image(image, (height, width))
     scale = calibration["display"]

@@ -18,7 +18,7 @@ from vitlite.data.listing import entries, natural_key
 from vitlite.errors import UserError
 from vitlite.files import shown
 from vitlite.images.archives import entry
-from vitlite.images.modes import Unusable
+from vitlite.images.unusable import Unusable
 
 T = TypeVar("T")
 
