@@ -4,6 +4,8 @@
     vitlite.evaluate(detector, "labelled/")["mean"]
     vitlite.load("runs/parts").predict("new.png").is_defect
 
+Arrays with colours, given and returned, are RGB.
+
 Importing the package is cheap: attributes are resolved on first use (PEP 562), so neither torch nor numpy loads
 before something needs it.
 """

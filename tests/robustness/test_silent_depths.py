@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from commands import rows_of
+from commands import refused, rows_of
 from commands import vitlite as command
 from deep_files import png
 from PIL import Image
@@ -21,8 +21,8 @@ from vitlite.engine.settings import load_settings
 from vitlite.engine.train import train
 from vitlite.errors import UserError
 from vitlite.export.metadata import describe, dumps, loads, scale_of
-from vitlite.images import read_image
-from vitlite.images.reading import read_noted
+from vitlite.images import ImageError, read_image
+from vitlite.images.reading import read_noted, read_stored
 from vitlite.images.scale import Reading
 from vitlite.methods.config import TrainingConfig
 
@@ -170,8 +170,8 @@ def test_every_command_reads_on_the_scale_of_the_run(tiny_run, tiny_data, wide_r
     assert shown[0] == shown[1] != []
     defect = next((folder / "weave/test").glob("[!g]*/*.png"))
     with Image.open(defect) as image:
-        scores = [vitlite.load(run).predict(source).score for source in (defect, image)]
-    assert scores == [vitlite.load(tiny_run).predict(tiny_data / defect.relative_to(folder)).score] * 2
+        scores = [vitlite.load(run).predict(source).score for source in (defect, image, read_stored(defect)[0].values)]
+    assert scores == [vitlite.load(tiny_run).predict(tiny_data / defect.relative_to(folder)).score] * 3
     overlay = next((tmp_path / "run").glob("*.png"))
     np.testing.assert_array_equal(
         np.asarray(Image.open(overlay)), np.asarray(Image.open(tmp_path / "tiny" / overlay.name))
@@ -221,3 +221,18 @@ def test_what_data_check_says(tmp_path, plain):
     assert "10 bit; training takes black=0 and white=1023" in text
     written(tmp_path / "plain", good, lambda p: p * 257.0, as_png)
     assert data.check(tmp_path / "plain").clean
+
+
+def test_the_limit_on_megapixels_reaches_every_reader(tiny_run, tiny_data, tmp_path):
+    images, limit = tiny_data / "weave/test/good", ("--max-megapixels", "0.004")  # 64 x 64 are 0.0041
+    over = "over the limit of 4000 (max_megapixels=0.004)"
+    assert over in refused("predict", tiny_run, images, "--out", tmp_path / "a", "--quiet", *limit, says="none of")
+    assert over in refused("data", "check", tiny_data, *limit, says="none of")
+    _, said = command("train", "--data", tiny_data, "--method", "sivt", "--out", tmp_path / "r", *limit, code=2)
+    assert said.count(over) == 9  # one of ten is held out
+    detector = vitlite.load(tiny_run, max_megapixels=0.004)
+    with pytest.raises(ImageError, match=r"max_megapixels=0\.004"):
+        detector.predict(next(images.iterdir()))
+    with pytest.raises(UserError, match="max_megapixels=0: must be above 0"):
+        vitlite.load(tiny_run, max_megapixels=0)
+    vitlite.load(tiny_run, max_megapixels=0.0041).predict(next(images.iterdir()))

@@ -166,8 +166,9 @@ class Predictor(ABC):
         """Say whether and where images are defective.
 
         Args:
-            images: one image, or a list or tuple of them, or a uint8 array (B, H, W, 3). An image is a path, a
-                uint8 array (H, W, 3) RGB or (H, W) grey, or a PIL image, of any size.
+            images: one image, or a list or tuple of them, or an array (B, H, W, 3). An image is a path, a
+                uint8 array (H, W, 3) RGB or (H, W) grey, or a PIL image, of any size. A uint16 array has the run's
+                scale for files of more than 8 bits.
             category: use the thresholds of this category of the run instead of those of all.
             batch_size: images that go through the network at a time.
 

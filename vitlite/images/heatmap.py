@@ -26,14 +26,14 @@ def overlay(image: np.ndarray, values: np.ndarray, *, low: float, high: float, m
     """The image with its anomaly map over it.
 
     Args:
-        image: uint8 (H, W, 3).
+        image: uint8 (H, W, 3), RGB.
         values: float (H, W), the map at the image's size.
         low: the beginning of the scale; below it the image shows through unchanged.
         high: the end of the scale.
         marked: bool (H, W); these pixels are outlined.
 
     Returns:
-        uint8 (H, W, 3).
+        uint8 (H, W, 3), RGB.
     """
     result = np.empty_like(image)
     rows = max(1, BAND // image.shape[1])

@@ -200,7 +200,9 @@ def convert_image(image: Image.Image, name: str = "image", scale: Scale | None =
 
 
 def as_rgb(image: object, name: str, reading: Reading = FULL_RANGE) -> tuple[np.ndarray, list[Note]]:
-    """A path, a Pillow image or a uint8 array (H, W, 3) or (H, W) as a uint8 array (H, W, 3), with its notes.
+    """A path, a Pillow image or an array as a uint8 array (H, W, 3), RGB, with its notes.
+
+    An array is uint8, or uint16 on the scale of ``reading``, (H, W, 3) RGB or (H, W) grey.
 
     Raises ImageError, or UserError for what is none of these, about ``name`` if the image has no path.
     """
@@ -210,9 +212,13 @@ def as_rgb(image: object, name: str, reading: Reading = FULL_RANGE) -> tuple[np.
         return convert_image(image, name, reading.scale)
     if not isinstance(image, np.ndarray):
         raise UserError(f"{name}: has the type {type(image).__name__}; give a path, a uint8 array or a PIL image")
-    if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)) or not image.size:
-        raise UserError(f"{name}: is {image.dtype} of shape {image.shape}; give uint8 (H, W, 3) RGB or (H, W) grey")
-    return image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2), []
+    shaped = image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)
+    if image.dtype not in (np.uint8, np.uint16) or not shaped or not image.size:
+        raise UserError(
+            f"{name}: is {image.dtype} of shape {image.shape}; give uint8 or uint16, (H, W, 3) RGB or (H, W) grey"
+        )
+    found = Stored(image, 0.0, float(np.iinfo(image.dtype).max))
+    return found.rgb(reading.scale), scale_notes(found, reading.scale, name)
 
 
 def size_text(array: np.ndarray) -> str:

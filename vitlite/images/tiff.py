@@ -96,8 +96,8 @@ class PlainTiff:
         if compressed or STRIPS not in tags:
             colour = "grey" if self.samples == 1 else "RGB with its planes apart" if self.planes == 2 else "RGB"
             raise Unusable(
-                f"{colour} of {what}, {'compressed' if compressed else 'in tiles'}: of such numbers only uncompressed "
-                "strips are read; save them so, or as 8 or 16 bits, or as 32-bit floats in grey"
+                f"{colour} of {what}, {'compressed' if compressed else 'in tiles'}: these are read from uncompressed "
+                "strips alone; save them so, or as 8 or 16 bits"
             )
 
     def _strips(self, size: int) -> bytes:

@@ -9,6 +9,8 @@ from vitlite.data import open_dataset
 from vitlite.errors import UserError
 from vitlite.files import atomic, new_file
 from vitlite.images.loading import readable_batches
+from vitlite.images.scale import Reading
+from vitlite.methods.config import TrainingConfig
 
 GAP = 4  # white pixels between the images
 SIZE = 224  # side of an image, as the paper trains
@@ -22,12 +24,17 @@ def contact_sheet(folder: str | Path, out: str | Path, *, seed: int = 0, count: 
     """
     import torch
 
+    from vitlite.engine.features import with_scale
     from vitlite.nn.corruption import corrupt
 
     out = new_file(out, ".png")
-    paths = [sample.path for sample in open_dataset(folder, "all").train]
+    samples = open_dataset(folder, "all").train
+    paths = [sample.path for sample in samples]
+    reading = Reading(with_scale(TrainingConfig(), samples).image_scale)
     chosen = [paths[i] for i in np.linspace(0, len(paths) - 1, min(count, len(paths))).round().astype(int)]
-    pixels = next((batch.pixels for batch in readable_batches(chosen, size, len(chosen))), None) if chosen else None
+    pixels = (
+        next((batch.pixels for batch in readable_batches(chosen, size, len(chosen), reading)), None) if chosen else None
+    )
     if pixels is None:
         raise UserError(f"{folder}: no good images that can be read")
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
