@@ -213,7 +213,7 @@ def test_the_orientation_of_a_pil_image_is_applied(detector, tmp_path):
         (None, "NoneType"),
         ("/no/such.png", "/no/such.png"),
         (Path("/"), "folder"),
-        ([np.zeros((8, 8), np.uint8), b"x"], "image 1: is a bytes"),
+        ([np.zeros((8, 8), np.uint8), b"x"], "image 1: has the type bytes"),
     ],
 )
 def test_what_is_no_image(detector, image, says):
