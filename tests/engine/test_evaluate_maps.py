@@ -163,3 +163,6 @@ def test_what_cannot_be_scored_is_named(folders):
     for path in (data / "nut/test/good").iterdir():
         path.unlink()
     assert "nut: no good test images" in message(maps, data)
+    for path in masks.iterdir():
+        path.unlink()
+    assert "category 'nut' has no masks, which maps are compared with" in message(maps, data)

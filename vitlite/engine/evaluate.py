@@ -116,6 +116,8 @@ def evaluate_folder(
     problems, categories = Problems(), {}
     found = find_maps(maps, dataset, problems, whole=category == "all" and dataset.nested)
     for name in dataset.categories:
+        if all(sample.mask is None for sample in dataset.test if sample.category == name):
+            raise UserError(f"{shown(data)}: category {name!r} has no masks, which maps are compared with")
         scored = read_category(found, dataset, name, problems, streaming=streaming)
         if problems:
             continue  # reads the other categories as well, so that everything wrong is said at once

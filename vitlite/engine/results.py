@@ -246,9 +246,9 @@ def _notes(results: dict[str, Any]) -> list[str]:
     """What a category or its threshold has besides the metrics: masks, verdicts, and MVTec LOCO's own image AUROC."""
     categories = results["categories"]
     notes = _about_masks(categories)
-    if results["about"].get("streaming"):
-        bound = max((found[ERROR_BOUND] or 0.0 for found in categories.values()), default=0.0)
-        notes.append("streaming: pixel metrics are exact" + f" to within {bound:.1e}" * (bound > 0))
+    bounds = [found[ERROR_BOUND] for found in categories.values() if found.get(ERROR_BOUND) is not None]
+    if bounds and results["about"].get("streaming"):
+        notes.append("streaming: pixel metrics are exact" + f" to within {max(bounds):.1e}" * (max(bounds) > 0))
     if all(found["threshold"] is not None for found in categories.values()):
         tp, fp, tn, fn = (sum(found[key] for found in categories.values()) for key in COUNTS)
         places = "threshold" if len(categories) == 1 else "thresholds"
@@ -273,11 +273,15 @@ def _about_masks(categories: dict[str, Values]) -> list[str]:
     if names:
         parts = [rule if len(own) == len(categories) else f"{rule} ({', '.join(own)})" for rule, own in names.items()]
         lines.append(f"masks: {'; '.join(parts)}")
-    defective = sum(found["defective"] for found in categories.values())
-    for key, text in (
-        ("without_mask", "have no mask that can be read; pixel metrics leave them out"),
-        ("empty_masks", "have a mask that marks nothing"),
-    ):
-        if count := sum(found.get(key, 0) for found in categories.values()):
-            lines.append(f"{count} of {defective} defective images {text}")
+    defective, missing, empty = (
+        sum(found.get(key, 0) for found in categories.values()) for key in ("defective", "without_mask", "empty_masks")
+    )
+    if missing == defective:
+        lines.append("masks: none that can be read, so there are no pixel metrics")
+    elif missing:
+        lines.append(
+            f"{missing} of {defective} defective images have no mask that can be read; pixel metrics leave them out"
+        )
+    if empty:
+        lines.append(f"{empty} of {defective} defective images have a mask that marks nothing")
     return lines
