@@ -73,7 +73,7 @@ def command(
                 overwrite=overwrite,
             )
         except Stopped as stop:
-            stop.hint = f"; go on with --resume --out {out}"
+            stop.hint = "; the same command with --resume goes on"
             raise
     failed = [row for row in rows if "error" in row]
     unread = sum("score" not in row for row in failed)

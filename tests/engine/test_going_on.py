@@ -226,6 +226,7 @@ def test_a_run_that_failed_is_replaced(run, tiny_data, monkeypatch):
         )
         assert load_checkpoint(run, "sivt")["epoch"] == 1
         assert (run / "failed.txt").read_text() == "the loss became nan\n"
+        refused("eval", run, says=r"calibration.json: not there; training failed (the loss became nan); train again")
     monkeypatch.setattr(training.Loop, "train_step", step)
     _, said = vitlite(*again)
     assert said.splitlines()[0] == f"{run}: replaces a run that failed"

@@ -71,7 +71,8 @@ def load_checkpoint(run: str | os.PathLike[str], method: str, device: str = "cpu
             warnings.simplefilter("ignore")  # about pickles that are refused anyway
             state = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError:
-        raise UserError(f"{path}: not there; training stopped before its first checkpoint; resume it") from None
+        stopped = "training stopped before its first checkpoint; resume it"
+        raise UserError(f"{path}: not there; {why_failed(run) or stopped}") from None
     except Exception as error:  # damaged files make the reader raise nearly anything: KeyError, struct.error ...
         raise UserError(f"{path}: {reason(error)}; train again") from None
     if not isinstance(state, dict) or type(state.get("format")) is not int:
@@ -84,6 +85,12 @@ def load_checkpoint(run: str | os.PathLike[str], method: str, device: str = "cpu
     if state["method"] != method:
         raise UserError(f"{path}: a checkpoint of method {state['method']}, but config.toml says {method}")
     return state
+
+
+def why_failed(run: str | os.PathLike[str]) -> str:
+    """What to say about a run that failed; empty if it did not."""
+    path = Path(run) / FAILED_FILE
+    return f"training failed ({path.read_text(encoding='utf-8').strip()}); train again" if path.is_file() else ""
 
 
 def reason(error: Exception) -> str:

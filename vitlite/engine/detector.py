@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vitlite.engine.checkpoint import CALIBRATION_FILE, CHECKPOINT_FILE, load_checkpoint, restore_model
+from vitlite.engine.checkpoint import CALIBRATION_FILE, CHECKPOINT_FILE, load_checkpoint, restore_model, why_failed
 from vitlite.engine.distributed import pick_device
 from vitlite.engine.features import to_images
 from vitlite.engine.predict import Predictor
@@ -128,7 +128,8 @@ def load_calibration(run: StrPath) -> dict[str, Any]:
             check_numbers([own["image_threshold"], own.get("pixel_threshold", 0.0), *own.get("good_scores", ())])
         return result
     except FileNotFoundError:
-        raise UserError(f"{path}: not there; training did not finish; resume it with `vitlite train`") from None
+        unfinished = "training did not finish; resume it with `vitlite train`"
+        raise UserError(f"{path}: not there; {why_failed(run) or unfinished}") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: damaged ({type(error).__name__}: {error}); {again}") from None
 
