@@ -212,7 +212,8 @@ def _measure(stored: np.ndarray, grey: np.ndarray, path: Path, lossy: bool) -> P
         low = marked & (grey <= MIDDLE)
         plane.low = int(low.sum())
         if plane.low:
-            solid = low & (ndimage.maximum_filter(grey, 3) == grey)
+            order = grey if plane.coloured else stored
+            solid = low & (ndimage.maximum_filter(order, 3) == order)
             plane.solid = int(solid.sum())
             if plane.solid >= _SOLID * plane.low:
                 plane.classes = path

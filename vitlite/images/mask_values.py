@@ -67,11 +67,15 @@ def values(image: Image.Image, plane: str) -> tuple[np.ndarray, np.ndarray]:
         return (grey := np.array(image.convert("L"))), grey
     colour = np.array(image.convert("RGB"))
     grey = colour.max(axis=2)
-    if (colour == grey[:, :, None]).all():
+    plain = (colour == grey[:, :, None]).all(axis=2)
+    if plain.all():
         return grey, grey
-    red, green, blue = (colour[:, :, i].astype(np.int64) for i in range(3))
-    coloured = (red != green) | (green != blue)
-    return np.where(coloured, PACKED + (red << 16) + (green << 8) + blue, grey), grey
+    packed = np.full(grey.shape, PACKED >> 24, np.uint32)
+    for channel in range(3):  # in place: masks may be large
+        packed <<= 8
+        packed |= colour[:, :, channel]
+    packed[plain] = grey[plain]
+    return packed, grey
 
 
 def _rgba(image: Image.Image) -> Image.Image:
