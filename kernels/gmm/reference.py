@@ -79,7 +79,8 @@ def linear_gmm_log_likelihood_torch(
     """The same in eager torch, in the dtype of the inputs; means and deviations (T, K, D) are materialised."""
     shape = (x.shape[0], w_logits.shape[0], y.shape[1])
     mean = linear(x, w_mean, b_mean).view(shape)
-    std = softplus(linear(x, w_std, b_std)).view(shape) + min_std
+    # A row of one number: exporters to ONNX drop a scalar of up to 1e-8 that is added.
+    std = softplus(linear(x, w_std, b_std)).view(shape) + x.new_full((1,), min_std)
     return gmm_log_likelihood_torch(y, linear(x, w_logits, b_logits), mean, std)
 
 

@@ -3,6 +3,7 @@
 import logging
 import warnings
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ import torch
 from vitlite.engine.settings import load_settings
 from vitlite.export.program import exportable, quiet, trace
 from vitlite.kernels import memory_read
+from vitlite.kernels.gmm.reference import linear_gmm_log_likelihood_torch
+from vitlite.kernels.ssim.reference import ssim_torch
 from vitlite.methods.sivt import SIVT
 
 VARIANTS = {
@@ -70,29 +73,52 @@ def test_every_variant_as_onnx(tiny_run, name):
         np.testing.assert_allclose(maps, want_maps.numpy(), atol=1e-4 * float(want_maps.max()))
 
 
-def test_a_memory_at_its_threshold_as_onnx():
-    """The exporter drops what is added if it is 1e-8 or less: the papers' shrinkage then is 0 / 0 here."""
+def as_onnx(function, names, sizes, *example):
+    """A function of tensors, exported and run by onnxruntime; ``sizes`` are the dynamic dimensions of each."""
     pytest.importorskip("onnxscript")
     onnxruntime = pytest.importorskip("onnxruntime")
 
-    class Read(torch.nn.Module):
-        def forward(self, z, items):
-            return memory_read(z, items, backend="eager")
+    class Module(torch.nn.Module):
+        def forward(self, *tensors):
+            return function(*tensors)
 
-    sizes = {"z": {0: torch.export.Dim("rows")}, "items": {0: torch.export.Dim("count")}}
     with quiet():
-        program = torch.export.export(Read(), (torch.rand(3, 4), torch.rand(5, 4)), dynamic_shapes=sizes, strict=False)
-        written = torch.onnx.export(program, dynamo=True, verbose=False)
+        program = torch.export.export(Module(), example, dynamic_shapes=(tuple(sizes),), strict=False)
+        written = torch.onnx.export(program, dynamo=True, input_names=names, verbose=False)
     session = onnxruntime.InferenceSession(written.model_proto.SerializeToString())
+    return lambda *tensors: session.run(None, {name: a.numpy() for name, a in zip(names, tensors)})
+
+
+def test_a_memory_at_its_threshold_as_onnx():
+    """The exporter drops what is added if it is 1e-8 or less: the papers' shrinkage then is 0 / 0 here."""
+    sizes = [{0: torch.export.Dim(name)} for name in ("rows", "count")]
+    read = partial(memory_read, backend="eager")
+    exported = as_onnx(read, ["z", "items"], sizes, torch.rand(3, 4), torch.rand(5, 4))
     torch.manual_seed(0)
     for count in (1, 2, 7, 49, 500):
         z, items = torch.randn(2, 4), torch.randn(count, 4)
         z[1] = 0  # as near to every item
-        output, entropy = (torch.from_numpy(a) for a in session.run(None, {"z": z.numpy(), "items": items.numpy()}))
+        output, entropy = (torch.from_numpy(a) for a in exported(z, items))
         assert (output[1] == 0).all()
         assert entropy[1] == 0
         for found, expected in zip((output, entropy), memory_read(z, items)):
             torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("op", ["ssim", "mixture"])
+def test_small_constants_survive_as_onnx(op):
+    """Without them the similarity of two black images is 0 / 0, and a density without a deviation infinite."""
+    if op == "ssim":
+        run = partial(ssim_torch, data_range=1e-3)
+        tensors = torch.zeros(2, 1, 1, 16, 16).unbind()
+    else:
+        run = partial(linear_gmm_log_likelihood_torch, min_std=1e-9)
+        x = torch.rand(3, 4)
+        tensors = (x, 1e-9 * torch.rand(3, 2), torch.rand(5, 4), torch.zeros(10, 4), torch.full((10, 4), -1e4))
+    (found,) = as_onnx(run, ["x", "y", "a", "b", "c"][: len(tensors)], [{}] * len(tensors), *tensors)(*tensors)
+    expected = run(*tensors)
+    assert expected.isfinite().all()
+    torch.testing.assert_close(torch.from_numpy(found), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_quiet_puts_logging_and_warnings_back():

@@ -56,16 +56,17 @@ def export(
     paths = list_images(check) if check else images_of_run(detector)
     if next(readable_batches(paths, detector.image_size, 1, detector.reading), None) is None:
         raise UserError(f"none of the {len(paths)} images to compare on can be read; give others with `check`")
-    data, score_pixels = converted(detector, kind, path)
-    count, worst = compare(detector.score_pixels, score_pixels, images(detector, paths), path)
     made = made_images(detector.image_size)
     # Their scores may be nearly 0; what matters then is the distance from a threshold.
     scales = {"map": detector.calibration["pixel_threshold"], "score": detector.calibration["image_threshold"]}
-    compare(detector.score_pixels, score_pixels, [made], path, scales)
     edge = at_threshold(detector)
     if edge is not None:
-        path_of_edge = f"{path} with its memory at the threshold"
-        compare(edge.score_pixels, converted(edge, kind, path)[1], [made], path_of_edge, scales)
+        named = f"{path} with its memory at the threshold"
+        compare(edge.score_pixels, converted(edge, kind, path)[1], [made], named, scales)
+        del edge  # as large as the detector itself
+    data, score_pixels = converted(detector, kind, path)
+    count, worst = compare(detector.score_pixels, score_pixels, images(detector, paths), path)
+    compare(detector.score_pixels, score_pixels, [made], path, scales)
     with atomic(path, "wb") as file:
         file.write(data)
     log.info("checked on %d images: scores and maps differ by at most %.1e relative", count, worst)
@@ -88,13 +89,15 @@ def at_threshold(detector: Detector) -> Detector | None:
 
     Every weight then is at the threshold of the shrinkage, and rounding must not decide on which side.
     """
+    if not any(isinstance(module, MemoryModule) for module in detector.method.modules()):
+        return None
     twin = copy.copy(detector)
     twin.method = copy.deepcopy(detector.method)
-    memories = [module for module in twin.method.modules() if isinstance(module, MemoryModule)]
     with torch.no_grad():
-        for memory in memories:
-            memory.items.copy_(memory.items[:1].expand_as(memory.items))
-    return twin if memories else None
+        for module in twin.method.modules():
+            if isinstance(module, MemoryModule):
+                module.items.copy_(module.items[:1].expand_as(module.items))
+    return twin
 
 
 def images_of_run(detector: Detector) -> list[Path]:

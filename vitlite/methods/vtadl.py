@@ -70,7 +70,7 @@ class Config(TrainingConfig):
         self.one_of("likelihood_trains", ("mixture", "all"))
         self.at_least(1, "vector", "decoder_side", "gaussians")
         self.at_least(0, "noise", "sigma", "mse_weight", "ssim_weight", "density_epochs")
-        self.at_least(1e-6, "min_std")  # exporters to ONNX drop what is added if it is 1e-8 or less
+        self.above(0, "min_std")
         if self.density_epochs and self.likelihood_trains == "all":
             self.refuse("density_epochs", "must be 0 with likelihood_trains=all")
         if self.vector % self.decoder_side**2:
