@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <vector>
 
 #include "tensors.h"
 
@@ -21,11 +22,13 @@ struct SsimImages {
   int64_t height, width;          // of the images
   int64_t out_height, out_width;  // of the map
   int64_t window, pad;            // window length; rows and columns of zeros around the images
+  std::vector<double> weights;    // of the window, along one axis; they sum to one
   double c1, c2;
 
-  SsimImages(const Tensor& x_in, const Tensor& y_in, int64_t window, double data_range, bool same)
+  SsimImages(const Tensor& x_in, const Tensor& y_in, int64_t window, double sigma, double data_range, bool same)
       : x(with_rows(x_in)), y(with_rows(y_in)), window(window) {
     STD_TORCH_CHECK(window >= 1 && window % 2 == 1, "window_size: expected an odd number");
+    weights = window_weights(window, sigma);
     STD_TORCH_CHECK(x.scalar_type() == y.scalar_type(), "y: another dtype than x");
     for (int64_t d = 0; d < 4; ++d) STD_TORCH_CHECK(x.size(d) == y.size(d), "y: another shape than x");
     kind = checked_kind(x, "x");
@@ -44,6 +47,18 @@ struct SsimImages {
     c2 = std::pow(0.03 * data_range, 2);
   }
 
+  // A Gaussian of the given deviation, or equal weights for deviation 0.
+  static std::vector<double> window_weights(int64_t size, double sigma) {
+    std::vector<double> weights(size, 1.0);
+    double sum = 0;
+    for (int64_t k = 0; k < size; ++k) {
+      const double offset = static_cast<double>(k - size / 2);
+      if (sigma > 0) weights[k] = std::exp(-offset * offset / (2 * sigma * sigma));
+      sum += weights[k];
+    }
+    for (double& weight : weights) weight /= sum;
+    return weights;
+  }
   static Tensor with_rows(const Tensor& image) {
     STD_TORCH_CHECK(image.dim() == 4, "ssim: expected images (B, C, H, W)");
     return image.stride(3) == 1 || image.size(3) == 1 ? image : torch::stable::contiguous(image);

@@ -5,7 +5,6 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <tuple>
 #include <vector>
@@ -64,26 +63,12 @@ struct SsimBackwardStrip {
 namespace vitlite {
 namespace {
 
-// A Gaussian of the given deviation, or equal weights for deviation 0; they sum to one.
-std::vector<double> ssim_window_weights(int64_t size, double sigma) {
-  std::vector<double> weights(size, 1.0);
-  double sum = 0;
-  for (int64_t k = 0; k < size; ++k) {
-    const double offset = static_cast<double>(k - size / 2);
-    if (sigma > 0) weights[k] = std::exp(-offset * offset / (2 * sigma * sigma));
-    sum += weights[k];
-  }
-  for (double& weight : weights) weight /= sum;
-  return weights;
-}
-
 // Both images of one call, and what the kernels are told of them.
 struct Images : SsimImages {
-  std::vector<double> weights;
   SsimProblem problem;
 
   Images(const Tensor& x_in, const Tensor& y_in, int64_t window, double sigma, double data_range, bool same)
-      : SsimImages(x_in, y_in, window, data_range, same), weights(ssim_window_weights(window, sigma)) {
+      : SsimImages(x_in, y_in, window, sigma, data_range, same) {
     problem = {kind, height,         width, out_height, out_width,   window,
                pad,  weights.data(), c1,    c2,         x.stride(2), y.stride(2)};
   }

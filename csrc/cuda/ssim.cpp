@@ -30,7 +30,7 @@ struct Images : Entered, SsimImages {
   SsimProblem problem;
 
   Images(const Tensor& x_in, const Tensor& y_in, int64_t window, double sigma, double data_range, bool same)
-      : Entered{OnDevice(x_in)}, SsimImages(x_in, y_in, window, data_range, same) {
+      : Entered{OnDevice(x_in)}, SsimImages(x_in, y_in, window, sigma, data_range, same) {
     check_device(x, x, "x");
     check_device(y, x, "y");
     STD_TORCH_CHECK(window == device::kWindow, "window_size: the CUDA kernels are for windows of 11");
@@ -42,7 +42,7 @@ struct Images : Entered, SsimImages {
                out_height,
                out_width,
                pad,
-               sigma,
+               weights.data(),
                c1,
                c2,
                x.const_data_ptr(),

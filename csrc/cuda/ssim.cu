@@ -413,14 +413,8 @@ SsimCut cut_for(int64_t planes, int64_t height, int64_t width, int halo, int mos
 
 template <class T>
 Weights<T> weights_of(const SsimProblem& p) {
-  double all[kReach + 1], sum = 0;
-  for (int k = 0; k <= kReach; ++k) {
-    const double offset = k - kReach / 2;
-    all[k] = p.sigma > 0 ? std::exp(-offset * offset / (2 * p.sigma * p.sigma)) : 1.0;
-    sum += all[k];
-  }
   Weights<T> weights;
-  for (int k = 0; k <= kReach / 2; ++k) weights.half[k] = T(all[k] / sum);
+  for (int k = 0; k <= kReach / 2; ++k) weights.half[k] = T(p.weights[k]);
   weights.c1 = T(p.c1);
   weights.c2 = T(p.c2);
   return weights;

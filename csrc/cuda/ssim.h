@@ -18,7 +18,7 @@ struct SsimProblem {
   int64_t height, width;          // of the images
   int64_t out_height, out_width;  // of the map
   int64_t pad;                    // rows and columns of zeros around the images
-  double sigma;                   // of the window, 0 for equal weights
+  const double* weights;          // of the window, in the memory of the host
   double c1, c2;
   const void* x;
   const void* y;
