@@ -1,5 +1,6 @@
 """Masks from every kind of file to 0 and 1."""
 
+import deep_files
 import numpy as np
 import pytest
 from PIL import Image
@@ -73,3 +74,17 @@ def test_mask_files_are_values(tmp_path, put):
     put(second, values[:1])
     with pytest.raises(images.ImageError, match=r"1\.png: is 3x1, but 3x2 in 0\.png"):
         images.read_mask(mask)
+
+
+@pytest.mark.parametrize("number", [1, 300])
+def test_colours_of_16_bits_keep_their_low_byte(tmp_path, number):
+    path = tmp_path / "a.png"
+    path.write_bytes(deep_files.png(np.repeat(MARKED[..., None] * np.uint16(number), 3, axis=2)))
+    np.testing.assert_array_equal(images.read_mask(path), MARKED)
+
+
+def test_masks_whose_white_is_zero(tmp_path):
+    tifffile = pytest.importorskip("tifffile")
+    for kind in ("uint8", "uint16"):
+        tifffile.imwrite(tmp_path / "a.tif", (~MARKED).astype(kind) * np.iinfo(kind).max, photometric="miniswhite")
+        np.testing.assert_array_equal(images.read_mask(tmp_path / "a.tif"), MARKED)

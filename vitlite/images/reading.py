@@ -227,12 +227,22 @@ def size_text(array: np.ndarray) -> str:
 
 
 def decode(path: StrPath, convert: Convert, max_pixels: int) -> tuple[np.ndarray, str]:
-    """Open, limit, load, convert and turn upright: the array and the file's mode. Raises ImageError for any failure."""
+    """Open, limit, load, convert and turn upright a mask: the array and the file's mode.
+
+    Of colours of more than 8 bits it gives ``convert`` the largest channel. Raises ImageError for any failure.
+    """
     with _opened(path, max_pixels) as opened:
         mode = opened.mode
-        image = as_pillow(opened.values()) if isinstance(opened, PlainTiff) else opened
-        image.load()
-        return upright(convert(image), orientation(image)), mode
+        return upright(convert(_mask(opened)), orientation(opened)), mode
+
+
+def _mask(opened: Image.Image | PlainTiff) -> Image.Image:
+    """What the file of a mask holds, all its bits. Transparency has 8."""
+    if isinstance(opened, Image.Image) and (opened.mode in ("RGBA", "RGBa", "LA") or not is_wide(opened)):
+        opened.load()
+        return opened
+    found = stored(opened).values
+    return as_pillow(found if found.ndim == 2 else found.max(axis=2))
 
 
 @contextlib.contextmanager
