@@ -37,6 +37,20 @@ max_megapixels = click.option(
     help="Leave out larger images; they need memory.",
 )
 device = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+sensitivity = click.option(
+    "--sensitivity",
+    metavar="low|normal|high",
+    help="Thresholds for 1 %, 5 % or 15 % false alarms among good images.",
+)
+threshold = click.option(
+    "--threshold",
+    type=float,
+    metavar="SCORE",
+    help="A threshold of your own: an image with a score above it is defective.",
+)
+pixel_threshold = click.option(
+    "--pixel-threshold", type=float, metavar="VALUE", help="The same for the pixels of the map, which make the boxes."
+)
 deterministic = click.option(
     "--deterministic", is_flag=True, help="Refuse operators whose results vary from run to run."
 )

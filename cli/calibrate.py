@@ -1,4 +1,4 @@
-"""``vitlite calibrate``: set the thresholds of a run anew from good images."""
+"""``vitlite calibrate``: set the thresholds of a run anew, from good images or by hand."""
 
 import click
 
@@ -11,10 +11,10 @@ from vitlite.cli._messages import note
 @click.option(
     "--target-fpr",
     type=float,
-    default=0.01,
-    show_default=True,
-    help="The share of good images that may be called defective.",
+    default=None,
+    help="The share of good images that may be called defective.  [default: 0.01]",
 )
+@options.sensitivity
 @click.option(
     "--good",
     metavar="DIR|IMAGE",
@@ -22,25 +22,86 @@ from vitlite.cli._messages import note
     type=click.Path(),
     help="Good images that training has not seen: a folder, file or pattern; repeatable.  [default: those held out]",
 )
+@click.option(
+    "--without",
+    metavar="IMAGE",
+    multiple=True,
+    type=click.Path(),
+    help="Leave this image out, because it is defective after all; repeatable.",
+)
+@options.threshold
+@options.pixel_threshold
+@click.option("--category", metavar="NAME", help="Set --threshold and --pixel-threshold for this category alone.")
+@click.option(
+    "--defects",
+    metavar="DIR|IMAGE",
+    multiple=True,
+    type=click.Path(),
+    help="Known defective images: says how many are missed. They never change a threshold. Repeatable.",
+)
 @options.max_megapixels
 @options.device
 @options.verbosity
-def command(run: str, target_fpr: float, good: tuple[str, ...], max_megapixels: float, device: str) -> None:
-    """Set the thresholds of a trained detector from good images.
+def command(
+    run: str,
+    target_fpr: float | None,
+    sensitivity: str | None,
+    good: tuple[str, ...],
+    without: tuple[str, ...],
+    threshold: float | None,
+    pixel_threshold: float | None,
+    category: str | None,
+    defects: tuple[str, ...],
+    max_megapixels: float,
+    device: str,
+) -> None:
+    """Set the thresholds of a trained detector, from good images or by hand.
 
     Nothing is trained. By default the good images are those that training held out. --good takes others; more images
     make lower rates possible. Prints the rate of false alarms to expect and how uncertain it is, and rewrites
     calibration.json. In a run of several categories, an image given with --good belongs to the category that one of its
     folders is named after.
-    """
-    from vitlite.engine.calibrate import CALIBRATION_FILE, check_target, in_words, recalibrate, without_threshold
-    from vitlite.engine.detector import Detector
-    from vitlite.files import require_writable
 
-    check_target(target_fpr)
-    detector = Detector(run, device, calibrated=False, max_megapixels=max_megapixels)
-    require_writable(run)
-    result = recalibrate(detector, target_fpr=target_fpr, good=good)
-    for line in (*in_words(result), *without_threshold(detector)):
-        note(line)
+    A good image whose score is far above the others is named. Look at it; --without leaves it out.
+
+    With --threshold or --pixel-threshold, no good image is scored: the numbers are written as they are.
+    """
+    from vitlite.engine.calibrate import (
+        CALIBRATION_FILE,
+        TARGET_FPR,
+        check_target,
+        in_words,
+        misses,
+        recalibrate,
+        set_thresholds,
+        without_threshold,
+    )
+    from vitlite.engine.detector import Detector
+    from vitlite.errors import UserError
+    from vitlite.files import require_writable
+    from vitlite.limits import rate_of
+
+    by_hand = threshold is not None or pixel_threshold is not None
+    if by_hand and (good or without or target_fpr is not None or sensitivity):
+        raise UserError("`threshold`, `pixel_threshold`: not together with what sets a threshold from good images")
+    if category is not None and not by_hand:
+        raise UserError(f"`category={category}`: only together with `threshold` or `pixel_threshold`")
+    if sensitivity is not None and target_fpr is not None:
+        raise UserError("`sensitivity`: not together with `target_fpr`; it stands for one")
+    share = rate_of(sensitivity) if sensitivity is not None else TARGET_FPR if target_fpr is None else target_fpr
+    check_target(share)
+    if by_hand:
+        require_writable(run)
+        result = set_thresholds(run, image=threshold, pixel=pixel_threshold, category=category)
+        note(f"threshold {result['image_threshold']:.6g} (pixels {result['pixel_threshold']:.6g}), set by hand")
+        detector = Detector(run, device, max_megapixels=max_megapixels) if defects else None
+    else:
+        detector = Detector(run, device, calibrated=False, max_megapixels=max_megapixels)
+        require_writable(run)
+        result = recalibrate(detector, target_fpr=share, good=good, without=without)
+        for line in (*in_words(result), *without_threshold(detector)):
+            note(line)
     note(f"written: {run}/{CALIBRATION_FILE}")
+    if detector is not None and defects:
+        for line in misses(detector, defects):
+            note(line)

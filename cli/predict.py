@@ -15,6 +15,9 @@ from vitlite.cli._stopping import Stopped
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
 @click.option("--out", metavar="DIR", required=True, help="The folder for predictions.csv and the overlays.")
 @click.option("--category", metavar="NAME", help="Use the thresholds of this category of the run.")
+@options.sensitivity
+@options.threshold
+@options.pixel_threshold
 @click.option("--maps", is_flag=True, help="Write the anomaly maps as 32-bit float TIFFs at the original size.")
 @click.option("--no-overlays", is_flag=True, help="Write the CSV alone.")
 @click.option("--resume", is_flag=True, help="Go on with the predictions that are in --out.")
@@ -29,6 +32,9 @@ def command(
     images: tuple[str, ...],
     out: str,
     category: str | None,
+    sensitivity: str | None,
+    threshold: float | None,
+    pixel_threshold: float | None,
     maps: bool,
     no_overlays: bool,
     resume: bool,
@@ -44,6 +50,10 @@ def command(
     folder or a pattern. Heat maps are drawn at the original size. The run's calibration fixes their scale, so that
     images can be compared. An image without a verdict (the file cannot be read, it does not fit into memory, or its
     score is not a finite number) is a row of the CSV with the reason.
+
+    The thresholds are those of the run's calibration, unless --sensitivity, --threshold or --pixel-threshold changes
+    them for this call. If the run has several categories, an image belongs to the one that a folder above it is named
+    after.
 
     Each row is written as soon as its image is scored. --resume goes on after an interruption: it scores the images
     that have no verdict yet.
@@ -69,6 +79,9 @@ def command(
                 overlays=not no_overlays,
                 maps=maps,
                 category=category,
+                sensitivity=sensitivity,
+                threshold=threshold,
+                pixel_threshold=pixel_threshold,
                 resume=resume,
                 overwrite=overwrite,
             )

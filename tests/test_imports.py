@@ -19,7 +19,7 @@ ORDER = (
     ("vitlite", "errors", "files", "lazy", "ledger"),
     ("kernels",),
     ("images", "metrics"),
-    ("data", "nn", "backbones"),
+    ("data", "nn", "backbones", "limits"),
     ("methods",),
     ("engine",),
     ("report", "export"),
@@ -37,6 +37,7 @@ OUTSIDE = {
     "images": {"numpy", "PIL", "scipy"},
     "kernels": {"numpy", "torch", "triton"},
     "ledger": set(),
+    "limits": {"numpy"},
     "metrics": {"numpy", "numba"},
 }
 

@@ -51,6 +51,67 @@ def test_calibrate_then_predict(run, good, tmp_path):
     vitlite("predict", run, good, "--out", tmp_path / "q", "--no-overlays", "--fail-on-defect", code=1)
 
 
+def test_thresholds_by_hand(run, good, tmp_path):
+    before = json.loads((run / "calibration.json").read_text())
+    out, _ = vitlite("calibrate", run, "--threshold", "0", "--defects", good)
+    assert "threshold 0 (pixels " in out
+    assert "known defects: 0 of 19 missed at the threshold" in out
+    after = json.loads((run / "calibration.json").read_text())
+    assert (after["image_threshold"], after["expected_fpr"]) == (0, None)
+    assert after["categories"]["weave"]["image_threshold"] == 0
+    assert after["pixel_threshold"] == before["pixel_threshold"]
+    out, _ = vitlite("calibrate", run, "--pixel-threshold", "1e9", "--threshold", "1e9", "--defects", good)
+    assert "known defects: 19 of 19 missed" in out
+    assert out.count("  missed: ") == 5
+    # Another one for one call; and a sensitivity, which the thresholds by hand do not change.
+    options = ("--no-overlays", "--device", "cpu", "--fail-on-defect")
+    vitlite("predict", run, good, "--out", tmp_path / "p", *options)
+    vitlite("predict", run, good, "--out", tmp_path / "q", *options, "--threshold", "0", code=1)
+    vitlite("predict", run, good, "--out", tmp_path / "r", *options[:3], "--sensitivity", "high")
+    assert json.loads((tmp_path / "r/predictions.json").read_text())["sensitivity"] == "high"
+    vitlite("calibrate", run, "--good", good, "--sensitivity", "high")
+    assert json.loads((run / "calibration.json").read_text())["target_fpr"] == 0.15
+    vitlite("predict", run, good, "--out", tmp_path / "s", *options, code=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (
+            ("--threshold", "1", "--good", "x"),
+            "--threshold, --pixel-threshold: not together with what sets a threshold",
+        ),
+        (("--threshold", "nan"), "--threshold nan: must be a finite number"),
+        (("--threshold", "1", "--category", "bolt"), "--category bolt: unknown"),
+        (("--category", "weave"), "--category weave: only together with --threshold or --pixel-threshold"),
+        (("--sensitivity", "high", "--target-fpr", "0.1"), "--sensitivity: not together with --target-fpr"),
+        (("--sensitivity", "full"), "--sensitivity full: choose low, normal, high"),
+        (("--without", "x.png"), "--without x.png: not one of the "),
+    ],
+)
+def test_options_that_contradict(run, options, line):
+    before = (run / "calibration.json").read_bytes()
+    assert line in refused("calibrate", run, *options)
+    assert (run / "calibration.json").read_bytes() == before
+
+
+def test_an_odd_good_image_is_named_and_can_be_left_out(run, good, tmp_path):
+    folder = shutil.copytree(good, tmp_path / "good")
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(folder / "odd.png")
+    _, err = vitlite("calibrate", run, "--good", folder)
+    line = next(line for line in err.splitlines() if "odd good image" in line)
+    assert f"{folder / 'odd.png'}: an odd good image: its score " in line
+    assert "calibrate without it" in line
+    found = json.loads((run / "calibration.json").read_text())
+    assert found["good_images"][0]["file"].endswith("odd.png")
+    _, err = vitlite("calibrate", run, "--good", folder, "--without", folder / "odd.png")
+    assert "odd good image" not in err
+    again = json.loads((run / "calibration.json").read_text())
+    assert (again["images"], len(again["good_images"])) == (19, 19)
+    assert again["good_scores"][-1] < found["good_scores"][-1]
+
+
 def test_held_out_by_default_and_quiet(run):
     out, _ = vitlite("calibrate", run, "--device", "cpu")
     assert "too few for 1 %: with 1 the lowest rate that can be promised is 1/2; it takes 99 good images" in out

@@ -22,16 +22,19 @@ from vitlite.errors import UserError
 from vitlite.files import StrPath, counted, shown, write_json
 from vitlite.images.loading import Unread, pixel_batches
 from vitlite.images.scale import MAX_PIXELS, Reading
+from vitlite.limits import category_of, limits_for, limits_of
 from vitlite.methods.base import Method
+from vitlite.metrics.thresholds import ROUNDING, images_needed, threshold_above, threshold_rank, upper_quantile
 
 log = logging.getLogger(__name__)
 
 TARGET_FPR = 0.01
 PIXEL_TARGET_FPR = 1e-3
 CONFIDENCE = 0.9  # of the interval that is reported
+FAR_OUT = 6  # deviations above the median, of an odd good image
+MISSES_SHOWN = 5  # known defects that are named
+FEWEST_FOR_ODD = 8  # images that tell what is usual
 HELD_OUT = "held out of training"  # where the images come from, by default
-MARGIN = 1e-5  # a threshold's least distance from the values that it comes from, relative: rounding moves no verdict
-_ROUNDING = 1e-9  # 30 * 0.1 must count as 3 whatever its last bit
 
 
 class Good(NamedTuple):
@@ -41,6 +44,7 @@ class Good(NamedTuple):
     score: float
     pixel_tail: float  # all but the share PIXEL_TARGET_FPR of its pixels stay at or below this value
     median: float  # of its pixels
+    file: str = ""
 
 
 def calibrate(
@@ -75,10 +79,14 @@ def calibrate(
     if not good:
         images = counted(len(samples), "good image")
         raise UserError(f"{source or settings.data}: none of the {images} for the threshold is readable")
-    if not all(map(math.isfinite, (value for image in good for value in image[1:]))):
+    if not all(math.isfinite(value) for image in good for value in (image.score, image.pixel_tail, image.median)):
         raise UserError(f"{run}: scores of good images are not finite numbers, so there is no threshold; train again")
+    for line in odd_images(good):
+        log.warning(line)
     result = summarize(good, target_fpr, held_out, source)
     result |= {"black": settings.config.black, "white": settings.config.white}
+    for entry in result["good_images"]:
+        entry["file"] = below(entry["file"], training_data(settings, run))
     write_json(Path(run) / CALIBRATION_FILE, result)
     return result
 
@@ -95,9 +103,39 @@ def score_good(method: Method, samples: Sequence[Sample], reading: Reading, devi
             maps, scores = method.anomaly(to_images(found.pixels, device))
             for loaded, pixels, score in zip(found.images, maps.cpu().numpy(), scores.tolist()):
                 tail = upper_quantile(pixels, PIXEL_TARGET_FPR)
-                good.append(Good(samples[loaded.index].category, score, tail, float(np.median(pixels))))
+                sample = samples[loaded.index]
+                good.append(Good(sample.category, score, tail, float(np.median(pixels)), shown(sample.path)))
             progress.step(len(found.images))
     return good
+
+
+def training_data(settings: RunSettings, run: StrPath) -> Path:
+    """The folder of the data of training, which need not be there any more."""
+    return Path(run) / SYNTHETIC if settings.data == SYNTHETIC else Path(settings.data)
+
+
+def below(file: str, folder: Path) -> str:
+    """The name of a file below a folder; the file as it is if it lies elsewhere."""
+    path = Path(os.path.abspath(file))
+    return str(path.relative_to(os.path.abspath(folder))) if path.is_relative_to(os.path.abspath(folder)) else file
+
+
+def odd_images(good: Sequence[Good]) -> list[str]:
+    """A line for every good image whose score is far above those of its category: it may show a defect."""
+    lines = []
+    for name in dict.fromkeys(image.category for image in good):
+        own = [image for image in good if image.category == name]
+        scores = np.array([image.score for image in own])
+        middle = float(np.median(scores))
+        spread = 1.4826 * float(np.median(np.abs(scores - middle)))  # the deviation, if most scores are normal
+        for image in own if len(own) >= FEWEST_FOR_ODD else ():
+            if image.score > middle + FAR_OUT * spread > middle:
+                far = (image.score - middle) / spread
+                lines.append(
+                    f"{image.file}: an odd good image: its score {image.score:.4g} is {far:.1f} deviations above the "
+                    f"median {middle:.4g}; if it is defective, calibrate without it"
+                )
+    return lines
 
 
 def summarize(good: Sequence[Good], target_fpr: float, held_out: bool, source: str | None = None) -> dict[str, Any]:
@@ -118,6 +156,10 @@ def summarize(good: Sequence[Good], target_fpr: float, held_out: bool, source: s
             name: thresholds([image for image in good if image.category == name], target_fpr, held_out)
             for name in sorted({image.category for image in good} - {""})
         },
+        "good_images": [
+            {"file": image.file, "category": image.category, "score": image.score}
+            for image in sorted(good, key=lambda image: -image.score)
+        ],
     }
 
 
@@ -127,15 +169,16 @@ def thresholds(good: Sequence[Good], target_fpr: float, held_out: bool) -> dict[
     Images that were trained on promise nothing: their rate is None.
     """
     expected, interval = false_alarms(len(good), target_fpr) if held_out else (None, (None, None))
-    scores = sorted(image.score for image in good)
+    scores, tails = (sorted(values) for values in zip(*((image.score, image.pixel_tail) for image in good)))
     return {
         "images": len(good),
         "image_threshold": threshold_above(scores, target_fpr),
         # A pixel counts as defective above what the worst pixels of nearly every good image reach.
-        "pixel_threshold": threshold_above([image.pixel_tail for image in good], target_fpr),
+        "pixel_threshold": threshold_above(tails, target_fpr),
         "expected_fpr": expected,
         "expected_fpr_interval": list(interval),
         "good_scores": scores,
+        "good_pixels": tails,
     }
 
 
@@ -175,48 +218,9 @@ def percent(share: float) -> str:
 
 def check_target(share: float) -> None:
     """Refuse a false-alarm rate outside (0, 1), NaN, and one that is lost in rounding."""
-    if not _ROUNDING <= share < 1:
-        bound = f"at least {_ROUNDING:g}" if 0 < share < 1 else "above 0"
+    if not ROUNDING <= share < 1:
+        bound = f"at least {ROUNDING:g}" if 0 < share < 1 else "above 0"
         raise UserError(f"`target_fpr={share}`: must be {bound} and below 1, such as 0.01 for one false alarm in 100")
-
-
-def threshold_rank(count: int, share: float) -> int:
-    """The rank k, from 1 to ``count``, whose value keeps the expected false-alarm rate at or below ``share``.
-
-    If ``count`` is below :func:`images_needed`, no rank does, and the largest value is all that the data can say.
-    """
-    return min(count + 1 - math.floor((count + 1) * share + _ROUNDING), count)
-
-
-def images_needed(share: float) -> int:
-    """The fewest good images with which the expected rate can be as low as ``share``: 1 / (n + 1) <= share."""
-    return max(math.ceil(1 / share - _ROUNDING / share) - 1, 1)
-
-
-def upper_quantile(values: Sequence[float] | np.ndarray, share: float) -> float:
-    """The value of rank :func:`threshold_rank` among n >= 1 good values (the conformal quantile)."""
-    flat = np.asarray(values, dtype=np.float64).ravel()
-    index = threshold_rank(flat.size, share) - 1
-    return float(np.partition(flat, index)[index])
-
-
-def threshold_above(values: Sequence[float], share: float) -> float:
-    """A threshold just above :func:`upper_quantile`, and not near any of the n >= 1 finite values.
-
-    The last bits of a score depend on the batch size, the threads and the form of the model. So the threshold keeps at
-    least :data:`MARGIN` from every value, relative to the larger of the two sizes, or to the median size of the values
-    if that is larger. It is twice as far above the quantile, or in the middle of a gap that is too small for that. If a
-    gap is too small for the margin on both sides, the threshold goes above it, and fewer values exceed it.
-    """
-    ordered = np.sort(np.asarray(values, dtype=np.float64))
-    usual = max(float(np.median(np.abs(ordered))), 1e-30)
-    rest = ordered[threshold_rank(ordered.size, share) - 1 :].tolist()
-    for below, above in zip(rest, [*rest[1:], math.inf]):
-        limit = min(below + 2 * MARGIN * max(abs(below), usual), below + (above - below) / 2)
-        room = MARGIN * max(abs(limit), usual)
-        if limit - below >= max(room, MARGIN * abs(below)) and above - limit >= max(room, MARGIN * abs(above)):
-            break
-    return limit
 
 
 def false_alarms(count: int, share: float, confidence: float = CONFIDENCE) -> tuple[float, tuple[float, float]]:
@@ -231,7 +235,13 @@ def false_alarms(count: int, share: float, confidence: float = CONFIDENCE) -> tu
     return (count + 1 - rank) / (count + 1), (low, high)
 
 
-def recalibrate(detector: Detector, *, target_fpr: float = TARGET_FPR, good: Sequence[StrPath] = ()) -> dict[str, Any]:
+def recalibrate(
+    detector: Detector,
+    *,
+    target_fpr: float = TARGET_FPR,
+    good: Sequence[StrPath] = (),
+    without: Sequence[StrPath] = (),
+) -> dict[str, Any]:
     """Rewrite a run's calibration.json for another false-alarm rate or from other good images; returns its contents.
 
     Args:
@@ -239,9 +249,10 @@ def recalibrate(detector: Detector, *, target_fpr: float = TARGET_FPR, good: Seq
         target_fpr: the share of good images that may be called defective.
         good: files, folders and patterns of good images. Default: the share that training held out, which needs the
             data of training as it was.
+        without: files among them that are left out, because they show a defect after all.
     Raises:
         UserError: a rate outside (0, 1), a run that is not finished, data that is missing or has changed, images that
-            the run was trained on.
+            the run was trained on, a file in ``without`` that is not among the good images.
     """
     check_target(target_fpr)
     if not (detector.run / CALIBRATION_FILE).exists():
@@ -250,6 +261,8 @@ def recalibrate(detector: Detector, *, target_fpr: float = TARGET_FPR, good: Seq
         samples, source = given(detector, good), ", ".join(shown(path) for path in good)
     else:
         samples, source = held_out_share(detector), HELD_OUT
+    if without:
+        samples, source = leave_out(samples, without), f"{source}, without {len(without)} of them"
     detector.calibration = calibrate(
         detector.method,
         detector.settings,
@@ -273,6 +286,65 @@ def without_threshold(detector: Detector) -> list[str]:
     return [
         f"no threshold of its own: {', '.join(left_out)}; give good images of every category in a folder with its name"
     ]
+
+
+def misses(detector: Detector, inputs: Sequence[StrPath]) -> list[str]:
+    """How many known defective images the calibrated thresholds miss, in lines; the first ones that are missed by name.
+
+    ``UserError`` if ``inputs`` stand for no image that can be read.
+    """
+    paths = list_images(inputs)
+    limits = limits_for(paths, detector.calibration, None)
+    scores: list[tuple[float, bool, Path]] = []
+    for found in detector.score_files(paths, keep_original=False):
+        if isinstance(found, Unread):
+            log.warning("skipped %s", found.reason)
+            continue
+        loaded, _, score = found
+        scores.append((score, score > limits[loaded.index].image, loaded.path))
+    if not scores:
+        raise UserError(f"`defects`: none of the {len(paths)} images can be read")
+    missed = [(score, path) for score, is_defect, path in sorted(scores, key=lambda one: one[0]) if not is_defect]
+    lines = [f"known defects: {len(missed)} of {len(scores)} missed at the threshold"]
+    lines += [f"  missed: {shown(path)}, score {score:.6g}" for score, path in missed[:MISSES_SHOWN]]
+    return lines
+
+
+def leave_out(samples: list[Sample], files: Sequence[StrPath]) -> list[Sample]:
+    """The samples without some files. ``UserError`` names a file that is not among them."""
+    left = {os.path.realpath(sample.path): sample for sample in samples}
+    for file in files:
+        if left.pop(os.path.realpath(file), None) is None:
+            raise UserError(f"`without={shown(file)}`: not one of the {len(samples)} good images for the threshold")
+    return list(left.values())
+
+
+def set_thresholds(
+    run: StrPath, *, image: float | None = None, pixel: float | None = None, category: str | None = None
+) -> dict[str, Any]:
+    """Write thresholds chosen by hand into a run's calibration.json; returns its contents.
+
+    Args:
+        run: the run's folder.
+        image: an image with a score above it is defective; None leaves the threshold as it is.
+        pixel: the same for pixels.
+        category: only this category's; default: those of the run and of all its categories.
+    Raises:
+        UserError: a threshold that is not finite, an unknown category, a run without a calibration.
+    """
+    for name, value in (("threshold", image), ("pixel_threshold", pixel)):
+        if value is not None and not math.isfinite(value):
+            raise UserError(f"`{name}={value}`: must be a finite number")
+    result = load_calibration(run)
+    limits_of(result, category)  # refuses an unknown category
+    every = [result, *result["categories"].values()]
+    for own in every if category is None else [result["categories"][category]]:
+        if image is not None:
+            own |= {"image_threshold": image, "expected_fpr": None, "expected_fpr_interval": [None, None]}
+        if pixel is not None:
+            own["pixel_threshold"] = pixel
+    write_json(Path(run) / CALIBRATION_FILE, result)
+    return result
 
 
 def held_out_share(detector: Detector) -> list[Sample]:
@@ -306,14 +378,6 @@ def folder_images(folder: StrPath) -> list[Path]:
     return [sample.path for sample in dataset.train]
 
 
-def category_of(path: Path, categories: Sequence[str]) -> str:
-    """The nearest folder of a category's name, in a run of several categories; "" if there is none."""
-    if len(categories) == 1:
-        return categories[0]
-    folders = Path(os.path.abspath(path)).parts[-2::-1]
-    return next((name for name in folders if name in categories), "")
-
-
 def refuse_trained(detector: Detector, samples: Sequence[Sample]) -> None:
     """``UserError`` for images that were trained on, copies included: they score too low.
 
@@ -331,7 +395,7 @@ def refuse_trained(detector: Detector, samples: Sequence[Sample]) -> None:
 def perhaps_trained(detector: Detector) -> list[Sample]:
     """What was trained on; all good images if the split is no longer known; none if the data is missing."""
     settings, run = detector.settings, detector.run
-    folder = run / SYNTHETIC if settings.data == SYNTHETIC else Path(settings.data)
+    folder = training_data(settings, run)
     if folder.is_dir():
         with contextlib.suppress(UserError):
             return training_split(settings, run, detector.fingerprint)[0]

@@ -38,6 +38,7 @@ from vitlite.images.reading import FULL_RANGE, NO_ROOM, ImageError, Notices, as_
 from vitlite.images.resize import map_at, resize_image
 from vitlite.images.scale import Reading
 from vitlite.ledger import Ledger
+from vitlite.limits import Limits, limits_for, limits_of
 
 log = logging.getLogger(__name__)
 
@@ -71,30 +72,6 @@ class Prediction:
     def verdict(self) -> str:
         """``"defect"`` or ``"good"``."""
         return "defect" if self.is_defect else "good"
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What scores and pixels are compared with."""
-
-    image: float
-    pixel: float
-    good_scores: np.ndarray  # ascending
-
-
-def limits_of(calibration: dict[str, Any], category: str | None = None) -> Limits:
-    """The limits of the whole model, or of one of its categories. ``UserError`` names the categories there are."""
-    own = calibration
-    if category is not None:
-        known = calibration.get("categories", {})
-        if not isinstance(category, str):
-            raise UserError(f"`category={category!r}`: must be the name of one category")
-        if category not in known:
-            names = ", ".join(known) or "no category by itself"
-            raise UserError(f"`category={category}`: unknown; the run is calibrated for {names}")
-        # A calibration by an older version has one pixel threshold, and one list of scores, for all categories.
-        own = {**calibration, **known[category]}
-    return Limits(own["image_threshold"], own["pixel_threshold"], np.asarray(own["good_scores"], dtype=np.float64))
 
 
 class NoVerdict(UserError):
@@ -252,6 +229,9 @@ def predict(
     batch_size: int = 8,
     resume: bool = False,
     overwrite: bool = False,
+    sensitivity: str | None = None,
+    threshold: float | None = None,
+    pixel_threshold: float | None = None,
 ) -> list[dict[str, Any]]:
     """Score files, folders or patterns; write predictions.csv, overlays and (``maps``) float TIFFs into ``out``.
 
@@ -265,11 +245,15 @@ def predict(
         out: the folder for what is written.
         overlays: draw them.
         maps: write the maps.
-        category: use the thresholds of this category.
+        category: use the thresholds of this category. Default, for a model of several: those of the category that a
+            folder above the image is named after, or else those of the whole model.
         batch_size: images that go through the network at a time.
         resume: keep the rows with a verdict that an earlier call left in ``out``, and score the other images. The
             detector, the thresholds and all arguments but ``inputs``, which may hold more images, have to be the same.
         overwrite: remove what an earlier call left in ``out``.
+        sensitivity: low, normal or high: thresholds for 1 %, 5 % or 15 % false alarms in the place of the calibrated.
+        threshold: takes the place of the thresholds for images.
+        pixel_threshold: takes the place of the thresholds for pixels.
     Returns:
         list: the rows of predictions.csv, one dict per file in order. A file that cannot be read, or an image that
         does not fit into memory, is a row with the reason as its ``error``. So is an image without a verdict, which has
@@ -282,14 +266,17 @@ def predict(
     if resume and overwrite:
         raise UserError("`overwrite=True`: not together with `resume=True`")
     paths = not_written_here(list_images(inputs), inputs, out)
-    limits = limits_of(detector.calibration, category)
+    changes: dict[str, Any] = {"sensitivity": sensitivity, "threshold": threshold, "pixel_threshold": pixel_threshold}
+    whole = limits_of(detector.calibration, category, **changes)
+    limits = limits_for(paths, detector.calibration, category, **changes)
     out = make_folder(out)
     files = files_of(paths, overlays, maps)
     facts = {
         "model": detector.digest(),
         "calibration": hashlib.sha256(json.dumps(detector.calibration, sort_keys=True).encode()).hexdigest(),
-        "image_threshold": limits.image,
-        "pixel_threshold": limits.pixel,
+        "image_threshold": whole.image,
+        "pixel_threshold": whole.pixel,
+        "sensitivity": sensitivity,
         "category": category,
         "overlays": bool(overlays),
         "maps": bool(maps),
@@ -315,7 +302,7 @@ def predict(
                     rows[index] = {"error": found.reason}
                     unread.append(found.reason)
                 else:
-                    rows[index] = answer(*found, out, files[index], limits, detector.calibration)
+                    rows[index] = answer(*found, out, files[index], limits[index], detector.calibration)
                     progress.step()
                     read = True
                 rows[index]["file"] = str(paths[index])

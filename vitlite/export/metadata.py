@@ -22,7 +22,7 @@ INPUT, MAPS, SCORES = "images", "maps", "scores"
 def describe(settings: "RunSettings", calibration: dict[str, Any]) -> dict[str, Any]:
     """The metadata of a run: format and version, input, outputs, calibration and config.
 
-    ``calibration`` is the contents of calibration.json, which enter as a whole: thresholds, display scale, good scores.
+    ``calibration`` is the contents of calibration.json, of which the names of files stay out.
     """
     size = settings.config.image_size
     return {
@@ -49,7 +49,7 @@ def describe(settings: "RunSettings", calibration: dict[str, Any]) -> dict[str, 
             MAPS: {"dtype": "float32", "shape": ["batch", size, size], "meaning": "smoothed; larger is more anomalous"},
             SCORES: {"dtype": "float32", "shape": ["batch"], "meaning": "defective above calibration.image_threshold"},
         },
-        "calibration": calibration,
+        "calibration": {key: value for key, value in calibration.items() if key != "good_images"},
         "config": asdict(settings.config),
     }
 

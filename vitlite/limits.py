@@ -1,0 +1,110 @@
+"""What scores and pixels are compared with: from a calibration, or as the user wants it for once."""
+
+import logging
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vitlite.errors import UserError
+from vitlite.metrics.thresholds import threshold_above
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What scores and pixels are compared with."""
+
+    image: float
+    pixel: float
+    good_scores: np.ndarray  # ascending
+
+
+# The share of good images that may be called defective, by name.
+SENSITIVITY = {"low": 0.01, "normal": 0.05, "high": 0.15}
+
+
+def rate_of(sensitivity: str) -> float:
+    """The rate of false alarms that a sensitivity stands for. ``UserError`` if there is none of that name."""
+    if sensitivity not in SENSITIVITY:
+        raise UserError(f"`sensitivity={sensitivity}`: choose {', '.join(SENSITIVITY)}")
+    return SENSITIVITY[sensitivity]
+
+
+def limits_of(
+    calibration: dict[str, Any],
+    category: str | None = None,
+    *,
+    sensitivity: str | None = None,
+    threshold: float | None = None,
+    pixel_threshold: float | None = None,
+) -> Limits:
+    """The limits of the whole model, or of one of its categories.
+
+    Args:
+        calibration: the contents of calibration.json.
+        category: one of its categories.
+        sensitivity: a key of :data:`SENSITIVITY`, whose rate of false alarms takes the place of the calibrated one.
+        threshold: takes the place of the threshold for images.
+        pixel_threshold: takes the place of the threshold for pixels.
+    Raises:
+        UserError: an unknown category or sensitivity, a threshold that is not finite.
+    """
+    own = calibration
+    if category is not None:
+        known = calibration.get("categories", {})
+        if not isinstance(category, str):
+            raise UserError(f"`category={category!r}`: must be the name of one category")
+        if category not in known:
+            names = ", ".join(known) or "no category by itself"
+            raise UserError(f"`category={category}`: unknown; the run is calibrated for {names}")
+        # A calibration by an older version has one pixel threshold, and one list of scores, for all categories.
+        own = {**calibration, **known[category]}
+    image, pixel = own["image_threshold"], own["pixel_threshold"]
+    if sensitivity is not None:
+        share = rate_of(sensitivity)
+        if "good_pixels" not in own:
+            raise UserError(f"`sensitivity={sensitivity}`: an older vitlite calibrated this model; calibrate it again")
+        image, pixel = (threshold_above(own[key], share) for key in ("good_scores", "good_pixels"))
+    for name, value in (("threshold", threshold), ("pixel_threshold", pixel_threshold)):
+        if value is not None and not math.isfinite(value):
+            raise UserError(f"`{name}={value}`: must be a finite number")
+    image = image if threshold is None else threshold
+    pixel = pixel if pixel_threshold is None else pixel_threshold
+    return Limits(image, pixel, np.asarray(own["good_scores"], dtype=np.float64))
+
+
+def category_of(path: Path, categories: Sequence[str]) -> str:
+    """The nearest folder of a category's name, in a run of several categories; "" if there is none."""
+    if len(categories) == 1:
+        return categories[0]
+    folders = Path(os.path.abspath(path)).parts[-2::-1]
+    return next((name for name in folders if name in categories), "")
+
+
+def limits_for(
+    paths: Sequence[Path], calibration: dict[str, Any], category: str | None, **changes: Any
+) -> list[Limits]:
+    """The limits of every image: of ``category``, or else of the category that a folder above it is named after.
+
+    ``changes`` as for :func:`limits_of`. Without such a folder they are the whole model's, and a warning says so.
+    """
+    known = list(calibration.get("categories", {}))
+    if category is not None or len(known) < 2:
+        return [limits_of(calibration, category, **changes)] * len(paths)
+    names = [category_of(path, known) for path in paths]
+    if count := names.count(""):
+        log.warning(
+            "%d of %d images lie in no folder with the name of a category (%s); the threshold of all is used for them; "
+            "name the folder, or give `category`",
+            count,
+            len(names),
+            ", ".join(known),
+        )
+    limits = {name: limits_of(calibration, name or None, **changes) for name in set(names)}
+    return [limits[name] for name in names]
