@@ -135,11 +135,17 @@ def with_data(damage, command, *options):
 
 
 BLANK = encoded(np.zeros((64, 64), np.uint8), "PNG")
+TWO_AND_ONE = encoded(np.eye(64, dtype=np.uint8) + np.uint8(1), "PNG")
 for about, damage, says in (
     ("mask of another size", small_mask, r".*000_mask\.png: the mask is 10x10, its image 64x64"),
     ("mask that cannot be read", lambda place: a_mask(place).write_bytes(b"x"), None),
     ("mask is a bomb", lambda place: a_mask(place).write_bytes(png_bomb(50_000)), None),
     ("masks are all empty", all_become("ground_truth", BLANK), None),
+    (
+        "masks that fit no rule",
+        all_become("ground_truth", TWO_AND_ONE),
+        "weave: .*has values 1, 2, .*--mask-threshold N",
+    ),
     ("no good test images", lambda place: shutil.rmtree(place.data / "weave/test/good"), ".*no good test images"),
     ("good test images are broken", all_become("test/good", b"x"), ".*no longer both good and defective"),
     ("all test images are broken", all_become("test", b"x"), ".*no longer both good and defective"),

@@ -204,7 +204,7 @@ def _find_rules(
 ) -> None:
     for name in dataset.categories:
         if mask_threshold is not None:
-            report.mask_rules[name] = MaskRule.above(mask_threshold)
+            report.mask_rules[name] = MaskRule.above(mask_threshold, "mask_threshold")
             continue
         try:
             rule = find_rule(dataset, name, of_good, max_pixels)

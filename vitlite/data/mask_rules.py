@@ -38,7 +38,7 @@ def with_mask_rules(dataset: Dataset, mask_threshold: int | None = None, *, max_
     Raises:
         UserError: the values of a category's masks fit no rule; names an example, its values and what to do.
     """
-    given = None if mask_threshold is None else MaskRule.above(mask_threshold)
+    given = None if mask_threshold is None else MaskRule.above(mask_threshold, "mask_threshold")
     spare = list(layout_of(dataset.root).spare_masks(dataset)) if dataset.test else []
     strays = [shown(Path(mask).relative_to(dataset.root)) for mask, of_good in spare if not of_good]
     if strays:

@@ -32,10 +32,10 @@ class MaskRule:
         return self.text
 
     @classmethod
-    def above(cls, threshold: int) -> "MaskRule":
-        """The rule that a user or a layout gives. ``UserError`` unless the threshold is 0 to 254."""
+    def above(cls, threshold: int, name: str = "threshold") -> "MaskRule":
+        """The rule that a user or a layout gives. ``UserError`` about ``name`` unless the threshold is 0 to 254."""
         if not isinstance(threshold, int) or not 0 <= threshold <= 254:
-            raise UserError(f"`mask_threshold={threshold}`: must be 0 to 254")
+            raise UserError(f"`{name}={threshold}`: must be 0 to 254")
         return cls(f"above {threshold}", threshold)
 
 
