@@ -276,12 +276,9 @@ def _about_masks(categories: dict[str, Values]) -> list[str]:
     defective, missing, empty = (
         sum(found.get(key, 0) for found in categories.values()) for key in ("defective", "without_mask", "empty_masks")
     )
-    if missing == defective:
-        lines.append("masks: none that can be read, so there are no pixel metrics")
-    elif missing:
-        lines.append(
-            f"{missing} of {defective} defective images have no mask that can be read; pixel metrics leave them out"
-        )
+    if missing:
+        so = "so there are no pixel metrics" if missing == defective else "pixel metrics leave them out"
+        lines.append(f"{missing} of {defective} defective images have no mask that can be read; {so}")
     if empty:
         lines.append(f"{empty} of {defective} defective images have a mask that marks nothing")
     return lines
