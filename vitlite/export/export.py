@@ -17,7 +17,7 @@ from vitlite.errors import UserError
 from vitlite.export.metadata import describe
 from vitlite.export.onnx_detector import OnnxDetector
 from vitlite.export.program import read_pt2, require_packages, to_onnx, to_pt2, trace
-from vitlite.files import atomic, new_file
+from vitlite.files import atomic, counted, new_file
 from vitlite.images.loading import readable_batches
 from vitlite.nn.memory import MemoryModule
 
@@ -55,7 +55,7 @@ def export(
     path = new_file(out or Path(run) / f"model.{kind}", f".{kind}")
     paths = list_images(check) if check else images_of_run(detector)
     if next(readable_batches(paths, detector.image_size, 1, detector.reading), None) is None:
-        raise UserError(f"none of the {len(paths)} images to compare on can be read; give others with `check`")
+        raise UserError(f"{counted(len(paths), 'image')} to compare on, none can be read; give others with `check`")
     made = made_images(detector.image_size)
     # Their scores may be nearly 0; what matters then is the distance from a threshold.
     scales = {"map": detector.calibration["pixel_threshold"], "score": detector.calibration["image_threshold"]}
@@ -69,7 +69,7 @@ def export(
     compare(detector.score_pixels, score_pixels, [made], path, scales)
     with atomic(path, "wb") as file:
         file.write(data)
-    log.info("checked on %d images: scores and maps differ by at most %.1e relative", count, worst)
+    log.info("checked on %s: scores and maps differ by at most %.1e relative", counted(count, "image"), worst)
     return path
 
 
