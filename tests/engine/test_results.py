@@ -78,7 +78,7 @@ def test_results_of_maps_have_the_same_form(made):
     extra = fields(own) ^ fields(of_maps)
     assert extra
     assert all(name.startswith("about.") for name in extra)
-    assert table(own).splitlines()[0] == table(of_maps).splitlines()[0]
+    assert table(own).splitlines()[1] == table(of_maps).splitlines()[0]
     for key in KEYS[3:]:
         assert own["mean"][key] == pytest.approx(of_maps["mean"][key], abs=1e-6)
 
@@ -103,20 +103,22 @@ def test_tables_repeat_the_json_file(made, folder):
 def test_the_table(made):
     results = read(made)
     own = results["categories"]["weave"]
-    head, *lines, masks, last = table(results).splitlines()
+    first, head, *lines, masks = table(results).splitlines()
     assert [line.split()[0] for line in lines] == ["weave", "missing", "scratch", "spot"]
     assert len({len(line) for line in (head, *lines)}) == 1
     assert lines[0].split()[1:] == ["10", *(f"{own[key]:.4f}" for key in KEYS)]
-    assert last == (
-        f"at the calibrated threshold: {own['tp']} of 6 defective images found, "
-        f"{own['fp']} of 4 good images called defective"
+    assert first.startswith(
+        f"at the calibrated threshold: {own['fp']} of 4 good images called defective, "
+        f"{own['fn']} of 6 defective images missed"
     )
+    missed = {image["kind"] for image in own["images"] if (image["label"], image["verdict"]) == (1, "good")}
+    assert [kind for kind in ("missing", "scratch", "spot") if f"{kind} 1 of 2" in first] == sorted(missed) != []
     assert masks == "masks: 0/255"
     several = {**results, "categories": {"a": own, "b": own | dict.fromkeys(KEYS)}}
-    assert [line.split()[0] for line in table(several).splitlines()[5:10:4]] == ["b", "mean"]
-    assert table(several).splitlines()[5].split()[2:] == ["-"] * 8
+    assert [line.split()[0] for line in table(several).splitlines()[8:13:4]] == ["b", "mean"]
+    assert table(several).splitlines()[8].split()[2:] == ["-"] * 8
     several["categories"]["b"] |= {"mask_rule": "classes 1, 2", "without_mask": 2, "empty_masks": 1}
-    assert table(several).splitlines()[-4:-1] == [
+    assert table(several).splitlines()[-3:] == [
         "masks: 0/255 (a); classes 1, 2 (b)",
         "2 of 12 defective images have no mask that can be read; pixel metrics leave them out",
         "1 of 12 defective images have a mask that marks nothing",

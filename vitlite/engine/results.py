@@ -1,6 +1,7 @@
 """What scored test images come to, whoever made the maps: metrics and verdicts, as files and as a table."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -199,14 +200,41 @@ def read(folder: StrPath) -> dict[str, Any]:
 
 
 def table(results: dict[str, Any]) -> str:
-    """The metrics as aligned text: a line per category, its kinds of defects below it, the mean last; then notes."""
+    """What the calibrated thresholds make of the images, then the metrics, then notes.
+
+    The metrics are aligned: a line per category, its kinds of defects below it, the mean last.
+    """
     lines = [("", "images", *(key.replace("_", " ") for key in KEYS))]
     for category, kind, images, values in _rows(results):
         if category is None and len(results["categories"]) == 1:
             continue
         name = "mean" if category is None else shown(category) if kind is None else f"  {shown(kind)}"
         lines.append((name, str(images), *("-" if values[k] is None else f"{values[k]:.4f}" for k in KEYS)))
-    return "\n".join([*aligned(lines), *_notes(results)])
+    return "\n".join([*mistakes(results["categories"]), *aligned(lines), *_notes(results)])
+
+
+def mistakes(categories: dict[str, Values]) -> list[str]:
+    """False alarms and misses at the calibrated thresholds, in lines: of all, and of each category if there are more.
+
+    None without a calibration.
+    """
+    if any(found["threshold"] is None for found in categories.values()):
+        return []
+    if len(categories) == 1:
+        return [f"at the calibrated threshold: {_mistakes(list(categories.values()))}"]
+    lines = [f"at the calibrated thresholds: {_mistakes(list(categories.values()))}"]
+    return lines + [f"  {shown(name)}: {_mistakes([found])}" for name, found in categories.items()]
+
+
+def _mistakes(found: Sequence[Values]) -> str:
+    tp, fp, tn, fn = (sum(own[key] for own in found) for key in COUNTS)
+    line = f"{fp} of {fp + tn} good images called defective, {fn} of {tp + fn} defective images missed"
+    every = [image for own in found for image in own["images"] if image["label"]] if len(found) == 1 else []
+    kinds = Counter(image["kind"] for image in every)
+    missed = Counter(image["kind"] for image in every if image["verdict"] == "good")
+    if len(kinds) > 1 and missed:
+        line += f" ({', '.join(f'{shown(kind)} {missed[kind]} of {kinds[kind]}' for kind in sorted(missed))})"
+    return line
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
@@ -243,19 +271,12 @@ def _scores(results: dict[str, Any]) -> Iterator[list[object]]:
 
 
 def _notes(results: dict[str, Any]) -> list[str]:
-    """What a category or its threshold has besides the metrics: masks, verdicts, and MVTec LOCO's own image AUROC."""
+    """What a category has besides the metrics: masks, and MVTec LOCO's own image AUROC."""
     categories = results["categories"]
     notes = _about_masks(categories)
     bounds = [found[ERROR_BOUND] for found in categories.values() if found.get(ERROR_BOUND) is not None]
     if bounds and results["about"].get("streaming"):
         notes.append("streaming: pixel metrics are exact" + f" to within {max(bounds):.1e}" * (max(bounds) > 0))
-    if all(found["threshold"] is not None for found in categories.values()):
-        tp, fp, tn, fn = (sum(found[key] for found in categories.values()) for key in COUNTS)
-        places = "threshold" if len(categories) == 1 else "thresholds"
-        notes.append(
-            f"at the calibrated {places}: {tp} of {tp + fn} defective images found, "
-            f"{fp} of {fp + tn} good images called defective"
-        )
     every = [*categories.items(), *([("mean", results["mean"])] if len(categories) > 1 else [])]
     own = [f"{shown(name)} {values[MEAN_OF_KINDS]:.4f}" for name, values in every if MEAN_OF_KINDS in values]
     if own:

@@ -7,7 +7,7 @@ training stage, and scores with ``anomaly(images)``.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -119,20 +119,25 @@ class Method(nn.Module):
     @torch.no_grad()
     def anomaly_from(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """``anomaly`` from ``frozen`` features."""
-        values = self.places(self.values(features))
+        values, rest = self.measure(features)
+        values = self.places(values)
         maps, how = self.maps(values), self.config.score
         if how in self.config.own_scores:
-            return maps, self.own_score(how, values, features)
+            return maps, self.own_score(how, values, rest)
         return maps, score_of(maps, how)
 
     def values(self, features: Tensor) -> Tensor:
         """The anomaly at every place (B, h, w) from ``frozen`` features; larger is more anomalous."""
         raise NotImplementedError
 
+    def measure(self, features: Tensor) -> tuple[Tensor, Any]:
+        """``values``, and what ``own_score`` needs beside them."""
+        return self.values(features), None
+
     def maps(self, values: Tensor) -> Tensor:
         """Maps (B, S, S) from ``values`` that may have been compared place by place. Default: the values themselves."""
         return values
 
-    def own_score(self, how: str, values: Tensor, features: Tensor) -> Tensor:
-        """Scores (B,) by one of ``config.own_scores``, from compared ``values`` and ``frozen`` features."""
+    def own_score(self, how: str, values: Tensor, rest: Any) -> Tensor:
+        """Scores (B,) by one of ``config.own_scores``, from compared ``values`` and what ``measure`` gave with them."""
         raise NotImplementedError

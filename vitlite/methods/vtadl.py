@@ -252,18 +252,23 @@ class VTADL(Method):
 
     def values(self, features: Tensor) -> Tensor:
         """Negative log-likelihood per patch (V.A)."""
-        return self.unlikelihood(self.encoder(2 * features - 1))
+        return self.measure(features)[0]
+
+    def measure(self, features: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        images = 2 * features - 1
+        patches = self.encoder(images)
+        return self.unlikelihood(patches), (images, patches)
 
     def maps(self, values: Tensor) -> Tensor:
         """Bilinear at the input size (V.A)."""
         return self.to_map(values)
 
-    def own_score(self, how: str, values: Tensor, features: Tensor) -> Tensor:
+    def own_score(self, how: str, values: Tensor, rest: tuple[Tensor, Tensor]) -> Tensor:
         """The largest negative log-likelihood of a patch, the error of the reconstruction, or both (V.A)."""
         worst = values.flatten(1).amax(1)
         if how == "nll":
             return worst
-        images = 2 * features - 1
-        mse, dissimilarity = self.reconstruction_errors(images, self.reconstruct(self.encoder(images)))
+        images, patches = rest
+        mse, dissimilarity = self.reconstruction_errors(images, self.reconstruct(patches))
         error = self.config.mse_weight * mse + self.config.ssim_weight * dissimilarity
         return error + worst if how == "combined" else error
