@@ -129,6 +129,18 @@ def test_other_settings_in_the_same_folder_are_refused(finished, tiny_data):
         ablate(plan_for(tiny_data, seed=3), TABLE, finished[0], name="made", rows=["1"])
 
 
+def test_a_row_that_failed_is_trained_again(finished, tiny_data, tmp_path):
+    """Also with other settings, which may be why."""
+    out = tmp_path / "out"
+    shutil.copytree(finished[0], out)
+    (out / "made/plain/results.json").unlink()
+    (out / "made/plain/failed.txt").write_text("the loss became nan\n")
+    changed = plan_for(tiny_data, overrides=(*OVERRIDES, "lr=0.0005"))
+    ablate(changed, TABLE, out, name="made", rows=["1"])
+    assert "lr = 0.0005" in (out / "made/plain/config.toml").read_text()
+    assert (out / "made/plain/results.json").exists()
+
+
 def test_a_wrong_setting_is_found_before_anything_is_trained(tiny_data, tmp_path):
     table = replace(TABLE, rows=(TABLE.rows[0], Row("wrong", ("subset=2",))))
     with pytest.raises(UserError, match="subset"):

@@ -95,7 +95,7 @@ def test_signal_of_a_command_that_is_no_training():
     """As a process of its own: the handlers are those that a user meets."""
     code = (
         "import os, signal, sys, vitlite.cli as c, vitlite.data.checking as k\n"
-        "k.check = lambda *a: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "k.check = lambda *a, **o: os.kill(os.getpid(), signal.SIGTERM)\n"
         "import vitlite.data; vitlite.data.check = k.check\n"
         "c.main(['data', 'check', '.'])"
     )

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from vitlite.data import open_dataset, synthesize
+from vitlite.engine.checkpoint import is_free
 from vitlite.engine.detector import Detector
 from vitlite.engine.evaluate import evaluate
 from vitlite.engine.results import KEYS, RESULTS_FILE, aligned, mean_of, read, write
-from vitlite.engine.settings import CONFIG_FILE, SYNTHETIC, RunSettings, apply_overrides, load_settings, preset_config
+from vitlite.engine.settings import SYNTHETIC, RunSettings, apply_overrides, load_settings, preset_config
 from vitlite.engine.train import train
 from vitlite.errors import UserError
 from vitlite.files import StrPath, make_folder, write_csv
@@ -130,7 +131,7 @@ def row_config(plan: Plan, row: Row) -> Any:
 
 def run_part(settings: RunSettings, folder: Path, device: str) -> dict[str, Any]:
     """Train (or go on, or find done) one run and return its results.json."""
-    fresh, began = not (folder / CONFIG_FILE).exists(), time.monotonic()
+    fresh, began = is_free(folder), time.monotonic()
     if not fresh:
         held = load_settings(folder)
         if held != settings:

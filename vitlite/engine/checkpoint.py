@@ -157,9 +157,14 @@ def with_weights(
     return method, settings.init_from, state.get("weights")
 
 
+def is_free(run: Path) -> bool:
+    """Whether a new run may begin in a folder: it holds none, or one that failed or that has no checkpoint."""
+    return not ((run / CONFIG_FILE).exists() and (run / CHECKPOINT_FILE).exists()) or (run / FAILED_FILE).exists()
+
+
 def refuse_present(run: Path) -> None:
-    """``UserError`` if a new run would take the place of another that has a checkpoint and did not fail."""
-    if (run / CONFIG_FILE).exists() and (run / CHECKPOINT_FILE).exists() and not (run / FAILED_FILE).exists():
+    """``UserError`` if a new run would take the place of another."""
+    if not is_free(run):
         raise UserError(f"{run}: already holds a run; use `resume=True` to go on with it, or choose another `out`")
 
 

@@ -44,7 +44,7 @@ from vitlite.files import MAX_MEGAPIXELS, Claim, append_line, counted, remove, r
 from vitlite.images.scale import Reading, as_pixels
 from vitlite.methods.base import Method, Stage
 from vitlite.methods.config import TrainingConfig
-from vitlite.methods.schedule import learning_rate, make_optimizer, plan_stages, planned
+from vitlite.methods.schedule import continued, learning_rate, make_optimizer, plan_stages, planned
 from vitlite.nn.batch_norm import set_counts
 
 log = logging.getLogger(__name__)
@@ -222,21 +222,20 @@ class Loop:
     def lengthen(self, before: TrainingConfig) -> None:
         """Make ready to train with other numbers of epochs than ``before``, while config.toml still has those."""
         old, new = ([stage.epochs for stage in planned(self.method, one, self.count)] for one in (before, self.config))
-        finished = self.stage == len(new)
-        done = old if finished else [*old[: self.stage], self.epoch]
-        longer = [i for i, epochs in enumerate(new) if epochs > old[i]]
-        if not longer if finished else new[self.stage] < self.epoch or new[self.stage :] == old[self.stage :]:
+        place = continued(old, new, self.stage, self.epoch)
+        if place is None:
             key = "steps" if self.config.steps else "epochs"
-            makes, had = (" + ".join(map(str, epochs)) for epochs in (new, done))
-            raise UserError(
-                f"`{key}={getattr(self.config, key)}`: makes {makes} epochs; the run has had {had}; give more"
-            )
+            had = [*old[: self.stage], self.epoch][: len(old)]
+            shown_new, shown_had = (" + ".join(map(str, epochs)) for epochs in (new, had))
+            value = getattr(self.config, key)
+            raise UserError(f"`{key}={value}`: makes {shown_new} epochs; the run has had {shown_had}; give more")
         if self.team.leads:
             remove(self.run / CALIBRATION_FILE)  # it is of the weights that change now
             for path in filter(os.path.exists, (self.run / name for name in MADE_OF_WEIGHTS)):
                 log.warning("%s: is of the weights before; make it anew after training", path)
-        if finished:
-            self.stage, self.epoch, self.finished_before = longer[-1], old[longer[-1]], True
+        if self.stage == len(new):
+            self.finished_before = True
+            self.stage, self.epoch = place
             self.save(None)
             if self.team.leads:
                 drop_log_after(self.run / LOG_FILE, self.stage, self.epoch)

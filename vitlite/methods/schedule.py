@@ -32,6 +32,19 @@ def planned(method: Method, config: TrainingConfig, images: int) -> list[Stage]:
         method.config = own
 
 
+def continued(old: list[int], new: list[int], stage: int, epoch: int) -> tuple[int, int] | None:
+    """Where a run goes on if the epochs of its stages change: (stage, epoch); None if it has had all of the new ones.
+
+    ``stage`` and ``epoch`` say what it would train next. A finished run goes on with the last stage that is longer now.
+    """
+    if stage == len(new):
+        longer = [i for i, epochs in enumerate(new) if epochs > old[i]]
+        return (longer[-1], old[longer[-1]]) if longer else None
+    if new[stage] < epoch or new[stage:] == old[stage:]:
+        return None
+    return stage, epoch
+
+
 def make_optimizer(method: Method, stage: Stage, config: TrainingConfig) -> torch.optim.Optimizer:
     """The optimiser over the parameters that a stage trains; weight decay on weight matrices only."""
     decayed: list[Tensor] = []
