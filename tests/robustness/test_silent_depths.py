@@ -207,6 +207,29 @@ def test_a_resumed_run_keeps_its_scale(wide_run, tmp_path):
     assert load_calibration(tmp_path / "run")["white"] == 1020
 
 
+def test_a_scale_that_was_changed_after_training_is_refused(wide_run, tmp_path):
+    shutil.copytree(wide_run / "run", tmp_path / "run")
+    config = tmp_path / "run/config.toml"
+    config.write_text(config.read_text().replace("white = 1020.0", "white = 4095.0"))
+    refused(
+        "predict", tmp_path / "run", wide_run / "set/weave/test", "--out", tmp_path / "o", says="another black or white"
+    )
+
+
+def test_what_is_drawn_on_images_of_a_camera_has_their_scale(tmp_path, plain):
+    for name in ("wide", "eight"):
+        (tmp_path / name).mkdir()
+        written(tmp_path / name / "parts", plain[0], lambda p: p * 4.0, as_png)
+        if name == "eight":
+            for path, array in zip(sorted((tmp_path / "eight/parts").iterdir()), plain[0]):
+                Image.fromarray(array).save(path)
+        data.draw_set(tmp_path / name / "parts", tmp_path / name / "drawn", good=4, defects=1, kinds="soft")
+        command("data", "corrupt", tmp_path / name / "parts", "--out", tmp_path / name / "sheet.png", "--count", "2")
+    for file in ("drawn/test/good/000.png", "drawn/test/good/003.png", "sheet.png"):
+        wide, eight = (np.asarray(Image.open(tmp_path / name / file)).astype(int) for name in ("wide", "eight"))
+        assert np.abs(wide - eight)[:228].max() <= 2  # of a sheet the row of the originals
+
+
 def test_an_image_of_another_camera_is_named_once(wide_run, tmp_path, plain):
     written(tmp_path / "full", plain[0][:3], lambda p: p * 257.0, as_png)
     _, said = command("predict", wide_run / "run", tmp_path / "full", "--out", tmp_path / "out")

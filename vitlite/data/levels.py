@@ -1,15 +1,26 @@
 """Which numbers the images of a data set use, and which scale training learns from them."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from vitlite.data.index import Sample
 from vitlite.errors import UserError
 from vitlite.files import shown
-from vitlite.images.scale import Levels, Scale, choose, differing, in_words, learn, united
+from vitlite.images.loading import each
+from vitlite.images.reading import read_levels
+from vitlite.images.scale import MAX_PIXELS, Levels, Scale, choose, differing, in_words, learn, united
 
 _FAR = 16  # an image lies outside a scale if its levels pass an end by a part of this size
+
+
+def used_levels(samples: Sequence[Sample], max_pixels: int = MAX_PIXELS) -> dict[str, list[Levels]]:
+    """The levels of the images of more than 8 bits that can be read, by category."""
+    found: dict[str, list[Levels]] = {}
+    for sample, levels in zip(samples, each(lambda sample: read_levels(sample.path, max_pixels), samples)):
+        if levels is not None:
+            found.setdefault(sample.category, []).append(levels)
+    return found
 
 
 @dataclass

@@ -17,11 +17,13 @@ from vitlite.data.defects import DEFECTS
 from vitlite.data.drawn import DRAWN, draw_defect
 from vitlite.data.index import GOOD
 from vitlite.data.layouts import open_dataset
+from vitlite.data.levels import used_levels
 from vitlite.data.listing import scan
 from vitlite.data.textures import TEXTURES, photograph
 from vitlite.errors import UserError
 from vitlite.files import StrPath, shown
-from vitlite.images.reading import read_image
+from vitlite.images.reading import read_noted
+from vitlite.images.scale import Reading, Scale, learn
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +91,7 @@ def draw_set(
 
     The images are taken in a random order: first those for ``test/good``, then one for each defect, and the first again
     if there are too few. Several categories have a folder each. A detector is checked fairly only with images that it
-    was not trained on.
+    was not trained on. Images of more than 8 bits become 8-bit files, on the scale that training on them would learn.
 
     Args:
         folder: good images, in any layout that :func:`open_dataset` reads; those for training are taken.
@@ -107,7 +109,9 @@ def draw_set(
     chosen = _chosen("kinds", kinds, DRAWN, DRAWN)
     _require_numbers(seed=seed, good=good, defects=defects)
     dataset = open_dataset(Path(folder), category)
-    samples, unreadable = scan(dataset.train)
+    levels = used_levels(dataset.train)
+    scale = learn(levels)[1] if levels else None  # as training on these images would
+    samples, unreadable = scan(dataset.train, Reading(scale))
     for sample, reason in unreadable:
         log.warning("%s: left out (%s)", shown(sample.path), reason)
     with _new_folder(Path(out)) as root:
@@ -116,20 +120,30 @@ def draw_set(
             if not paths:
                 raise UserError(f"{shown(dataset.folder(name))}: no image there can be read")
             where = root / name if len(dataset.categories) > 1 else root
-            _draw_category(where, name, paths, chosen, seed, good, defects)
+            _draw_category(where, name, paths, scale, chosen, seed, good, defects)
     return Path(out)
 
 
 def _draw_category(
-    folder: Path, name: str, paths: list[Path], kinds: list[str], seed: int, good: int, defects: int
+    folder: Path,
+    name: str,
+    paths: list[Path],
+    scale: Scale | None,
+    kinds: list[str],
+    seed: int,
+    good: int,
+    defects: int,
 ) -> None:
+    def read(path: Path) -> np.ndarray:
+        return read_noted(path, Reading(scale))[0]
+
     order = [paths[i] for i in _generator(seed, name, "test", 0).permutation(len(paths))]
     others = itertools.cycle(order[good:] + order[:good])
     for i, path in enumerate(order[:good]):
-        _save(folder / "test" / GOOD / f"{i:03d}.png", read_image(path))
+        _save(folder / "test" / GOOD / f"{i:03d}.png", read(path))
     for kind in kinds:
         for i in range(defects):
-            image, mask = draw_defect(read_image(next(others)), kind, _generator(seed, name, f"test/{kind}", i))
+            image, mask = draw_defect(read(next(others)), kind, _generator(seed, name, f"test/{kind}", i))
             _save_defect(folder, kind, i, image, mask)
 
 

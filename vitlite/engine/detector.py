@@ -19,7 +19,7 @@ from vitlite.engine.checkpoint import CALIBRATION_FILE, CHECKPOINT_FILE, load_ch
 from vitlite.engine.distributed import pick_device
 from vitlite.engine.features import to_images
 from vitlite.engine.predict import Predictor
-from vitlite.engine.settings import build_method, load_settings
+from vitlite.engine.settings import CONFIG_FILE, build_method, load_settings
 from vitlite.errors import UserError
 from vitlite.files import MAX_MEGAPIXELS, StrPath
 from vitlite.images.scale import Reading, as_pixels
@@ -50,6 +50,9 @@ class Detector(Predictor):
         self.fingerprint = state["fingerprint"]  # of the images that were trained on
         self.weights_source = state.get("weights")  # where training found the weights of the frozen part; None: unknown
         self.calibration: dict[str, Any] = load_calibration(run) if calibrated else {}
+        scale = {end: getattr(self.settings.config, end) for end in ("black", "white")}
+        if {end: self.calibration.get(end, scale[end]) for end in scale} != scale:
+            raise UserError(f"{run}: {CONFIG_FILE} has another black or white than {CALIBRATION_FILE}; restore it")
         self._make_ready(state)
 
     def _make_ready(self, state: dict[str, Any]) -> None:

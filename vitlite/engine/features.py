@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from vitlite.data import Sample
+from vitlite.data.levels import used_levels
 from vitlite.engine.progress import Progress
 from vitlite.errors import UserError
 from vitlite.files import shown
-from vitlite.images.loading import Unread, each, pixel_batches
-from vitlite.images.reading import FULL_RANGE, read_levels
-from vitlite.images.scale import MAX_PIXELS, Levels, Reading, differing, in_words, learn
+from vitlite.images.loading import Unread, pixel_batches
+from vitlite.images.reading import FULL_RANGE
+from vitlite.images.scale import MAX_PIXELS, Reading, differing, in_words, learn
 from vitlite.methods.base import Method
 from vitlite.methods.config import TrainingConfig
 
@@ -113,10 +114,7 @@ def with_scale(config: TrainingConfig, samples: Sequence[Sample], max_pixels: in
     if scale is not None:
         log.info("scale: %s, as given", scale)
         return replace(config, black=scale.black, white=scale.white)
-    found: dict[str, list[Levels]] = {}
-    for sample, levels in zip(samples, each(lambda s: read_levels(s.path, max_pixels), samples)):
-        if levels is not None:
-            found.setdefault(sample.category, []).append(levels)
+    found = used_levels(samples, max_pixels)
     if not found:
         log.info("scale: 0 to 255, as all images have 8 bits")
         return config
