@@ -116,7 +116,7 @@ def with_scale(config: TrainingConfig, samples: Sequence[Sample], max_pixels: in
         return replace(config, black=scale.black, white=scale.white)
     found = used_levels(samples, max_pixels)
     if not found:
-        log.info("scale: 0 to 255, as all images have 8 bits")
+        log.info("scale: 0 to 255, as no image has more than 8 bits")
         return config
     used, scale = learn(found)
     some = "; 8-bit files keep 0 to 255" if sum(map(len, found.values())) < len(samples) else ""
