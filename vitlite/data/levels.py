@@ -87,4 +87,6 @@ def _own_line(name: str, own: Iterable[Levels], several: bool) -> Iterator[str]:
 
 
 def _settings(scale: Scale | None) -> str:
-    return f"black={scale.black:g} and white={scale.white:g}" if scale else ""
+    # What lies around levels depends on which images are held out.
+    about = "about " if scale and scale.black else ""
+    return f"{about}black={scale.black:g} and white={scale.white:g}" if scale else ""
