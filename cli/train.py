@@ -24,7 +24,7 @@ from vitlite.methods import REGISTRY
 @options.overrides
 @click.option("--weights", metavar="auto|none|PATH", help="Weights of the backbone; the same as --set weights=...")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="The seed of everything random.  [default: 0]")
-@click.option("--resume", is_flag=True, help="Go on with the run in --out; --set steps or epochs adds to it.")
+@click.option("--resume", is_flag=True, help="Go on with the run in --out; --set steps=N gives it a new end.")
 @click.option("--init-from", metavar="RUN", help="Begin with the weights of this run, and with its settings.")
 @options.max_megapixels
 @options.device

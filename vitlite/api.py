@@ -41,7 +41,7 @@ def train(
         seed: of everything random, 0 to 2^63 - 1.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
         resume: go on with the run in ``out``, with its own settings. ``data`` is None, or the new place of the same
-            images; of the settings only ``epochs`` or ``steps`` can be given, and adds to what the run has had.
+            images. Of the settings only ``epochs`` or ``steps`` can be given: the whole number, with those it has had.
         init_from: a run; begin with its weights, and with its settings unless others are given.
         max_megapixels: larger images are left out.
         settings: settings of the preset to change, such as ``epochs=50, holdout=0.2``.
