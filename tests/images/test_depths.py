@@ -177,7 +177,7 @@ def test_frames_are_counted(tmp_path):
 def test_a_limit_above_pillows_own(tmp_path, put, monkeypatch):
     path = put(tmp_path / "a.png", Image.new("1", (200, 150)))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)
-    with pytest.raises(images.ImageError, match=r"max_megapixels|too many pixels"):
+    with pytest.raises(images.ImageError, match="max_megapixels"):
         images.read_image(path, max_pixels=15_000)
     assert images.read_image(path, max_pixels=30_000).shape == (150, 200, 3)
     assert Image.MAX_IMAGE_PIXELS == 10_000

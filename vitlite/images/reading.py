@@ -302,7 +302,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "is not an image, or its header is damaged"
     if isinstance(error, Image.DecompressionBombError):
-        return "has too many pixels to be read safely"
+        return "has too many pixels to be read without a higher limit (max_megapixels)"
     if isinstance(error, MemoryError):
         return NO_ROOM
     if isinstance(error, OSError) and error.strerror:
