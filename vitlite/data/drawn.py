@@ -42,6 +42,7 @@ _KINDS = {
     "large": _Kind((1.0, 1.0), 12, (0.7, 1.5), (13, 40), (-0.3, 0.5), (0.05, 0.5), 0.5),
 }
 DRAWN = tuple(_KINDS)
+"""The kinds of defects that can be drawn onto any image, small ones first."""
 
 
 def draw_defect(
