@@ -68,9 +68,6 @@ def command(
     """
     from vitlite.engine.calibrate import (
         CALIBRATION_FILE,
-        TARGET_FPR,
-        check_target,
-        in_words,
         misses,
         recalibrate,
         set_thresholds,
@@ -79,7 +76,7 @@ def command(
     from vitlite.engine.detector import Detector
     from vitlite.errors import UserError
     from vitlite.files import require_writable
-    from vitlite.limits import rate_of
+    from vitlite.limits import TARGET_FPR, check_target, in_words, rate_of
 
     by_hand = threshold is not None or pixel_threshold is not None
     if by_hand and (good or without or target_fpr is not None or sensitivity):

@@ -37,7 +37,7 @@ OUTSIDE = {
     "images": {"numpy", "PIL", "scipy"},
     "kernels": {"numpy", "torch", "triton"},
     "ledger": set(),
-    "limits": {"numpy"},
+    "limits": {"numpy", "scipy"},
     "metrics": {"numpy", "numba"},
 }
 

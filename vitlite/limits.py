@@ -1,4 +1,4 @@
-"""What scores and pixels are compared with: from a calibration, or as the user wants it for once."""
+"""What scores and pixels are compared with: from a calibration, or as the user wants it for once; and its promise."""
 
 import logging
 import math
@@ -9,11 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.special import betaincinv
 
 from vitlite.errors import UserError
-from vitlite.metrics.thresholds import threshold_above
+from vitlite.files import counted
+from vitlite.metrics.thresholds import ROUNDING, images_needed, threshold_above, threshold_rank
 
 log = logging.getLogger(__name__)
+
+TARGET_FPR = 0.01
+CONFIDENCE = 0.9  # of the interval that is reported
 
 
 @dataclass(frozen=True)
@@ -108,3 +113,56 @@ def limits_for(
         )
     limits = {name: limits_of(calibration, name or None, **changes) for name in set(names)}
     return [limits[name] for name in names]
+
+
+def in_words(result: dict[str, Any]) -> list[str]:
+    """What a calibration says to a person, as lines."""
+    count, target = result["images"], result["target_fpr"]
+    images = counted(count, "good image")
+    line = f"threshold {result['image_threshold']:.6g} (pixels {result['pixel_threshold']:.6g}) from {images}"
+    if not result["held_out"]:
+        return [f"{line} that were also trained on: it is too low; hold images out of training, with holdout=0.1"]
+    lines = [f"{line}: {promise(result)}"]
+    if count < images_needed(target):
+        lines.append(
+            f"too few for {percent(target)}: with {count} the lowest rate that can be promised is 1/{count + 1}; "
+            f"it takes {counted(images_needed(target), 'good image')}"
+        )
+    if len(result["categories"]) > 1:
+        for name, own in result["categories"].items():
+            few = "; too few" if own["images"] < images_needed(target) else ""
+            lines.append(f"  {name}: threshold {own['image_threshold']:.6g} from {own['images']}: {promise(own)}{few}")
+    return lines
+
+
+def promise(values: dict[str, Any]) -> str:
+    """The expected rate of false alarms with its interval, as text."""
+    low, high = values["expected_fpr_interval"]
+    return (
+        f"expect {percent(values['expected_fpr'])} false alarms "
+        f"({percent(CONFIDENCE)} interval {percent(low)} to {percent(high)})"
+    )
+
+
+def percent(share: float) -> str:
+    """A share as text, in percent."""
+    return f"{100 * share:.3g} %"
+
+
+def check_target(share: float) -> None:
+    """Refuse a false-alarm rate outside (0, 1), NaN, and one that is lost in rounding."""
+    if not ROUNDING <= share < 1:
+        bound = f"at least {ROUNDING:g}" if 0 < share < 1 else "above 0"
+        raise UserError(f"`target_fpr={share}`: must be {bound} and below 1, such as 0.01 for one false alarm in 100")
+
+
+def false_alarms(count: int, share: float, confidence: float = CONFIDENCE) -> tuple[float, tuple[float, float]]:
+    """The most that a threshold from ``count`` values leads to: ``(expected, (low, high))``.
+
+    ``expected`` is (n + 1 - k) / (n + 1). The rate of one particular calibration follows a beta distribution: it lies
+    between ``low`` and ``high`` with the probability ``confidence``, and is as often below as above.
+    """
+    rank = threshold_rank(count, share)
+    tail = (1 - confidence) / 2
+    low, high = (float(betaincinv(count + 1 - rank, rank, p)) for p in (tail, 1 - tail))
+    return (count + 1 - rank) / (count + 1), (low, high)

@@ -13,9 +13,6 @@ from hypothesis import strategies as st
 from vitlite.data import open_dataset, synthesize
 from vitlite.engine.calibrate import (
     Good,
-    check_target,
-    false_alarms,
-    in_words,
     recalibrate,
     summarize,
 )
@@ -23,7 +20,7 @@ from vitlite.engine.detector import CALIBRATION_SCHEMA, Detector, load_calibrati
 from vitlite.engine.settings import load_settings, save_settings
 from vitlite.engine.split import hold_out, training_split
 from vitlite.errors import UserError
-from vitlite.limits import category_of, limits_of
+from vitlite.limits import category_of, check_target, false_alarms, in_words, limits_of
 from vitlite.metrics.thresholds import MARGIN, images_needed, threshold_above, threshold_rank, upper_quantile
 
 # The promise of a threshold: exact order statistics, against simulation and against scipy's distribution.

@@ -213,6 +213,11 @@ def test_few_images_promise_little(images, said):
     assert (said or "") in sentence
 
 
+def test_a_threshold_by_hand_promises_nothing():
+    calibration = {"good_scores": [0.0], "target_fpr": 0.01, "held_out": True, "expected_fpr": None}
+    assert calibration_sentence(calibration).startswith("It was set by hand.")
+
+
 def test_scores_that_are_no_numbers(detector, data, monkeypatch):
     whole = detector.score_files
     broken = lambda *a, **k: ((one, pixels, float("inf")) for one, pixels, _ in whole(*a, **k))  # noqa: E731

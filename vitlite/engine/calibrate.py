@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from scipy.special import betaincinv
 
 from vitlite.data import Sample, list_images, open_dataset
 from vitlite.engine.detector import CALIBRATION_FILE, CALIBRATION_SCHEMA, Detector, load_calibration
@@ -22,15 +21,13 @@ from vitlite.errors import UserError
 from vitlite.files import StrPath, counted, shown, write_json
 from vitlite.images.loading import Unread, pixel_batches
 from vitlite.images.scale import MAX_PIXELS, Reading
-from vitlite.limits import category_of, limits_for, limits_of
+from vitlite.limits import CONFIDENCE, TARGET_FPR, category_of, check_target, false_alarms, limits_for, limits_of
 from vitlite.methods.base import Method
-from vitlite.metrics.thresholds import ROUNDING, images_needed, threshold_above, threshold_rank, upper_quantile
+from vitlite.metrics.thresholds import threshold_above, upper_quantile
 
 log = logging.getLogger(__name__)
 
-TARGET_FPR = 0.01
 PIXEL_TARGET_FPR = 1e-3
-CONFIDENCE = 0.9  # of the interval that is reported
 FAR_OUT = 6  # deviations above the median, of an odd good image
 MISSES_SHOWN = 5  # known defects that are named
 FEWEST_FOR_ODD = 8  # images that tell what is usual
@@ -180,59 +177,6 @@ def thresholds(good: Sequence[Good], target_fpr: float, held_out: bool) -> dict[
         "good_scores": scores,
         "good_pixels": tails,
     }
-
-
-def in_words(result: dict[str, Any]) -> list[str]:
-    """What a calibration says to a person, as lines."""
-    count, target = result["images"], result["target_fpr"]
-    images = counted(count, "good image")
-    line = f"threshold {result['image_threshold']:.6g} (pixels {result['pixel_threshold']:.6g}) from {images}"
-    if not result["held_out"]:
-        return [f"{line} that were also trained on: it is too low; hold images out of training, with holdout=0.1"]
-    lines = [f"{line}: {promise(result)}"]
-    if count < images_needed(target):
-        lines.append(
-            f"too few for {percent(target)}: with {count} the lowest rate that can be promised is 1/{count + 1}; "
-            f"it takes {counted(images_needed(target), 'good image')}"
-        )
-    if len(result["categories"]) > 1:
-        for name, own in result["categories"].items():
-            few = "; too few" if own["images"] < images_needed(target) else ""
-            lines.append(f"  {name}: threshold {own['image_threshold']:.6g} from {own['images']}: {promise(own)}{few}")
-    return lines
-
-
-def promise(values: dict[str, Any]) -> str:
-    """The expected rate of false alarms with its interval, as text."""
-    low, high = values["expected_fpr_interval"]
-    return (
-        f"expect {percent(values['expected_fpr'])} false alarms "
-        f"({percent(CONFIDENCE)} interval {percent(low)} to {percent(high)})"
-    )
-
-
-def percent(share: float) -> str:
-    """A share as text, in percent."""
-    return f"{100 * share:.3g} %"
-
-
-def check_target(share: float) -> None:
-    """Refuse a false-alarm rate outside (0, 1), NaN, and one that is lost in rounding."""
-    if not ROUNDING <= share < 1:
-        bound = f"at least {ROUNDING:g}" if 0 < share < 1 else "above 0"
-        raise UserError(f"`target_fpr={share}`: must be {bound} and below 1, such as 0.01 for one false alarm in 100")
-
-
-def false_alarms(count: int, share: float, confidence: float = CONFIDENCE) -> tuple[float, tuple[float, float]]:
-    """The most that a threshold from ``count`` values leads to: ``(expected, (low, high))``.
-
-    ``expected`` is (n + 1 - k) / (n + 1). The rate of one particular calibration follows a beta distribution: it lies
-    between ``low`` and ``high`` with the probability ``confidence``, and is as often below as above.
-    """
-    rank = threshold_rank(count, share)
-    tail = (1 - confidence) / 2
-    low, high = (float(betaincinv(count + 1 - rank, rank, p)) for p in (tail, 1 - tail))
-    return (count + 1 - rank) / (count + 1), (low, high)
 
 
 def recalibrate(

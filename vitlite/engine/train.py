@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vitlite.data import Dataset, Sample, open_dataset
-from vitlite.engine.calibrate import CALIBRATION_FILE, calibrate, in_words, load_calibration
+from vitlite.engine.calibrate import CALIBRATION_FILE, calibrate, load_calibration
 from vitlite.engine.checkpoint import (
     CHECKPOINT_FILE,
     FAILED_FILE,
@@ -42,6 +42,7 @@ from vitlite.engine.split import fingerprint, split_good, training_split
 from vitlite.errors import UserError
 from vitlite.files import MAX_MEGAPIXELS, Claim, append_line, counted, remove, remove_leftovers, write_text
 from vitlite.images.scale import Reading, as_pixels
+from vitlite.limits import in_words
 from vitlite.methods.base import Method, Stage
 from vitlite.methods.config import TrainingConfig
 from vitlite.methods.schedule import continued, learning_rate, make_optimizer, plan_stages, planned

@@ -165,6 +165,8 @@ def part_notes(scored: Scored) -> list[str]:
 
 def calibration_sentence(calibration: dict[str, Any]) -> str:
     """Where the threshold comes from."""
+    if calibration.get("held_out", True) and calibration.get("expected_fpr", 0.0) is None:
+        return "It was set by hand. No test image was used by vitlite."
     origin = "kept out of training" if calibration.get("held_out", True) else "of the training"
     images, target = len(calibration["good_scores"]), calibration.get("target_fpr")
     sentence = f"It was set on {counted(images, 'good image')} {origin}"
