@@ -12,7 +12,7 @@ from vitlite.cli._messages import note
     "--target-fpr",
     type=float,
     default=None,
-    help="The share of good images that may be called defective.  [default: 0.01]",
+    help="The share of good images that may be called defective.  [default: as in training, 0.05]",
 )
 @options.sensitivity
 @click.option(
@@ -76,7 +76,7 @@ def command(
     from vitlite.engine.detector import Detector
     from vitlite.errors import UserError
     from vitlite.files import require_writable
-    from vitlite.limits import TARGET_FPR, check_target, in_words, rate_of
+    from vitlite.limits import check_target, in_words, rate_of
 
     by_hand = threshold is not None or pixel_threshold is not None
     if by_hand and (good or without or target_fpr is not None or sensitivity):
@@ -85,8 +85,9 @@ def command(
         raise UserError(f"`category={category}`: only together with `threshold` or `pixel_threshold`")
     if sensitivity is not None and target_fpr is not None:
         raise UserError("`sensitivity`: not together with `target_fpr`; it stands for one")
-    share = rate_of(sensitivity) if sensitivity is not None else TARGET_FPR if target_fpr is None else target_fpr
-    check_target(share)
+    share = target_fpr if sensitivity is None else rate_of(sensitivity)
+    if share is not None:
+        check_target(share)
     if by_hand:
         require_writable(run)
         result = set_thresholds(run, image=threshold, pixel=pixel_threshold, category=category)

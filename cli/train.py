@@ -23,6 +23,11 @@ from vitlite.methods import REGISTRY
 @click.option("--preset", metavar="NAME", help="paper, or quick for two CPU cores.  [default: quick]")
 @options.overrides
 @click.option("--weights", metavar="auto|none|PATH", help="Weights of the backbone; the same as --set weights=...")
+@click.option(
+    "--target-fpr",
+    type=float,
+    help="The share of good images that may be called defective; sets the threshold.  [default: 0.05]",
+)
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="The seed of everything random.  [default: 0]")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out; --set steps=N gives it a new end.")
 @click.option("--init-from", metavar="RUN", help="Begin with the weights of this run, and with its settings.")
@@ -38,6 +43,7 @@ def command(
     preset: str | None,
     overrides: tuple[str, ...],
     weights: str | None,
+    target_fpr: float | None,
     seed: int | None,
     resume: bool,
     init_from: str | None,
@@ -64,6 +70,8 @@ def command(
     from vitlite.methods.config import change
 
     changes = parse_overrides(overrides)
+    if target_fpr is not None:
+        changes = {**changes, "target_fpr": target_fpr}
     if resume:
         if out is None:
             raise UserError("--resume: say which run to go on with, as in --out runs/sivt")

@@ -17,7 +17,6 @@ from vitlite.metrics.thresholds import ROUNDING, images_needed, threshold_above,
 
 log = logging.getLogger(__name__)
 
-TARGET_FPR = 0.01
 CONFIDENCE = 0.9  # of the interval that is reported
 
 

@@ -112,9 +112,22 @@ def test_an_odd_good_image_is_named_and_can_be_left_out(run, good, tmp_path):
     assert again["good_scores"][-1] < found["good_scores"][-1]
 
 
+def test_the_rate_of_training_stays(good, tmp_path):
+    options = ("--method", "sivt", "--data", good, "--out", tmp_path / "run", *TINY_OPTIONS, "--device", "cpu")
+    line = refused("train", *options, "--target-fpr", "2")
+    assert "--target-fpr 2" in line
+    assert "must be above 0 and below 1" in line
+    vitlite("train", *options, "--target-fpr", "0.4")
+    assert "target_fpr = 0.4\n" in (tmp_path / "run/config.toml").read_text()
+    before = json.loads((tmp_path / "run/calibration.json").read_text())
+    assert before["target_fpr"] == 0.4
+    vitlite("calibrate", tmp_path / "run", "--device", "cpu")
+    assert json.loads((tmp_path / "run/calibration.json").read_text()) == before
+
+
 def test_held_out_by_default_and_quiet(run):
     out, _ = vitlite("calibrate", run, "--device", "cpu")
-    assert "too few for 1 %: with 1 the lowest rate that can be promised is 1/2; it takes 99 good images" in out
+    assert "too few for 5 %: with 1 the lowest rate that can be promised is 1/2; it takes 19 good images" in out
     assert vitlite("calibrate", run, "--quiet") == ("", "")
 
 

@@ -236,7 +236,7 @@ def test_held_out_images_give_what_training_wrote(run, data):
     assert result["held_out"]
     assert not {s.path for s in train} & {s.path for s in held}
     assert result["expected_fpr"] == pytest.approx(0.5)
-    assert any("too few for 1 %" in line and "99 good images" in line for line in in_words(result))
+    assert any("too few for 5 %" in line and "19 good images" in line for line in in_words(result))
 
 
 def test_given_images(run, more_good):

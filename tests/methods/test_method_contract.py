@@ -22,7 +22,8 @@ from vitlite.methods.base import Method
 from vitlite.methods.config import TrainingConfig
 
 # Settings that cannot be, each with those that it needs to be so; the first is the one that is named.
-SHARED = "lr=-1.0, epochs=0, holdout=1.0, epochs=many, epochs=2.5, compile=maybe, weight_decay=nan"
+SHARED = "lr=-1.0, epochs=0, holdout=1.0, epochs=many, epochs=2.5, compile=maybe, weight_decay=nan, target_fpr=0.0, "
+SHARED += "target_fpr=1.0, target_fpr=nan"
 MAP = "sigma=-1.0, score=median, places=some"
 TRANSFORMER = f"{MAP}, patch=5, heads=3, mlp_ratio=0.0"
 DECODER = f"{TRANSFORMER}, patch=32, depth=0, norm=group, augment=blur, channels=, channels=0"

@@ -21,7 +21,7 @@ from vitlite.errors import UserError
 from vitlite.files import StrPath, counted, shown, write_json
 from vitlite.images.loading import Unread, pixel_batches
 from vitlite.images.scale import MAX_PIXELS, Reading
-from vitlite.limits import CONFIDENCE, TARGET_FPR, category_of, check_target, false_alarms, limits_for, limits_of
+from vitlite.limits import CONFIDENCE, category_of, check_target, false_alarms, limits_for, limits_of
 from vitlite.methods.base import Method
 from vitlite.metrics.thresholds import threshold_above, upper_quantile
 
@@ -52,7 +52,7 @@ def calibrate(
     device: torch.device,
     *,
     held_out: bool,
-    target_fpr: float = TARGET_FPR,
+    target_fpr: float | None = None,
     source: str | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> dict[str, Any]:
@@ -65,12 +65,13 @@ def calibrate(
         samples: good images.
         device: where the method computes.
         held_out: whether training left these images alone. If it did not, thresholds are too low; the file says so.
-        target_fpr: the share of good images that may be called defective.
+        target_fpr: the share of good images that may be called defective; default: that of the run's settings.
         source: where the images come from, in words.
         max_pixels: the most that an image may have.
     Raises:
         UserError: a share outside (0, 1), no image that can be read, or scores that are not finite.
     """
+    target_fpr = settings.config.target_fpr if target_fpr is None else target_fpr
     check_target(target_fpr)
     good = score_good(method, samples, Reading(settings.config.image_scale, max_pixels), device)
     if not good:
@@ -182,7 +183,7 @@ def thresholds(good: Sequence[Good], target_fpr: float, held_out: bool) -> dict[
 def recalibrate(
     detector: Detector,
     *,
-    target_fpr: float = TARGET_FPR,
+    target_fpr: float | None = None,
     good: Sequence[StrPath] = (),
     without: Sequence[StrPath] = (),
 ) -> dict[str, Any]:
@@ -190,7 +191,7 @@ def recalibrate(
 
     Args:
         detector: the run; uses the new calibration from then on.
-        target_fpr: the share of good images that may be called defective.
+        target_fpr: the share of good images that may be called defective; default: that of the run's settings.
         good: files, folders and patterns of good images. Default: the share that training held out, which needs the
             data of training as it was.
         without: files among them that are left out, because they show a defect after all.
@@ -198,7 +199,8 @@ def recalibrate(
         UserError: a rate outside (0, 1), a run that is not finished, data that is missing or has changed, images that
             the run was trained on, a file in ``without`` that is not among the good images.
     """
-    check_target(target_fpr)
+    if target_fpr is not None:
+        check_target(target_fpr)
     if not (detector.run / CALIBRATION_FILE).exists():
         load_calibration(detector.run)  # says that training did not finish
     if good:

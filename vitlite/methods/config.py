@@ -123,6 +123,7 @@ class TrainingConfig:
     warmup_epochs: float = 0.0  # linear from 0
     clip_norm: float = 0.0  # largest gradient norm; 0 does not clip
     holdout: float = 0.1  # share of the good training images kept for the threshold (ours; the papers keep none)
+    target_fpr: float = 0.05  # share of good images that may be called defective: sets the threshold (ours)
     train_images: int = 0  # at most this number of a category's other good images, drawn by the seed; 0: all
     precision: str = "float32"  # of the forward and backward passes: float32 | bfloat16 | auto
     compile: bool = False  # torch.compile the loss
@@ -159,6 +160,8 @@ class TrainingConfig:
             # An infinite clip_norm leaves gradients as they are.
             if key != "clip_norm" and not all(math.isfinite(n) for n in numbers if isinstance(n, Real)):
                 self.refuse(key, "must be finite")
+        if not 1e-9 <= self.target_fpr < 1:
+            self.refuse("target_fpr", "must be above 0 and below 1, such as 0.01 for one false alarm in 100")
         for key in ("holdout", "beta1", "beta2"):
             if not 0 <= getattr(self, key) < 1:
                 self.refuse(key, "must be at least 0 and below 1")
