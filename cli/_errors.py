@@ -102,6 +102,8 @@ def kind_of(kind: click.ParamType) -> str:
     """What a parameter takes, in words."""
     if isinstance(kind, click.Choice):
         return f"one of {', '.join(map(str, kind.choices))}"
+    if isinstance(kind, click.FloatRange):
+        return f"a number {'above' if kind.min_open else 'from'} {kind.min}"
     if isinstance(kind, click.IntRange):
         return f"a whole number from {kind.min} to {'2^63 - 1' if kind.max == 2**63 - 1 else kind.max}"
     return {"integer": "a whole number", "float": "a number"}.get(kind.name, f"a {kind.name}")

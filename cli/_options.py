@@ -22,7 +22,7 @@ overrides = click.option(
 mask_threshold = click.option(
     "--mask-threshold",
     metavar="N",
-    type=click.IntRange(0, 254),
+    type=click.IntRange(0, 65534),
     help="A pixel of a mask above N is a defect.  [default: what the masks of a category say]",
 )
 streaming = click.option(

@@ -64,8 +64,10 @@ def command(
 
     A good image whose score is far above the others is named. Look at it; --without leaves it out.
 
-    With --threshold or --pixel-threshold, no good image is scored: the numbers are written as they are.
+    With --threshold or --pixel-threshold, no good image is scored: the numbers are written as they are. With --defects
+    alone, nothing is written.
     """
+    from vitlite.data import list_images
     from vitlite.engine.calibrate import (
         CALIBRATION_FILE,
         misses,
@@ -88,18 +90,21 @@ def command(
     share = target_fpr if sensitivity is None else rate_of(sensitivity)
     if share is not None:
         check_target(share)
+    anew = good or without or share is not None or not (by_hand or defects)
+    bad = list_images(defects) if defects else []  # refuses what is not there before anything is written
     if by_hand:
         require_writable(run)
-        result = set_thresholds(run, image=threshold, pixel=pixel_threshold, category=category)
-        note(f"threshold {result['image_threshold']:.6g} (pixels {result['pixel_threshold']:.6g}), set by hand")
-        detector = Detector(run, device, max_megapixels=max_megapixels) if defects else None
-    else:
-        detector = Detector(run, device, calibrated=False, max_megapixels=max_megapixels)
+        own = set_thresholds(run, image=threshold, pixel=pixel_threshold, category=category)
+        of = "" if category is None else f" of {category}"
+        note(f"threshold{of} {own.image:.6g} (pixels {own.pixel:.6g}), set by hand")
+    detector = Detector(run, device, calibrated=not anew, max_megapixels=max_megapixels) if anew or bad else None
+    if detector is not None and anew:
         require_writable(run)
         result = recalibrate(detector, target_fpr=share, good=good, without=without)
         for line in (*in_words(result), *without_threshold(detector)):
             note(line)
-    note(f"written: {run}/{CALIBRATION_FILE}")
-    if detector is not None and defects:
-        for line in misses(detector, defects):
+    if anew or by_hand:
+        note(f"written: {run}/{CALIBRATION_FILE}")
+    if detector is not None and bad:
+        for line in misses(detector, bad):
             note(line)

@@ -106,7 +106,7 @@ def evaluate(
         run: a run's folder, or a detector, which has its own limit on the size of images.
         data: a data set with labelled test images; default: the data of training.
         category: a name, or several as a list or with commas between, or ``"all"``.
-        mask_threshold: a pixel whose mask is above it (0 to 254) is a defect; None: what the masks of each category
+        mask_threshold: a pixel whose mask is above it (0 to 65534) is a defect; None: what the masks of each category
             say by their values.
         streaming: count the maps one by one and keep none, for sets that do not fit into memory; ``error_bound`` says
             how far the pixel metrics may be from the exact ones.

@@ -105,7 +105,7 @@ def limits_for(
     if count := names.count(""):
         log.warning(
             "%d of %d images lie in no folder with the name of a category (%s); the threshold of all is used for them; "
-            "name the folder, or give `category`",
+            "name the folder, or give a category",
             count,
             len(names),
             ", ".join(known),

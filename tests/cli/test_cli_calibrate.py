@@ -112,6 +112,41 @@ def test_an_odd_good_image_is_named_and_can_be_left_out(run, good, tmp_path):
     assert again["good_scores"][-1] < found["good_scores"][-1]
 
 
+def test_known_defects_change_nothing(run, good):
+    vitlite("calibrate", run, "--threshold", "0.5", "--category", "weave")
+    before = (run / "calibration.json").read_bytes()
+    refused("calibrate", run, "--defects", "typo/")
+    out, _ = vitlite("calibrate", run, "--defects", good, "--device", "cpu")
+    assert out.startswith("known defects: ")
+    assert "written" not in out
+    assert (run / "calibration.json").read_bytes() == before
+    # A typo does not set a threshold either.
+    refused("calibrate", run, "--threshold", "7", "--defects", "typo/")
+    assert (run / "calibration.json").read_bytes() == before
+
+
+def test_the_only_category_of_a_run_is_the_run(run):
+    out, _ = vitlite("calibrate", run, "--threshold", "0.125", "--category", "weave")
+    assert "threshold of weave 0.125 (pixels " in out
+    found = json.loads((run / "calibration.json").read_text())
+    assert found["image_threshold"] == found["categories"]["weave"]["image_threshold"] == 0.125
+
+
+def test_an_image_to_leave_out_may_be_named_by_its_end(run, good):
+    for name in ("003.png", "good/003.png", good / "003.png"):
+        vitlite("calibrate", run, "--good", good, "--without", name)
+        assert json.loads((run / "calibration.json").read_text())["images"] == 18
+    assert "not one of the 19 good images for the threshold (" in refused(
+        "calibrate", run, "--good", good, "--without", "3.png"
+    )
+
+
+def test_a_sensitivity_that_few_images_cannot_give_is_said(run, good, tmp_path):
+    options = ("--out", tmp_path / "p", "--no-overlays", "--device", "cpu", "--sensitivity", "low")
+    _, err = vitlite("predict", run, good, *options)
+    assert "sensitivity low takes 99 good images; with 1, the threshold is their highest score" in err
+
+
 def test_the_rate_of_training_stays(good, tmp_path):
     options = ("--method", "sivt", "--data", good, "--out", tmp_path / "run", *TINY_OPTIONS, "--device", "cpu")
     line = refused("train", *options, "--target-fpr", "2")

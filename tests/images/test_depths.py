@@ -104,6 +104,7 @@ def test_an_orientation_turns_what_pillow_does_not_open(tmp_path):
     [
         ("uint8", 4, {"photometric": "minisblack"}, "4 channels of 8-bit integers"),
         ("uint8", 5, {"photometric": "minisblack"}, "5 channels of 8-bit integers"),
+        ("uint8", 5, {"photometric": "rgb"}, "5 channels of 8-bit integers"),
         ("uint16", 5, {"photometric": "rgb"}, "5 channels of 16-bit integers"),
         ("float32", 4, {"photometric": "rgb"}, "4 channels of 32-bit floats"),
         ("uint64", 1, {}, "64-bit integers"),

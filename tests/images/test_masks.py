@@ -56,7 +56,7 @@ def test_mask_values(tmp_path, put, stored, expected, dtype):
 def test_mask_threshold(tmp_path, put):
     path = put(tmp_path / "a.png", np.array([[0, 40, 41, 255]], np.uint8))
     assert images.read_mask(path, threshold=40).tolist() == [[0, 0, 1, 1]]
-    for wrong in (-1, 255):
+    for wrong in (-1, 65535, 40.0):
         with pytest.raises(UserError, match="threshold"):
             images.read_mask(path, threshold=wrong)
 
@@ -88,3 +88,11 @@ def test_masks_whose_white_is_zero(tmp_path):
     for kind in ("uint8", "uint16"):
         tifffile.imwrite(tmp_path / "a.tif", (~MARKED).astype(kind) * np.iinfo(kind).max, photometric="miniswhite")
         np.testing.assert_array_equal(images.read_mask(tmp_path / "a.tif"), MARKED)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "marked"), [(0, 3), (19, 3), (20, 2), (300, 1), (6999, 1), (7000, 0), (65534, 0)]
+)
+def test_a_threshold_for_wide_masks_is_compared_with_what_is_stored(tmp_path, threshold, marked):
+    Image.fromarray(np.array([[0, 20], [300, 7000]], np.uint16)).save(tmp_path / "a.png")
+    assert images.read_mask(tmp_path / "a.png", threshold=threshold).sum() == marked

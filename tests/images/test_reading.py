@@ -160,7 +160,7 @@ def test_exif_orientation_of_16_bit_and_masks(tmp_path, put):
     exif[0x0112] = 6
     path = put(tmp_path / "a.png", GREY.astype(np.uint16) * 257, exif=exif)
     check_image(path, repeated(np.rot90(GREY, -1)))
-    assert (images.read_mask(path, threshold=127) == (np.rot90(GREY, -1) > 127)).all()
+    assert (images.read_mask(path, threshold=127 * 257) == (np.rot90(GREY, -1) > 127)).all()
 
 
 def test_first_frame(tmp_path):

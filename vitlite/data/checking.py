@@ -144,7 +144,7 @@ def check(
         root: the folder of the data set.
         category: a name, several with commas, or ``all``, which is the default. For a data set of labelled classes, the
             normal one of the one-class data set that is reported; every class by default.
-        mask_threshold: a pixel of a mask above it (0 to 254) is a defect; None: what each category's masks say.
+        mask_threshold: a pixel of a mask above it (0 to 65534) is a defect; None: what each category's masks say.
         max_megapixels: larger images and masks count as unreadable.
 
     Returns:

@@ -29,7 +29,7 @@ def with_mask_rules(dataset: Dataset, mask_threshold: int | None = None, *, max_
 
     Args:
         dataset: what ``open_dataset`` found.
-        mask_threshold: a pixel is defective if its 8-bit value is above it (0 to 254); no mask is read then.
+        mask_threshold: a pixel is defective if its value is above it (0 to 65534); no mask is read then.
         max_pixels: larger masks say nothing about the rule.
 
     Returns:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from vitlite.data import Sample, list_images, open_dataset
+from vitlite.data.index import few
 from vitlite.engine.detector import CALIBRATION_FILE, CALIBRATION_SCHEMA, Detector, load_calibration
 from vitlite.engine.features import to_images
 from vitlite.engine.progress import Progress
@@ -21,7 +22,7 @@ from vitlite.errors import UserError
 from vitlite.files import StrPath, counted, shown, write_json
 from vitlite.images.loading import Unread, pixel_batches
 from vitlite.images.scale import MAX_PIXELS, Reading
-from vitlite.limits import CONFIDENCE, category_of, check_target, false_alarms, limits_for, limits_of
+from vitlite.limits import CONFIDENCE, Limits, category_of, check_target, false_alarms, limits_for, limits_of
 from vitlite.methods.base import Method
 from vitlite.metrics.thresholds import threshold_above, upper_quantile
 
@@ -257,18 +258,30 @@ def misses(detector: Detector, inputs: Sequence[StrPath]) -> list[str]:
 
 
 def leave_out(samples: list[Sample], files: Sequence[StrPath]) -> list[Sample]:
-    """The samples without some files. ``UserError`` names a file that is not among them."""
+    """The samples without some files: each a path, or the end of one that fits a single image.
+
+    ``UserError`` names a file that is not among them, or that may be several.
+    """
     left = {os.path.realpath(sample.path): sample for sample in samples}
     for file in files:
-        if left.pop(os.path.realpath(file), None) is None:
-            raise UserError(f"`without={shown(file)}`: not one of the {len(samples)} good images for the threshold")
+        end = os.sep + os.path.normpath(file)
+        fits = [path for path in left if path == os.path.realpath(file)] or [
+            path for path in left if path.endswith(end)
+        ]
+        if len(fits) != 1:
+            what = f"may be {len(fits)}" if fits else "not one"
+            names = few([shown(path) for path in fits or left])
+            raise UserError(
+                f"`without={shown(file)}`: {what} of the {len(samples)} good images for the threshold ({names})"
+            )
+        del left[fits[0]]
     return list(left.values())
 
 
 def set_thresholds(
     run: StrPath, *, image: float | None = None, pixel: float | None = None, category: str | None = None
-) -> dict[str, Any]:
-    """Write thresholds chosen by hand into a run's calibration.json; returns its contents.
+) -> Limits:
+    """Write thresholds chosen by hand into a run's calibration.json; returns those that hold now.
 
     Args:
         run: the run's folder.
@@ -284,13 +297,14 @@ def set_thresholds(
     result = load_calibration(run)
     limits_of(result, category)  # refuses an unknown category
     every = [result, *result["categories"].values()]
-    for own in every if category is None else [result["categories"][category]]:
+    # The only category of a run and the run itself are the same.
+    for own in every if category is None or len(every) == 2 else [result["categories"][category]]:
         if image is not None:
             own |= {"image_threshold": image, "expected_fpr": None, "expected_fpr_interval": [None, None]}
         if pixel is not None:
             own["pixel_threshold"] = pixel
     write_json(Path(run) / CALIBRATION_FILE, result)
-    return result
+    return limits_of(result, category)
 
 
 def held_out_share(detector: Detector) -> list[Sample]:

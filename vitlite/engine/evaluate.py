@@ -59,7 +59,7 @@ def evaluate(
         data: folder of the data set; default: the data of training.
         category: a name, several with commas between, or ``all``.
         maps: folder for the anomaly maps at original size, in the layout that ``vitlite eval-maps`` reads.
-        mask_threshold: a pixel whose mask is above it (0 to 254) is a defect; default: what each category's masks say.
+        mask_threshold: a pixel whose mask is above it (0 to 65534) is a defect; default: what its category's masks say.
         streaming: count the maps one by one and keep none: memory does not grow with the number of images, and
             ``error_bound`` says how far the pixel metrics may be from the exact ones.
     Returns:

@@ -112,7 +112,7 @@ def with_scale(config: TrainingConfig, samples: Sequence[Sample], max_pixels: in
     """
     scale = config.image_scale
     if scale is not None:
-        log.info("scale: %s, as given", scale)
+        log.info("scale: %s, as the settings say", scale)
         return replace(config, black=scale.black, white=scale.white)
     found = used_levels(samples, max_pixels)
     if not found:

@@ -38,7 +38,8 @@ from vitlite.images.reading import FULL_RANGE, NO_ROOM, ImageError, Notices, as_
 from vitlite.images.resize import map_at, resize_image
 from vitlite.images.scale import Reading
 from vitlite.ledger import Ledger
-from vitlite.limits import Limits, limits_for, limits_of
+from vitlite.limits import Limits, limits_for, limits_of, rate_of
+from vitlite.metrics.thresholds import images_needed
 
 log = logging.getLogger(__name__)
 
@@ -268,6 +269,13 @@ def predict(
     paths = not_written_here(list_images(inputs), inputs, out)
     changes: dict[str, Any] = {"sensitivity": sensitivity, "threshold": threshold, "pixel_threshold": pixel_threshold}
     whole = limits_of(detector.calibration, category, **changes)
+    if sensitivity is not None and len(whole.good_scores) < (needed := images_needed(rate_of(sensitivity))):
+        log.warning(
+            "sensitivity %s takes %d good images; with %d, the threshold is their highest score",
+            sensitivity,
+            needed,
+            len(whole.good_scores),
+        )
     limits = limits_for(paths, detector.calibration, category, **changes)
     out = make_folder(out)
     files = files_of(paths, overlays, maps)

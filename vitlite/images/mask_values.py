@@ -11,6 +11,7 @@ from vitlite.images.unusable import Unusable
 MIDDLE = 127  # grey masks are cut above it
 COLOUR, ALPHA, INDEX = "colour", "alpha", "index"  # the planes of a file that can hold the mask
 PACKED = 1 << 24  # added to a colour, red first, that is packed into one number
+HIGHEST = 65534  # the largest threshold: above it is 65535 alone
 _WIDE_MODES = frozenset({"I", "I;16", "I;16L", "I;16B", "I;16N"})
 _FLOAT_SLACK = 1.05  # floats up to this are of 0 to 1
 
@@ -27,16 +28,17 @@ class MaskRule:
     threshold: int = 0  # a value above it is defective
     plane: str = COLOUR  # which part of the file: COLOUR, ALPHA or INDEX, which is that of a palette
     inverted: bool = False  # a value that is not above the threshold is defective instead
+    exact: bool = False  # integers of more than 8 bits are compared as they are
 
     def __str__(self) -> str:
         return self.text
 
     @classmethod
     def above(cls, threshold: int, name: str = "threshold") -> "MaskRule":
-        """The rule that a user or a layout gives. ``UserError`` about ``name`` unless the threshold is 0 to 254."""
-        if not isinstance(threshold, int) or not 0 <= threshold <= 254:
-            raise UserError(f"`{name}={threshold}`: must be 0 to 254")
-        return cls(f"above {threshold}", threshold)
+        """The rule that a user or a layout gives. ``UserError`` about ``name`` unless the threshold is 0 to 65534."""
+        if not isinstance(threshold, int) or not 0 <= threshold <= HIGHEST:
+            raise UserError(f"`{name}={threshold}`: must be 0 to {HIGHEST}")
+        return cls(f"above {threshold}", threshold, exact=True)
 
 
 ANY_VALUE = MaskRule.above(0)
@@ -45,7 +47,8 @@ ANY_VALUE = MaskRule.above(0)
 def defects(image: Image.Image, rule: MaskRule) -> np.ndarray:
     """A loaded mask, whatever its mode, as uint8 (H, W) of 0 and 1. Raises Unusable, also without the rule's plane."""
     stored, grey = values(image, rule.plane)
-    marked = grey > rule.threshold if rule.threshold else stored != 0
+    values_as_stored = rule.exact and image.mode in _WIDE_MODES
+    marked = (stored if values_as_stored else grey) > rule.threshold if rule.threshold else stored != 0
     return (marked != rule.inverted).astype(np.uint8)
 
 

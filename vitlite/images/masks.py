@@ -48,14 +48,14 @@ def read_mask(
 
     Args:
         path: a file, or the ``MaskFiles`` of a sample, which is one mask from all of its files, with their rule.
-        threshold: a pixel is defective if its 8-bit value is above it (0 to 254).
+        threshold: a pixel is defective if its value is above it (0 to 65534; of up to 8 bits, or as stored if wider).
         rule: when a pixel is defective, if not by ``threshold``. Default: the rule of ``MaskFiles``; for a path, what
             the values of this file alone say.
         max_pixels: the largest mask that is read.
 
     Raises:
         ImageError: as ``read_image`` does; also for a path without rule if the values of the file fit none.
-        UserError: the threshold is not 0 to 254.
+        UserError: the threshold is not 0 to 65534.
     """
     if threshold is not None:
         rule = MaskRule.above(threshold)

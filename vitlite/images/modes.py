@@ -26,7 +26,17 @@ from PIL import Image
 
 from vitlite.images.pillow import open_image
 from vitlite.images.scale import OVERSHOOT, Levels, Scale, extent, to_8bit
-from vitlite.images.tiff import BITS, PHOTOMETRIC, SAMPLE_FORMAT, SIGNED, WHITE_IS_ZERO, PlainTiff, has_planes_apart
+from vitlite.images.tiff import (
+    BITS,
+    PHOTOMETRIC,
+    RGB,
+    SAMPLE_FORMAT,
+    SAMPLES,
+    SIGNED,
+    WHITE_IS_ZERO,
+    PlainTiff,
+    has_planes_apart,
+)
 from vitlite.images.unusable import Unusable
 
 _ORIENTATION = 0x0112
@@ -77,7 +87,9 @@ class Stored(NamedTuple):
 
 def stored(image: Image.Image | PlainTiff) -> Stored:
     """The numbers of an image that is open. Raises Unusable, and whatever Pillow raises for a damaged file."""
-    if not isinstance(image, PlainTiff) and has_planes_apart(getattr(image, "tag_v2", {})):
+    # Pillow drops the channels of a colour beyond the fourth.
+    many = _tag(image, PHOTOMETRIC) == RGB and (_tag(image, SAMPLES) or 3) > 4
+    if not isinstance(image, PlainTiff) and (many or has_planes_apart(getattr(image, "tag_v2", {}))):
         image = PlainTiff(image.filename)  # type: ignore[attr-defined]
     if isinstance(image, PlainTiff):
         return _finite(_typed(image.values(), image))

@@ -4,7 +4,7 @@ A file type says little about a camera: 10 bits in a 16-bit file use a 64th of i
 from its images, and whatever reads an image later uses the same one: what one file holds decides nothing. The rule, in
 ``choose``, with the levels that the training images use:
 
-- Of each image the brightest pixel in 10,000 and the darkest, at least one of each, do not count: hot and dead pixels.
+- Of each image the brightest pixel in 1000 and the darkest, at least one of each, do not count: hot and dead pixels.
   Of each category one image in 20 does not count at either end.
 - Integers that are not negative: black is 0, and white the end of the smallest depth of a camera (8, 10, 12, 14, 16 ...
   bits) that holds the levels. Floats: black is 0, and white the first of 1, 255, 1023, 4095, 16383 and 65535.
@@ -28,7 +28,7 @@ MAX_PIXELS = int(MAX_MEGAPIXELS * 1e6)
 DEPTHS = range(8, 33, 2)  # bits
 FLOAT_WHITES = (1.0, 255.0, 1023.0, 4095.0, 16383.0, 65535.0)
 OVERSHOOT = 0.05  # of floats, beyond black and white: what filters and interpolation leave
-_IGNORED_PIXELS = 10_000  # one in so many
+_IGNORED_PIXELS = 1000  # one in so many
 _IGNORED_IMAGES = 20
 _LEAST_EXTENT = 128  # levels of integers: closer ones are not drawn apart further
 _BLOCK = 1 << 20  # values that are converted at a time
