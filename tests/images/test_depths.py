@@ -107,6 +107,7 @@ def test_an_orientation_turns_what_pillow_does_not_open(tmp_path):
         ("uint8", 5, {"photometric": "rgb"}, "5 channels of 8-bit integers"),
         ("uint16", 5, {"photometric": "rgb"}, "5 channels of 16-bit integers"),
         ("float32", 4, {"photometric": "rgb"}, "4 channels of 32-bit floats"),
+        ("float32", 1, {"photometric": "miniswhite"}, "floats with zero as white"),
         ("uint64", 1, {}, "64-bit integers"),
         ("complex64", 1, {}, "complex numbers"),
         ("float64", 1, {"compression": "zlib"}, "64-bit floats, compressed"),

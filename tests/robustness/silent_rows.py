@@ -149,6 +149,7 @@ def hidden(root):
 FOLDERS = {
     "Good": (spelled("Good"), ()),
     "OK": (spelled("OK"), ()),
+    "Pass": (spelled("Pass"), ()),
     "masks called as their images": (renamed_masks(""), ()),
     "masks called _GT": (renamed_masks("_GT"), ()),
     "masks called _label": (renamed_masks("_label"), ()),

@@ -14,7 +14,7 @@ from vitlite.images.mask_values import MaskRule
 from vitlite.images.masks import MaskFiles
 
 GOOD = "good"
-GOOD_NAMES = frozenset((GOOD, "ok", "normal"))
+GOOD_NAMES = frozenset((GOOD, "ok", "okay", "pass", "normal"))
 """Names, in lower case, that people give to folders of good images."""
 
 MASK_NAME = re.compile(r"(.+)[_-](?:gt|label|mask)", re.IGNORECASE | re.DOTALL)

@@ -154,6 +154,8 @@ def _finite(found: Stored) -> Stored:
 def _typed(values: np.ndarray, image: Image.Image | PlainTiff) -> Stored:
     """Grey or colour with the range of its type, which Pillow's modes do not tell apart."""
     if values.dtype.kind == "f":
+        if _tag(image, PHOTOMETRIC) == WHITE_IS_ZERO:
+            raise Unusable("floats with zero as white, whose black is not known: save them with zero as black")
         return Stored(values, 0.0, 1.0)
     bits, signed = _tag(image, BITS) or 16, _tag(image, SAMPLE_FORMAT) == SIGNED
     if image.format != "TIFF":  # 16 bits, unless it is an image in memory alone
