@@ -1,9 +1,16 @@
 """``vitlite calibrate``: set the thresholds of a run anew, from good images or by hand."""
 
+from collections.abc import Callable
+
 import click
 
 from vitlite.cli import _options as options
 from vitlite.cli._messages import note
+
+
+def _images(name: str, metavar: str, text: str) -> Callable[[options.Command], options.Command]:
+    """An option that takes images and can be repeated."""
+    return click.option(name, metavar=metavar, multiple=True, type=click.Path(), help=text)
 
 
 @click.command(name="calibrate", epilog="Example: vitlite calibrate runs/bottle --target-fpr 0.01 --good newer_good/")
@@ -15,29 +22,19 @@ from vitlite.cli._messages import note
     help="The share of good images that may be called defective.  [default: as in training, 0.05]",
 )
 @options.sensitivity
-@click.option(
+@_images(
     "--good",
-    metavar="DIR|IMAGE",
-    multiple=True,
-    type=click.Path(),
-    help="Good images that training has not seen: a folder, file or pattern; repeatable.  [default: those held out]",
+    "DIR|IMAGE",
+    "Good images that training has not seen: a folder, file or pattern; repeatable.  [default: those held out]",
 )
-@click.option(
-    "--without",
-    metavar="IMAGE",
-    multiple=True,
-    type=click.Path(),
-    help="Leave this image out, because it is defective after all; repeatable.",
-)
+@_images("--without", "IMAGE", "Leave this image out, because it is defective after all; repeatable.")
 @options.threshold
 @options.pixel_threshold
 @click.option("--category", metavar="NAME", help="Set --threshold and --pixel-threshold for this category alone.")
-@click.option(
+@_images(
     "--defects",
-    metavar="DIR|IMAGE",
-    multiple=True,
-    type=click.Path(),
-    help="Known defective images: says how many are missed. They never change a threshold. Repeatable.",
+    "DIR|IMAGE",
+    "Known defective images: says how many are missed. They never change a threshold. Repeatable.",
 )
 @options.max_megapixels
 @options.device

@@ -46,8 +46,7 @@ def test_the_bound_holds_and_is_small(scores):
     assert reached == pytest.approx(found["pixel_f1_max"], abs=1e-12)
 
 
-def test_exact_while_the_distinct_scores_fit():
-    masks, maps = images((100, 90), np.random.default_rng(2), SCORES["half zero"])
+def check_exact(masks, maps):
     stream = metrics.StreamingEvaluator()
     for mask, map_ in zip(masks, maps):
         stream.update(mask, map_)
@@ -55,6 +54,10 @@ def test_exact_while_the_distinct_scores_fit():
     assert found["error_bound"] == 0
     for key, value in metrics.evaluate_maps(masks, maps).items():
         assert found[key] == pytest.approx(value, abs=1e-12), key
+
+
+def test_exact_while_the_distinct_scores_fit():
+    check_exact(*images((100, 90), np.random.default_rng(2), SCORES["half zero"]))
 
 
 def test_the_bound_is_honest_when_cells_are_scarce():
@@ -106,10 +109,4 @@ def test_an_image_may_be_counted_in_parts(monkeypatch, part):
     masks[0] = 1  # one run after the other, without a gap
     masks[3] = 0
     masks[1, ::2] = np.arange(44) % 3 > 0
-    stream = metrics.StreamingEvaluator()
-    for mask, map_ in zip(masks, maps):
-        stream.update(mask, map_)
-    found = stream.result()
-    assert found["error_bound"] == 0
-    for key, value in metrics.evaluate_maps(masks, maps).items():
-        assert found[key] == pytest.approx(value, abs=1e-12), key
+    check_exact(masks, maps)

@@ -11,6 +11,7 @@ import pytest
 
 import vitlite
 from vitlite.engine.settings import load_settings
+from vitlite.errors import UserError
 
 HERE = Path(__file__).parent
 EXPECTED = json.loads((HERE / "expected.json").read_text())
@@ -64,3 +65,11 @@ def test_settings_of_every_method(name):
 
 def test_every_method_has_old_settings():
     assert {name.split("-")[0] for name in CONFIGS} == {"sivt", "anovit", "l2cae", "memca", "vtadl", "isstad"}
+
+
+@pytest.mark.parametrize("value", ['"row"', "[1]"])
+def test_a_value_that_an_old_setting_never_had_is_refused(tmp_path, value):
+    text = (HERE / "configs/vtadl-quick/config.toml").read_text(encoding="utf-8")
+    (tmp_path / "config.toml").write_text(text.replace('levels = "position"', f"levels = {value}"), encoding="utf-8")
+    with pytest.raises(UserError, match="places="):
+        load_settings(tmp_path)

@@ -16,7 +16,7 @@ from vitlite.data.index import few
 from vitlite.engine.detector import CALIBRATION_FILE, CALIBRATION_SCHEMA, Detector, load_calibration
 from vitlite.engine.features import to_images
 from vitlite.engine.progress import Progress
-from vitlite.engine.settings import SYNTHETIC, RunSettings
+from vitlite.engine.settings import RunSettings, data_path
 from vitlite.engine.split import copies, good_split, training_split
 from vitlite.errors import UserError
 from vitlite.files import StrPath, counted, shown, write_json
@@ -85,7 +85,7 @@ def calibrate(
     result = summarize(good, target_fpr, held_out, source)
     result |= {"black": settings.config.black, "white": settings.config.white}
     for entry in result["good_images"]:
-        entry["file"] = below(entry["file"], training_data(settings, run))
+        entry["file"] = below(entry["file"], data_path(settings, run))
     write_json(Path(run) / CALIBRATION_FILE, result)
     return result
 
@@ -106,11 +106,6 @@ def score_good(method: Method, samples: Sequence[Sample], reading: Reading, devi
                 good.append(Good(sample.category, score, tail, float(np.median(pixels)), shown(sample.path)))
             progress.step(len(found.images))
     return good
-
-
-def training_data(settings: RunSettings, run: StrPath) -> Path:
-    """The folder of the data of training, which need not be there any more."""
-    return Path(run) / SYNTHETIC if settings.data == SYNTHETIC else Path(settings.data)
 
 
 def below(file: str, folder: Path) -> str:
@@ -355,7 +350,7 @@ def refuse_trained(detector: Detector, samples: Sequence[Sample]) -> None:
 def perhaps_trained(detector: Detector) -> list[Sample]:
     """What was trained on; all good images if the split is no longer known; none if the data is missing."""
     settings, run = detector.settings, detector.run
-    folder = training_data(settings, run)
+    folder = data_path(settings, run)
     if folder.is_dir():
         with contextlib.suppress(UserError):
             return training_split(settings, run, detector.fingerprint)[0]

@@ -151,12 +151,15 @@ def build_method(settings: RunSettings, weights: str | None = None) -> "Method":
     return method_class(settings.method)(settings.config, weights=weights)
 
 
+def data_path(settings: RunSettings, run: str | os.PathLike[str]) -> Path:
+    """Where the data of a run is, which need not be there any more."""
+    return Path(run) / SYNTHETIC if settings.data == SYNTHETIC else Path(settings.data)
+
+
 def data_folder(settings: RunSettings, run: str | os.PathLike[str]) -> Path:
     """The folder of a run's data. Writes the synthetic set into the run if the run trains on it."""
-    if settings.data != SYNTHETIC:
-        return Path(settings.data)
-    folder = Path(run) / SYNTHETIC
-    if not folder.is_dir():
+    folder = data_path(settings, run)
+    if settings.data == SYNTHETIC and not folder.is_dir():
         make_folder(run)
         synthesize(folder, seed=settings.seed)
     return folder
@@ -223,7 +226,8 @@ def _from_tables(head: dict[str, Any], values: dict[str, Any]) -> RunSettings:
     config = method_class(head["method"]).config_class()
     for old, (new, meaning) in config.renamed.items():
         if old in values:
-            values[new] = meaning.get(values.pop(old), old)
+            value = values.pop(old)
+            values[new] = meaning.get(str(value), value)  # a value that it never had is refused as it is
     unknown = sorted(values.keys() - {field.name for field in fields(config)})
     if unknown:
         raise UserError(f"unknown option {', '.join(unknown)}; was it written by a newer vitlite?")

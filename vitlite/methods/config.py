@@ -18,6 +18,7 @@ from typing import Any, ClassVar, NoReturn, TypeVar
 
 from vitlite.errors import UserError
 from vitlite.images.scale import Scale, as_scale
+from vitlite.limits import check_target
 
 NONE = "none"
 SCORES = ("max", "top1", "top10", "mean", "std")  # what an image's score takes from its map
@@ -160,8 +161,7 @@ class TrainingConfig:
             # An infinite clip_norm leaves gradients as they are.
             if key != "clip_norm" and not all(math.isfinite(n) for n in numbers if isinstance(n, Real)):
                 self.refuse(key, "must be finite")
-        if not 1e-9 <= self.target_fpr < 1:
-            self.refuse("target_fpr", "must be above 0 and below 1, such as 0.01 for one false alarm in 100")
+        check_target(self.target_fpr)
         for key in ("holdout", "beta1", "beta2"):
             if not 0 <= getattr(self, key) < 1:
                 self.refuse(key, "must be at least 0 and below 1")
