@@ -5,13 +5,14 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from vitlite.data.map_files import MAPS_FOLDER
 from vitlite.engine.detector import Detector
 from vitlite.engine.evaluate import evaluate, evaluate_folder
 from vitlite.engine.predict import predict
-from vitlite.engine.results import KEYS, SCHEMA, read, table, write
+from vitlite.engine.results import KEYS, PEAK, SCHEMA, peak_on_mask, read, table, write
 from vitlite.errors import UserError
 from vitlite.files import write_csv
 
@@ -93,8 +94,12 @@ def test_tables_repeat_the_json_file(made, folder):
     assert [row["category"] for row in rows] == [*[name] * 4, "mean"]
     for row, values in zip(rows, (own, *own["defects"].values(), results["mean"])):
         assert {key: float(row[key]) for key in KEYS} == {key: values[key] for key in KEYS}
-    for key in ("threshold", "tp", "fp", "tn", "fn", "pixel_f1_threshold"):
+    for key in ("threshold", "tp", "fp", "tn", "fn", "pixel_f1_threshold", PEAK):
         assert rows[0][key] == ("" if own[key] is None else str(own[key]))
+    for key in ("tp", "fn"):
+        kinds = [values[key] for values in own["defects"].values()]
+        assert [row[key] for row in rows[1:4]] == ["" if count is None else str(count) for count in kinds]
+        assert own[key] == (None if None in kinds else sum(kinds))
     scores = rows_of(made / folder / "scores.csv")
     assert all(row.pop("category") == name for row in scores)
     assert scores == [{key: "" if v is None else str(v) for key, v in image.items()} for image in own["images"]]
@@ -106,7 +111,7 @@ def test_the_table(made):
     first, head, *lines, masks = table(results).splitlines()
     assert [line.split()[0] for line in lines] == ["weave", "missing", "scratch", "spot"]
     assert len({len(line) for line in (head, *lines)}) == 1
-    assert lines[0].split()[1:] == ["10", *(f"{own[key]:.4f}" for key in KEYS)]
+    assert lines[0].split()[1:] == ["10", *(f"{own[key]:.4f}" for key in (*KEYS, PEAK))]
     assert first.startswith(
         f"at the calibrated threshold: {own['fp']} of 4 good images called defective, "
         f"{own['fn']} of 6 defective images missed"
@@ -114,15 +119,38 @@ def test_the_table(made):
     missed = {image["kind"] for image in own["images"] if (image["label"], image["verdict"]) == (1, "good")}
     assert [kind for kind in ("missing", "scratch", "spot") if f"{kind} 1 of 2" in first] == sorted(missed) != []
     assert masks == "masks: 0/255"
-    several = {**results, "categories": {"a": own, "b": own | dict.fromkeys(KEYS)}}
+    several = {**results, "categories": {"a": own, "b": own | dict.fromkeys((*KEYS, PEAK))}}
     assert [line.split()[0] for line in table(several).splitlines()[8:13:4]] == ["b", "mean"]
-    assert table(several).splitlines()[8].split()[2:] == ["-"] * 8
+    assert table(several).splitlines()[8].split()[2:] == ["-"] * 9
     several["categories"]["b"] |= {"mask_rule": "classes 1, 2", "without_mask": 2, "empty_masks": 1}
     assert table(several).splitlines()[-3:] == [
         "masks: 0/255 (a); classes 1, 2 (b)",
         "2 of 12 defective images have no mask that can be read; pixel metrics leave them out",
         "1 of 12 defective images have a mask that marks nothing",
     ]
+
+
+def test_peaks():
+    """On the mask, beside it, shared, and with maps that are coarser and finer than it."""
+    mask = np.zeros((6, 9), np.uint8)
+    mask[4, 7] = 1
+    for factor, size in ((1, (6, 9)), (1 / 3, (2, 3)), (2, (12, 18))):
+        values = np.zeros(size, np.float32)
+        values[int(4 * factor), int(7 * factor)] = 2
+        assert peak_on_mask(values, mask) == 1
+        values[0, 0] = 2
+        assert peak_on_mask(values, mask) == 0.5
+        values[0, 0] = 3
+        assert peak_on_mask(values, mask) == 0
+
+
+def test_peaks_are_counted_over_defective_images_with_masks(tiny_run, tiny_data, made):
+    """Streaming and by kinds; the mean over the kinds, which have two images each, is that of all."""
+    own = read(made)["categories"]["weave"]
+    assert own[PEAK] == pytest.approx(np.mean([kind[PEAK] for kind in own["defects"].values()]))
+    assert own[PEAK] * own["defective"] == pytest.approx(round(own[PEAK] * own["defective"]))
+    streamed = evaluate(Detector(tiny_run, "cpu"), data=tiny_data, streaming=True)
+    assert streamed["mean"][PEAK] == streamed["categories"]["weave"][PEAK] == own[PEAK]
 
 
 @pytest.mark.parametrize(

@@ -244,7 +244,7 @@ def score_category(
             values = map_at(pixels, loaded.height, loaded.width) if full else pixels
             if not (np.isfinite(score) and np.isfinite(pixels).all()):
                 raise UserError(f"{loaded.path}: its score or map is not finite; train again with a smaller `lr`")
-            scored.add(samples[loaded.index], score, values, mask)
+            scored.add(samples[loaded.index], score, values, mask, pixels)
             if streaming and maps is not None:
                 save_map(maps, samples[loaded.index], values)
             progress.step()

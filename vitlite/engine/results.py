@@ -30,13 +30,14 @@ KEYS = (
 THRESHOLDS = ("image_f1_threshold", "pixel_f1_threshold")  # what reaches the two best F1 of a category
 PIXEL_KEYS = (*KEYS[3:], THRESHOLDS[1])
 ERROR_BOUND = "error_bound"  # what the pixel metrics differ at most from the exact ones; 0 if these are exact
+PEAK = "peak_on_mask"  # the share of defective images whose map is highest on the mask
 KIND_CELLS = 1 << 17  # of a StreamingEvaluator of one kind of defect: there may be many
 COUNTS = ("tp", "fp", "tn", "fn")  # images at the calibrated threshold
 # For data sets with Dataset.kinds_of_mean: the mean of the image AUROCs over the good images and one of these kinds.
 MEAN_OF_KINDS = "image_auroc_mean_of_kinds"
 RESULTS_FILE, TABLE_FILE, SCORES_FILE = "results.json", "results.csv", "scores.csv"
 SCORE_COLUMNS = ("file", "category", "kind", "label", "score", "verdict")
-TABLE_COLUMNS = ("category", "defect", "images", *KEYS, *THRESHOLDS, "threshold", *COUNTS)
+TABLE_COLUMNS = ("category", "defect", "images", *KEYS, PEAK, *THRESHOLDS, "threshold", *COUNTS)
 
 Values = dict[str, Any]  # metrics, and what else belongs to a category or a kind of defect
 
@@ -59,6 +60,8 @@ class Scored:
     # (H, W) uint8 of 0 and 1 at original size, None for a defective image without a usable mask
     masks: list[np.ndarray | None] = field(default_factory=list)
     marks: list[bool | None] = field(default_factory=list)  # whether the mask marks anything, None without a mask
+    # of a defective image whose mask marks something: 1.0 if its map is highest on the mask, 0.0 if not, or between
+    peaks: list[float | None] = field(default_factory=list)
     streams: dict[str | None, StreamingEvaluator] | None = None  # by kind of defect, None for all; None: maps are kept
     unread: list[Unread] = field(default_factory=list)  # every image or mask that could not be read
 
@@ -69,11 +72,20 @@ class Scored:
         if kinds:
             self.streams[None] = StreamingEvaluator()
 
-    def add(self, sample: Sample, score: float, values: np.ndarray, mask: np.ndarray | None) -> None:
-        """One more image."""
+    def add(
+        self,
+        sample: Sample,
+        score: float,
+        values: np.ndarray,
+        mask: np.ndarray | None,
+        small: np.ndarray | None = None,
+    ) -> None:
+        """One more image; ``small`` is its map as the network gave it, if ``values`` were resized."""
         self.samples.append(sample)
         self.scores.append(score)
         self.marks.append(None if mask is None else bool(mask.any()))
+        its_mask = mask if self.marks[-1] and sample.label else None
+        self.peaks.append(None if its_mask is None else peak_on_mask(values if small is None else small, its_mask))
         if self.streams is None:
             self.maps.append(values)
             self.masks.append(mask)
@@ -107,7 +119,11 @@ def summarize_category(scored: Scored) -> Values:
     result["defects"] = {}
     for kind in sorted({s.defect for s in scored.samples if s.label}):
         chosen = [i for i, s in enumerate(scored.samples) if not s.label or s.defect == kind]
-        result["defects"][kind] = measure(scored, chosen, kind) | {"images": sum(labels[i] for i in chosen)}
+        result["defects"][kind] = {
+            **measure(scored, chosen, kind),
+            "images": sum(labels[i] for i in chosen),
+            **found_of(verdicts[i] for i in chosen if labels[i]),
+        }
     if scored.dataset.kinds_of_mean and set(result["defects"]) == set(scored.dataset.kinds_of_mean):
         result[MEAN_OF_KINDS] = float(np.mean([own["image_auroc"] for own in result["defects"].values()]))
     result["images"] = [
@@ -140,7 +156,20 @@ def measure(scored: Scored, chosen: Sequence[int], kind: str | None = None) -> V
     if any(scored.marks[i] for i in known):
         pixel = scored.pixel_metrics(known, kind)
         result |= {key: pixel[key] for key in PIXEL_KEYS} | {ERROR_BOUND: pixel.get(ERROR_BOUND, 0.0)}
+    peaks = [peak for i in chosen if (peak := scored.peaks[i]) is not None]
+    result[PEAK] = np.mean(peaks) if peaks else None
     return {key: None if value is None else float(value) for key, value in result.items()}
+
+
+def peak_on_mask(values: np.ndarray, mask: np.ndarray) -> float:
+    """1.0 if the highest value of a map lies on the mask, 0.0 if not; of several highest values, the share that does.
+
+    A map (h, w) of another size than the mask (H, W) of 0 and 1 lies over it. A value is on the mask if any pixel of
+    the mask below it is set: a defect that is thinner than a pixel of the map can be hit.
+    """
+    for axis, (count, length) in enumerate(zip(values.shape, mask.shape)):
+        mask = np.maximum.reduceat(mask, np.arange(count) * length // count, axis=axis)
+    return float(np.mean(mask[values == values.max()]))
 
 
 def judged(scores: Sequence[float], labels: Sequence[int], threshold: float | None) -> tuple[list[str | None], Values]:
@@ -154,6 +183,12 @@ def judged(scores: Sequence[float], labels: Sequence[int], threshold: float | No
     return ["defect" if defect else "good" for defect in above], found
 
 
+def found_of(verdicts: Iterable[str | None]) -> Values:
+    """``tp`` and ``fn`` among the verdicts on defective images; None without a threshold."""
+    counts = Counter(verdicts)
+    return dict.fromkeys(("tp", "fn")) if None in counts else {"tp": counts["defect"], "fn": counts["good"]}
+
+
 def collect(categories: dict[str, Values], about: dict[str, Any]) -> dict[str, Any]:
     """The contents of results.json: the categories, the mean of their metrics, and how they were measured."""
     return {"schema": SCHEMA, "about": about, "mean": mean_of(categories.values()), "categories": categories}
@@ -165,8 +200,8 @@ def mean_of(categories: Iterable[Values]) -> dict[str, float | None]:
     The mean of kinds is among them if every category has one.
     """
     categories, means = list(categories), {}
-    for key in KEYS:
-        values = [found[key] for found in categories if found[key] is not None]
+    for key in (*KEYS, PEAK):
+        values = [found[key] for found in categories if found.get(key) is not None]
         means[key] = float(np.mean(values)) if values else None
     of_kinds = [found[MEAN_OF_KINDS] for found in categories if MEAN_OF_KINDS in found]
     if of_kinds and len(of_kinds) == len(categories):
@@ -204,12 +239,14 @@ def table(results: dict[str, Any]) -> str:
 
     The metrics are aligned: a line per category, its kinds of defects below it, the mean last.
     """
-    lines = [("", "images", *(key.replace("_", " ") for key in KEYS))]
+    shown_keys = (*KEYS, PEAK)
+    lines = [("", "images", *(key.replace("_", " ") for key in shown_keys))]
     for category, kind, images, values in _rows(results):
         if category is None and len(results["categories"]) == 1:
             continue
         name = "mean" if category is None else shown(category) if kind is None else f"  {shown(kind)}"
-        lines.append((name, str(images), *("-" if values[k] is None else f"{values[k]:.4f}" for k in KEYS)))
+        cells = (values.get(key) for key in shown_keys)
+        lines.append((name, str(images), *("-" if value is None else f"{value:.4f}" for value in cells)))
     return "\n".join([*mistakes(results["categories"]), *aligned(lines), *_notes(results)])
 
 
@@ -229,11 +266,10 @@ def mistakes(categories: dict[str, Values]) -> list[str]:
 def _mistakes(found: Sequence[Values]) -> str:
     tp, fp, tn, fn = (sum(own[key] for own in found) for key in COUNTS)
     line = f"{fp} of {fp + tn} good images called defective, {fn} of {tp + fn} defective images missed"
-    every = [image for own in found for image in own["images"] if image["label"]] if len(found) == 1 else []
-    kinds = Counter(image["kind"] for image in every)
-    missed = Counter(image["kind"] for image in every if image["verdict"] == "good")
+    kinds = found[0]["defects"] if len(found) == 1 else {}
+    missed = [f"{shown(kind)} {own['fn']} of {own['images']}" for kind, own in kinds.items() if own["fn"]]
     if len(kinds) > 1 and missed:
-        line += f" ({', '.join(f'{shown(kind)} {missed[kind]} of {kinds[kind]}' for kind in sorted(missed))})"
+        line += f" ({', '.join(missed)})"
     return line
 
 

@@ -9,7 +9,7 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
-from vitlite.engine.results import KEYS
+from vitlite.engine.results import PEAK
 from vitlite.report import svg
 from vitlite.report.build import Part, Report, TestedImage, count
 from vitlite.report.curves import PRO_LIMIT
@@ -24,6 +24,7 @@ HEADINGS = {
     "pixel_f1_max": "pixel best F1",
     "aupro_30": "AUPRO 0.3",
     "aupro_05": "AUPRO 0.05",
+    PEAK: "peak on mask",
 }
 VERDICTS = (("Passed", "False alarm"), ("Missed", "Found"))  # by label, and by whether the score is above the threshold
 
@@ -62,7 +63,7 @@ def render(report: Report) -> str:
         good=found.good,
         calibrated=escape(report.calibrated),
         notes="\n".join(f'<p class="note">{escape(note)}</p>' for note in report.notes),
-        metric_names="".join(f'<th scope="col">{HEADINGS[key]}</th>' for key in KEYS),
+        metric_names="".join(f'<th scope="col">{name}</th>' for name in HEADINGS.values()),
         metrics="\n".join(metrics(report)),
         categories=category_choice(report.parts) if len(report.parts) > 1 else "",
         histograms="\n".join(histograms(report)),
@@ -108,7 +109,7 @@ def metrics(report: Report) -> Iterator[str]:
     """Rows of the table: every metric for each category and each kind of defect, and the mean."""
 
     def row(name: str, images: int, values: dict[str, Any], style: str = "wide") -> str:
-        cells = "".join(f"<td>{'–' if values[k] is None else format(values[k], '.4f')}</td>" for k in KEYS)
+        cells = "".join(f"<td>{'–' if values[k] is None else format(values[k], '.4f')}</td>" for k in HEADINGS)
         return f'<tr><th scope="row" class="{style}">{escape(name)}</th><td>{images}</td>{cells}</tr>'
 
     for part in report.parts:
