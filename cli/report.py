@@ -29,7 +29,7 @@ def command(
     """Write a page with scores, curves and heat maps of labelled test images.
 
     The page is one HTML file that opens in any browser without a network. It shows metrics, score histograms, curves,
-    and the worst mistakes with their heat maps. The threshold can be moved.
+    and the worst mistakes with their heat maps. The threshold can be moved, and the command that sets it be copied.
     """
     from vitlite.engine.detector import Detector
     from vitlite.files import new_file, write_text

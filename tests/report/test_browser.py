@@ -1,7 +1,9 @@
 """The report in a headless Chromium: nothing fails, and the slider does what it says."""
 
 import json
+import shlex
 import shutil
+from dataclasses import replace
 
 import pytest
 from page_tree import read_page
@@ -23,6 +25,7 @@ FLAGS = (
     *("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking"),
     *("disable-component-update", "disable-sync", "disable-dev-shm-usage", "hide-scrollbars"),
 )
+RUN, OWN = "-it's a <b>run</b> $HOME/é", "two  words & `a`\\"
 EVIL = "<img src=x onerror=alert(1)>.png"
 
 
@@ -70,6 +73,8 @@ def report(tiny_run, tmp_path_factory):
         next((root / "weave/test" / folder).glob("*.png")).rename(root / "weave/test" / folder / name)
     report = build_report(Detector(tiny_run, "cpu"), data=root, category="all")
     report.name = "</script><script>alert(1)</script>"
+    report.run = RUN
+    report.parts[1] = replace(report.parts[1], own=OWN)
     return report
 
 
@@ -184,6 +189,26 @@ def test_one_category(page, report):
         assert page.run(shown) == ["1"]
     first = len(report.parts[0].images)
     assert all(card["hidden"] == (card["index"] < first) for card in page.run(CARDS))
+
+
+def test_the_command_to_paste(page, report):
+    """A shell reads the folder, the category and a number with the same verdicts as those that the page shows."""
+    page.run("location.hash = '#threshold=0.123456789'")
+    score = sorted(image.score for image in report.images)[5]
+    for place, category, threshold in (("slider", "-1", 500), ("number", "1", repr(score)), ("number", "1", "0.25")):
+        page.change("category", category)
+        page.change(place, threshold, "input")
+        words = shlex.split(page.run("command.innerText"))
+        assert words[:4] == ["vitlite", "calibrate", f"./{RUN}", "--threshold"]
+        assert words[5:] == (["--category", OWN] if category == "1" else [])
+        shown_as = page.run("Number(number.value)")
+        assert float(words[4]) == pytest.approx(shown_as, rel=1e-5)
+        assert expected(report, float(words[4]), (0, 1) if category == "-1" else (1,)) == counted(page)
+    assert words[4] == "0.25"
+    page.run("copy.click()")
+    page.settle()
+    assert page.run("getSelection().toString()") == page.run("command.innerText")
+    assert page.run("copied.textContent").split()[0] in ("Copied", "Selected:")
 
 
 def test_filters(page, report):

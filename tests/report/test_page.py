@@ -3,8 +3,10 @@
 import base64
 import io
 import json
+import os
 import re
 import shutil
+import subprocess
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 
@@ -20,7 +22,7 @@ from vitlite.engine.evaluate import evaluate
 from vitlite.errors import UserError
 from vitlite.report import gallery
 from vitlite.report.build import build_report, calibration_sentence, count
-from vitlite.report.page import VERDICTS, asset, render
+from vitlite.report.page import VERDICTS, asset, quoted, render
 
 EVIL = "<img src=x onerror=alert(1)>.png"
 ENDING = "</script><script>alert(2)</script>"
@@ -175,6 +177,23 @@ def test_several_categories(two):
     assert rows[-1] == "mean of categories"
     files = [e.text for e in page.all("bdi")]
     assert sum(f.startswith("wood/test/") for f in files) == 5
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="no bash here")
+@pytest.mark.parametrize("name", ["a run", "it's", "$x `y` \\", "bytes\udcff'\\ é", "line\nend\t", "é"])
+def test_a_shell_reads_names_as_they_are(name):
+    done = subprocess.run(["bash", "-c", f"printf %s {quoted(name)}"], capture_output=True, check=True)
+    assert os.fsdecode(done.stdout) == name
+
+
+def test_a_report_on_one_of_several_categories(detector, data, monkeypatch):
+    """Has the category's own threshold, and the command sets that one alone."""
+    own = detector.calibration["categories"]["weave"] | {"image_threshold": 123.0}
+    monkeypatch.setitem(detector.calibration, "categories", {"weave": own, "wood": own})
+    report = build_report(detector, data=data)
+    assert report.threshold == 123
+    (option,) = (span for span in read_page(render(report)).one("code").all("span") if "data-own" in span.attributes)
+    assert (option.text, option.attributes["data-own"]) == (" --category weave", "-1")
 
 
 def test_without_masks(detector, data):

@@ -45,6 +45,7 @@ class Part:
     """One category of a report."""
 
     name: str
+    own: str | None  # its name as it is, if the run is of several categories and has a threshold for it
     threshold: float  # the category's own, or the run's if it has none
     result: dict[str, Any]  # as in results.json
     images: list[TestedImage]
@@ -58,6 +59,7 @@ class Report:
     """Everything that the page shows. ``images`` are those of all parts in order; cards point into this list."""
 
     name: str
+    run: str  # the folder
     method: str
     data: str
     threshold: float
@@ -105,9 +107,10 @@ def build_report(
     known = about(detector, dataset)
     return Report(
         name=shown(detector.run.resolve().name),
+        run=str(detector.run),
         method=known["method"],
         data=shown(dataset.root),
-        threshold=calibration["image_threshold"],
+        threshold=parts[0].threshold if len(parts) == 1 else calibration["image_threshold"],
         calibrated=calibration_sentence(calibration),
         about=about_rows(known),
         parts=parts,
@@ -118,7 +121,7 @@ def build_report(
 def build_part(scored: Scored, detector: Detector, *, first: int, limit: int) -> Part:
     """One category; ``first`` is the place of its first image in the report, ``limit`` the most images it shows."""
     labels = [sample.label for sample in scored.samples]
-    result = summarize_category(scored)
+    result, known = summarize_category(scored), detector.calibration.get("categories", {})
     cards = [
         make_card(
             first + i,
@@ -133,6 +136,7 @@ def build_part(scored: Scored, detector: Detector, *, first: int, limit: int) ->
     ]
     return Part(
         name=shown(scored.name),
+        own=scored.name if scored.name in known and len(known) > 1 else None,
         threshold=result["threshold"],
         result={**result, "defects": {shown(kind): values for kind, values in result["defects"].items()}},
         images=[TestedImage(shown(i["kind"]), i["label"], i["score"]) for i in result["images"]],

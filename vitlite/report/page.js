@@ -6,6 +6,7 @@
   const { scores, defective, category, group, axis, plot } = data;
   const slider = find("slider"), number = find("number"), reset = find("reset"), counts = find("counts");
   const choice = find("category"), filter = find("show"), gallery = find("gallery"), shown = find("shown");
+  const command = find("command"), value = find("value"), copy = find("copy"), copied = find("copied");
   const cards = all(".card"), badges = cards.map((card) => card.querySelector(".badge"));
   const places = cards.map((card) => Number(card.dataset.index));
   let threshold = data.threshold, chosen = -1, waiting = false;
@@ -90,6 +91,18 @@
     shown.textContent = `${visible} of ${cards.length} images shown`;
   };
 
+  // A few digits of the threshold, unless an image's verdict takes all of them.
+  const exact = () => {
+    const short = Number(threshold.toPrecision(6));
+    return String(scores.every((score) => score > short === score > threshold) ? short : threshold);
+  };
+
+  const drawCommand = () => {
+    value.textContent = exact();
+    all("#command [data-own]").forEach((option) => { option.hidden = Number(option.dataset.own) !== chosen; });
+    copied.textContent = "";
+  };
+
   const draw = () => {
     waiting = false;
     all("svg.hist").forEach((svg) => svg.toggleAttribute("hidden", Number(svg.dataset.category) !== chosen));
@@ -97,6 +110,7 @@
     drawLines();
     drawCounts();
     drawGallery();
+    drawCommand();
     slider.value = Math.round(1000 * position(threshold));
     slider.setAttribute("aria-valuetext", text(threshold));
     if (document.activeElement !== number) number.value = text(threshold);
@@ -125,6 +139,13 @@
   });
   number.addEventListener("change", () => { number.value = text(threshold); toAddress(); });
   reset.addEventListener("click", () => { threshold = calibrated(); toAddress(); drawSoon(); });
+  copy.addEventListener("click", async () => {
+    getSelection().selectAllChildren(command);
+    try {
+      await navigator.clipboard.writeText(command.innerText);
+      copied.textContent = "Copied";
+    } catch (e) { copied.textContent = "Selected: copy it with the keyboard"; }
+  });
   filter.addEventListener("change", drawSoon);
   if (choice) choice.addEventListener("change", () => {
     chosen = Number(choice.value);

@@ -3,6 +3,8 @@
 import base64
 import hashlib
 import json
+import os
+import shlex
 from collections.abc import Iterator
 from html import escape
 from importlib.resources import files
@@ -66,6 +68,7 @@ def render(report: Report) -> str:
         metric_names="".join(f'<th scope="col">{name}</th>' for name in HEADINGS.values()),
         metrics="\n".join(metrics(report)),
         categories=category_choice(report.parts) if len(report.parts) > 1 else "",
+        command=command(report),
         histograms="\n".join(histograms(report)),
         scale="logarithmic" if report.axis.log else "linear",
         mistakes="\n".join(mistakes(report)),
@@ -127,6 +130,26 @@ def category_choice(parts: list[Part]) -> str:
         '<p class="script" hidden><label for="category">Category </label><select id="category">'
         f'<option value="-1">all, one threshold</option>{options}</select></p>'
     )
+
+
+def command(report: Report) -> str:
+    """What sets the slider's threshold, for a shell: the script puts the number in, and shows one of the options."""
+    run = report.run if report.run[:1] != "-" else os.path.join(os.curdir, report.run)
+    parts = enumerate(report.parts, -1 if len(report.parts) == 1 else 0)  # -1: no category is chosen
+    options = "".join(
+        f'<span data-own="{k}" hidden> --category {escape(quoted(part.own))}</span>'
+        for k, part in parts
+        if part.own is not None
+    )
+    return f'vitlite calibrate {escape(quoted(run))} --threshold <span id="value"></span>{options}'
+
+
+def quoted(name: str) -> str:
+    """A word of a shell command; one with control characters or bytes that are no text as bash and zsh have it."""
+    if name.isprintable():
+        return shlex.quote(name)
+    plain = {ord("'"), ord("\\")} ^ set(range(32, 127))
+    return "$'" + "".join(chr(byte) if byte in plain else f"\\x{byte:02x}" for byte in os.fsencode(name)) + "'"
 
 
 def histograms(report: Report) -> Iterator[str]:
