@@ -19,7 +19,7 @@ ORDER = (
     ("vitlite", "errors", "files", "lazy", "ledger"),
     ("kernels",),
     ("images", "metrics"),
-    ("data", "nn", "backbones", "limits"),
+    ("data", "nn", "backbones", "limits", "odd"),
     ("methods",),
     ("engine",),
     ("report", "export"),
@@ -39,6 +39,7 @@ OUTSIDE = {
     "ledger": set(),
     "limits": {"numpy", "scipy"},
     "metrics": {"numpy", "numba"},
+    "odd": {"numpy"},
 }
 
 

@@ -95,6 +95,11 @@ def test_options_that_contradict(run, options, line):
     assert (run / "calibration.json").read_bytes() == before
 
 
+def spread_of(calibration):
+    scores = np.array(calibration["good_scores"])
+    return pytest.approx(1.4826 * np.median(np.abs(scores - np.median(scores))))
+
+
 def test_an_odd_good_image_is_named_and_can_be_left_out(run, good, tmp_path):
     folder = shutil.copytree(good, tmp_path / "good")
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
@@ -103,10 +108,28 @@ def test_an_odd_good_image_is_named_and_can_be_left_out(run, good, tmp_path):
     line = next(line for line in err.splitlines() if "odd good image" in line)
     assert f"{folder / 'odd.png'}: an odd good image: its score " in line
     assert "calibrate without it" in line
+    overlay = run / "odd" / "1_weave_odd.png"
+    assert line.endswith(f"; overlay: {overlay}")
+    assert Image.open(overlay).size == (64, 64)
     found = json.loads((run / "calibration.json").read_text())
     assert found["good_images"][0]["file"].endswith("odd.png")
+    (odd,) = found["odd_images"]
+    assert (odd["file"], odd["overlay"]) == (str(folder / "odd.png"), "odd/1_weave_odd.png")
+    assert odd["score"] == found["good_scores"][-1]
+    assert (odd["score"] - odd["median"]) / odd["deviations"] == spread_of(found)
+    vitlite("report", run)
+    page = (run / "report.html").read_text()
+    assert f"{odd['deviations']:.1f} deviations above the median" in page
+    assert f'alt="Heat map of {folder / "odd.png"}"' in page
+    (run / "odd" / "notes.txt").touch()  # somebody else's file stays
     _, err = vitlite("calibrate", run, "--good", folder, "--without", folder / "odd.png")
     assert "odd good image" not in err
+    assert [path.name for path in (run / "odd").iterdir()] == ["notes.txt"]
+    vitlite("report", run)
+    assert "Odd good images" not in (run / "report.html").read_text()
+    (run / "odd" / "notes.txt").unlink()
+    vitlite("calibrate", run, "--good", folder, "--without", folder / "odd.png")
+    assert not (run / "odd").exists()
     again = json.loads((run / "calibration.json").read_text())
     assert (again["images"], len(again["good_images"])) == (19, 19)
     assert again["good_scores"][-1] < found["good_scores"][-1]

@@ -5,8 +5,9 @@ import logging
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -15,23 +16,26 @@ from vitlite.data import Sample, list_images, open_dataset
 from vitlite.data.index import few
 from vitlite.engine.detector import CALIBRATION_FILE, CALIBRATION_SCHEMA, Detector, load_calibration
 from vitlite.engine.features import to_images
+from vitlite.engine.predict import judge, save_overlay
 from vitlite.engine.progress import Progress
 from vitlite.engine.settings import RunSettings, data_path
 from vitlite.engine.split import copies, good_split, training_split
 from vitlite.errors import UserError
-from vitlite.files import StrPath, counted, shown, write_json
+from vitlite.files import StrPath, counted, make_folder, shown, write_json
 from vitlite.images.loading import Unread, pixel_batches
+from vitlite.images.reading import NO_ROOM, ImageError
+from vitlite.images.resize import map_at
 from vitlite.images.scale import MAX_PIXELS, Reading
 from vitlite.limits import CONFIDENCE, Limits, category_of, check_target, false_alarms, limits_for, limits_of
 from vitlite.methods.base import Method
 from vitlite.metrics.thresholds import threshold_above, upper_quantile
+from vitlite.odd import FOLDER as ODD_FOLDER
+from vitlite.odd import MOST_DRAWN, Odd, clear, find_odd, in_a_line, overlay_name
 
 log = logging.getLogger(__name__)
 
 PIXEL_TARGET_FPR = 1e-3
-FAR_OUT = 6  # deviations above the median, of an odd good image
 MISSES_SHOWN = 5  # known defects that are named
-FEWEST_FOR_ODD = 8  # images that tell what is usual
 HELD_OUT = "held out of training"  # where the images come from, by default
 
 
@@ -74,17 +78,23 @@ def calibrate(
     """
     target_fpr = settings.config.target_fpr if target_fpr is None else target_fpr
     check_target(target_fpr)
-    good = score_good(method, samples, Reading(settings.config.image_scale, max_pixels), device)
+    reading = Reading(settings.config.image_scale, max_pixels)
+    good = score_good(method, samples, reading, device)
     if not good:
         images = counted(len(samples), "good image")
         raise UserError(f"{source or settings.data}: none of the {images} for the threshold is readable")
     if not all(math.isfinite(value) for image in good for value in (image.score, image.pixel_tail, image.median)):
         raise UserError(f"{run}: scores of good images are not finite numbers, so there is no threshold; train again")
-    for line in odd_images(good):
-        log.warning(line)
     result = summarize(good, target_fpr, held_out, source)
     result |= {"black": settings.config.black, "white": settings.config.white}
-    for entry in result["good_images"]:
+    odd = find_odd(good)
+    samples_of = {shown(sample.path): sample for sample in samples}
+    drawn = [samples_of[image.file] for image in odd[:MOST_DRAWN]]
+    overlays = draw_odd(method, drawn, odd, run, result, reading, device)
+    for image in odd:
+        log.warning(in_a_line(image, run, overlays.get(image.file)))
+    result["odd_images"] = [image._asdict() | {"overlay": overlays.get(image.file)} for image in odd]
+    for entry in [*result["good_images"], *result["odd_images"]]:
         entry["file"] = below(entry["file"], data_path(settings, run))
     write_json(Path(run) / CALIBRATION_FILE, result)
     return result
@@ -114,22 +124,41 @@ def below(file: str, folder: Path) -> str:
     return str(path.relative_to(os.path.abspath(folder))) if path.is_relative_to(os.path.abspath(folder)) else file
 
 
-def odd_images(good: Sequence[Good]) -> list[str]:
-    """A line for every good image whose score is far above those of its category: it may show a defect."""
-    lines = []
-    for name in dict.fromkeys(image.category for image in good):
-        own = [image for image in good if image.category == name]
-        scores = np.array([image.score for image in own])
-        middle = float(np.median(scores))
-        spread = 1.4826 * float(np.median(np.abs(scores - middle)))  # the deviation, if most scores are normal
-        for image in own if len(own) >= FEWEST_FOR_ODD else ():
-            if image.score > middle + FAR_OUT * spread > middle:
-                far = (image.score - middle) / spread
-                lines.append(
-                    f"{image.file}: an odd good image: its score {image.score:.4g} is {far:.1f} deviations above the "
-                    f"median {middle:.4g}; if it is defective, calibrate without it"
-                )
-    return lines
+def draw_odd(
+    method: Method,
+    samples: Sequence[Sample],
+    odd: Sequence[Odd],
+    run: StrPath,
+    calibration: dict[str, Any],
+    reading: Reading,
+    device: torch.device,
+) -> dict[str, str]:
+    """Write overlays of odd good images in the place of an earlier calibration's; their names by file.
+
+    ``samples`` are the first of ``odd``.
+    """
+    clear(run)
+    names = {}
+    # Defects are outlined whatever the threshold: it may come from these images.
+    limits = replace(limits_of(calibration), image=-math.inf)
+    for found in pixel_batches(
+        [sample.path for sample in samples], method.config.image_size, 1, reading=reading, keep_original=True
+    ):
+        if isinstance(found, Unread):
+            log.warning("not drawn: %s", found.reason)
+            continue
+        (loaded,), (maps, _) = found.images, method.anomaly(to_images(found.pixels, device))
+        sample, score = samples[loaded.index], odd[loaded.index].score
+        name = overlay_name(loaded.index + 1, sample.category, sample.path)
+        try:
+            prediction = judge(map_at(maps[0].cpu().numpy(), loaded.height, loaded.width), score, limits)
+            make_folder(Path(run) / ODD_FOLDER)
+            save_overlay(Path(run) / name, cast(np.ndarray, loaded.original), prediction, calibration["display"])
+        except MemoryError:
+            log.warning("not drawn: %s", ImageError(loaded.path, NO_ROOM))
+            continue
+        names[shown(sample.path)] = name
+    return names
 
 
 def summarize(good: Sequence[Good], target_fpr: float, held_out: bool, source: str | None = None) -> dict[str, Any]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 KEY = "vitlite"  # in ONNX's metadata_props
 PT2_FILE = "vitlite.json"  # among pt2's extra files
+FILE_NAMES = ("good_images", "odd_images")  # what holds them in calibration.json
 INPUT, MAPS, SCORES = "images", "maps", "scores"
 
 
@@ -49,7 +50,7 @@ def describe(settings: "RunSettings", calibration: dict[str, Any]) -> dict[str, 
             MAPS: {"dtype": "float32", "shape": ["batch", size, size], "meaning": "smoothed; larger is more anomalous"},
             SCORES: {"dtype": "float32", "shape": ["batch"], "meaning": "defective above calibration.image_threshold"},
         },
-        "calibration": {key: value for key, value in calibration.items() if key != "good_images"},
+        "calibration": {key: value for key, value in calibration.items() if key not in FILE_NAMES},
         "config": asdict(settings.config),
     }
 

@@ -11,7 +11,7 @@ from vitlite.engine.evaluate import about, open_test_data, score_category
 from vitlite.engine.results import Scored, mean_of, summarize_category
 from vitlite.files import counted, shown
 from vitlite.report.curves import Curve, image_curves, pixel_curves
-from vitlite.report.gallery import Card, choose, make_card, share
+from vitlite.report.gallery import Card, choose, make_card, share, small_overlay
 from vitlite.report.svg import Axis, score_axis
 
 NAMED_FILES = 5  # in a note; the rest are counted
@@ -54,6 +54,29 @@ class Part:
     cards: list[Card]
 
 
+@dataclass(frozen=True)
+class OddImage:
+    """A good image of the calibration whose score is far above the others."""
+
+    file: str
+    score: float
+    deviations: float  # above the median
+    overlay: tuple[str, tuple[int, int]] | None  # data URI and (width, height); None if there is none
+
+
+def odd_images(run: Path, calibration: dict[str, Any]) -> list[OddImage]:
+    """The odd good images of a run's calibration."""
+    return [
+        OddImage(
+            shown(one["file"]),
+            one["score"],
+            one["deviations"],
+            small_overlay(run / one["overlay"]) if one["overlay"] else None,
+        )
+        for one in calibration.get("odd_images", ())
+    ]
+
+
 @dataclass
 class Report:
     """Everything that the page shows. ``images`` are those of all parts in order; cards point into this list."""
@@ -66,6 +89,7 @@ class Report:
     calibrated: str  # a sentence about the origin of the threshold
     about: dict[str, Any]
     parts: list[Part]
+    odd: list[OddImage]
     notes: list[str]
     images: list[TestedImage] = field(init=False)
     mean: dict[str, float | None] = field(init=False)
@@ -114,6 +138,7 @@ def build_report(
         calibrated=calibration_sentence(calibration),
         about=about_rows(known),
         parts=parts,
+        odd=odd_images(detector.run, calibration),
         notes=notes,
     )
 

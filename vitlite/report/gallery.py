@@ -12,7 +12,7 @@ from PIL import Image
 from scipy import ndimage
 
 from vitlite.images.heatmap import overlay
-from vitlite.images.reading import FULL_RANGE, read_noted
+from vitlite.images.reading import FULL_RANGE, ImageError, read_image, read_noted
 from vitlite.images.resize import map_at, resize_image
 from vitlite.images.scale import Reading
 
@@ -83,6 +83,16 @@ def make_card(
     if mask is not None and marked:
         small = mark(small, shrink_mask(mask, height, width))
     return Card(index, file, marked, (width, height), jpeg_uri(small), jpeg_uri(heat))
+
+
+def small_overlay(path: Path) -> tuple[str, tuple[int, int]] | None:
+    """An overlay of a run as (data URI, (width, height)); None if it is no longer there or cannot be read."""
+    try:
+        image = read_image(path)
+    except ImageError:
+        return None
+    height, width = thumbnail_size(*image.shape[:2])
+    return jpeg_uri(resize_image(image, (height, width))), (width, height)
 
 
 def thumbnail_size(height: int, width: int) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from vitlite.engine.results import PEAK
 from vitlite.report import svg
-from vitlite.report.build import Part, Report, TestedImage, count
+from vitlite.report.build import OddImage, Part, Report, TestedImage, count
 from vitlite.report.curves import PRO_LIMIT
 from vitlite.report.gallery import Card
 
@@ -74,6 +74,8 @@ def render(report: Report) -> str:
         mistakes="\n".join(mistakes(report)),
         limited=limited if len(cards) < len(report.images) else "",
         gallery="\n".join(gallery(report, cards)),
+        odd=odd_section(report.odd),
+        odd_link='<a href="#odd">Odd good images</a>' if report.odd else "",
         curves="\n".join(curves(report)),
         about="\n".join(f"<dt>{escape(k)}</dt><dd>{escape(str(v))}</dd>" for k, v in report.about.items()),
         numbers=embedded(numbers(report)),
@@ -208,6 +210,28 @@ def card_item(card: Card, image: TestedImage, threshold: float) -> str:
         f"<figcaption>{labelled}</figcaption></figure>"
         f'<figure><img src="{card.heat}" alt="Heat map of {file}" {size}><figcaption>heat map</figcaption></figure>'
         f'</div><p class="file"><bdi>{file}</bdi></p></li>'
+    )
+
+
+def odd_section(images: list[OddImage]) -> str:
+    """The good images that the calibration found odd, each with its overlay; nothing without any."""
+    if not images:
+        return ""
+    items = []
+    for image in images:
+        file, drawn = escape(image.file), '<p class="soft">no overlay</p>'
+        if image.overlay is not None:
+            source, (width, height) = image.overlay
+            drawn = f'<img src="{source}" alt="Heat map of {file}" width="{width}" height="{height}" decoding="async">'
+        items.append(
+            f'<li class="odd"><div class="top"><span>score {image.score:.4g}</span>'
+            f'<span class="soft">{image.deviations:.1f} deviations above the median</span></div>{drawn}'
+            f'<p class="file"><bdi>{file}</bdi></p></li>'
+        )
+    return (
+        '<h2 id="odd">Odd good images</h2>\n<p>The scores of these good images, which helped to set the threshold, are '
+        "far above the others. If one is defective, calibrate without it: <code>vitlite calibrate RUN --without "
+        f'IMAGE</code></p>\n<ul class="gallery">{"".join(items)}</ul>\n\n'
     )
 
 
