@@ -88,9 +88,7 @@ def calibrate(
     result = summarize(good, target_fpr, held_out, source)
     result |= {"black": settings.config.black, "white": settings.config.white}
     odd = find_odd(good)
-    samples_of = {shown(sample.path): sample for sample in samples}
-    drawn = [samples_of[image.file] for image in odd[:MOST_DRAWN]]
-    overlays = draw_odd(method, drawn, odd, run, result, reading, device)
+    overlays = draw_odd(method, samples, odd, run, result, reading, device)
     for image in odd:
         log.warning(in_a_line(image, run, overlays.get(image.file)))
     result["odd_images"] = [image._asdict() | {"overlay": overlays.get(image.file)} for image in odd]
@@ -133,22 +131,20 @@ def draw_odd(
     reading: Reading,
     device: torch.device,
 ) -> dict[str, str]:
-    """Write overlays of odd good images in the place of an earlier calibration's; their names by file.
-
-    ``samples`` are the first of ``odd``.
-    """
+    """Write overlays of odd ones among ``samples`` in the place of an earlier calibration's; their names by file."""
     clear(run)
-    names = {}
+    by_file, names = {shown(sample.path): sample for sample in samples}, {}
+    drawn = [by_file[image.file] for image in odd[:MOST_DRAWN]]
     # Defects are outlined whatever the threshold: it may come from these images.
     limits = replace(limits_of(calibration), image=-math.inf)
     for found in pixel_batches(
-        [sample.path for sample in samples], method.config.image_size, 1, reading=reading, keep_original=True
+        [sample.path for sample in drawn], method.config.image_size, 1, reading=reading, keep_original=True
     ):
         if isinstance(found, Unread):
             log.warning("not drawn: %s", found.reason)
             continue
         (loaded,), (maps, _) = found.images, method.anomaly(to_images(found.pixels, device))
-        sample, score = samples[loaded.index], odd[loaded.index].score
+        sample, score = drawn[loaded.index], odd[loaded.index].score
         name = overlay_name(loaded.index + 1, sample.category, sample.path)
         try:
             prediction = judge(map_at(maps[0].cpu().numpy(), loaded.height, loaded.width), score, limits)

@@ -31,13 +31,14 @@ THRESHOLDS = ("image_f1_threshold", "pixel_f1_threshold")  # what reaches the tw
 PIXEL_KEYS = (*KEYS[3:], THRESHOLDS[1])
 ERROR_BOUND = "error_bound"  # what the pixel metrics differ at most from the exact ones; 0 if these are exact
 PEAK = "peak_on_mask"  # the share of defective images whose map is highest on the mask
+SHOWN = (*KEYS, PEAK)  # metrics of the table
 KIND_CELLS = 1 << 17  # of a StreamingEvaluator of one kind of defect: there may be many
 COUNTS = ("tp", "fp", "tn", "fn")  # images at the calibrated threshold
 # For data sets with Dataset.kinds_of_mean: the mean of the image AUROCs over the good images and one of these kinds.
 MEAN_OF_KINDS = "image_auroc_mean_of_kinds"
 RESULTS_FILE, TABLE_FILE, SCORES_FILE = "results.json", "results.csv", "scores.csv"
 SCORE_COLUMNS = ("file", "category", "kind", "label", "score", "verdict")
-TABLE_COLUMNS = ("category", "defect", "images", *KEYS, PEAK, *THRESHOLDS, "threshold", *COUNTS)
+TABLE_COLUMNS = ("category", "defect", "images", *SHOWN, *THRESHOLDS, "threshold", *COUNTS)
 
 Values = dict[str, Any]  # metrics, and what else belongs to a category or a kind of defect
 
@@ -200,7 +201,7 @@ def mean_of(categories: Iterable[Values]) -> dict[str, float | None]:
     The mean of kinds is among them if every category has one.
     """
     categories, means = list(categories), {}
-    for key in (*KEYS, PEAK):
+    for key in SHOWN:
         values = [found[key] for found in categories if found.get(key) is not None]
         means[key] = float(np.mean(values)) if values else None
     of_kinds = [found[MEAN_OF_KINDS] for found in categories if MEAN_OF_KINDS in found]
@@ -239,13 +240,12 @@ def table(results: dict[str, Any]) -> str:
 
     The metrics are aligned: a line per category, its kinds of defects below it, the mean last.
     """
-    shown_keys = (*KEYS, PEAK)
-    lines = [("", "images", *(key.replace("_", " ") for key in shown_keys))]
+    lines = [("", "images", *(key.replace("_", " ") for key in SHOWN))]
     for category, kind, images, values in _rows(results):
         if category is None and len(results["categories"]) == 1:
             continue
         name = "mean" if category is None else shown(category) if kind is None else f"  {shown(kind)}"
-        cells = (values.get(key) for key in shown_keys)
+        cells = (values.get(key) for key in SHOWN)
         lines.append((name, str(images), *("-" if value is None else f"{value:.4f}" for value in cells)))
     return "\n".join([*mistakes(results["categories"]), *aligned(lines), *_notes(results)])
 
