@@ -1,6 +1,5 @@
 """Thresholds and the display scale, from good images alone, and the rate of false alarms that they promise."""
 
-import contextlib
 import logging
 import math
 import os
@@ -12,21 +11,20 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import torch
 
-from vitlite.data import Sample, list_images, open_dataset
-from vitlite.data.index import few
+from vitlite.data import Sample, list_images
 from vitlite.engine.detector import CALIBRATION_FILE, CALIBRATION_SCHEMA, Detector, load_calibration
 from vitlite.engine.features import to_images
 from vitlite.engine.predict import judge, save_overlay
 from vitlite.engine.progress import Progress
 from vitlite.engine.settings import RunSettings, data_path
-from vitlite.engine.split import copies, good_split, training_split
+from vitlite.engine.split import given, held_out_share, leave_out
 from vitlite.errors import UserError
 from vitlite.files import StrPath, counted, make_folder, shown, write_json
 from vitlite.images.loading import Unread, pixel_batches
 from vitlite.images.reading import NO_ROOM, ImageError
 from vitlite.images.resize import map_at
 from vitlite.images.scale import MAX_PIXELS, Reading
-from vitlite.limits import CONFIDENCE, Limits, category_of, check_target, false_alarms, limits_for, limits_of
+from vitlite.limits import CONFIDENCE, Limits, check_target, false_alarms, limits_for, limits_of
 from vitlite.methods.base import Method
 from vitlite.metrics.thresholds import threshold_above, upper_quantile
 from vitlite.odd import FOLDER as ODD_FOLDER
@@ -277,27 +275,6 @@ def misses(detector: Detector, inputs: Sequence[StrPath]) -> list[str]:
     return lines
 
 
-def leave_out(samples: list[Sample], files: Sequence[StrPath]) -> list[Sample]:
-    """The samples without some files: each a path, or the end of one that fits a single image.
-
-    ``UserError`` names a file that is not among them, or that may be several.
-    """
-    left = {os.path.realpath(sample.path): sample for sample in samples}
-    for file in files:
-        end = os.sep + os.path.normpath(file)
-        fits = [path for path in left if path == os.path.realpath(file)] or [
-            path for path in left if path.endswith(end)
-        ]
-        if len(fits) != 1:
-            what = f"may be {len(fits)}" if fits else "not one"
-            names = few([shown(path) for path in fits or left])
-            raise UserError(
-                f"`without={shown(file)}`: {what} of the {len(samples)} good images for the threshold ({names})"
-            )
-        del left[fits[0]]
-    return list(left.values())
-
-
 def set_thresholds(
     run: StrPath, *, image: float | None = None, pixel: float | None = None, category: str | None = None
 ) -> Limits:
@@ -325,61 +302,3 @@ def set_thresholds(
             own["pixel_threshold"] = pixel
     write_json(Path(run) / CALIBRATION_FILE, result)
     return limits_of(result, category)
-
-
-def held_out_share(detector: Detector) -> list[Sample]:
-    """The good images that training kept apart. ``UserError`` if there are none, or it is not known which."""
-    settings, run = detector.settings, detector.run
-    try:
-        if not good_split(settings, run)[2]:
-            raise UserError(f"{run}: training held no good images out (holdout = {settings.config.holdout})")
-        return training_split(settings, run, detector.fingerprint)[1]
-    except UserError as error:
-        raise UserError(f"{error.marked}; give `good` images that it has not seen") from error
-
-
-def given(detector: Detector, inputs: Sequence[StrPath]) -> list[Sample]:
-    """The good images that the inputs stand for, as samples. ``UserError`` for those that the run was trained on."""
-    categories = detector.settings.category.split(",")
-    found: dict[str, Path] = {}
-    for path in inputs:
-        for image in folder_images(path) if os.path.isdir(path) else list_images([path]):
-            found.setdefault(os.path.abspath(image), image)
-    samples = [Sample(path, category_of(path, categories), "train", "good", 0, None) for path in found.values()]
-    refuse_trained(detector, samples)
-    return samples
-
-
-def folder_images(folder: StrPath) -> list[Path]:
-    """A plain folder of good images, by the rules of training: a data set with defects among them is refused."""
-    dataset = open_dataset(Path(folder), "all", need_train=False)
-    if dataset.layout != "folder":
-        raise UserError(f"`good={shown(folder)}`: is a data set ({dataset.title}); give a folder of good images alone")
-    return [sample.path for sample in dataset.train]
-
-
-def refuse_trained(detector: Detector, samples: Sequence[Sample]) -> None:
-    """``UserError`` for images that were trained on, copies included: they score too low.
-
-    They are found if the data of training is still there.
-    """
-    trained = perhaps_trained(detector)
-    seen = copies([sample.path for sample in samples], [sample.path for sample in trained])
-    if seen:
-        raise UserError(
-            f"`good`: the run was trained on {len(seen)} of the {len(samples)} images, first {shown(seen[0])}; "
-            "give others, or leave `good` out to take those that training held out"
-        )
-
-
-def perhaps_trained(detector: Detector) -> list[Sample]:
-    """What was trained on; all good images if the split is no longer known; none if the data is missing."""
-    settings, run = detector.settings, detector.run
-    folder = data_path(settings, run)
-    if folder.is_dir():
-        with contextlib.suppress(UserError):
-            return training_split(settings, run, detector.fingerprint)[0]
-        with contextlib.suppress(UserError):
-            _, trained, held = good_split(settings, run)
-            return trained + held
-    return []

@@ -1,18 +1,26 @@
 """Which good images are held out for the threshold, which of the others train, and how to recognise them later."""
 
+import contextlib
 import hashlib
 import os
 import random
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from vitlite.data import Dataset, Sample, open_dataset, scan
-from vitlite.engine.settings import RunSettings, data_folder
+from vitlite.data import Dataset, Sample, list_images, open_dataset, scan
+from vitlite.data.index import few
+from vitlite.engine.settings import RunSettings, data_folder, data_path
 from vitlite.errors import UserError
+from vitlite.files import StrPath, shown
 from vitlite.images.archives import split_entry
 from vitlite.images.scale import Reading
+from vitlite.limits import category_of
 from vitlite.methods.config import TrainingConfig
+
+if TYPE_CHECKING:
+    from vitlite.engine.detector import Detector
 
 
 def split_good(dataset: Dataset, config: TrainingConfig, seed: int) -> tuple[list[Sample], list[Sample]]:
@@ -72,6 +80,85 @@ def training_split(settings: RunSettings, run: Path, known: str) -> tuple[list[S
         f"{settings.data}: images were added, removed, renamed or changed since training, so that it is no longer "
         "known which were held out"
     )
+
+
+def leave_out(samples: list[Sample], files: Sequence[StrPath]) -> list[Sample]:
+    """The samples without some files: each a path, or the end of one that fits a single image.
+
+    ``UserError`` names a file that is not among them, or that may be several.
+    """
+    left = {os.path.realpath(sample.path): sample for sample in samples}
+    for file in files:
+        end = os.sep + os.path.normpath(file)
+        fits = [path for path in left if path == os.path.realpath(file)] or [
+            path for path in left if path.endswith(end)
+        ]
+        if len(fits) != 1:
+            what = f"may be {len(fits)}" if fits else "not one"
+            names = few([shown(path) for path in fits or left])
+            raise UserError(
+                f"`without={shown(file)}`: {what} of the {len(samples)} good images for the threshold ({names})"
+            )
+        del left[fits[0]]
+    return list(left.values())
+
+
+def held_out_share(detector: "Detector") -> list[Sample]:
+    """The good images that training kept apart. ``UserError`` if there are none, or it is not known which."""
+    settings, run = detector.settings, detector.run
+    try:
+        if not good_split(settings, run)[2]:
+            raise UserError(f"{run}: training held no good images out (holdout = {settings.config.holdout})")
+        return training_split(settings, run, detector.fingerprint)[1]
+    except UserError as error:
+        raise UserError(f"{error.marked}; give `good` images that it has not seen") from error
+
+
+def given(detector: "Detector", inputs: Sequence[StrPath]) -> list[Sample]:
+    """The good images that the inputs stand for, as samples. ``UserError`` for those that the run was trained on."""
+    categories = detector.settings.category.split(",")
+    found: dict[str, Path] = {}
+    for path in inputs:
+        for image in folder_images(path) if os.path.isdir(path) else list_images([path]):
+            found.setdefault(os.path.abspath(image), image)
+    samples = [Sample(path, category_of(path, categories), "train", "good", 0, None) for path in found.values()]
+    refuse_trained(detector, samples)
+    return samples
+
+
+def folder_images(folder: StrPath) -> list[Path]:
+    """A plain folder of good images, by the rules of training: a data set with defects among them is refused."""
+    dataset = open_dataset(Path(folder), "all", need_train=False)
+    if dataset.layout != "folder":
+        raise UserError(f"`good={shown(folder)}`: is a data set ({dataset.title}); give a folder of good images alone")
+    return [sample.path for sample in dataset.train]
+
+
+def refuse_trained(detector: "Detector", samples: Sequence[Sample]) -> None:
+    """``UserError`` for images that were trained on, copies included: they score too low.
+
+    They are found if the data of training is still there.
+    """
+    trained = perhaps_trained(detector)
+    seen = copies([sample.path for sample in samples], [sample.path for sample in trained])
+    if seen:
+        raise UserError(
+            f"`good`: the run was trained on {len(seen)} of the {len(samples)} images, first {shown(seen[0])}; "
+            "give others, or leave `good` out to take those that training held out"
+        )
+
+
+def perhaps_trained(detector: "Detector") -> list[Sample]:
+    """What was trained on; all good images if the split is no longer known; none if the data is missing."""
+    settings, run = detector.settings, detector.run
+    folder = data_path(settings, run)
+    if folder.is_dir():
+        with contextlib.suppress(UserError):
+            return training_split(settings, run, detector.fingerprint)[0]
+        with contextlib.suppress(UserError):
+            _, trained, held = good_split(settings, run)
+            return trained + held
+    return []
 
 
 def draw_few(samples: list[Sample], count: int, seed: int) -> list[Sample]:
