@@ -19,7 +19,7 @@ ORDER = (
     ("vitlite", "errors", "files", "lazy", "ledger"),
     ("kernels",),
     ("images", "metrics"),
-    ("data", "nn", "backbones", "limits", "odd"),
+    ("data", "nn", "backbones", "limits", "odd", "verdict"),
     ("methods",),
     ("engine",),
     ("report", "export"),
@@ -40,6 +40,7 @@ OUTSIDE = {
     "limits": {"numpy", "scipy"},
     "metrics": {"numpy", "numba"},
     "odd": {"numpy"},
+    "verdict": {"numpy", "scipy"},
 }
 
 

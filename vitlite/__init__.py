@@ -16,8 +16,8 @@ from vitlite.lazy import lazily
 
 if TYPE_CHECKING:
     from vitlite.api import evaluate, load, train
-    from vitlite.engine.predict import Prediction
     from vitlite.errors import UserError
+    from vitlite.verdict import Prediction
 
 __version__ = "0.2.0"
 
@@ -43,7 +43,7 @@ _HOME = {
     "train": "api",
     "evaluate": "api",
     "load": "api",
-    "Prediction": "engine.predict",
+    "Prediction": "verdict",
     "UserError": "errors",
 }
 

@@ -9,6 +9,8 @@ from vitlite.engine import predict as predicting
 from vitlite.engine.predict import Predictor, predict
 from vitlite.errors import UserError
 from vitlite.images import loading
+from vitlite.limits import limits_of
+from vitlite.verdict import judge
 
 CALIBRATION = {
     "image_threshold": 0.5,
@@ -110,7 +112,7 @@ def test_one_image_does_not_fit_into_memory(images, tmp_path, monkeypatch, modul
 
 
 def judged(values, score):
-    return predicting.judge(np.asarray(values, np.float32), score, predicting.limits_of(CALIBRATION))
+    return judge(np.asarray(values, np.float32), score, limits_of(CALIBRATION))
 
 
 def test_a_good_image_has_no_box_though_pixels_pass():

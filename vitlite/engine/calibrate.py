@@ -14,7 +14,7 @@ import torch
 from vitlite.data import Sample, list_images
 from vitlite.engine.detector import CALIBRATION_FILE, CALIBRATION_SCHEMA, Detector, load_calibration
 from vitlite.engine.features import to_images
-from vitlite.engine.predict import judge, save_overlay
+from vitlite.engine.predict import save_overlay
 from vitlite.engine.progress import Progress
 from vitlite.engine.settings import RunSettings, data_path
 from vitlite.engine.split import given, held_out_share, leave_out
@@ -29,6 +29,7 @@ from vitlite.methods.base import Method
 from vitlite.metrics.thresholds import threshold_above, upper_quantile
 from vitlite.odd import FOLDER as ODD_FOLDER
 from vitlite.odd import MOST_DRAWN, Odd, clear, find_odd, in_a_line, overlay_name
+from vitlite.verdict import judge
 
 log = logging.getLogger(__name__)
 
