@@ -34,7 +34,12 @@ def _images(name: str, metavar: str, text: str) -> Callable[[options.Command], o
 @_images(
     "--defects",
     "DIR|IMAGE",
-    "Known defective images: says how many are missed. They never change a threshold. Repeatable.",
+    "Known defective images: says how many are missed. They change a threshold only with --balance. Repeatable.",
+)
+@click.option(
+    "--balance",
+    is_flag=True,
+    help="Set the image threshold from the good images and --defects: the least sum of the two shares of mistakes.",
 )
 @options.max_megapixels
 @options.device
@@ -49,6 +54,7 @@ def command(
     pixel_threshold: float | None,
     category: str | None,
     defects: tuple[str, ...],
+    balance: bool,
     max_megapixels: float,
     device: str,
 ) -> None:
@@ -63,6 +69,10 @@ def command(
 
     With --threshold or --pixel-threshold, no good image is scored: the numbers are written as they are. With --defects
     alone, nothing is written.
+
+    With --balance, the image threshold has the least sum of the share of good images above it and the share of known
+    defects at or below it. No rate of false alarms is promised then. New defects are missed more often than those that
+    chose the threshold.
     """
     from vitlite.data import list_images
     from vitlite.engine.calibrate import (
@@ -77,6 +87,13 @@ def command(
     from vitlite.files import require_writable
     from vitlite.limits import check_target, in_words, rate_of
 
+    if balance and not defects:
+        raise UserError("`balance`: takes known defective images; give `defects`")
+    if balance and not (threshold is pixel_threshold is target_fpr is sensitivity is None):
+        raise UserError(
+            "`balance`: not together with `threshold`, `pixel_threshold`, `sensitivity` or `target_fpr`; "
+            "it sets the threshold itself"
+        )
     by_hand = threshold is not None or pixel_threshold is not None
     if by_hand and (good or without or target_fpr is not None or sensitivity):
         raise UserError("`threshold`, `pixel_threshold`: not together with what sets a threshold from good images")
@@ -87,7 +104,7 @@ def command(
     share = target_fpr if sensitivity is None else rate_of(sensitivity)
     if share is not None:
         check_target(share)
-    anew = good or without or share is not None or not (by_hand or defects)
+    anew = good or without or balance or share is not None or not (by_hand or defects)
     bad = list_images(defects) if defects else []  # refuses what is not there before anything is written
     if by_hand:
         require_writable(run)
@@ -97,7 +114,7 @@ def command(
     detector = Detector(run, device, calibrated=not anew, max_megapixels=max_megapixels) if anew or bad else None
     if detector is not None and anew:
         require_writable(run)
-        result = recalibrate(detector, target_fpr=share, good=good, without=without)
+        result = recalibrate(detector, target_fpr=share, good=good, without=without, balance=defects if balance else ())
         for line in (*in_words(result), *without_threshold(detector)):
             note(line)
     if anew or by_hand:

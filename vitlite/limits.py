@@ -12,7 +12,7 @@ import numpy as np
 from scipy.special import betaincinv
 
 from vitlite.errors import UserError
-from vitlite.files import counted
+from vitlite.files import counted, shown
 from vitlite.metrics.thresholds import ROUNDING, images_needed, threshold_above, threshold_rank
 
 log = logging.getLogger(__name__)
@@ -116,29 +116,48 @@ def limits_for(
 
 def in_words(result: dict[str, Any]) -> list[str]:
     """What a calibration says to a person, as lines."""
-    count, target = result["images"], result["target_fpr"]
+    count, target, categories = result["images"], result["target_fpr"], result["categories"]
     images = counted(count, "good image")
-    line = f"threshold {result['image_threshold']:.6g} (pixels {result['pixel_threshold']:.6g}) from {images}"
+    line = f"threshold {result['image_threshold']:.6g} (pixels {result['pixel_threshold']:.6g})"
     if not result["held_out"]:
-        return [f"{line} that were also trained on: it is too low; hold images out of training, with holdout=0.1"]
-    lines = [f"{line}: {promise(result)}"]
-    if count < images_needed(target):
+        too_low = "that were also trained on: it is too low; hold images out of training, with holdout=0.1"
+        return [f"{line} from {images} {too_low}"]
+    lines = [line + promise(result, images)]
+    if too_few(result, target):
         lines.append(
             f"too few for {percent(target)}: with {count} the lowest rate that can be promised is 1/{count + 1}; "
             f"it takes {counted(images_needed(target), 'good image')}"
         )
-    if len(result["categories"]) > 1:
-        for name, own in result["categories"].items():
-            few = "; too few" if own["images"] < images_needed(target) else ""
-            lines.append(f"  {name}: threshold {own['image_threshold']:.6g} from {own['images']}: {promise(own)}{few}")
+    if len(categories) > 1:
+        for name, own in categories.items():
+            few = "; too few" if too_few(own, target) else ""
+            lines.append(f"  {name}: threshold {own['image_threshold']:.6g}{promise(own, str(own['images']))}{few}")
+    kept = [shown(name) for name, own in categories.items() if result.get("balance") and not own.get("balance")]
+    if kept:
+        lines.append(
+            f"no known defects of {', '.join(kept)}: the threshold stays that of the good images; "
+            "give defects of every category in a folder with its name"
+        )
     return lines
 
 
-def promise(values: dict[str, Any]) -> str:
-    """The expected rate of false alarms with its interval, as text."""
+def too_few(values: dict[str, Any], target: float) -> bool:
+    """Whether a rate of false alarms was wanted that so few good images cannot promise."""
+    return values["expected_fpr"] is not None and values["images"] < images_needed(target)
+
+
+def promise(values: dict[str, Any], images: str) -> str:
+    """Where a threshold comes from and what it promises, as text; ``images`` names the good images, or counts them."""
+    if balance := values.get("balance"):
+        return (
+            f" from {images}, balanced: misses {balance['missed']} of {counted(balance['defects'], 'known defect')}, "
+            f"calls {balance['false_alarms']} of {counted(values['images'], 'good image')} defective"
+        )
+    if values["expected_fpr"] is None:
+        return ", set by hand"
     low, high = values["expected_fpr_interval"]
     return (
-        f"expect {percent(values['expected_fpr'])} false alarms "
+        f" from {images}: expect {percent(values['expected_fpr'])} false alarms "
         f"({percent(CONFIDENCE)} interval {percent(low)} to {percent(high)})"
     )
 

@@ -86,6 +86,11 @@ def test_thresholds_by_hand(run, good, tmp_path):
         (("--category", "weave"), "--category weave: only together with --threshold or --pixel-threshold"),
         (("--sensitivity", "high", "--target-fpr", "0.1"), "--sensitivity: not together with --target-fpr"),
         (("--sensitivity", "full"), "--sensitivity full: choose low, normal, high"),
+        (("--balance",), "--balance: takes known defective images; give --defects"),
+        (("--balance", "--defects", ".", "--threshold", "1"), "--balance: not together with --threshold, "),
+        (("--balance", "--defects", ".", "--pixel-threshold", "1"), "--balance: not together with --threshold, "),
+        (("--balance", "--defects", ".", "--sensitivity", "low"), "--balance: not together with --threshold, "),
+        (("--balance", "--defects", ".", "--target-fpr", "0.1"), "--balance: not together with --threshold, "),
         (("--without", "x.png"), "--without x.png: not one of the "),
     ],
 )
@@ -146,6 +151,23 @@ def test_known_defects_change_nothing(run, good):
     # A typo does not set a threshold either.
     refused("calibrate", run, "--threshold", "7", "--defects", "typo/")
     assert (run / "calibration.json").read_bytes() == before
+
+
+def test_balance(run, good, tiny_data):
+    defects = tiny_data / "weave/test/spot"
+    out, err = vitlite("calibrate", run, "--good", good, "--defects", defects, "--balance", "--device", "cpu")
+    first, written, known, *missed = out.splitlines()
+    balance = json.loads((run / "calibration.json").read_text())["balance"]
+    assert first.endswith(
+        f" from 19 good images, balanced: misses {balance['missed']} of 2 known defects, "
+        f"calls {balance['false_alarms']} of 19 good images defective"
+    )
+    assert written.startswith("written: ")
+    assert known == f"known defects: {balance['missed']} of 2 missed at the threshold"
+    assert len(missed) == balance["missed"]
+    assert "new ones are missed more often" in err
+    vitlite("report", run)
+    assert "It balances 19 good images kept out of training and 2 known defects: " in (run / "report.html").read_text()
 
 
 def test_the_only_category_of_a_run_is_the_run(run):

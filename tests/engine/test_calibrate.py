@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from vitlite.data import open_dataset, synthesize
 from vitlite.engine.calibrate import (
     Good,
     recalibrate,
+    set_balanced,
+    set_thresholds,
     summarize,
 )
 from vitlite.engine.detector import CALIBRATION_SCHEMA, Detector, load_calibration
@@ -21,7 +24,14 @@ from vitlite.engine.settings import load_settings, save_settings
 from vitlite.engine.split import hold_out, training_split
 from vitlite.errors import UserError
 from vitlite.limits import category_of, check_target, false_alarms, in_words, limits_of
-from vitlite.metrics.thresholds import MARGIN, images_needed, threshold_above, threshold_rank, upper_quantile
+from vitlite.metrics.thresholds import (
+    MARGIN,
+    balanced_threshold,
+    images_needed,
+    threshold_above,
+    threshold_rank,
+    upper_quantile,
+)
 
 # The promise of a threshold: exact order statistics, against simulation and against scipy's distribution.
 
@@ -141,6 +151,44 @@ def test_thresholds_worked_out_by_hand(scores, share, expected):
     assert threshold_above(scores, share) == pytest.approx(expected, rel=1e-9, abs=0)
 
 
+@given(scores=scores_with_clusters(), data=st.data())
+@settings(max_examples=300, deadline=None)
+def test_a_balanced_threshold_is_the_best_of_all(scores, data):
+    """Against every place between two scores, and above all of them, that is well away from each score."""
+    defective = data.draw(st.lists(st.booleans(), min_size=len(scores), max_size=len(scores)))
+    good = [score for score, bad in zip(scores, defective) if not bad] or [scores[0]]
+    bad = [score for score, bad in zip(scores, defective) if bad] or [scores[-1]]
+    every = sorted(good + bad)
+    usual = max(np.median(np.abs(every)), 1e-30)
+
+    def mistakes(limit):
+        alarms, missed = sum(score > limit for score in good), sum(score <= limit for score in bad)
+        return Fraction(alarms, len(good)) + Fraction(missed, len(bad)), alarms
+
+    def far(limit, margin):
+        return all(abs(limit - s) >= margin * max(abs(s), abs(limit), usual) for s in every)
+
+    found = balanced_threshold(good, bad)
+    assert far(found, MARGIN)
+    places = [(low + high) / 2 for low, high in zip(every, every[1:])]
+    places += [every[0] - usual - abs(every[0]), every[-1] + usual + abs(every[-1])]
+    assert mistakes(found) <= min(mistakes(limit) for limit in places if far(limit, 1.01 * MARGIN))
+
+
+@pytest.mark.parametrize(
+    ("good", "defects", "expected"),
+    [
+        ([1.0, 2.0], [4.0, 5.0], 3.0),
+        ([1.0, 2.0, 3.0, 8.0], [4.0, 9.0], 3.5),  # 1/4 + 0, not 0 + 1/2
+        ([1.0, 8.0], [4.0, 9.0], 8.5),  # 0 + 1/2 rather than 1/2 + 0: fewer false alarms
+        ([5.0], [1.0], 5.0001),  # above all
+        ([1.0, 2.0], [2.00001, 4.0], 3.000005),  # no room between 2 and 2.00001
+    ],
+)
+def test_balanced_thresholds_worked_out_by_hand(good, defects, expected):
+    assert balanced_threshold(good, defects) == pytest.approx(expected, rel=1e-9)
+
+
 @pytest.mark.parametrize("share", [0, 1, -0.1, 2, math.nan, math.inf])
 def test_targets_outside_are_refused(share):
     with pytest.raises(UserError, match="target_fpr"):
@@ -166,6 +214,27 @@ def test_categories_have_their_own_limits():
     assert result["display"]["low"] == 0.5 < result["pixel_threshold"] < result["display"]["high"]
     with pytest.raises(UserError, match="calibrated for a, b"):
         limits_of(result, "c")
+
+
+def test_each_category_is_balanced_with_its_own_defects():
+    """Those of no category count for the whole alone; one without defects keeps the threshold of its good images."""
+    result = summarize(good_images([1.0, 2.0, 11.0, 12.0], ["a", "a", "b", "b"]), 0.5, True)
+    kept = dict(result["categories"]["b"])
+    set_balanced(result, good_images([1.5, 4.0, 14.0], ["a", "a", ""]))
+    a, b = result["categories"].values()
+    assert (a["image_threshold"], a["balance"]) == (3.0, {"defects": 2, "missed": 1, "false_alarms": 0})
+    assert b == kept
+    # 13: 0 + 2/3. The next best is 1.25: 3/4 + 0.
+    assert (result["image_threshold"], result["balance"]["missed"]) == (13.0, 2)
+    whole, *own, last = in_words(result)
+    assert whole.endswith(
+        "from 4 good images, balanced: misses 2 of 3 known defects, calls 0 of 4 good images defective"
+    )
+    assert (
+        own[0] == "  a: threshold 3 from 2, balanced: misses 1 of 2 known defects, calls 0 of 2 good images defective"
+    )
+    assert own[1].startswith("  b: threshold 12.0002 from 2: expect 33.3 % false alarms")
+    assert last.startswith("no known defects of b: the threshold stays that of the good images")
 
 
 def test_images_that_were_trained_on_promise_nothing():
@@ -256,6 +325,58 @@ def test_given_images(run, more_good):
     assert "expect 8 % false alarms" in line
     assert json.loads((run / "calibration.json").read_text()) == result
     assert not list(run.glob(".*"))
+
+
+def test_known_defects_balance_the_threshold(run, data, more_good, caplog):
+    good, detector = sorted(more_good.iterdir()), Detector(run, "cpu")
+    defects = [path for kind in ("spot", "scratch") for path in sorted((data / "weave/test" / kind).iterdir())]
+    plain = again(run, good=good)
+    assert plain["balance"] is None
+    result = recalibrate(detector, good=[more_good], balance=[data / "weave/test/spot", *defects[2:]])
+    assert "new ones are missed more often" in caplog.text
+    alarms, missed = (
+        sum(p.verdict == verdict for p in detector.predict([str(path) for path in paths]))
+        for paths, verdict in ((good, "defect"), (defects, "good"))
+    )
+    assert result["balance"] == {"defects": 4, "missed": missed, "false_alarms": alarms}
+    assert alarms / 24 + missed / 4 <= 1
+    assert result["categories"]["weave"]["balance"] == result["balance"]
+    assert (result["expected_fpr"], result["expected_fpr_interval"]) == (None, [None, None])
+    assert result["pixel_threshold"] == plain["pixel_threshold"]
+    assert load_calibration(run) == result
+    assert again(run, good=good) == plain
+
+
+@pytest.mark.parametrize("name", ["weave", None])
+def test_a_threshold_by_hand_is_not_balanced(run, data, name):
+    again(run, balance=[data / "weave/test/spot"])
+    set_thresholds(run, pixel=1.0)
+    assert load_calibration(run)["balance"]["defects"] == 2
+    set_thresholds(run, image=1.0, category=name)
+    found = load_calibration(run)
+    assert found["balance"] is found["categories"]["weave"]["balance"] is None
+    assert in_words(found) == ["threshold 1 (pixels 1), set by hand"]
+
+
+def test_an_image_is_good_or_a_known_defect(run, data, more_good, tmp_path):
+    before, spots = (run / "calibration.json").read_bytes(), data / "weave/test/spot"
+    good, held = tmp_path / "good", hold_out(open_dataset(data).train, 0.1, 0)[1]
+    good.mkdir()
+    copy = shutil.copy(next(spots.iterdir()), good / "copy.png")
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"")
+    for options, line in (
+        ({"good": [good]}, "some known defects are also among the good images .*000.png"),
+        ({"balance": [shutil.copy(held[0].path, tmp_path)]}, "some known defects are also among"),
+        ({"balance": [broken]}, "no known defect is readable, of 1 image"),
+        ({"target_fpr": 0.1}, "not together with"),
+    ):
+        with pytest.raises(UserError, match=line):
+            again(run, **{"balance": [spots], **options})
+    assert (run / "calibration.json").read_bytes() == before
+    for path in more_good.iterdir():
+        shutil.copy(path, good)
+    assert again(run, good=[good], without=[copy], balance=[spots])["balance"]["defects"] == 2
 
 
 def test_verdicts_do_not_depend_on_batches_and_threads(run, more_good):

@@ -237,6 +237,15 @@ def test_a_threshold_by_hand_promises_nothing():
     assert calibration_sentence(calibration).startswith("It was set by hand.")
 
 
+def test_a_balanced_threshold_is_said_to_be_one():
+    balance = {"defects": 6, "missed": 1, "false_alarms": 2}
+    calibration = {"images": 24, "held_out": True, "expected_fpr": None, "balance": balance}
+    sentence = calibration_sentence(calibration)
+    assert sentence.startswith("It balances 24 good images kept out of training and 6 known defects: it calls 2 of ")
+    assert "misses 1 of these defects" in sentence
+    assert "No test image" not in sentence
+
+
 def test_scores_that_are_no_numbers(detector, data, monkeypatch):
     whole = detector.score_files
     broken = lambda *a, **k: ((one, pixels, float("inf")) for one, pixels, _ in whole(*a, **k))  # noqa: E731

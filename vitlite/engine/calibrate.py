@@ -1,4 +1,4 @@
-"""Thresholds and the display scale, from good images alone, and the rate of false alarms that they promise."""
+"""Thresholds and the display scale, from good images, and the rate of false alarms that they promise."""
 
 import logging
 import math
@@ -17,7 +17,7 @@ from vitlite.engine.features import to_images
 from vitlite.engine.predict import save_overlay
 from vitlite.engine.progress import Progress
 from vitlite.engine.settings import RunSettings, data_path
-from vitlite.engine.split import given, held_out_share, leave_out
+from vitlite.engine.split import given, held_out_share, known_defects, leave_out
 from vitlite.errors import UserError
 from vitlite.files import StrPath, counted, make_folder, shown, write_json
 from vitlite.images.loading import Unread, pixel_batches
@@ -26,7 +26,7 @@ from vitlite.images.resize import map_at
 from vitlite.images.scale import MAX_PIXELS, Reading
 from vitlite.limits import CONFIDENCE, Limits, check_target, false_alarms, limits_for, limits_of
 from vitlite.methods.base import Method
-from vitlite.metrics.thresholds import threshold_above, upper_quantile
+from vitlite.metrics.thresholds import balanced_threshold, threshold_above, upper_quantile
 from vitlite.odd import FOLDER as ODD_FOLDER
 from vitlite.odd import MOST_DRAWN, Odd, clear, find_odd, in_a_line, overlay_name
 from vitlite.verdict import judge
@@ -36,10 +36,11 @@ log = logging.getLogger(__name__)
 PIXEL_TARGET_FPR = 1e-3
 MISSES_SHOWN = 5  # known defects that are named
 HELD_OUT = "held out of training"  # where the images come from, by default
+NO_PROMISE: dict[str, Any] = {"expected_fpr": None, "expected_fpr_interval": [None, None]}
 
 
 class Good(NamedTuple):
-    """A good image, scored."""
+    """A good image, or a known defective one, scored."""
 
     category: str  # "" if it is not known
     score: float
@@ -59,6 +60,7 @@ def calibrate(
     target_fpr: float | None = None,
     source: str | None = None,
     max_pixels: int = MAX_PIXELS,
+    defects: Sequence[Sample] = (),
 ) -> dict[str, Any]:
     """Score good images and write the calibration.json of a run; returns its contents (docs/result-files.md).
 
@@ -72,6 +74,7 @@ def calibrate(
         target_fpr: the share of good images that may be called defective; default: that of the run's settings.
         source: where the images come from, in words.
         max_pixels: the most that an image may have.
+        defects: known defective images. If there are any, they set the thresholds for images too.
     Raises:
         UserError: a share outside (0, 1), no image that can be read, or scores that are not finite.
     """
@@ -82,9 +85,14 @@ def calibrate(
     if not good:
         images = counted(len(samples), "good image")
         raise UserError(f"{source or settings.data}: none of the {images} for the threshold is readable")
-    if not all(math.isfinite(value) for image in good for value in (image.score, image.pixel_tail, image.median)):
-        raise UserError(f"{run}: scores of good images are not finite numbers, so there is no threshold; train again")
+    bad = score_good(method, defects, reading, device) if defects else []
+    if defects and not bad:
+        raise UserError(f"`balance`: no known defect is readable, of {counted(len(defects), 'image')}")
+    scored = [*good, *bad]
+    if not all(math.isfinite(value) for image in scored for value in (image.score, image.pixel_tail, image.median)):
+        raise UserError(f"{run}: scores of images are not finite numbers, so there is no threshold; train again")
     result = summarize(good, target_fpr, held_out, source)
+    set_balanced(result, bad)
     result |= {"black": settings.config.black, "white": settings.config.white}
     odd = find_odd(good)
     overlays = draw_odd(method, samples, odd, run, result, reading, device)
@@ -98,7 +106,7 @@ def calibrate(
 
 
 def score_good(method: Method, samples: Sequence[Sample], reading: Reading, device: torch.device) -> list[Good]:
-    """The good images that can be read, scored."""
+    """The images that can be read, scored."""
     method.eval()
     good: list[Good] = []
     with Progress("threshold", len(samples)) as progress:
@@ -195,9 +203,24 @@ def thresholds(good: Sequence[Good], target_fpr: float, held_out: bool) -> dict[
         "pixel_threshold": threshold_above(tails, target_fpr),
         "expected_fpr": expected,
         "expected_fpr_interval": list(interval),
+        "balance": None,
         "good_scores": scores,
         "good_pixels": tails,
     }
+
+
+def set_balanced(calibration: dict[str, Any], defects: Sequence[Good]) -> None:
+    """Balance missed defects and false alarms in the image thresholds of the whole and of each category with defects.
+
+    These thresholds promise no rate of false alarms.
+    """
+    for name, own in [("", calibration), *calibration["categories"].items()]:
+        bad = [image.score for image in defects if name in ("", image.category)]
+        if bad:
+            limit = balanced_threshold(own["good_scores"], bad)
+            missed, alarms = sum(score <= limit for score in bad), sum(score > limit for score in own["good_scores"])
+            balance = {"defects": len(bad), "missed": missed, "false_alarms": alarms}
+            own |= {"image_threshold": limit, **NO_PROMISE, "balance": balance}
 
 
 def recalibrate(
@@ -206,8 +229,9 @@ def recalibrate(
     target_fpr: float | None = None,
     good: Sequence[StrPath] = (),
     without: Sequence[StrPath] = (),
+    balance: Sequence[StrPath] = (),
 ) -> dict[str, Any]:
-    """Rewrite a run's calibration.json for another false-alarm rate or from other good images; returns its contents.
+    """Rewrite a run's calibration.json for another false-alarm rate or from other images; returns its contents.
 
     Args:
         detector: the run; uses the new calibration from then on.
@@ -215,11 +239,18 @@ def recalibrate(
         good: files, folders and patterns of good images. Default: the share that training held out, which needs the
             data of training as it was.
         without: files among them that are left out, because they show a defect after all.
+        balance: files, folders and patterns of known defective images. With them, each threshold for images has the
+            least sum of the share of good images above it and the share of these defects at or below it, and no rate
+            is promised. A category without defects keeps the threshold from its good images, as pixels do. A warning
+            says that new defects are missed more often than these.
     Raises:
-        UserError: a rate outside (0, 1), a run that is not finished, data that is missing or has changed, images that
-            the run was trained on, a file in ``without`` that is not among the good images.
+        UserError: a rate outside (0, 1) or together with ``balance``, a run that is not finished, data that is missing
+            or has changed, images that the run was trained on, a file in ``without`` that is not among the good images,
+            an image that is given as good and as defective, no defective image that can be read.
     """
     if target_fpr is not None:
+        if balance:
+            raise UserError("`target_fpr`: not together with `balance`, which promises no rate")
         check_target(target_fpr)
     if not (detector.run / CALIBRATION_FILE).exists():
         load_calibration(detector.run)  # says that training did not finish
@@ -239,7 +270,10 @@ def recalibrate(
         target_fpr=target_fpr,
         source=source,
         max_pixels=detector.reading.max_pixels,
+        defects=known_defects(detector, balance, samples) if balance else (),
     )
+    if balance:
+        log.warning("misses of known defects are optimistic: they chose the threshold; new ones are missed more often")
     return detector.calibration
 
 
@@ -298,7 +332,7 @@ def set_thresholds(
     # The only category of a run and the run itself are the same.
     for own in every if category is None or len(every) == 2 else [result["categories"][category]]:
         if image is not None:
-            own |= {"image_threshold": image, "expected_fpr": None, "expected_fpr_interval": [None, None]}
+            own |= {"image_threshold": image, **NO_PROMISE, "balance": None}
         if pixel is not None:
             own["pixel_threshold"] = pixel
     write_json(Path(run) / CALIBRATION_FILE, result)

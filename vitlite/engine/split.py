@@ -126,6 +126,18 @@ def given(detector: "Detector", inputs: Sequence[StrPath]) -> list[Sample]:
     return samples
 
 
+def known_defects(detector: "Detector", inputs: Sequence[StrPath], good: Sequence[Sample]) -> list[Sample]:
+    """The defective images that the inputs stand for, as samples. ``UserError`` if one is among the good ones too."""
+    categories, paths = detector.settings.category.split(","), list_images(inputs)
+    both = copies(paths, [sample.path for sample in good])
+    if both:
+        raise UserError(
+            f"`balance`: some known defects are also among the good images for the threshold "
+            f"({few([str(path) for path in both], 3)}); take them out of one of the two"
+        )
+    return [Sample(path, category_of(path, categories), "test", "defect", 1, None) for path in paths]
+
+
 def folder_images(folder: StrPath) -> list[Path]:
     """A plain folder of good images, by the rules of training: a data set with defects among them is refused."""
     dataset = open_dataset(Path(folder), "all", need_train=False)

@@ -1,4 +1,4 @@
-"""Thresholds on scores, from the scores of good images alone (split conformal prediction)."""
+"""Thresholds on scores: from good images alone (split conformal prediction), or from known defects too."""
 
 import math
 from collections.abc import Sequence
@@ -38,11 +38,42 @@ def threshold_above(values: Sequence[float], share: float) -> float:
     gap is too small for the margin on both sides, the threshold goes above it, and fewer values exceed it.
     """
     ordered = np.sort(np.asarray(values, dtype=np.float64))
-    usual = max(float(np.median(np.abs(ordered))), 1e-30)
+    usual = _usual(ordered)
     rest = ordered[threshold_rank(ordered.size, share) - 1 :].tolist()
     for below, above in zip(rest, [*rest[1:], math.inf]):
         limit = min(below + 2 * MARGIN * max(abs(below), usual), below + (above - below) / 2)
-        room = MARGIN * max(abs(limit), usual)
-        if limit - below >= max(room, MARGIN * abs(below)) and above - limit >= max(room, MARGIN * abs(above)):
+        if _keeps_margin(limit, below, above, usual):
             break
     return limit
+
+
+def balanced_threshold(good: Sequence[float], defects: Sequence[float]) -> float:
+    """The threshold with the least sum of the share of good values above it and the share of defects at or below it.
+
+    If several have it, the one with the fewest good values above it. It is in the middle between two of the finite
+    values, of which there are n >= 1 of each kind, or above all of them. It keeps the margin of
+    :func:`threshold_above` from every value: a gap that is too small for it holds no threshold.
+    """
+    ordered = np.sort(np.asarray([*good, *defects], dtype=np.float64))
+    usual = _usual(ordered)
+    values, top = ordered.tolist(), float(ordered[-1])
+    middles = [(below + (above - below) / 2, below, above) for below, above in zip(values, values[1:])]
+    limits = np.array(
+        [limit for limit, below, above in middles if _keeps_margin(limit, below, above, usual)]
+        + [top + 2 * MARGIN * max(abs(top), usual)]
+    )
+    alarms = len(good) - np.searchsorted(np.sort(good), limits, side="right")
+    missed = np.searchsorted(np.sort(defects), limits, side="right")
+    # Whole numbers, so that equal sums are equal.
+    return float(limits[np.lexsort((alarms, alarms * len(defects) + missed * len(good)))[0]])
+
+
+def _usual(values: np.ndarray) -> float:
+    """The median size of values, which the margin is relative to near 0."""
+    return max(float(np.median(np.abs(values))), 1e-30)
+
+
+def _keeps_margin(limit: float, below: float, above: float, usual: float) -> bool:
+    """Whether a threshold is far enough from the nearest values on both sides."""
+    room = MARGIN * max(abs(limit), usual)
+    return limit - below >= max(room, MARGIN * abs(below)) and above - limit >= max(room, MARGIN * abs(above))

@@ -129,13 +129,15 @@ def build_report(
     if not calibration.get("held_out", True):
         notes.append("The threshold comes from training images, so it is too low: expect more false alarms.")
     known = about(detector, dataset)
+    # The threshold of one category is its own, if it has one.
+    own = calibration.get("categories", {}).get(dataset.categories[0], {}) if len(parts) == 1 else {}
     return Report(
         name=shown(detector.run.resolve().name),
         run=str(detector.run),
         method=known["method"],
         data=shown(dataset.root),
         threshold=parts[0].threshold if len(parts) == 1 else calibration["image_threshold"],
-        calibrated=calibration_sentence(calibration),
+        calibrated=calibration_sentence({**calibration, **own}),
         about=about_rows(known),
         parts=parts,
         odd=odd_images(detector.run, calibration),
@@ -194,6 +196,14 @@ def part_notes(scored: Scored) -> list[str]:
 
 def calibration_sentence(calibration: dict[str, Any]) -> str:
     """Where the threshold comes from."""
+    if balance := calibration.get("balance"):
+        good = counted(calibration["images"], "good image")
+        defects = counted(balance["defects"], "known defect")
+        return (
+            f"It balances {good} kept out of training and {defects}: it calls {balance['false_alarms']} of these good "
+            f"images defective and misses {balance['missed']} of these defects. New defects are missed more often. If "
+            "these defects are among the test images, the figures here are too good."
+        )
     if calibration.get("held_out", True) and calibration.get("expected_fpr", 0.0) is None:
         return "It was set by hand. No test image was used by vitlite."
     origin = "kept out of training" if calibration.get("held_out", True) else "of the training"
