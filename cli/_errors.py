@@ -105,7 +105,8 @@ def kind_of(kind: click.ParamType) -> str:
     if isinstance(kind, click.FloatRange):
         return f"a number {'above' if kind.min_open else 'from'} {kind.min}"
     if isinstance(kind, click.IntRange):
-        return f"a whole number from {kind.min} to {'2^63 - 1' if kind.max == 2**63 - 1 else kind.max}"
+        most = "" if kind.max is None else f" to {'2^63 - 1' if kind.max == 2**63 - 1 else kind.max}"
+        return f"a whole number from {kind.min}{most}"
     return {"integer": "a whole number", "float": "a number"}.get(kind.name, f"a {kind.name}")
 
 

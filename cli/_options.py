@@ -51,6 +51,12 @@ threshold = click.option(
 pixel_threshold = click.option(
     "--pixel-threshold", type=float, metavar="VALUE", help="The same for the pixels of the map, which make the boxes."
 )
+min_area = click.option(
+    "--min-area",
+    type=click.IntRange(min=0),
+    metavar="PIXELS",
+    help="Regions of fewer pixels of the image are no defect; an image without a larger one is good.",
+)
 deterministic = click.option(
     "--deterministic", is_flag=True, help="Refuse operators whose results vary from run to run."
 )

@@ -30,6 +30,7 @@ def _images(name: str, metavar: str, text: str) -> Callable[[options.Command], o
 @_images("--without", "IMAGE", "Leave this image out, because it is defective after all; repeatable.")
 @options.threshold
 @options.pixel_threshold
+@options.min_area
 @click.option("--category", metavar="NAME", help="Set --threshold and --pixel-threshold for this category alone.")
 @_images(
     "--defects",
@@ -52,6 +53,7 @@ def command(
     without: tuple[str, ...],
     threshold: float | None,
     pixel_threshold: float | None,
+    min_area: int | None,
     category: str | None,
     defects: tuple[str, ...],
     balance: bool,
@@ -67,8 +69,9 @@ def command(
 
     A good image whose score is far above the others is named. Look at it; --without leaves it out.
 
-    With --threshold or --pixel-threshold, no good image is scored: the numbers are written as they are. With --defects
-    alone, nothing is written.
+    With --threshold, --pixel-threshold or --min-area, and nothing that sets a threshold from good images, no good image
+    is scored: the numbers are written as they are. --min-area holds for the whole run, also after later calibrations,
+    until it is given again; no threshold depends on it. With --defects alone, nothing is written.
 
     With --balance, the image threshold has the least sum of the share of good images above it and the share of known
     defects at or below it. No rate of false alarms is promised then. New defects are missed more often than those that
@@ -97,6 +100,8 @@ def command(
     by_hand = threshold is not None or pixel_threshold is not None
     if by_hand and (good or without or target_fpr is not None or sensitivity):
         raise UserError("`threshold`, `pixel_threshold`: not together with what sets a threshold from good images")
+    if category is not None and min_area is not None:
+        raise UserError("`min_area`: one value for the whole run; leave out `category`")
     if category is not None and not by_hand:
         raise UserError(f"`category={category}`: only together with `threshold` or `pixel_threshold`")
     if sensitivity is not None and target_fpr is not None:
@@ -104,20 +109,29 @@ def command(
     share = target_fpr if sensitivity is None else rate_of(sensitivity)
     if share is not None:
         check_target(share)
-    anew = good or without or balance or share is not None or not (by_hand or defects)
+    given = by_hand or min_area is not None
+    anew = good or without or balance or share is not None or not (given or defects)
     bad = list_images(defects) if defects else []  # refuses what is not there before anything is written
-    if by_hand:
+    if given and not anew:
         require_writable(run)
-        own = set_thresholds(run, image=threshold, pixel=pixel_threshold, category=category)
-        of = "" if category is None else f" of {category}"
-        note(f"threshold{of} {own.image:.6g} (pixels {own.pixel:.6g}), set by hand")
+        own = set_thresholds(run, image=threshold, pixel=pixel_threshold, min_area=min_area, category=category)
+        least = own.min_area
+        if by_hand:
+            of = "" if category is None else f" of {category}"
+            note(f"threshold{of} {own.image:.6g} (pixels {own.pixel:.6g}), set by hand")
     detector = Detector(run, device, calibrated=not anew, max_megapixels=max_megapixels) if anew or bad else None
     if detector is not None and anew:
         require_writable(run)
-        result = recalibrate(detector, target_fpr=share, good=good, without=without, balance=defects if balance else ())
+        balanced = defects if balance else ()
+        result = recalibrate(
+            detector, target_fpr=share, good=good, without=without, balance=balanced, min_area=min_area
+        )
+        least = result["min_area"]
         for line in (*in_words(result), *without_threshold(detector)):
             note(line)
-    if anew or by_hand:
+    if anew or given:
+        if min_area is not None or least > 1:
+            note(f"regions of fewer than {least} pixels are no defect" if least > 1 else "a defect may have any size")
         note(f"written: {run}/{CALIBRATION_FILE}")
     if detector is not None and bad:
         for line in misses(detector, bad):

@@ -18,6 +18,7 @@ from vitlite.cli._stopping import Stopped
 @options.sensitivity
 @options.threshold
 @options.pixel_threshold
+@options.min_area
 @click.option("--maps", is_flag=True, help="Write the anomaly maps as 32-bit float TIFFs at the original size.")
 @click.option("--no-overlays", is_flag=True, help="Write the CSV alone.")
 @click.option("--resume", is_flag=True, help="Go on with the predictions that are in --out.")
@@ -35,6 +36,7 @@ def command(
     sensitivity: str | None,
     threshold: float | None,
     pixel_threshold: float | None,
+    min_area: int | None,
     maps: bool,
     no_overlays: bool,
     resume: bool,
@@ -51,9 +53,9 @@ def command(
     images can be compared. An image without a verdict (the file cannot be read, it does not fit into memory, or its
     score is not a finite number) is a row of the CSV with the reason.
 
-    The thresholds are those of the run's calibration, unless --sensitivity, --threshold or --pixel-threshold changes
-    them for this call. If the run has several categories, an image belongs to the one that a folder above it is named
-    after.
+    The thresholds and the smallest area of a defect are those of the run's calibration, unless --sensitivity,
+    --threshold, --pixel-threshold or --min-area changes them for this call. If the run has several categories, an image
+    belongs to the one that a folder above it is named after.
 
     Each row is written as soon as its image is scored. --resume goes on after an interruption: it scores the images
     that have no verdict yet.
@@ -82,6 +84,7 @@ def command(
                 sensitivity=sensitivity,
                 threshold=threshold,
                 pixel_threshold=pixel_threshold,
+                min_area=min_area,
                 resume=resume,
                 overwrite=overwrite,
             )

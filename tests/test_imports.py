@@ -279,10 +279,11 @@ vitlite.metrics.StreamingEvaluator
 DRAW_A_CARD = """
 import numpy as np
 from PIL import Image
+from vitlite.limits import Limits
 from vitlite.report.gallery import make_card
 Image.new("RGB", (9, 9)).save("a.png")
-scale = {"display": {"low": 0, "high": 1}, "pixel_threshold": 1}
-make_card(0, "a.png", "a.png", np.zeros((8, 8), np.float32), None, scale)
+limits = Limits(1.0, 1.0, np.zeros(1))
+make_card(0, "a.png", "a.png", np.zeros((8, 8), np.float32), None, limits, {"low": 0, "high": 1})
 """
 EVERY_MODULE = """
 import importlib, pkgutil, {0}

@@ -29,6 +29,13 @@ def test_thresholds_by_hand_win():
     assert limits_of(CALIBRATION, pixel_threshold=-1.0).image == 5.0
 
 
+def test_the_smallest_area_is_one_for_all_categories():
+    assert limits_of(CALIBRATION).min_area == 0
+    kept = CALIBRATION | {"min_area": 7}
+    assert [limits_of(kept, name).min_area for name in (None, "nut", "cable")] == [7, 7, 7]
+    assert limits_of(kept, "nut", min_area=0).min_area == 0
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -36,6 +43,9 @@ def test_thresholds_by_hand_win():
         ({"threshold": math.nan}, "threshold=nan: must be a finite number"),
         ({"pixel_threshold": math.inf}, "pixel_threshold=inf: must be a finite number"),
         ({"category": "bolt"}, "category=bolt: unknown"),
+        ({"min_area": -1}, "min_area=-1: must be a whole number of pixels, 0 or more"),
+        ({"min_area": 2.5}, "min_area=2.5: must be a whole number"),
+        ({"min_area": True}, "min_area=True: must be a whole number"),
     ],
 )
 def test_refused(changes, message):

@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ class Limits:
     image: float
     pixel: float
     good_scores: np.ndarray  # ascending
+    min_area: int = 0  # connected regions of fewer pixels, at the image's own size, are no defect
 
 
 # The share of good images that may be called defective, by name.
@@ -47,6 +49,7 @@ def limits_of(
     sensitivity: str | None = None,
     threshold: float | None = None,
     pixel_threshold: float | None = None,
+    min_area: int | None = None,
 ) -> Limits:
     """The limits of the whole model, or of one of its categories.
 
@@ -56,8 +59,9 @@ def limits_of(
         sensitivity: a key of :data:`SENSITIVITY`, whose rate of false alarms takes the place of the calibrated one.
         threshold: takes the place of the threshold for images.
         pixel_threshold: takes the place of the threshold for pixels.
+        min_area: takes the place of the smallest area of a defect, in pixels of the image's own size.
     Raises:
-        UserError: an unknown category or sensitivity, a threshold that is not finite.
+        UserError: an unknown category or sensitivity, a threshold that is not finite, an area that is none.
     """
     own = calibration
     if category is not None:
@@ -80,7 +84,8 @@ def limits_of(
             raise UserError(f"`{name}={value}`: must be a finite number")
     image = image if threshold is None else threshold
     pixel = pixel if pixel_threshold is None else pixel_threshold
-    return Limits(image, pixel, np.asarray(own["good_scores"], dtype=np.float64))
+    area = calibration.get("min_area", 0) if min_area is None else check_area(min_area)
+    return Limits(image, pixel, np.asarray(own["good_scores"], dtype=np.float64), area)
 
 
 def category_of(path: Path, categories: Sequence[str]) -> str:
@@ -172,6 +177,18 @@ def check_target(share: float) -> None:
     if not ROUNDING <= share < 1:
         bound = f"at least {ROUNDING:g}" if 0 < share < 1 else "above 0"
         raise UserError(f"`target_fpr={share}`: must be {bound} and below 1, such as 0.01 for one false alarm in 100")
+
+
+def is_area(value: object) -> bool:
+    """Whether it is a whole number of pixels, 0 or more."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 0
+
+
+def check_area(min_area: int) -> int:
+    """The smallest area of a defect as an int. ``UserError`` if it is no whole number of pixels."""
+    if not is_area(min_area):
+        raise UserError(f"`min_area={min_area!r}`: must be a whole number of pixels, 0 or more")
+    return int(min_area)
 
 
 def false_alarms(count: int, share: float, confidence: float = CONFIDENCE) -> tuple[float, tuple[float, float]]:

@@ -2,15 +2,18 @@
 
 import csv
 import json
+import re
 import shutil
 
 import numpy as np
 import pytest
 from commands import vitlite
 from PIL import Image
+from scipy import ndimage
 from tiny_settings import TINY_OPTIONS
 
 from vitlite.data import synthesize
+from vitlite.engine.detector import Detector
 from vitlite.images.maps import read_map
 
 
@@ -92,6 +95,9 @@ def test_thresholds_by_hand(run, good, tmp_path):
         (("--balance", "--defects", ".", "--sensitivity", "low"), "--balance: not together with --threshold, "),
         (("--balance", "--defects", ".", "--target-fpr", "0.1"), "--balance: not together with --threshold, "),
         (("--without", "x.png"), "--without x.png: not one of the "),
+        (("--min-area", "-1"), "--min-area -1: must be a whole number from 0"),
+        (("--min-area", "2.5"), "--min-area 2.5: must be a whole number from 0"),
+        (("--min-area", "5", "--threshold", "1", "--category", "weave"), "--min-area: one value for the whole run"),
     ],
 )
 def test_options_that_contradict(run, options, line):
@@ -168,6 +174,67 @@ def test_balance(run, good, tiny_data):
     assert "new ones are missed more often" in err
     vitlite("report", run)
     assert "It balances 19 good images kept out of training and 2 known defects: " in (run / "report.html").read_text()
+
+
+def area_in(run):
+    return json.loads((run / "calibration.json").read_text())["min_area"]
+
+
+def test_a_smallest_area_stays_until_it_is_given_again(run, good):
+    before = json.loads((run / "calibration.json").read_text())
+    assert before["min_area"] == 0
+    out, err = vitlite("calibrate", run, "--min-area", "20")
+    assert (out.splitlines()[0], err) == ("regions of fewer than 20 pixels are no defect", "")
+    assert json.loads((run / "calibration.json").read_text()) == before | {"min_area": 20}
+    out, _ = vitlite("calibrate", run, "--good", good)
+    assert "regions of fewer than 20 pixels are no defect" in out
+    vitlite("calibrate", run, "--threshold", "1")
+    assert area_in(run) == 20
+    vitlite("calibrate", run, "--good", good, "--min-area", "30")
+    assert area_in(run) == 30
+    vitlite("calibrate", run, "--min-area", "0", "--threshold", "1")
+    assert area_in(run) == 0
+    (run / "calibration.json").write_text("{")
+    _, err = vitlite("calibrate", run, "--good", good)
+    assert "a smallest area of defects that it may hold is not kept" in err
+    assert area_in(run) == 0
+
+
+def test_all_commands_judge_by_the_smallest_area(run, tiny_data, tmp_path):
+    """Predict, eval, the report and the known defects that are missed; at the size of the images, not of the maps."""
+    data = shutil.copytree(tiny_data, tmp_path / "set")
+    for path in (*data.glob("weave/test/*/*.png"), *data.glob("weave/ground_truth/*/*.png")):
+        Image.open(path).resize((150, 100), Image.Resampling.NEAREST).save(path)
+    plain = "--device", "cpu", "--quiet"
+    vitlite("calibrate", run, "--threshold", "0")
+    vitlite("predict", run, data / "weave/test", "--out", tmp_path / "all", *plain, "--no-overlays")
+    areas = []
+    for image in Detector(run, "cpu").predict(sorted(data.glob("weave/test/*/*.png"))):
+        labels, _ = ndimage.label(image.mask, np.ones((3, 3)))
+        areas.append(np.bincount(labels[labels > 0]).max())
+    least = int(sorted(areas)[5])
+    vitlite("calibrate", run, "--min-area", least)
+    vitlite("predict", run, data / "weave/test", "--out", tmp_path / "some", *plain, "--no-overlays")
+    vitlite("eval", run, "--data", data, *plain)
+    vitlite("report", run, "--data", data, *plain)
+    expected = ["defect" if area >= least else "good" for area in areas]
+    assert 0 < expected.count("good") < 10
+    assert {row["verdict"] for row in rows_of(tmp_path / "all/predictions.csv")} == {"defect"}
+    assert [row["verdict"] for row in rows_of(tmp_path / "some/predictions.csv")] == expected
+    rows = rows_of(run / "scores.csv")
+    verdicts = {row["file"]: row["verdict"] for row in rows}
+    assert [verdicts[file] for file in sorted(verdicts)] == expected
+    own = json.loads((run / "results.json").read_text())["categories"]["weave"]
+    assert own["tp"] + own["fp"] == expected.count("defect")
+    page = (run / "report.html").read_text()
+    numbers = json.loads(re.search(r'id="data">(.*?)</script>', page)[1])
+    assert [score is not None for score in numbers["scores"]] == [row["verdict"] == "defect" for row in rows]
+    assert f"{own['fn']} of 6 defective test images are missed and {own['fp']} of" in " ".join(page.split())
+    assert page.count(", small regions alone</span>") == expected.count("good")
+    assert f"Regions of fewer than {least} pixels are no defect" in page
+    spots = data / "weave/test/spot"
+    out, _ = vitlite("calibrate", run, "--defects", spots, "--device", "cpu")
+    assert f"known defects: {own['defects']['spot']['fn']} of 2 missed" in out
 
 
 def test_the_only_category_of_a_run_is_the_run(run):

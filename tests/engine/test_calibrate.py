@@ -265,6 +265,10 @@ def test_the_schema_of_a_calibration(tiny_run, tmp_path):
     path.write_text(json.dumps({**now, "schema": CALIBRATION_SCHEMA + 1}))
     with pytest.raises(UserError, match=r"newer vitlite \(schema 3\)"):
         load_calibration(tmp_path)
+    for area in (-1, 2.5, None, "3"):
+        path.write_text(json.dumps({**now, "min_area": area}))
+        with pytest.raises(UserError, match=r"damaged .*min_area"):
+            load_calibration(tmp_path)
 
 
 # Thresholds set anew on a finished run, and which images may set them.

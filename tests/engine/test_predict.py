@@ -10,7 +10,7 @@ from vitlite.engine.predict import Predictor, predict
 from vitlite.errors import UserError
 from vitlite.images import loading
 from vitlite.limits import limits_of
-from vitlite.verdict import judge
+from vitlite.verdict import all_small, judge
 
 CALIBRATION = {
     "image_threshold": 0.5,
@@ -111,8 +111,8 @@ def test_one_image_does_not_fit_into_memory(images, tmp_path, monkeypatch, modul
 # Verdict and boxes agree.
 
 
-def judged(values, score):
-    return judge(np.asarray(values, np.float32), score, limits_of(CALIBRATION))
+def judged(values, score, **changes):
+    return judge(np.asarray(values, np.float32), score, limits_of(CALIBRATION, **changes))
 
 
 def test_a_good_image_has_no_box_though_pixels_pass():
@@ -142,3 +142,47 @@ def test_a_defective_image_without_such_pixels_has_a_box_around_the_peak():
 @pytest.mark.parametrize("value", [0.2, 0.0, -3.0])
 def test_a_flat_map_of_a_defective_image_is_one_box(value):
     assert judged(np.full((4, 3), value), 0.6).regions == ((0, 0, 3, 4),)
+
+
+# Regions that are too small.
+
+
+@pytest.mark.parametrize(
+    ("min_area", "boxes", "pixels"),
+    [
+        (0, ((1, 1, 3, 3), (6, 4, 9, 5)), 5),
+        (2, ((1, 1, 3, 3), (6, 4, 9, 5)), 5),
+        (3, ((6, 4, 9, 5),), 3),
+        (4, (), 0),
+    ],
+)
+def test_regions_below_the_smallest_area_are_no_defect(min_area, boxes, pixels):
+    values = np.zeros((6, 9))
+    values[1, 1] = values[2, 2] = 0.9  # one region: they touch at a corner
+    values[4, 6:9] = 0.6
+    found = judged(values, 0.6, min_area=min_area)
+    assert (found.regions, found.defect_pixels, found.is_defect) == (boxes, pixels, bool(boxes))
+    assert found.mask.sum() == pixels
+    assert all_small(values, 6, 9, limits_of(CALIBRATION, min_area=min_area)) is not found.is_defect
+
+
+@pytest.mark.parametrize(("min_area", "verdict"), [(3, "defect"), (4, "good")])
+def test_the_smallest_area_holds_for_the_region_around_the_peak(min_area, verdict):
+    values = np.full((8, 8), 0.1)
+    values[5, 2:5], values[5, 3], values[0, 7] = 0.3, 0.4, 0.29
+    assert judged(values, 0.6, min_area=min_area).verdict == verdict
+
+
+def test_pixels_are_those_of_the_image_not_of_the_map(images):
+    """One pixel of the map is four across in an image of four times its side."""
+    Image.fromarray(np.full((32, 32, 3), 0, np.uint8)).save(images / "large.png")
+    detector = Scripted([(0.9, 2.0)])
+    area = detector.predict(images / "large.png").defect_pixels
+    assert area > 4
+    assert detector.predict(images / "0.png").defect_pixels == 1
+    verdicts = [detector.predict(images / "large.png", min_area=least).verdict for least in (area, area + 1)]
+    assert verdicts == ["defect", "good"]
+    detector.calibration = CALIBRATION | {"min_area": 2}
+    found = detector.predict([images / "large.png", images / "0.png"])
+    assert [one.verdict for one in found] == ["defect", "good"]
+    assert detector.predict(images / "0.png", min_area=0).verdict == "defect"

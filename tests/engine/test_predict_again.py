@@ -190,6 +190,7 @@ def test_rows_never_name_a_file_elsewhere(images, tmp_path):
         ({"maps": False}, "another maps;"),
         ({"overlays": False}, "another overlays;"),
         ({"batch_size": 4}, "another batch_size;"),
+        ({"min_area": 2}, "another min_area;"),
     ],
 )
 def test_only_the_same_call_goes_on(images, tmp_path, change, says):

@@ -125,10 +125,10 @@ def check_gallery(page, report, threshold):
     images, errors = report.images, []
     for card in page.run(CARDS):
         image = images[card["index"]]
-        flagged = image.score > threshold
+        flagged = image.compared > threshold
         assert card["badge"] == VERDICTS[image.label][flagged]
         assert card["wrong"] == (flagged != bool(image.label))
-        errors.append(threshold - image.score if image.label else image.score - threshold)
+        errors.append(threshold - image.compared if image.label else image.compared - threshold)
     assert errors == sorted(errors, reverse=True)
     assert len(errors) == len(images)
 
@@ -160,6 +160,24 @@ def test_the_slider(page, report, place):
     page.run("reset.click()")
     page.settle()
     assert counted(page) == expected(report, report.threshold)
+
+
+def test_images_whose_regions_are_too_small(browser, report, tmp_path):
+    """They are called good at every threshold: the defective ones are the worst mistakes, the good ones last."""
+    small = [image._replace(too_small=i % 2 == 0) for i, image in enumerate(report.parts[0].images)]
+    report = replace(report, parts=[replace(report.parts[0], images=small), report.parts[1]])
+    path = tmp_path / "small.html"
+    write_text(path, render(report))
+    browser.open(path)
+    for place in (0, 500):
+        browser.change("slider", place, "input")
+        threshold = browser.run("Number(number.value)")
+        misses, alarms = expected(report, threshold)
+        assert counted(browser) == (misses, alarms)
+        assert misses >= sum(image.label for image in small[::2]) > 0
+        check_gallery(browser, report, threshold)
+    assert browser.driver.get_log("browser") == []
+    browser.requests()  # leaves none to the next test
 
 
 def test_real_keys_move_the_slider_and_the_address_keeps_it(page, report):

@@ -24,12 +24,12 @@ from vitlite.images.loading import Unread, pixel_batches
 from vitlite.images.reading import NO_ROOM, ImageError
 from vitlite.images.resize import map_at
 from vitlite.images.scale import MAX_PIXELS, Reading
-from vitlite.limits import CONFIDENCE, Limits, check_target, false_alarms, limits_for, limits_of
+from vitlite.limits import CONFIDENCE, Limits, check_area, check_target, false_alarms, limits_for, limits_of
 from vitlite.methods.base import Method
 from vitlite.metrics.thresholds import balanced_threshold, threshold_above, upper_quantile
 from vitlite.odd import FOLDER as ODD_FOLDER
 from vitlite.odd import MOST_DRAWN, Odd, clear, find_odd, in_a_line, overlay_name
-from vitlite.verdict import judge
+from vitlite.verdict import all_small, judge
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +59,7 @@ def calibrate(
     held_out: bool,
     target_fpr: float | None = None,
     source: str | None = None,
+    min_area: int = 0,
     max_pixels: int = MAX_PIXELS,
     defects: Sequence[Sample] = (),
 ) -> dict[str, Any]:
@@ -73,6 +74,8 @@ def calibrate(
         held_out: whether training left these images alone. If it did not, thresholds are too low; the file says so.
         target_fpr: the share of good images that may be called defective; default: that of the run's settings.
         source: where the images come from, in words.
+        min_area: the smallest area of a defect, in pixels of an image, which is kept in the file; no threshold depends
+            on it.
         max_pixels: the most that an image may have.
         defects: known defective images. If there are any, they set the thresholds for images too.
     Raises:
@@ -93,7 +96,7 @@ def calibrate(
         raise UserError(f"{run}: scores of images are not finite numbers, so there is no threshold; train again")
     result = summarize(good, target_fpr, held_out, source)
     set_balanced(result, bad)
-    result |= {"black": settings.config.black, "white": settings.config.white}
+    result |= {"min_area": min_area, "black": settings.config.black, "white": settings.config.white}
     odd = find_odd(good)
     overlays = draw_odd(method, samples, odd, run, result, reading, device)
     for image in odd:
@@ -230,6 +233,7 @@ def recalibrate(
     good: Sequence[StrPath] = (),
     without: Sequence[StrPath] = (),
     balance: Sequence[StrPath] = (),
+    min_area: int | None = None,
 ) -> dict[str, Any]:
     """Rewrite a run's calibration.json for another false-alarm rate or from other images; returns its contents.
 
@@ -243,10 +247,11 @@ def recalibrate(
             least sum of the share of good images above it and the share of these defects at or below it, and no rate
             is promised. A category without defects keeps the threshold from its good images, as pixels do. A warning
             says that new defects are missed more often than these.
+        min_area: the smallest area of a defect, in pixels of an image; default: as it is.
     Raises:
-        UserError: a rate outside (0, 1) or together with ``balance``, a run that is not finished, data that is missing
-            or has changed, images that the run was trained on, a file in ``without`` that is not among the good images,
-            an image that is given as good and as defective, no defective image that can be read.
+        UserError: a rate outside (0, 1) or together with ``balance``, an area below 0, a run that is not finished, data
+            that is missing or has changed, images that the run was trained on, a file in ``without`` that is not among
+            the good images, an image that is given as good and as defective, no defective image that can be read.
     """
     if target_fpr is not None:
         if balance:
@@ -254,6 +259,7 @@ def recalibrate(
         check_target(target_fpr)
     if not (detector.run / CALIBRATION_FILE).exists():
         load_calibration(detector.run)  # says that training did not finish
+    min_area = earlier_area(detector.run) if min_area is None else check_area(min_area)
     if good:
         samples, source = given(detector, good), ", ".join(shown(path) for path in good)
     else:
@@ -269,12 +275,22 @@ def recalibrate(
         held_out=True,
         target_fpr=target_fpr,
         source=source,
+        min_area=min_area,
         max_pixels=detector.reading.max_pixels,
         defects=known_defects(detector, balance, samples) if balance else (),
     )
     if balance:
         log.warning("misses of known defects are optimistic: they chose the threshold; new ones are missed more often")
     return detector.calibration
+
+
+def earlier_area(run: StrPath) -> int:
+    """The smallest area of a defect in a run's calibration.json; 0, with a warning, if the file cannot be used."""
+    try:
+        return limits_of(load_calibration(run)).min_area
+    except UserError as error:
+        log.warning("%s; a smallest area of defects that it may hold is not kept", error)
+        return 0
 
 
 def without_threshold(detector: Detector) -> list[str]:
@@ -300,28 +316,37 @@ def misses(detector: Detector, inputs: Sequence[StrPath]) -> list[str]:
         if isinstance(found, Unread):
             log.warning("skipped %s", found.reason)
             continue
-        loaded, _, score = found
-        scores.append((score, score > limits[loaded.index].image, loaded.path))
+        loaded, pixels, score = found
+        own = limits[loaded.index]
+        is_defect = score > own.image and not all_small(pixels, loaded.height, loaded.width, own)
+        scores.append((score, is_defect, loaded.path))
     if not scores:
         raise UserError(f"`defects`: none of the {len(paths)} images can be read")
     missed = [(score, path) for score, is_defect, path in sorted(scores, key=lambda one: one[0]) if not is_defect]
-    lines = [f"known defects: {len(missed)} of {len(scores)} missed at the threshold"]
+    area = f", with regions of fewer than {limits[0].min_area} pixels left out" if limits[0].min_area > 1 else ""
+    lines = [f"known defects: {len(missed)} of {len(scores)} missed at the threshold{area}"]
     lines += [f"  missed: {shown(path)}, score {score:.6g}" for score, path in missed[:MISSES_SHOWN]]
     return lines
 
 
 def set_thresholds(
-    run: StrPath, *, image: float | None = None, pixel: float | None = None, category: str | None = None
+    run: StrPath,
+    *,
+    image: float | None = None,
+    pixel: float | None = None,
+    min_area: int | None = None,
+    category: str | None = None,
 ) -> Limits:
-    """Write thresholds chosen by hand into a run's calibration.json; returns those that hold now.
+    """Write limits chosen by hand into a run's calibration.json; returns those that hold now.
 
     Args:
         run: the run's folder.
         image: an image with a score above it is defective; None leaves the threshold as it is.
         pixel: the same for pixels.
-        category: only this category's; default: those of the run and of all its categories.
+        min_area: regions of fewer pixels of an image are no defect; one value for the whole run.
+        category: the thresholds of this category alone; default: those of the run and of all its categories.
     Raises:
-        UserError: a threshold that is not finite, an unknown category, a run without a calibration.
+        UserError: a threshold that is not finite, an area below 0, an unknown category, a run without a calibration.
     """
     for name, value in (("threshold", image), ("pixel_threshold", pixel)):
         if value is not None and not math.isfinite(value):
@@ -335,5 +360,7 @@ def set_thresholds(
             own |= {"image_threshold": image, **NO_PROMISE, "balance": None}
         if pixel is not None:
             own["pixel_threshold"] = pixel
+    if min_area is not None:
+        result["min_area"] = check_area(min_area)
     write_json(Path(run) / CALIBRATION_FILE, result)
     return limits_of(result, category)

@@ -23,6 +23,7 @@ from vitlite.engine.settings import CONFIG_FILE, build_method, load_settings
 from vitlite.errors import UserError
 from vitlite.files import MAX_MEGAPIXELS, StrPath
 from vitlite.images.scale import Reading, as_pixels
+from vitlite.limits import is_area
 
 CALIBRATION_SCHEMA = 2  # version 0.1.0 wrote the file without a number
 
@@ -127,6 +128,8 @@ def load_calibration(run: StrPath) -> dict[str, Any]:
         check_numbers([result["image_threshold"], result["pixel_threshold"]])
         check_numbers([result["display"]["low"], result["display"]["high"]])
         check_numbers(result["good_scores"])
+        if not is_area(result.get("min_area", 0)):
+            raise ValueError(f"min_area {result['min_area']!r}")
         for own in result.get("categories", {}).values():
             check_numbers([own["image_threshold"], own.get("pixel_threshold", 0.0), *own.get("good_scores", ())])
         return result

@@ -34,6 +34,8 @@ from vitlite.files import StrPath, shown
 from vitlite.images.loading import Loaded, Unread, each
 from vitlite.images.maps import MapError, read_map
 from vitlite.images.resize import map_at
+from vitlite.limits import Limits, limits_of
+from vitlite.verdict import all_small
 
 if TYPE_CHECKING:
     from vitlite.engine.detector import Detector
@@ -173,6 +175,7 @@ def about(detector: "Detector", dataset: Dataset) -> dict[str, Any]:
         "resolution": RESOLUTION,
         "mask_rule": mask_rule(dataset),
         "image_score": detector.method.image_score,
+        "min_area": limits_of(detector.calibration).min_area if detector.calibration else None,
         "seed": settings.seed,
         "device": str(detector.device),
         "threads": torch.get_num_threads(),
@@ -222,7 +225,8 @@ def score_category(
     or defective images are missing, a mask has another size than its image, or scores are not finite.
     """
     samples = samples_of(dataset, name)
-    scored = Scored(name, dataset, threshold_of(detector.calibration, name))
+    limits = limits_in(detector.calibration, name)
+    scored = Scored(name, dataset, limits)
     if streaming:
         scored.stream(samples)
         if maps is not None:
@@ -244,7 +248,8 @@ def score_category(
             values = map_at(pixels, loaded.height, loaded.width) if full else pixels
             if not (np.isfinite(score) and np.isfinite(pixels).all()):
                 raise UserError(f"{loaded.path}: its score or map is not finite; train again with a smaller `lr`")
-            scored.add(samples[loaded.index], score, values, mask, pixels)
+            too_small = limits is not None and all_small(values, loaded.height, loaded.width, limits)
+            scored.add(samples[loaded.index], score, values, mask, pixels, too_small=too_small)
             if streaming and maps is not None:
                 save_map(maps, samples[loaded.index], values)
             progress.step()
@@ -253,11 +258,11 @@ def score_category(
     return scored
 
 
-def threshold_of(calibration: dict[str, Any] | None, name: str) -> float | None:
-    """A category's own threshold, or the whole run's if it has none; None without a calibration."""
+def limits_in(calibration: dict[str, Any] | None, name: str) -> Limits | None:
+    """A category's own limits, or the whole run's if it has none; None without a calibration."""
     if not calibration:
         return None
-    return calibration.get("categories", {}).get(name, calibration)["image_threshold"]
+    return limits_of(calibration, name if name in calibration.get("categories", {}) else None)
 
 
 def mask_of(sample: Sample, loaded: Loaded, max_pixels: int) -> np.ndarray | Unread | None:

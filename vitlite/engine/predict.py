@@ -59,15 +59,29 @@ class Predictor(ABC):
 
     @overload
     def predict(
-        self, images: list[Any] | tuple[Any, ...], *, category: str | None = None, batch_size: int = 8
+        self,
+        images: list[Any] | tuple[Any, ...],
+        *,
+        category: str | None = None,
+        batch_size: int = 8,
+        min_area: int | None = None,
     ) -> list[Prediction]: ...
     @overload
     def predict(
-        self, images: StrPath | Image.Image, *, category: str | None = None, batch_size: int = 8
+        self,
+        images: StrPath | Image.Image,
+        *,
+        category: str | None = None,
+        batch_size: int = 8,
+        min_area: int | None = None,
     ) -> Prediction: ...
     @overload
-    def predict(self, images: np.ndarray, *, category: str | None = None, batch_size: int = 8) -> Any: ...
-    def predict(self, images: object, *, category: str | None = None, batch_size: int = 8) -> Any:
+    def predict(
+        self, images: np.ndarray, *, category: str | None = None, batch_size: int = 8, min_area: int | None = None
+    ) -> Any: ...
+    def predict(
+        self, images: object, *, category: str | None = None, batch_size: int = 8, min_area: int | None = None
+    ) -> Any:
         """Say whether and where images are defective.
 
         Args:
@@ -76,18 +90,19 @@ class Predictor(ABC):
                 scale for files of more than 8 bits.
             category: use the thresholds of this category of the run instead of those of all.
             batch_size: images that go through the network at a time.
+            min_area: regions of fewer pixels of the image are no defect; None: as the run is calibrated.
 
         Returns:
             A :class:`~vitlite.verdict.Prediction`, or a list of them in order for several images.
 
         Raises:
             UserError: a file that cannot be read, an array of another type or shape, an unknown category, a batch size
-                below 1.
+                below 1, an area below 0.
             NoVerdict: a UserError, for an image whose score or map is not finite.
         """
         check_batch_size(batch_size)
         several, single = as_list(images)
-        limits = limits_of(self.calibration, category)
+        limits = limits_of(self.calibration, category, min_area=min_area)
         names = [_name(image, i) for i, image in enumerate(several)]
         found: list[Prediction] = []
         notices = Notices()
@@ -160,6 +175,7 @@ def predict(
     sensitivity: str | None = None,
     threshold: float | None = None,
     pixel_threshold: float | None = None,
+    min_area: int | None = None,
 ) -> list[dict[str, Any]]:
     """Score files, folders or patterns; write predictions.csv, overlays and (``maps``) float TIFFs into ``out``.
 
@@ -182,6 +198,7 @@ def predict(
         sensitivity: low, normal or high: thresholds for 1 %, 5 % or 15 % false alarms in the place of the calibrated.
         threshold: takes the place of the thresholds for images.
         pixel_threshold: takes the place of the thresholds for pixels.
+        min_area: takes the place of the calibrated one: regions of fewer pixels of the image are no defect.
     Returns:
         list: the rows of predictions.csv, one dict per file in order. A file that cannot be read, or an image that
         does not fit into memory, is a row with the reason as its ``error``. So is an image without a verdict, which has
@@ -194,7 +211,12 @@ def predict(
     if resume and overwrite:
         raise UserError("`overwrite=True`: not together with `resume=True`")
     paths = not_written_here(list_images(inputs), inputs, out)
-    changes: dict[str, Any] = {"sensitivity": sensitivity, "threshold": threshold, "pixel_threshold": pixel_threshold}
+    changes: dict[str, Any] = {
+        "sensitivity": sensitivity,
+        "threshold": threshold,
+        "pixel_threshold": pixel_threshold,
+        "min_area": min_area,
+    }
     whole = limits_of(detector.calibration, category, **changes)
     if sensitivity is not None and len(whole.good_scores) < (needed := images_needed(rate_of(sensitivity))):
         log.warning(
@@ -211,6 +233,7 @@ def predict(
         "calibration": hashlib.sha256(json.dumps(detector.calibration, sort_keys=True).encode()).hexdigest(),
         "image_threshold": whole.image,
         "pixel_threshold": whole.pixel,
+        "min_area": whole.min_area,
         "sensitivity": sensitivity,
         "category": category,
         "overlays": bool(overlays),

@@ -13,6 +13,7 @@ from vitlite.data import Dataset, Sample
 from vitlite.errors import UserError
 from vitlite.files import StrPath, make_folder, shown, write_csv, write_json
 from vitlite.images.loading import Unread
+from vitlite.limits import Limits
 from vitlite.metrics import StreamingEvaluator, auroc, average_precision, evaluate_maps, f1_max
 from vitlite.metrics.streaming import update_all
 
@@ -54,9 +55,10 @@ class Scored:
 
     name: str
     dataset: Dataset
-    threshold: float | None = None  # an image is defective above it; None: not calibrated
+    limits: Limits | None = None  # what an image is judged by; None: not calibrated
     samples: list[Sample] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
+    too_small: list[bool] = field(default_factory=list)  # all regions: the image is good whatever its score
     maps: list[np.ndarray] = field(default_factory=list)  # (H, W) float32, or (S, S) as the network gave it
     # (H, W) uint8 of 0 and 1 at original size, None for a defective image without a usable mask
     masks: list[np.ndarray | None] = field(default_factory=list)
@@ -80,10 +82,13 @@ class Scored:
         values: np.ndarray,
         mask: np.ndarray | None,
         small: np.ndarray | None = None,
+        *,
+        too_small: bool = False,
     ) -> None:
         """One more image; ``small`` is its map as the network gave it, if ``values`` were resized."""
         self.samples.append(sample)
         self.scores.append(score)
+        self.too_small.append(too_small)
         self.marks.append(None if mask is None else bool(mask.any()))
         its_mask = mask if self.marks[-1] and sample.label else None
         self.peaks.append(None if its_mask is None else peak_on_mask(values if small is None else small, its_mask))
@@ -107,7 +112,7 @@ class Scored:
 def summarize_category(scored: Scored) -> Values:
     """A category's entry in results.json: metrics overall and per kind of defect, counts, every image's verdict."""
     labels = [s.label for s in scored.samples]
-    verdicts, counts = judged(scored.scores, labels, scored.threshold)
+    verdicts, counts = judged(scored, labels)
     result = measure(scored, range(len(labels)))
     result["good"] = labels.count(0)
     result["defective"] = labels.count(1)
@@ -173,11 +178,12 @@ def peak_on_mask(values: np.ndarray, mask: np.ndarray) -> float:
     return float(np.mean(mask[values == values.max()]))
 
 
-def judged(scores: Sequence[float], labels: Sequence[int], threshold: float | None) -> tuple[list[str | None], Values]:
+def judged(scored: Scored, labels: Sequence[int]) -> tuple[list[str | None], Values]:
     """The verdict on every image, and ``threshold``, ``tp``, ``fp``, ``tn``, ``fn``; all None without a threshold."""
-    if threshold is None:
-        return [None] * len(scores), {"threshold": None, **dict.fromkeys(COUNTS)}
-    above = np.asarray(scores, dtype=np.float64) > threshold
+    if scored.limits is None:
+        return [None] * len(labels), {"threshold": None, **dict.fromkeys(COUNTS)}
+    threshold = scored.limits.image
+    above = (np.asarray(scored.scores, dtype=np.float64) > threshold) & ~np.asarray(scored.too_small, dtype=bool)
     bad = np.asarray(labels) == 1
     counts = (above & bad, above & ~bad, ~above & ~bad, ~above & bad)
     found = {"threshold": threshold, **{key: int(which.sum()) for key, which in zip(COUNTS, counts)}}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import vitlite
 from vitlite.errors import UserError
 from vitlite.images.scale import Scale, as_scale
+from vitlite.limits import is_area
 
 if TYPE_CHECKING:
     from vitlite.engine.settings import RunSettings
@@ -18,6 +19,10 @@ KEY = "vitlite"  # in ONNX's metadata_props
 PT2_FILE = "vitlite.json"  # among pt2's extra files
 FILE_NAMES = ("good_images", "odd_images")  # what holds them in calibration.json
 INPUT, MAPS, SCORES = "images", "maps", "scores"
+DEFECTIVE = (
+    "defective above calibration.image_threshold, unless all regions of the map above calibration.pixel_threshold have "
+    "fewer than calibration.min_area pixels at the image's own size"
+)
 
 
 def describe(settings: "RunSettings", calibration: dict[str, Any]) -> dict[str, Any]:
@@ -48,9 +53,9 @@ def describe(settings: "RunSettings", calibration: dict[str, Any]) -> dict[str, 
         },
         "outputs": {
             MAPS: {"dtype": "float32", "shape": ["batch", size, size], "meaning": "smoothed; larger is more anomalous"},
-            SCORES: {"dtype": "float32", "shape": ["batch"], "meaning": "defective above calibration.image_threshold"},
+            SCORES: {"dtype": "float32", "shape": ["batch"], "meaning": DEFECTIVE},
         },
-        "calibration": {key: value for key, value in calibration.items() if key not in FILE_NAMES},
+        "calibration": {"min_area": 0, **{key: own for key, own in calibration.items() if key not in FILE_NAMES}},
         "config": asdict(settings.config),
     }
 
@@ -79,6 +84,8 @@ def loads(text: str | None, path: str | Path) -> dict[str, Any]:
         good = calibration["good_scores"]
         if not isinstance(good, list) or not good or not all(map(math.isfinite, [*limits, *good])):
             raise ValueError("calibration")
+        if not is_area(calibration.get("min_area", 0)):
+            raise ValueError(f"min_area {calibration['min_area']!r}")
         scale_of(found)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: its metadata are damaged ({error!r:.120}); export it again") from None

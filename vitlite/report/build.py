@@ -1,15 +1,17 @@
 """What a report holds: scores, metrics, curves and images of every category."""
 
 import datetime
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from vitlite.engine.detector import Detector
 from vitlite.engine.evaluate import about, open_test_data, score_category
 from vitlite.engine.results import Scored, mean_of, summarize_category
 from vitlite.files import counted, shown
+from vitlite.limits import Limits, limits_of
 from vitlite.report.curves import Curve, image_curves, pixel_curves
 from vitlite.report.gallery import Card, choose, make_card, share, small_overlay
 from vitlite.report.svg import Axis, score_axis
@@ -18,11 +20,20 @@ NAMED_FILES = 5  # in a note; the rest are counted
 
 
 class TestedImage(NamedTuple):
-    """A test image with its score; ``label`` is 1 if it is defective."""
+    """A test image with its score; ``label`` is 1 if it is defective.
+
+    If all its regions are ``too_small``, smaller than the calibrated area, it is called good at any threshold.
+    """
 
     kind: str
     label: int
     score: float
+    too_small: bool = False
+
+    @property
+    def compared(self) -> float:
+        """What a threshold is compared with."""
+        return -math.inf if self.too_small else self.score
 
 
 class Counts(NamedTuple):
@@ -35,8 +46,8 @@ class Counts(NamedTuple):
 
 
 def count(images: Sequence[TestedImage], threshold: float) -> Counts:
-    """What a threshold makes of images: a score above it is called defective."""
-    above = [[image.score > threshold for image in images if image.label == label] for label in (0, 1)]
+    """What a threshold makes of images: a score above it is called defective, unless its regions are too small."""
+    above = [[image.compared > threshold for image in images if image.label == label] for label in (0, 1)]
     return Counts(sum(above[0]), len(above[0]), sum(above[1]), len(above[1]))
 
 
@@ -128,6 +139,11 @@ def build_report(
         seen += len(scored.samples)
     if not calibration.get("held_out", True):
         notes.append("The threshold comes from training images, so it is too low: expect more false alarms.")
+    if (least := limits_of(calibration).min_area) > 1:
+        notes.append(
+            f"Regions of fewer than {least} pixels are no defect: an image that has no larger one is called good, "
+            "whatever its score. The metrics and curves are those of the scores."
+        )
     known = about(detector, dataset)
     # The threshold of one category is its own, if it has one.
     own = calibration.get("categories", {}).get(dataset.categories[0], {}) if len(parts) == 1 else {}
@@ -149,6 +165,10 @@ def build_part(scored: Scored, detector: Detector, *, first: int, limit: int) ->
     """One category; ``first`` is the place of its first image in the report, ``limit`` the most images it shows."""
     labels = [sample.label for sample in scored.samples]
     result, known = summarize_category(scored), detector.calibration.get("categories", {})
+    images = [
+        TestedImage(shown(image["kind"]), image["label"], image["score"], too_small)
+        for image, too_small in zip(result["images"], scored.too_small)
+    ]
     cards = [
         make_card(
             first + i,
@@ -156,17 +176,18 @@ def build_part(scored: Scored, detector: Detector, *, first: int, limit: int) ->
             scored.samples[i].path,
             scored.maps[i],
             scored.masks[i],
-            detector.calibration,
+            cast(Limits, scored.limits),  # a run has a calibration
+            detector.calibration["display"],
             detector.reading,
         )
-        for i in choose(labels, scored.scores, limit)
+        for i in choose(labels, [image.compared for image in images], limit)
     ]
     return Part(
         name=shown(scored.name),
         own=scored.name if scored.name in known and len(known) > 1 else None,
         threshold=result["threshold"],
         result={**result, "defects": {shown(kind): values for kind, values in result["defects"].items()}},
-        images=[TestedImage(shown(i["kind"]), i["label"], i["score"]) for i in result["images"]],
+        images=images,
         image_curves=image_curves(labels, scored.scores),
         pixel_curves=masked_curves(scored),
         cards=cards,

@@ -5,7 +5,6 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -15,6 +14,8 @@ from vitlite.images.heatmap import overlay
 from vitlite.images.reading import FULL_RANGE, ImageError, read_image, read_noted
 from vitlite.images.resize import map_at, resize_image
 from vitlite.images.scale import Reading
+from vitlite.limits import Limits
+from vitlite.verdict import defects_in
 
 LIMIT = 60  # images in a report: about 2 MB
 LEAST = 4  # images of a category, however many categories there are
@@ -59,26 +60,28 @@ def make_card(
     path: Path,
     values: np.ndarray,
     mask: np.ndarray | None,
-    calibration: dict[str, Any],
+    limits: Limits,
+    scale: dict[str, float],
     reading: Reading = FULL_RANGE,
 ) -> Card:
     """Read an image again and draw it with its mask outlined, and with its map on the calibration's scale.
+
+    Outlined over the map is what counts as the defect if the image is called defective.
 
     Args:
         index, file: kept as they are.
         path: the image; raises ``ImageError`` if it can no longer be read.
         values: float32 map, of the image's size or any other.
         mask: (H, W) of 0 and 1, or None.
-        calibration: the run's, for the colours and the pixel threshold.
+        limits: what makes the outlines of the heat map: those of the image's category.
+        scale: ``low`` and ``high`` of the calibration's colours.
         reading: how the run reads its images.
     """
     image = read_noted(path, reading)[0]  # scoring has named what is odd about it
     height, width = thumbnail_size(*image.shape[:2])
     small = resize_image(image, (height, width))
-    scale = calibration["display"]
-    small_map = map_at(values, height, width)
-    above = small_map > np.float64(calibration["pixel_threshold"])
-    heat = overlay(small, small_map, low=scale["low"], high=scale["high"], marked=above)
+    defects = shrink_mask(defects_in(map_at(values, *image.shape[:2]), limits), height, width)
+    heat = overlay(small, map_at(values, height, width), low=scale["low"], high=scale["high"], marked=defects)
     marked = mask is not None and bool(mask.any())
     if mask is not None and marked:
         small = mark(small, shrink_mask(mask, height, width))

@@ -3,7 +3,9 @@
   const find = (id) => document.getElementById(id);
   const all = (query) => Array.from(document.querySelectorAll(query));
   const data = JSON.parse(find("data").textContent);
-  const { scores, defective, category, group, axis, plot } = data;
+  const { defective, category, group, axis, plot } = data;
+  // An image without a score here is called good at any threshold.
+  const scores = data.scores.map((score) => score ?? -Infinity);
   const slider = find("slider"), number = find("number"), reset = find("reset"), counts = find("counts");
   const choice = find("category"), filter = find("show"), gallery = find("gallery"), shown = find("shown");
   const command = find("command"), value = find("value"), copy = find("copy"), copied = find("copied");

@@ -103,7 +103,8 @@ def numbers(report: Report) -> dict[str, Any]:
         "thresholds": [part.threshold for part in report.parts],
         "axis": {"low": axis.low, "high": axis.high, "log": axis.log},
         "plot": {"left": svg.LEFT, "top": svg.TOP, "width": svg.WIDTH, "height": svg.TALL},
-        "scores": [image.score for image in report.images],
+        # null: called good at any threshold
+        "scores": [None if image.too_small else image.score for image in report.images],
         "defective": [image.label for image in report.images],
         "category": [k for k, _ in places],
         "group": [groups[place] for place in places],
@@ -190,7 +191,8 @@ def gallery(report: Report, cards: list[Card]) -> Iterator[str]:
     def distance(card: Card) -> float:
         """How far an image is on the right side of the threshold; negative on the wrong side."""
         image = report.images[card.index]
-        return image.score - report.threshold if image.label else report.threshold - image.score
+        above = image.compared - report.threshold
+        return above if image.label else -above
 
     for card in sorted(cards, key=distance):
         yield card_item(card, report.images[card.index], report.threshold)
@@ -198,14 +200,15 @@ def gallery(report: Report, cards: list[Card]) -> Iterator[str]:
 
 def card_item(card: Card, image: TestedImage, threshold: float) -> str:
     """One card of the gallery."""
-    flagged = image.score > threshold
+    flagged = image.compared > threshold
+    score = f"score {image.score:.4g}" + ", small regions alone" * image.too_small
     wrong = " wrong" if flagged != bool(image.label) else ""
     file, (width, height) = escape(card.file), card.size
     labelled = "defect outlined" if card.marked else "no mask" if image.label else "good"
     size = f'width="{width}" height="{height}" decoding="async"'
     return (
         f'<li class="card{wrong}" data-index="{card.index}"><div class="top"><span class="badge">'
-        f"{VERDICTS[image.label][flagged]}</span><span>score {image.score:.4g}</span></div>"
+        f"{VERDICTS[image.label][flagged]}</span><span>{score}</span></div>"
         f'<div class="pair"><figure><img src="{card.image}" alt="{file}, {labelled}" {size}>'
         f"<figcaption>{labelled}</figcaption></figure>"
         f'<figure><img src="{card.heat}" alt="Heat map of {file}" {size}><figcaption>heat map</figcaption></figure>'
