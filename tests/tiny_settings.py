@@ -13,6 +13,10 @@ TINY = {
     "epochs": 2,
     "sigma": 1,
     "lr": 0.001,
+    "folds": 0,  # further networks take as long again
+    "holdout": 0.1,
+    "score": "std",
+    "places": "none",
 }
 
 

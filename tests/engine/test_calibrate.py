@@ -21,7 +21,7 @@ from vitlite.engine.calibrate import (
 )
 from vitlite.engine.detector import CALIBRATION_SCHEMA, Detector, load_calibration
 from vitlite.engine.settings import load_settings, save_settings
-from vitlite.engine.split import hold_out, training_split
+from vitlite.engine.split import training_split
 from vitlite.errors import UserError
 from vitlite.limits import category_of, check_target, false_alarms, in_words, limits_of
 from vitlite.metrics.thresholds import (
@@ -300,14 +300,20 @@ def again(run, **options):
     return recalibrate(Detector(run, "cpu"), **options)
 
 
+def fingerprint_of(run):
+    return Detector(run, "cpu").fingerprint
+
+
 def test_held_out_images_give_what_training_wrote(run, data):
     before = load_calibration(run)
     result = again(run)
     assert result == before == load_calibration(run)
-    train, held = hold_out(open_dataset(data).train, 0.1, 0)
+    train, held = training_split(load_settings(run), run, fingerprint_of(run))
     assert result["images"] == len(held) == 1
     assert result["held_out"]
-    assert not {s.path for s in train} & {s.path for s in held}
+    paths = [{s.path for s in part} for part in (train, held)]
+    assert set.union(*paths) == {s.path for s in open_dataset(data).train}
+    assert not set.intersection(*paths)
     assert result["expected_fpr"] == pytest.approx(0.5)
     assert any("too few for 5 %" in line and "19 good images" in line for line in in_words(result))
 
@@ -460,7 +466,19 @@ def test_data_sets_with_defects_are_refused(run, data):
             again(run, good=[data / part])
 
 
+def test_thresholds_need_no_data(run, data):
+    """Training keeps the scores of good images."""
+    before = again(run)
+    shutil.rmtree(data)
+    assert again(run) == before
+    assert again(run, target_fpr=0.4)["good_scores"] == before["good_scores"]
+    (run / "good_scores.json").write_text("{}")
+    with pytest.raises(UserError, match=r"good_scores.json: damaged .* remove it"):
+        again(run)
+
+
 def test_training_data_that_is_missing(run, data, more_good):
+    (run / "good_scores.json").unlink()  # as in a run of 0.1.0
     shutil.rmtree(data)
     with pytest.raises(UserError, match="give good images") as error:
         again(run)
@@ -469,8 +487,16 @@ def test_training_data_that_is_missing(run, data, more_good):
 
 
 def test_training_data_that_has_changed(run, data, more_good):
-    """One image more shifts the split, and images that were trained on would pass for held out."""
+    """Without a split.json one image more shifts the split, and images that were trained on would pass for held out."""
+    (run / "good_scores.json").unlink()
     shutil.copy(more_good / "000.png", data / "weave/train/good/zzz.png")
+    assert again(run)["images"] == 1
+    split = (run / "split.json").read_bytes()
+    (run / "split.json").unlink()
+    with pytest.raises(UserError, match="added, removed, renamed or changed"):
+        again(run)
+    (run / "split.json").write_bytes(split)
+    shutil.copy(more_good / "000.png", training_split(load_settings(run), run, fingerprint_of(run))[0][0].path)
     with pytest.raises(UserError, match="added, removed, renamed or changed"):
         again(run)
 
@@ -478,7 +504,7 @@ def test_training_data_that_has_changed(run, data, more_good):
 def test_images_that_training_could_not_read_do_not_count_as_a_change(run, data, tmp_path):
     from vitlite.engine.train import train
 
-    trained, _ = hold_out(open_dataset(data).train, 0.1, 0)
+    trained, _ = training_split(load_settings(run), run, fingerprint_of(run))
     trained[3].path.write_bytes(b"broken")
     train(load_settings(run), tmp_path / "with_broken", device="cpu")
     assert again(tmp_path / "with_broken")["images"] == 1
@@ -487,6 +513,8 @@ def test_images_that_training_could_not_read_do_not_count_as_a_change(run, data,
 def test_nothing_held_out(run):
     known = load_settings(run)
     save_settings(run, replace(known, config=replace(known.config, holdout=0.0)))
+    for name in ("split.json", "good_scores.json"):
+        (run / name).unlink()
     with pytest.raises(UserError, match=r"held no good images out.*good"):
         again(run)
 

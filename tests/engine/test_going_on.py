@@ -9,6 +9,7 @@ import torch
 from commands import refused, vitlite
 from tiny_settings import METHODS, options_of
 
+from vitlite.engine import loop as training_loop
 from vitlite.engine import train as training
 from vitlite.engine.checkpoint import load_checkpoint
 from vitlite.engine.detector import Detector
@@ -30,8 +31,8 @@ def run(tiny_run, tmp_path):
 @pytest.fixture
 def stop(monkeypatch):
     """stop(epoch) makes training stop in an epoch, stop(None) lets it train; every epoch has a checkpoint."""
-    monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", 0)
-    step = training.Loop.train_step
+    monkeypatch.setattr(training_loop, "SECONDS_BETWEEN_CHECKPOINTS", 0)
+    step = training_loop.Loop.train_step
 
     def stop(epoch):
         def train_step(self, *args):
@@ -39,7 +40,7 @@ def stop(monkeypatch):
                 raise Interrupted
             return step(self, *args)
 
-        monkeypatch.setattr(training.Loop, "train_step", train_step)
+        monkeypatch.setattr(training_loop.Loop, "train_step", train_step)
 
     return stop
 
@@ -120,7 +121,7 @@ def test_stopped_before_the_larger_number_is_recorded(run, tiny_run, monkeypatch
         raise Interrupted
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "save_settings", fail)
+        patch.setattr(training_loop, "save_settings", fail)
         with pytest.raises(Interrupted):
             longer(run, epochs=5)
     assert not (run / "calibration.json").exists()
@@ -173,7 +174,7 @@ def test_data_that_moved(run, tiny_data, tmp_path):
     other = shutil.copytree(tiny_data, tmp_path / "other")
     next((other / "weave/train/good").iterdir()).unlink()
     for changes in ({}, {"epochs": 3}):
-        with pytest.raises(UserError, match=f"{other}: "):
+        with pytest.raises(UserError, match=f"{other}(: images were|.*restore)"):
             longer(run, other, **changes)
     assert load_settings(run).data == str(moved)
     assert json.loads((run / "calibration.json").read_text())["image_threshold"] == 7.0
@@ -184,9 +185,9 @@ def test_weights_of_another_run(tiny_run, tiny_data, tmp_path, caplog, monkeypat
     origin = shutil.copytree(tiny_run, tmp_path / "origin")
     run, good = tmp_path / "run", tiny_data / "weave/train/good"
     begun = []
-    run_stages = training.Loop.run_stages
+    run_stages = training_loop.Loop.run_stages
     monkeypatch.setattr(
-        training.Loop,
+        training_loop.Loop,
         "run_stages",
         lambda self: begun.append({n: v.clone() for n, v in self.method.state_dict().items()}) or run_stages(self),
     )
@@ -195,7 +196,8 @@ def test_weights_of_another_run(tiny_run, tiny_data, tmp_path, caplog, monkeypat
         training.train(settings, run, device="cpu")
     assert f"features from efficientnet_lite0 ({origin})" in caplog.text
     changed = {name for name, value in weights(origin).items() if not torch.equal(begun[0][name], value)}
-    assert changed == {"feature_mean", "feature_std"}  # statistics of the images trained on
+    # Statistics of the images trained on, and of places, which are learnt anew.
+    assert changed == {"feature_mean", "feature_std", "places.level", "places.scale"}
     found = load_settings(run)
     assert (found.init_from, found.seed, found.category) == (str(origin), 3, "good")
     assert found.config == replace(load_settings(origin).config, epochs=3, places="scaled")
@@ -206,8 +208,8 @@ def test_weights_of_another_run(tiny_run, tiny_data, tmp_path, caplog, monkeypat
 
 def test_a_run_that_failed_is_replaced(run, tiny_data, monkeypatch):
     """Also one whose first epochs went well. Before, nothing of it is good; after, nothing of it is left."""
-    monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", 0)
-    step = training.Loop.train_step
+    monkeypatch.setattr(training_loop, "SECONDS_BETWEEN_CHECKPOINTS", 0)
+    step = training_loop.Loop.train_step
 
     def spoil(self, *args):
         terms = step(self, *args)
@@ -217,7 +219,7 @@ def test_a_run_that_failed_is_replaced(run, tiny_data, monkeypatch):
     again = (*begin, "--set", "lr=0.0005", "--device", "cpu")
     refused(*again, says=f"{run}: already holds a run; use --resume")
     shutil.rmtree(run)
-    monkeypatch.setattr(training.Loop, "train_step", spoil)
+    monkeypatch.setattr(training_loop.Loop, "train_step", spoil)
     for arguments in (begin, ("train", "--resume", "--out", run)):
         _, said = vitlite(*arguments, "--device", "cpu", code=2)
         line = said.splitlines()[-1]
@@ -227,11 +229,13 @@ def test_a_run_that_failed_is_replaced(run, tiny_data, monkeypatch):
         assert load_checkpoint(run, "sivt")["epoch"] == 1
         assert (run / "failed.txt").read_text() == "the loss became nan\n"
         refused("eval", run, says=r"calibration.json: not there; training failed (the loss became nan); train again")
-    monkeypatch.setattr(training.Loop, "train_step", step)
+    monkeypatch.setattr(training_loop.Loop, "train_step", step)
     _, said = vitlite(*again)
     assert said.splitlines()[0] == f"{run}: replaces a run that failed"
     assert [entry["epoch"] for entry in log(run)] == [1, 2]
-    assert {path.name for path in run.iterdir()} == {"config.toml", "checkpoint.pt", "log.jsonl", "calibration.json"}
+    assert {path.name for path in run.iterdir()} == {
+        *("config.toml", "checkpoint.pt", "log.jsonl", "split.json", "good_scores.json", "calibration.json")
+    }
     assert load_settings(run).config.lr == 0.0005
 
 
@@ -253,7 +257,7 @@ def test_a_run_without_a_checkpoint_is_replaced(tiny_run, tmp_path, stop, caplog
 
 def test_a_finished_run_that_fails_later_is_not_given_up(run, monkeypatch):
     before = (run / "checkpoint.pt").stat().st_size
-    monkeypatch.setattr(training.Loop, "train_step", lambda self, *args: {"loss": float("inf")})
+    monkeypatch.setattr(training_loop.Loop, "train_step", lambda self, *args: {"loss": float("inf")})
     with pytest.raises(UserError, match=r"the loss became inf; train again with a smaller lr than 0\.001$"):
         longer(run, epochs=5)
     assert not (run / "failed.txt").exists()

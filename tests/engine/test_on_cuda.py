@@ -11,7 +11,7 @@ from rehearsal import REHEARSAL, rehearse
 from tiny_settings import RECONSTRUCTION, SHARED, TINY, options_of
 
 from vitlite import kernels
-from vitlite.engine import train as training
+from vitlite.engine import loop as training_loop
 
 SMALL = {**SHARED, "epochs": 2, "steps": 0, "patch": 8, "dim": 16, "heads": 2}
 METHODS = {
@@ -60,8 +60,8 @@ def test_commands(name, tiny_data, tmp_path):
 @every_method
 def test_resume(name, tiny_data, tmp_path, monkeypatch):
     run, whole = tmp_path / "run", tmp_path / "whole"
-    monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", 0)
-    step = training.Loop.train_step
+    monkeypatch.setattr(training_loop, "SECONDS_BETWEEN_CHECKPOINTS", 0)
+    step = training_loop.Loop.train_step
 
     def stop(self, *args):
         if self.epoch == 1:
@@ -71,7 +71,7 @@ def test_resume(name, tiny_data, tmp_path, monkeypatch):
     with pretended_cuda():
         train(name, tiny_data, whole)
         with monkeypatch.context() as patch:
-            patch.setattr(training.Loop, "train_step", stop)
+            patch.setattr(training_loop.Loop, "train_step", stop)
             train(name, tiny_data, run, code=130)
         vitlite("train", "--resume", "--out", run, "--device", "cuda")
     one, other = (

@@ -46,6 +46,7 @@ def test_a_category_whose_name_is_no_text_is_split_too():
 def test_a_data_sets_own_validation_images_are_held_out(tiny_data):
     dataset = open_dataset(tiny_data)
     own = [replace(sample, category="other") for sample in dataset.train]
+    own[:3] = [replace(sample, split="validation") for sample in own[:3]]
     dataset = replace(dataset, train=[*dataset.train, *own[3:]], validation=own[:3])
     train, held = split_good(dataset, TrainingConfig(holdout=0.2), 0)
     assert [s for s in held if s.category == "other"] == own[:3]

@@ -10,6 +10,7 @@ import torch
 
 from vitlite.data import open_dataset
 from vitlite.engine import features
+from vitlite.engine import loop as training_loop
 from vitlite.engine import train as training
 from vitlite.engine.checkpoint import load_checkpoint, save_checkpoint
 from vitlite.engine.settings import load_settings
@@ -51,10 +52,10 @@ def test_resume_reaches_the_same_weights(tiny_run, tmp_path, monkeypatch, epoch)
     """Stopped in the middle of an epoch after 0, 1 or 2 checkpoints; bit for bit as if it had not been."""
     settings = load_settings(tiny_run)
     settings = replace(settings, config=replace(settings.config, epochs=4))
-    monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", 0)
+    monkeypatch.setattr(training_loop, "SECONDS_BETWEEN_CHECKPOINTS", 0)
     training.train(settings, tmp_path / "whole", device="cpu")
 
-    step = training.Loop.train_step
+    step = training_loop.Loop.train_step
 
     def stop(self, *args):
         if self.epoch == epoch and torch.rand(1, generator=coin) < 0.7:
@@ -62,10 +63,10 @@ def test_resume_reaches_the_same_weights(tiny_run, tmp_path, monkeypatch, epoch)
         return step(self, *args)
 
     coin = torch.Generator().manual_seed(epoch)
-    monkeypatch.setattr(training.Loop, "train_step", stop)
+    monkeypatch.setattr(training_loop.Loop, "train_step", stop)
     with pytest.raises(Interrupted):
         training.train(settings, tmp_path / "cut", device="cpu")
-    monkeypatch.setattr(training.Loop, "train_step", step)
+    monkeypatch.setattr(training_loop.Loop, "train_step", step)
     training.train(load_settings(tmp_path / "cut"), tmp_path / "cut", device="cpu", resume=True)
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
 
@@ -105,7 +106,7 @@ def test_resume_refuses_other_images(tiny_run, tiny_data, tmp_path):
     with pytest.raises(UserError, match="not the training images"):
         training.train(settings, run, device="cpu", resume=True)
     changed.unlink()
-    with pytest.raises(UserError, match="not the training images"):
+    with pytest.raises(UserError, match=f"{changed}: a good image of this run, and not there any more; restore it"):
         training.train(settings, run, device="cpu", resume=True)
 
 
@@ -196,13 +197,13 @@ def test_learning_rate():
     class Config:
         warmup_epochs, schedule = 2, "cosine"
 
-    rates = [training.learning_rate(Config, step, 10, 100) for step in range(100)]
+    rates = [training_loop.learning_rate(Config, step, 10, 100) for step in range(100)]
     assert rates[:20] == sorted(rates[:20])
     assert rates[20] == 1.0
     assert rates[20:] == sorted(rates[20:], reverse=True)
     assert 0 < rates[-1] < 1e-2
     Config.schedule = "constant"
-    assert training.learning_rate(Config, 99, 10, 100) == 1.0
+    assert training_loop.learning_rate(Config, 99, 10, 100) == 1.0
 
 
 def test_weight_decay_on_matrices_only(tiny_run):
@@ -210,7 +211,7 @@ def test_weight_decay_on_matrices_only(tiny_run):
 
     settings = load_settings(tiny_run)
     method = build_method(settings)
-    optimizer = training.make_optimizer(method, method.stages()[0], settings.config)
+    optimizer = training_loop.make_optimizer(method, method.stages()[0], settings.config)
     decayed, others = (group["params"] for group in optimizer.param_groups)
     trained = {id(p) for p in method.parameters() if p.requires_grad}
     assert {id(p) for p in decayed + others} == trained

@@ -8,6 +8,7 @@ import torch
 from method_checks import count, enter, tiny, tiny_config
 from scipy.ndimage import gaussian_filter
 
+from vitlite.engine import loop as training_loop
 from vitlite.engine import train as training
 from vitlite.engine.settings import RunSettings
 from vitlite.errors import UserError
@@ -242,17 +243,17 @@ def test_weights_go_in(tmp_path):
 def test_each_stage_has_its_own_batch_and_rate(tiny_data, tmp_path, monkeypatch):
     config = tiny_config("isstad", epochs=1, mae_epochs=1, mae_batch_size=3)
     settings = RunSettings("isstad", str(tiny_data), "weave", "quick", 0, config)
-    step, seen = training.Loop.train_step, []
+    step, seen = training_loop.Loop.train_step, []
 
     def watched(self, optimizer, indices, rate):
         seen.append((self.method.stage, len(indices)))
         return step(self, optimizer, indices, rate)
 
-    monkeypatch.setattr(training.Loop, "train_step", watched)
+    monkeypatch.setattr(training_loop.Loop, "train_step", watched)
     training.train(settings, tmp_path / "run", device="cpu")
     batch = settings.config.batch_size
     assert {stage: max(n for s, n in seen if s == stage) for stage, _ in seen} == {"mae": 3, "pixel": min(batch, 9)}
 
-    monkeypatch.setattr(training.Loop, "train_step", lambda *arguments: {"loss": float("nan")})
+    monkeypatch.setattr(training_loop.Loop, "train_step", lambda *arguments: {"loss": float("nan")})
     with pytest.raises(UserError, match=f"mae_lr than {settings.config.mae_lr}"):
         training.train(settings, tmp_path / "other", device="cpu")

@@ -11,6 +11,7 @@ from commands import vitlite
 from method_checks import images_for, tiny, tiny_config
 from tiny_settings import METHODS, options_of
 
+from vitlite.engine import loop as training_loop
 from vitlite.engine import train as training
 from vitlite.engine.checkpoint import load_checkpoint
 from vitlite.engine.detector import Detector
@@ -187,8 +188,8 @@ class Interrupted(Exception):
 @each
 def test_resume_reaches_the_same_weights(runs, tmp_path, monkeypatch, name):
     """Stopped at the beginning and in the middle of every stage; bit for bit as if it had not been."""
-    settings, step = load_settings(runs / name), training.Loop.train_step
-    monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", 0)
+    settings, step = load_settings(runs / name), training_loop.Loop.train_step
+    monkeypatch.setattr(training_loop, "SECONDS_BETWEEN_CHECKPOINTS", 0)
     whole = load_checkpoint(runs / name, name)["model"]
     for place in [(stage, epoch) for stage in range(len(tiny(name).stages())) for epoch in (0, 1)][1:]:
 
@@ -199,7 +200,7 @@ def test_resume_reaches_the_same_weights(runs, tmp_path, monkeypatch, name):
 
         run = tmp_path / "{}-{}".format(*place)
         with monkeypatch.context() as patch:
-            patch.setattr(training.Loop, "train_step", stop)
+            patch.setattr(training_loop.Loop, "train_step", stop)
             with pytest.raises(Interrupted):
                 training.train(settings, run, device="cpu")
         training.train(load_settings(run), run, device="cpu", resume=True)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from vitlite.methods.config import SCORES
-from vitlite.nn.score import Places, score_of
+from vitlite.nn.score import Places, PlaceStatistics, score_of
 
 RNG = np.random.default_rng(0)
 
@@ -33,14 +33,32 @@ def test_places(least, added):
     good = RNG.normal(5, 1, (40, 6, 4)) * np.linspace(1, 9, 4)
     values = good[:3] + 2
     mean, deviation = good.mean(0), good.std(0)
-    floor = np.sort(deviation.ravel())[(deviation.size - 1) // 2] / 2 if added is None else added  # torch's median
+    floor = deviation.mean() if added is None else added
     expected = {"none": values, "mean": values - mean, "scaled": (values - mean) / (deviation + floor)}
     for how, want in expected.items():
         places = Places(how, (6, 4), least)
         same = places(torch.from_numpy(values))
         np.testing.assert_allclose(same.numpy(), values)  # nothing is learned yet
-        places.learn(iter(torch.from_numpy(good).split(16)))
+        statistics = PlaceStatistics((6, 4), least)
+        for part in torch.from_numpy(good).split(16):
+            statistics.add(part)
+        places.learn(statistics)
         np.testing.assert_allclose(places(torch.from_numpy(values)).numpy(), want, rtol=1e-5, atol=1e-5)
         again = Places(how, (6, 4), least)
         again.load_state_dict(places.state_dict())
         np.testing.assert_array_equal(again(torch.from_numpy(values)), places(torch.from_numpy(values)))
+
+
+@pytest.mark.parametrize("least", [None, 0.5])
+def test_statistics_without_an_image(least):
+    good = torch.from_numpy(RNG.normal(3, 1, (9, 5, 4)))
+    whole = PlaceStatistics((5, 4), least)
+    whole.add(good)
+    means, scales = whole.without(good)
+    for i in range(len(good)):
+        rest = PlaceStatistics((5, 4), least)
+        rest.add(torch.cat([good[:i], good[i + 1 :]]))
+        mean, scale = rest.of_all()
+        torch.testing.assert_close(means[i], mean)
+        torch.testing.assert_close(scales[i], scale)
+        assert not torch.allclose(mean, whole.of_all()[0])

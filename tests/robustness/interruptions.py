@@ -52,12 +52,12 @@ def _command(args, out, setup, setup_args):
     import torch
 
     from vitlite.cli import main
-    from vitlite.engine import train
+    from vitlite.engine import loop
 
     torch.set_num_threads(1)
     # As where a user starts it; what a shell starts in the background, these tests for one, ignores Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    train.SECONDS_BETWEEN_CHECKPOINTS = 0
+    loop.SECONDS_BETWEEN_CHECKPOINTS = 0
     if setup is not None:
         setup(*setup_args)
     main(args)
@@ -112,7 +112,7 @@ def remove_in_epoch(folder, epoch):
 
 
 def _in_epoch(epoch, happens):
-    from vitlite.engine.train import Loop
+    from vitlite.engine.loop import Loop
 
     step = Loop.train_step
 

@@ -8,7 +8,7 @@ import time
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from vitlite.engine.train import train
 from vitlite.errors import UserError
 from vitlite.files import StrPath, make_folder, write_csv
 from vitlite.methods.ablations import Row, Table
+from vitlite.methods.config import AUTO
 
 log = logging.getLogger(__name__)
 
@@ -134,7 +135,7 @@ def run_part(settings: RunSettings, folder: Path, device: str) -> dict[str, Any]
     fresh, began = is_free(folder), time.monotonic()
     if not fresh:
         held = load_settings(folder)
-        if held != settings:
+        if held != (settings := as_chosen(settings, held)):
             changed = ", ".join(differences(held, settings))
             raise UserError(f"{folder}: holds this row with another {changed}; choose another `out`")
         if (folder / RESULTS_FILE).exists():
@@ -145,6 +146,14 @@ def run_part(settings: RunSettings, folder: Path, device: str) -> dict[str, Any]
     results = evaluate(Detector(folder, device)) | {SECONDS: round(seconds, 3) if fresh else None}
     write(folder, results)
     return results
+
+
+def as_chosen(settings: RunSettings, held: RunSettings) -> RunSettings:
+    """The settings with what training chose in the place of ``auto``, as a run holds it."""
+    if held.method != settings.method:
+        return settings
+    chosen = {key: getattr(held.config, key) for key in ("score", "places") if getattr(settings.config, key) == AUTO}
+    return replace(settings, config=replace(settings.config, **chosen), chosen=held.chosen)
 
 
 def differences(held: RunSettings, wanted: RunSettings) -> list[str]:

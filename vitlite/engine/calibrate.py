@@ -1,12 +1,12 @@
 """Thresholds and the display scale, from good images, and the rate of false alarms that they promise."""
 
+import contextlib
 import logging
 import math
-import os
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -20,10 +20,11 @@ from vitlite.engine.settings import RunSettings, data_path
 from vitlite.engine.split import given, held_out_share, known_defects, leave_out
 from vitlite.errors import UserError
 from vitlite.files import StrPath, counted, make_folder, shown, write_json
+from vitlite.good_scores import PIXEL_TARGET_FPR, Good, below, load_good_scores
 from vitlite.images.loading import Unread, pixel_batches
 from vitlite.images.reading import NO_ROOM, ImageError
 from vitlite.images.resize import map_at
-from vitlite.images.scale import MAX_PIXELS, Reading
+from vitlite.images.scale import Reading
 from vitlite.limits import CONFIDENCE, Limits, check_area, check_target, false_alarms, limits_for, limits_of
 from vitlite.methods.base import Method
 from vitlite.metrics.thresholds import balanced_threshold, threshold_above, upper_quantile
@@ -33,72 +34,53 @@ from vitlite.verdict import all_small, judge
 
 log = logging.getLogger(__name__)
 
-PIXEL_TARGET_FPR = 1e-3
 MISSES_SHOWN = 5  # known defects that are named
-HELD_OUT = "held out of training"  # where the images come from, by default
+HELD_OUT, TRAINED_ON = "held out of training", "training itself"  # where the images come from
+ONE_ODD_IN = 20  # good images, at most, is taken for odd
 NO_PROMISE: dict[str, Any] = {"expected_fpr": None, "expected_fpr_interval": [None, None]}
 
 
-class Good(NamedTuple):
-    """A good image, or a known defective one, scored."""
-
-    category: str  # "" if it is not known
-    score: float
-    pixel_tail: float  # all but the share PIXEL_TARGET_FPR of its pixels stay at or below this value
-    median: float  # of its pixels
-    file: str = ""
+Draw = Callable[[Sequence[Odd], dict[str, Any]], dict[str, str]]  # overlays of odd images: their names by file
 
 
 def calibrate(
-    method: Method,
-    settings: RunSettings,
     run: StrPath,
-    samples: Sequence[Sample],
-    device: torch.device,
+    settings: RunSettings,
+    good: Sequence[Good],
     *,
-    held_out: bool,
+    source: str,
+    draw: Draw,
     target_fpr: float | None = None,
-    source: str | None = None,
+    exact: bool = False,
     min_area: int = 0,
-    max_pixels: int = MAX_PIXELS,
-    defects: Sequence[Sample] = (),
+    bad: Sequence[Good] = (),
 ) -> dict[str, Any]:
-    """Score good images and write the calibration.json of a run; returns its contents (docs/result-files.md).
+    """Write the calibration.json of a run from scored good images; returns its contents (docs/result-files.md).
 
     Args:
-        method: the trained method, on ``device``.
+        run: the folder of the run.
         settings: those of the run.
-        run: its folder.
-        samples: good images.
-        device: where the method computes.
-        held_out: whether training left these images alone. If it did not, thresholds are too low; the file says so.
+        good: good images with their scores.
+        source: where the images come from, in words. If training saw them, thresholds are too low; the file says so.
+        draw: makes overlays of odd images.
         target_fpr: the share of good images that may be called defective; default: that of the run's settings.
-        source: where the images come from, in words.
+        exact: whether odd good images count as all others.
         min_area: the smallest area of a defect, in pixels of an image, which is kept in the file; no threshold depends
             on it.
-        max_pixels: the most that an image may have.
-        defects: known defective images. If there are any, they set the thresholds for images too.
+        bad: known defective images with their scores. If there are any, they set the thresholds for images too.
     Raises:
-        UserError: a share outside (0, 1), no image that can be read, or scores that are not finite.
+        UserError: a share outside (0, 1), or scores that are not finite.
     """
     target_fpr = settings.config.target_fpr if target_fpr is None else target_fpr
     check_target(target_fpr)
-    reading = Reading(settings.config.image_scale, max_pixels)
-    good = score_good(method, samples, reading, device)
-    if not good:
-        images = counted(len(samples), "good image")
-        raise UserError(f"{source or settings.data}: none of the {images} for the threshold is readable")
-    bad = score_good(method, defects, reading, device) if defects else []
-    if defects and not bad:
-        raise UserError(f"`balance`: no known defect is readable, of {counted(len(defects), 'image')}")
     scored = [*good, *bad]
     if not all(math.isfinite(value) for image in scored for value in (image.score, image.pixel_tail, image.median)):
         raise UserError(f"{run}: scores of images are not finite numbers, so there is no threshold; train again")
-    result = summarize(good, target_fpr, held_out, source)
+    odd = find_odd(good)
+    result = summarize(good, target_fpr, source != TRAINED_ON, source, [] if exact else odd)
     set_balanced(result, bad)
     result |= {"min_area": min_area, "black": settings.config.black, "white": settings.config.white}
-    odd = find_odd(good)
-    overlays = draw_odd(method, samples, odd, run, result, reading, device)
+    overlays = draw(odd[:MOST_DRAWN], result)
     for image in odd:
         log.warning(in_a_line(image, run, overlays.get(image.file)))
     result["odd_images"] = [image._asdict() | {"overlay": overlays.get(image.file)} for image in odd]
@@ -126,38 +108,33 @@ def score_good(method: Method, samples: Sequence[Sample], reading: Reading, devi
     return good
 
 
-def below(file: str, folder: Path) -> str:
-    """The name of a file below a folder; the file as it is if it lies elsewhere."""
-    path = Path(os.path.abspath(file))
-    return str(path.relative_to(os.path.abspath(folder))) if path.is_relative_to(os.path.abspath(folder)) else file
-
-
 def draw_odd(
-    method: Method,
+    map_of: Callable[[int, np.ndarray], np.ndarray],
     samples: Sequence[Sample],
     odd: Sequence[Odd],
     run: StrPath,
     calibration: dict[str, Any],
     reading: Reading,
-    device: torch.device,
+    image_size: int,
 ) -> dict[str, str]:
-    """Write overlays of odd ones among ``samples`` in the place of an earlier calibration's; their names by file."""
+    """Write overlays of odd images in the place of an earlier calibration's; their names by file.
+
+    ``samples`` are theirs. ``map_of`` gives the map (S, S) of one by its index and its pixels (1, S, S, 3).
+    """
     clear(run)
-    by_file, names = {shown(sample.path): sample for sample in samples}, {}
-    drawn = [by_file[image.file] for image in odd[:MOST_DRAWN]]
+    names = {}
     # Defects are outlined whatever the threshold: it may come from these images.
     limits = replace(limits_of(calibration), image=-math.inf)
-    for found in pixel_batches(
-        [sample.path for sample in drawn], method.config.image_size, 1, reading=reading, keep_original=True
-    ):
+    for found in pixel_batches([sample.path for sample in samples], image_size, 1, reading=reading, keep_original=True):
         if isinstance(found, Unread):
             log.warning("not drawn: %s", found.reason)
             continue
-        (loaded,), (maps, _) = found.images, method.anomaly(to_images(found.pixels, device))
-        sample, score = drawn[loaded.index], odd[loaded.index].score
+        (loaded,) = found.images
+        sample, score = samples[loaded.index], odd[loaded.index].score
         name = overlay_name(loaded.index + 1, sample.category, sample.path)
         try:
-            prediction = judge(map_at(maps[0].cpu().numpy(), loaded.height, loaded.width), score, limits)
+            values = map_at(map_of(loaded.index, found.pixels), loaded.height, loaded.width)
+            prediction = judge(values, score, limits)
             make_folder(Path(run) / ODD_FOLDER)
             save_overlay(Path(run) / name, cast(np.ndarray, loaded.original), prediction, calibration["display"])
         except MemoryError:
@@ -167,22 +144,37 @@ def draw_odd(
     return names
 
 
-def summarize(good: Sequence[Good], target_fpr: float, held_out: bool, source: str | None = None) -> dict[str, Any]:
-    """The contents of calibration.json."""
-    whole = thresholds(good, target_fpr, held_out)
+def drawn_before(detector: Detector, odd: Sequence[Odd]) -> dict[str, str]:
+    """The names, by file, of overlays of odd images that the calibration before has left; the others are removed."""
+    folder = data_path(detector.settings, detector.run)
+    kept = {}
+    with contextlib.suppress(UserError):
+        for image in load_calibration(detector.run).get("odd_images", []):
+            place = str(folder / image["file"])
+            if image["overlay"] and any((one.file, one.score) == (place, image["score"]) for one in odd):
+                kept[place] = image["overlay"]
+    clear(detector.run, kept.values())
+    return kept
+
+
+def summarize(
+    good: Sequence[Good], target_fpr: float, held_out: bool, source: str | None = None, odd: Sequence[Odd] = ()
+) -> dict[str, Any]:
+    """The contents of calibration.json. ``odd`` images set no threshold: see :func:`usual`."""
+    whole = thresholds(usual(good, odd), target_fpr, held_out)
     low = float(np.median([image.median for image in good]))
     return {
         "schema": CALIBRATION_SCHEMA,
         "target_fpr": target_fpr,
         "pixel_share": PIXEL_TARGET_FPR,
         "held_out": held_out,
-        "source": source or (HELD_OUT if held_out else "training itself"),
+        "source": source or (HELD_OUT if held_out else TRAINED_ON),
         "interval_confidence": CONFIDENCE,
         **whole,
         # Heat maps run from a good image's usual value to as far above the pixel threshold again.
         "display": {"low": low, "high": low + 2 * max(whole["pixel_threshold"] - low, 1e-12)},
         "categories": {
-            name: thresholds([image for image in good if image.category == name], target_fpr, held_out)
+            name: thresholds(usual([image for image in good if image.category == name], odd), target_fpr, held_out)
             for name in sorted({image.category for image in good} - {""})
         },
         "good_images": [
@@ -190,6 +182,23 @@ def summarize(good: Sequence[Good], target_fpr: float, held_out: bool, source: s
             for image in sorted(good, key=lambda image: -image.score)
         ],
     }
+
+
+def usual(good: Sequence[Good], odd: Sequence[Odd]) -> list[Good]:
+    """The good images, but the farthest odd ones, at most 1 image in ONE_ODD_IN, count no more than the highest other.
+
+    So no threshold is set by an odd image, and all others count as without it.
+    """
+    names = {image.file for image in good}
+    far = [image.file for image in odd if image.file in names][: len(good) // ONE_ODD_IN]
+    others = [image for image in good if image.file not in far]
+    score, tail = (max(getattr(image, key) for image in others) for key in ("score", "pixel_tail"))
+    limited = {"score": score, "pixel_tail": tail}
+    return others + [
+        image._replace(**{key: min(getattr(image, key), most) for key, most in limited.items()})
+        for image in good
+        if image.file in far
+    ]
 
 
 def thresholds(good: Sequence[Good], target_fpr: float, held_out: bool) -> dict[str, Any]:
@@ -234,20 +243,24 @@ def recalibrate(
     without: Sequence[StrPath] = (),
     balance: Sequence[StrPath] = (),
     min_area: int | None = None,
+    exact: bool = False,
 ) -> dict[str, Any]:
     """Rewrite a run's calibration.json for another false-alarm rate or from other images; returns its contents.
 
     Args:
         detector: the run; uses the new calibration from then on.
         target_fpr: the share of good images that may be called defective; default: that of the run's settings.
-        good: files, folders and patterns of good images. Default: the share that training held out, which needs the
-            data of training as it was.
+        good: files, folders and patterns of good images. Default: those whose scores training kept (good_scores.json).
+            Runs of version 0.1.0 kept none: then the images are scored that training held out, which needs the data of
+            training as it was.
         without: files among them that are left out, because they show a defect after all.
         balance: files, folders and patterns of known defective images. With them, each threshold for images has the
             least sum of the share of good images above it and the share of these defects at or below it, and no rate
             is promised. A category without defects keeps the threshold from its good images, as pixels do. A warning
             says that new defects are missed more often than these.
         min_area: the smallest area of a defect, in pixels of an image; default: as it is.
+        exact: whether odd good images count as all others. By default the farthest, at most 1 image in 20, count no
+            more than the highest of the others.
     Raises:
         UserError: a rate outside (0, 1) or together with ``balance``, an area below 0, a run that is not finished, data
             that is missing or has changed, images that the run was trained on, a file in ``without`` that is not among
@@ -260,24 +273,45 @@ def recalibrate(
     if not (detector.run / CALIBRATION_FILE).exists():
         load_calibration(detector.run)  # says that training did not finish
     min_area = earlier_area(detector.run) if min_area is None else check_area(min_area)
-    if good:
-        samples, source = given(detector, good), ", ".join(shown(path) for path in good)
+    run, settings = detector.run, detector.settings
+    kept = None if good else load_good_scores(run, data_path(settings, run))
+    if kept is not None:
+        images, source = kept
+        paths = leave_out([Path(image.file) for image in images], without)
+        images = [image for image in images if Path(image.file) in paths]
+
+        def draw(odd: Sequence[Odd], calibration: dict[str, Any]) -> dict[str, str]:
+            return drawn_before(detector, odd)
+
     else:
-        samples, source = held_out_share(detector), HELD_OUT
+        samples, source = (
+            (given(detector, good), ", ".join(map(shown, good))) if good else (held_out_share(detector), HELD_OUT)
+        )
+        paths = leave_out([sample.path for sample in samples], without)
+        samples = [sample for sample in samples if sample.path in paths]
+        images = score_good(detector.method, samples, detector.reading, detector.device)
+        if not images:
+            count = counted(len(samples), "good image")
+            raise UserError(f"{source}: none of the {count} for the threshold is readable")
+
+        def draw(odd: Sequence[Odd], calibration: dict[str, Any]) -> dict[str, str]:
+            by_file = {shown(sample.path): sample for sample in samples}
+            chosen = [by_file[image.file] for image in odd]
+            size = detector.image_size
+            return draw_odd(detector.map_of, chosen, odd, run, calibration, detector.reading, size)
+
     if without:
-        samples, source = leave_out(samples, without), f"{source}, without {len(without)} of them"
+        source = f"{source}, without {len(without)} of them"
     detector.calibration = calibrate(
-        detector.method,
-        detector.settings,
-        detector.run,
-        samples,
-        detector.device,
-        held_out=True,
-        target_fpr=target_fpr,
+        run,
+        settings,
+        images,
         source=source,
+        draw=draw,
+        target_fpr=target_fpr,
+        exact=exact,
         min_area=min_area,
-        max_pixels=detector.reading.max_pixels,
-        defects=known_defects(detector, balance, samples) if balance else (),
+        bad=score_defects(detector, balance, paths) if balance else (),
     )
     if balance:
         log.warning("misses of known defects are optimistic: they chose the threshold; new ones are missed more often")
@@ -291,6 +325,15 @@ def earlier_area(run: StrPath) -> int:
     except UserError as error:
         log.warning("%s; a smallest area of defects that it may hold is not kept", error)
         return 0
+
+
+def score_defects(detector: Detector, inputs: Sequence[StrPath], good: Collection[Path]) -> list[Good]:
+    """Known defective images, scored. ``UserError`` if one is a copy of a good one, or none can be read."""
+    samples = known_defects(detector, inputs, good)
+    scored = score_good(detector.method, samples, detector.reading, detector.device)
+    if not scored:
+        raise UserError(f"`balance`: no known defect is readable, of {counted(len(samples), 'image')}")
+    return scored
 
 
 def without_threshold(detector: Detector) -> list[str]:

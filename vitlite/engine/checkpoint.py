@@ -19,6 +19,7 @@ from torch import nn
 from vitlite.engine.settings import CONFIG_FILE, RunSettings, build_method, refuse_other_network
 from vitlite.errors import UserError
 from vitlite.files import atomic, remove, write_text
+from vitlite.good_scores import GOOD_SCORES_FILE
 from vitlite.methods.base import Method
 
 log = logging.getLogger(__name__)
@@ -175,5 +176,5 @@ def drop_failed(run: Path) -> None:
         return
     why = "that failed" if (run / FAILED_FILE).exists() else "that was stopped before its first checkpoint"
     log.warning("%s: replaces a run %s", run, why)
-    for name in (CHECKPOINT_FILE, CALIBRATION_FILE, FAILED_FILE, LOG_FILE):
+    for name in (CHECKPOINT_FILE, CALIBRATION_FILE, GOOD_SCORES_FILE, FAILED_FILE, LOG_FILE):
         remove(run / name)

@@ -90,6 +90,10 @@ class Detector(Predictor):
         maps, scores = self.anomaly(to_images(pixels, self.device))
         return maps.cpu().numpy(), scores.cpu().numpy()
 
+    def map_of(self, _: int, pixels: np.ndarray) -> np.ndarray:
+        """The map (S, S) of one image's pixels (1, S, S, 3)."""
+        return np.asarray(self.score_pixels(pixels)[0][0])
+
     def digest(self) -> str:
         """SHA-256 of the settings and the weights."""
         settings = {"method": self.settings.method, **asdict(self.settings.config)}

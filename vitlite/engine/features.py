@@ -64,6 +64,19 @@ class FeatureCache:
         return values.float() / 255 if self.kept_as == "uint8" else values
 
 
+class Part:
+    """The rows of a cache that some images have: ``part[index_tensor]`` counts from 0 among them."""
+
+    def __init__(self, cache: FeatureCache, rows: Sequence[int]) -> None:
+        self.cache, self.rows = cache, torch.tensor(rows, dtype=torch.long)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, indices: Tensor) -> Tensor:
+        return self.cache[self.rows[indices]]
+
+
 def reserve(file: BinaryIO, size: int) -> None:
     """Give a file its size and its room on the disk. A mapping that finds the disk full would kill the process."""
     file.truncate(size)

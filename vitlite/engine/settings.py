@@ -41,6 +41,7 @@ class RunSettings:
     seed: int
     config: TrainingConfig  # the method's frozen dataclass
     init_from: str = ""  # the run whose weights it begins with; empty: none
+    chosen: str = ""  # why training chose ``score`` and ``places``; empty: they were given
 
 
 def new_settings(
@@ -181,7 +182,7 @@ def refuse_data_folder(settings: RunSettings, run: Path) -> None:
 
 def save_settings(run: str | os.PathLike[str], settings: RunSettings) -> None:
     """Write config.toml."""
-    head = {k: v for k, v in asdict(settings).items() if k != "config" and (k != "init_from" or v)}
+    head = {k: v for k, v in asdict(settings).items() if k != "config" and (k not in ("init_from", "chosen") or v)}
     values = {key: NONE if value is None else value for key, value in asdict(settings.config).items()}
     tables = {"run": {"vitlite": vitlite.__version__, **head}, "config": values}
     write_text(Path(run) / CONFIG_FILE, dumps(tables))
@@ -213,8 +214,9 @@ def load_settings(run: str | os.PathLike[str]) -> RunSettings:
 def _from_tables(head: dict[str, Any], values: dict[str, Any]) -> RunSettings:
     """The two tables of config.toml as settings. Refuses what is missing, unknown or of another type."""
     head.pop("vitlite", None)
-    kinds = {"method": str, "data": str, "category": str, "preset": str, "seed": int, "init_from": str}
-    head.setdefault("init_from", "")
+    kinds = {"method": str, "data": str, "category": str, "preset": str, "seed": int, "init_from": str, "chosen": str}
+    for key in ("init_from", "chosen"):
+        head.setdefault(key, "")
     wrong = sorted(kinds.keys() - head.keys()) or sorted(head.keys() - kinds.keys())
     if wrong:
         raise UserError(f"[run] is incomplete or has unknown keys ({', '.join(wrong)})")

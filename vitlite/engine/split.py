@@ -1,20 +1,20 @@
 """Which good images are held out for the threshold, which of the others train, and how to recognise them later."""
 
 import contextlib
-import hashlib
+import json
 import os
 import random
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vitlite.data import Dataset, Sample, list_images, open_dataset, scan
-from vitlite.data.index import few
+from vitlite.data.copies import copies, fingerprint
+from vitlite.data.index import GOOD, few
 from vitlite.engine.settings import RunSettings, data_folder, data_path
 from vitlite.errors import UserError
-from vitlite.files import StrPath, shown
-from vitlite.images.archives import split_entry
+from vitlite.files import StrPath, shown, write_json
 from vitlite.images.scale import Reading
 from vitlite.limits import category_of
 from vitlite.methods.config import TrainingConfig
@@ -22,17 +22,192 @@ from vitlite.methods.config import TrainingConfig
 if TYPE_CHECKING:
     from vitlite.engine.detector import Detector
 
+SPLIT_FILE = "split.json"
+SPLIT_SCHEMA = 1
+TRAIN, HELD, FOLD = "train", "held out", "fold"  # parts of a split; folds are numbered from 1, and all train
+
+
+@dataclass(frozen=True)
+class Split:
+    """What training does with each good image; lists of their indices."""
+
+    train: list[int]
+    held: list[int]
+    folds: list[list[int]] = field(default_factory=list)  # each scored by a network that trained on the others
+    groups: dict[int, int] = field(default_factory=dict)  # number by image: images of a group are not parted
+
+    def part(self, index: int) -> str | None:
+        """The name of an image's part; None if it is not used."""
+        for number, fold in enumerate(self.folds, 1):
+            if index in fold:
+                return f"{FOLD} {number}"
+        return HELD if index in self.held else TRAIN if index in self.train else None
+
+
+Grouping = Callable[[list[int]], Iterable[int]]  # the numbers of the groups of some images, by their indices
+
+
+def make_split(samples: Sequence[Sample], config: TrainingConfig, seed: int, grouping: Grouping) -> Split:
+    """The split of readable good images, ``validation`` images among them, by the groups that ``grouping`` gives.
+
+    Validation images are held out. Otherwise ``folds`` parts are made, if there are few enough images for them, or
+    ``holdout`` of each category is held out. With ``train_images`` single images are drawn, and no group is looked for.
+    """
+    given = [i for i, sample in enumerate(samples) if sample.split == "validation"]
+    if config.train_images:
+        return random_split(samples, config, seed)
+    count = len(samples)
+    cross = config.folds and not given and count > 1 and (not config.folds_below or count < config.folds_below)
+    train: list[int] = []
+    held, numbers = list(given), dict[int, int]()
+    folds: list[list[int]] = [[] for _ in range(min(config.folds, count) if cross else 0)]
+    apart = {samples[i].category for i in given}
+    for category in dict.fromkeys(sample.category for sample in samples):
+        own = [i for i, sample in enumerate(samples) if sample.category == category and i not in given]
+        if category in apart or not (cross or config.holdout):
+            train += own
+            continue
+        numbers |= {i: len(numbers) + int(number) for i, number in zip(own, grouping(own))}
+        groups: dict[int, list[int]] = {}
+        for i in own:
+            groups.setdefault(numbers[i], []).append(i)
+        rng = random.Random(_seed_text(seed, category))
+        if cross:
+            deal(list(groups.values()), folds, rng)
+            train += own
+        else:
+            out = set(draw_groups(list(groups.values()), config.holdout, rng))
+            train += [i for i in own if i not in out]
+            held += sorted(out)
+    return Split(train, held, [sorted(fold) for fold in folds if fold], numbers)
+
+
+def random_split(samples: Sequence[Sample], config: TrainingConfig, seed: int) -> Split:
+    """The split by :func:`split_samples`, which runs without a split.json have."""
+    at = {id(sample): i for i, sample in enumerate(samples)}
+    train, held = ([at[id(sample)] for sample in part] for part in split_samples(samples, config, seed))
+    return Split(train, held)
+
+
+def deal(groups: list[list[int]], folds: list[list[int]], rng: random.Random) -> None:
+    """Add groups to folds, larger ones first, always to the smallest fold.
+
+    Too few groups for that are cut into pieces of neighbouring images.
+    """
+    count, images = len(folds), sum(map(len, groups))
+    if len(groups) < count or max(map(len, groups)) > images / 2:
+        size = max(1, -(-images // (2 * count)))
+        groups = [group[i : i + size] for group in groups for i in range(0, len(group), size)]
+    rng.shuffle(groups)
+    for group in sorted(groups, key=len, reverse=True):
+        min(folds, key=len).extend(group)
+
+
+def draw_groups(groups: list[list[int]], share: float, rng: random.Random) -> list[int]:
+    """About a share of the images, at least one and not all, as whole groups, or a piece of one if all are larger."""
+    images = sum(map(len, groups))
+    wanted = min(max(round(share * images), 1), images - 1)
+    rng.shuffle(groups)
+    chosen: list[int] = []
+    for group in groups:
+        if len(chosen) + len(group) <= wanted:
+            chosen += group
+    if len(chosen) < wanted / 2:
+        left = [group for group in groups if not set(group) & set(chosen)]
+        chosen += min(left, key=len)[: wanted - len(chosen)]
+    return chosen
+
+
+def save_split(run: Path, split: Split, samples: Sequence[Sample], root: Path, data: Path) -> None:
+    """Write split.json (docs/result-files.md)."""
+    images = [
+        {
+            "file": str(sample.path.relative_to(root)),
+            "category": sample.category,
+            "group": split.groups.get(i),
+            "part": part,
+        }
+        for i, sample in enumerate(samples)
+        if (part := split.part(i)) is not None
+    ]
+    write_json(run / SPLIT_FILE, {"schema": SPLIT_SCHEMA, "root": os.path.relpath(root, data), "images": images})
+
+
+def read_split(run: Path) -> dict[str, Any] | None:
+    """The contents of a run's split.json; None without one. ``UserError`` if it is damaged or of a newer version."""
+    path = run / SPLIT_FILE
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found["schema"] > SPLIT_SCHEMA:
+            raise UserError(f"{path}: written by a newer vitlite (schema {found['schema']}); upgrade to read it")
+        for image in found["images"]:
+            image["file"], image["category"], image["part"] = (
+                str(image["file"]),
+                str(image["category"]),
+                str(image["part"]),
+            )
+        return {**found, "root": str(found["root"])}
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{path}: damaged ({type(error).__name__}: {error}); train again") from None
+
+
+def recorded(run: Path, samples: Sequence[Sample], root: Path) -> Split | None:
+    """The split that split.json holds, of the images that are there now; None without that file.
+
+    ``UserError`` if one of them is missing.
+    """
+    found = read_split(run)
+    if found is None:
+        return None
+    at = {str(sample.path.relative_to(root)): i for i, sample in enumerate(samples)}
+    split, folds = Split([], []), dict[str, list[int]]()
+    for image in found["images"]:
+        if image["file"] not in at:
+            raise UserError(f"{root / image['file']}: a good image of this run, and not there any more; restore it")
+        index = at[image["file"]]
+        (split.held if image["part"] == HELD else split.train).append(index)
+        if image["part"].startswith(FOLD):
+            folds.setdefault(image["part"], []).append(index)
+        if image.get("group") is not None:
+            split.groups[index] = image["group"]
+    split.folds.extend(folds[name] for name in sorted(folds))
+    return split
+
+
+def recorded_samples(settings: RunSettings, run: Path) -> tuple[Path, list[Sample], list[Sample]] | None:
+    """(root, trained, held out) by split.json; None without that file. ``UserError`` if the data is missing."""
+    found = read_split(run)
+    if found is None:
+        return None
+    root = Path(os.path.normpath(data_path(settings, run) / found["root"]))
+    if not root.is_dir():
+        raise UserError(f"{shown(root)}: no such folder (the data of training)")
+    parts: tuple[list[Sample], list[Sample]] = ([], [])
+    for image in found["images"]:
+        sample = Sample(root / image["file"], image["category"], "train", GOOD, 0, None)
+        parts[image["part"] == HELD].append(sample)
+    return root, *parts
+
 
 def split_good(dataset: Dataset, config: TrainingConfig, seed: int) -> tuple[list[Sample], list[Sample]]:
-    """(train, held out) of a data set's good images, by ``holdout`` and ``train_images`` of a config.
+    """(train, held out) of a data set's good images, as runs without a split.json did it: see :func:`split_samples`."""
+    return split_samples([*dataset.train, *dataset.validation], config, seed)
+
+
+def split_samples(samples: Sequence[Sample], config: TrainingConfig, seed: int) -> tuple[list[Sample], list[Sample]]:
+    """(train, held out) of good images at random, by ``holdout`` and ``train_images`` of a config.
 
     A category with validation images of its own holds those out and trains on all others; the rest hold out a share.
     """
-    apart = {s.category for s in dataset.validation}
-    _, held = hold_out([s for s in dataset.train if s.category not in apart], config.holdout, seed)
+    validation = [s for s in samples if s.split == "validation"]
+    others = [s for s in samples if s.split != "validation"]
+    apart = {s.category for s in validation}
+    _, held = hold_out([s for s in others if s.category not in apart], config.holdout, seed)
     out = set(map(id, held))
-    train = [s for s in dataset.train if id(s) not in out]
-    return draw_few(train, config.train_images, seed), [*held, *dataset.validation]
+    train = [s for s in others if id(s) not in out]
+    return draw_few(train, config.train_images, seed), [*held, *validation]
 
 
 def hold_out(samples: list[Sample], share: float, seed: int) -> tuple[list[Sample], list[Sample]]:
@@ -44,16 +219,21 @@ def hold_out(samples: list[Sample], share: float, seed: int) -> tuple[list[Sampl
     for category in dict.fromkeys(s.category for s in samples):
         own = [s for s in samples if s.category == category]
         count = min(max(round(share * len(own)), 1), len(own) - 1) if share > 0 else 0
-        # As bytes, because a folder's name need not be valid text; for valid text both seed alike.
-        place = f"{seed}/{category}".encode("utf-8", "surrogateescape")
-        chosen = set(random.Random(place).sample(range(len(own)), count))
+        chosen = set(random.Random(_seed_text(seed, category)).sample(range(len(own)), count))
         train += [s for i, s in enumerate(own) if i not in chosen]
         held += [s for i, s in enumerate(own) if i in chosen]
     return train, held
 
 
+def _seed_text(seed: int, category: str) -> bytes:
+    # As bytes, because a folder's name need not be valid text; for valid text both seed alike.
+    return f"{seed}/{category}".encode("utf-8", "surrogateescape")
+
+
 def good_split(settings: RunSettings, run: Path) -> tuple[Path, list[Sample], list[Sample]]:
     """(root, trained, held out) of a run's data of training as it is now. ``UserError`` if it is missing."""
+    if (known := recorded_samples(settings, run)) is not None:
+        return known
     try:
         dataset = open_dataset(data_folder(settings, run), settings.category or None)
     except UserError as error:
@@ -67,7 +247,8 @@ def training_split(settings: RunSettings, run: Path, known: str) -> tuple[list[S
     ``UserError`` if the data is missing or has changed, so that the split is no longer known.
     """
     root, trained, held = good_split(settings, run)
-    # The split depends on which files there are: with one more or less, a trained image may pass for one held out.
+    # Without a split.json the split depends on which files there are: with one more or less, a trained image may pass
+    # for one held out.
     # Training took the fingerprint of those that it could read; reading them all again is slow and seldom needed.
     readings: tuple[Callable[[], Iterable[Sample]], ...] = (
         lambda: trained,
@@ -82,12 +263,12 @@ def training_split(settings: RunSettings, run: Path, known: str) -> tuple[list[S
     )
 
 
-def leave_out(samples: list[Sample], files: Sequence[StrPath]) -> list[Sample]:
-    """The samples without some files: each a path, or the end of one that fits a single image.
+def leave_out(paths: Sequence[Path], files: Sequence[StrPath]) -> set[Path]:
+    """The paths without some files: each a path, or the end of one that fits a single image.
 
     ``UserError`` names a file that is not among them, or that may be several.
     """
-    left = {os.path.realpath(sample.path): sample for sample in samples}
+    left = {os.path.realpath(path): path for path in paths}
     for file in files:
         end = os.sep + os.path.normpath(file)
         fits = [path for path in left if path == os.path.realpath(file)] or [
@@ -97,10 +278,10 @@ def leave_out(samples: list[Sample], files: Sequence[StrPath]) -> list[Sample]:
             what = f"may be {len(fits)}" if fits else "not one"
             names = few([shown(path) for path in fits or left])
             raise UserError(
-                f"`without={shown(file)}`: {what} of the {len(samples)} good images for the threshold ({names})"
+                f"`without={shown(file)}`: {what} of the {len(paths)} good images for the threshold ({names})"
             )
         del left[fits[0]]
-    return list(left.values())
+    return set(left.values())
 
 
 def held_out_share(detector: "Detector") -> list[Sample]:
@@ -126,10 +307,10 @@ def given(detector: "Detector", inputs: Sequence[StrPath]) -> list[Sample]:
     return samples
 
 
-def known_defects(detector: "Detector", inputs: Sequence[StrPath], good: Sequence[Sample]) -> list[Sample]:
+def known_defects(detector: "Detector", inputs: Sequence[StrPath], good: Iterable[Path]) -> list[Sample]:
     """The defective images that the inputs stand for, as samples. ``UserError`` if one is among the good ones too."""
     categories, paths = detector.settings.category.split(","), list_images(inputs)
-    both = copies(paths, [sample.path for sample in good])
+    both = copies(paths, sorted(good))
     if both:
         raise UserError(
             f"`balance`: some known defects are also among the good images for the threshold "
@@ -183,49 +364,3 @@ def draw_few(samples: list[Sample], count: int, seed: int) -> list[Sample]:
         taken.setdefault(sample.category, []).append(sample)
     chosen = {id(sample) for own in taken.values() for sample in own[:count]}
     return [sample for sample in samples if id(sample) in chosen]
-
-
-def fingerprint(root: Path, paths: Iterable[Path]) -> str:
-    """Digest of the files that a run trains on: their names below ``root``, their contents and their order."""
-    whole = hashlib.sha256()
-    for path in paths:
-        name = str(Path(path).relative_to(root)).encode("utf-8", "surrogateescape")
-        whole.update(name + b"\0" + (digest(path) or b"") + b"\n")
-    return whole.hexdigest()
-
-
-def copies(paths: Sequence[Path], originals: Sequence[Path]) -> list[Path]:
-    """Those of ``paths`` that hold the same bytes as one of ``originals``, whatever their names."""
-    # Only files of equal size can be equal, which spares reading most of them.
-    sizes = {_size(path) for path in paths}
-    digests = {digest(path) for path in originals if _size(path) in sizes} - {None}
-    return [path for path in paths if digests and digest(path) in digests]
-
-
-def _size(path: Path) -> int:
-    """The size of a file in bytes; -1 for a missing file."""
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return -1
-
-
-def digest(path: Path) -> bytes | None:
-    """SHA-256 of an image's bytes; for an image inside an archive file, that file's digest and the image's number.
-
-    None if it cannot be read: that equals nothing that was trained on.
-    """
-    entry = split_entry(path)
-    try:
-        if entry is None:
-            return hashlib.sha256(Path(path).read_bytes()).digest()
-        file, number = entry
-        status = os.stat(file)
-        return _file_digest(file, status.st_mtime_ns, status.st_size) + str(number).encode()
-    except OSError:
-        return None
-
-
-@lru_cache(maxsize=16)
-def _file_digest(file: Path, _modified: int, _size: int) -> bytes:
-    return hashlib.sha256(Path(file).read_bytes()).digest()

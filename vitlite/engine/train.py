@@ -1,21 +1,25 @@
 """Training: from settings to a run directory with a trained, calibrated detector."""
 
-import json
+import hashlib
 import logging
-import math
 import os
-import time
-from collections.abc import Iterator, Sequence
+import random
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from vitlite.data import Dataset, Sample, open_dataset
-from vitlite.engine.calibrate import CALIBRATION_FILE, calibrate, load_calibration
+from vitlite.data.copies import fingerprint
+from vitlite.data.groups import MOST as MOST_COMPARED
+from vitlite.data.groups import named, similar
+from vitlite.engine.calibrate import HELD_OUT, TRAINED_ON, calibrate, draw_odd, load_calibration
 from vitlite.engine.checkpoint import (
+    CALIBRATION_FILE,
     CHECKPOINT_FILE,
     FAILED_FILE,
     LOG_FILE,
@@ -23,35 +27,38 @@ from vitlite.engine.checkpoint import (
     drop_log_after,
     load_checkpoint,
     refuse_present,
-    save_checkpoint,
     with_weights,
 )
-from vitlite.engine.distributed import ALONE, Team, autocast, join, keep_freed_memory
-from vitlite.engine.features import FeatureCache, cache_features, with_scale
-from vitlite.engine.progress import Progress
+from vitlite.engine.distributed import Team, join, keep_freed_memory
+from vitlite.engine.features import FeatureCache, Part, cache_features, with_scale
+from vitlite.engine.loop import Loop
 from vitlite.engine.settings import (
     SYNTHETIC,
     RunSettings,
     data_folder,
+    data_path,
     load_settings,
     refuse_data_folder,
     refuse_invalid_names,
     save_settings,
 )
-from vitlite.engine.split import fingerprint, split_good, training_split
+from vitlite.engine.split import Grouping, Split, make_split, random_split, recorded, save_split, training_split
+from vitlite.engine.unseen import DRAWN_ON, FEWEST, Measured, choose_head
 from vitlite.errors import UserError
-from vitlite.files import MAX_MEGAPIXELS, Claim, append_line, counted, remove, remove_leftovers, write_text
+from vitlite.files import MAX_MEGAPIXELS, Claim, counted, remove, remove_leftovers, shown
+from vitlite.good_scores import save_good_scores
 from vitlite.images.scale import Reading, as_pixels
 from vitlite.limits import in_words
-from vitlite.methods.base import Method, Stage
-from vitlite.methods.config import TrainingConfig
-from vitlite.methods.schedule import continued, learning_rate, make_optimizer, plan_stages, planned
-from vitlite.nn.batch_norm import set_counts
+from vitlite.methods.base import Method
+from vitlite.methods.config import AUTO
+from vitlite.nn.score import PlaceStatistics
+from vitlite.odd import Odd
 
 log = logging.getLogger(__name__)
 
-SECONDS_BETWEEN_CHECKPOINTS = 30
-MADE_OF_WEIGHTS = ("results.json", "report.html", "model.onnx", "model.pt2")  # of a run, by other commands
+FOLDS_FILE = "folds.pt"  # what cross-fitting has measured, until training is finished
+GROUP_SIDE = 16  # of the maps by which images are compared
+CROSS_FITTED = "all good images, each scored by a network that was trained without it"
 
 
 def train(
@@ -96,8 +103,7 @@ def _train(
     dataset = open_dataset(data_folder(settings, run), settings.category or None)
     settings = replace(settings, category=",".join(dataset.categories))
     refuse_invalid_names(settings)
-    samples, held = split_good(dataset, settings.config, settings.seed)
-    if not samples:
+    if not dataset.train:
         raise UserError(f"{settings.data}: no good images to train on")
 
     torch.manual_seed(settings.seed)
@@ -113,7 +119,8 @@ def _train(
                 save_settings(run, settings)
             log.info("%s: already trained to the end; nothing to do", run)
             return load_calibration(run)
-    elif team.leads:
+    samples = [*dataset.train, *dataset.validation]
+    if state is None and team.leads:
         claim.take()
         if not resume:
             drop_failed(run)
@@ -127,239 +134,180 @@ def _train(
     team.wait()
     settings = team.agree(settings)
     method.to(device)
-    log_start(method, origin, dataset, samples, held, device)
+    log_model(method, origin, device)
 
-    paths = [sample.path for sample in samples]
-    cache, indices = cache_features(
-        method, paths, run, device, reading=Reading(settings.config.image_scale, max_pixels)
-    )
-    loop = Loop(method, settings, run, cache, len(indices), device, team)
-    loop.weights = weights
-    loop.fingerprint = fingerprint(dataset.root, [paths[i] for i in indices])
+    reading = Reading(settings.config.image_scale, max_pixels)
+    cache, indices = cache_features(method, [sample.path for sample in samples], run, device, reading=reading)
+    samples = [samples[i] for i in indices]
     if state is None:
-        method.fit(loop.batches())
+        numbers = grouping(cache, samples, dataset.root, settings.config.groups)
+        split = make_split(samples, settings.config, settings.seed, numbers)
     else:
+        split = recorded(run, samples, dataset.root) or random_split(samples, settings.config, settings.seed)
+    split = team.agree(split)
+    log_data(dataset, split)
+    if team.leads:
+        save_split(run, split, samples, dataset.root, data_path(settings, run))
+    loop = Loop(method, settings, run, Part(cache, split.train), device, team)
+    loop.weights = weights
+    loop.fingerprint = fingerprint(dataset.root, [samples[i].path for i in split.train])
+    measured = None
+    if state is not None:
         loop.restore(state)
         loop.change(before)
+    if split.folds:
+        rng = torch.get_rng_state()
+        measured = cross_fit(loop, samples, cache, split, reading)
+        torch.set_rng_state(rng)
+    if state is None:
+        method.fit(loop.batches())
     loop.run_stages()
     if not team.leads:
         return None
-    calibration = calibrate(method, settings, run, held or samples, device, held_out=bool(held), max_pixels=max_pixels)
+    return conclude(loop, samples, cache, split, measured, reading)
+
+
+def grouping(cache: FeatureCache, samples: Sequence[Sample], root: Path, pattern: str) -> Grouping:
+    """What numbers the groups of some images: their names, if there is a ``pattern``, or how alike they are."""
+
+    def number(rows: list[int]) -> Iterable[int]:
+        if pattern:
+            return named([str(samples[row].path.relative_to(root)) for row in rows], pattern)
+        if len(rows) > MOST_COMPARED:
+            log.info("%d images are too many to be compared: none is taken for near to another", len(rows))
+            return range(len(rows))
+        coarse = [small(cache[torch.tensor(rows[first : first + 64])]) for first in range(0, len(rows), 64)]
+        return similar(torch.cat(coarse).numpy())
+
+    return number
+
+
+def small(features: Tensor) -> Tensor:
+    """Features as one vector for each image (B, d); maps (B, C, h, w) of at most 16 by 16 places."""
+    if features.ndim == 4 and max(features.shape[2:]) > GROUP_SIDE:
+        features = F.adaptive_avg_pool2d(features, GROUP_SIDE)
+    return features.flatten(1)
+
+
+def cross_fit(loop: Loop, samples: Sequence[Sample], cache: FeatureCache, split: Split, reading: Reading) -> Measured:
+    """Every good image measured by a network that trained as the final one does, but without the image's fold.
+
+    The result is kept in the run until the end of training, for a resumed one.
+    """
+    settings, method = loop.settings, loop.method
+    measured = Measured(method, samples, loop.run)
+    key = hashlib.sha256(repr((settings.config, settings.seed, split.folds, loop.fingerprint)).encode()).hexdigest()
+    if measured.load(loop.run / FOLDS_FILE, key):
+        return measured
+    drawn_on = draw_sources(settings, [index for fold in split.folds for index in fold])
+    for number, fold in enumerate(split.folds, 1):
+        torch.manual_seed(settings.seed)
+        network = with_weights(settings, loop.run, None)[0].to(loop.device)
+        others = Part(cache, [index for index in split.train if index not in set(fold)])
+        name = f"fold {number}/{len(split.folds)}"
+        own = Loop(network, settings, loop.run, others, loop.device, loop.team, fold=name, planned_for=len(split.train))
+        network.fit(own.batches())
+        own.run_stages()
+        measured.add(network, fold, Part(cache, fold))
+        measured.add_drawn(network, method, [index for index in fold if index in drawn_on], reading, settings.seed)
+    if loop.team.leads:
+        measured.save(loop.run / FOLDS_FILE, key)
+    return measured
+
+
+def draw_sources(settings: RunSettings, rows: list[int]) -> set[int]:
+    """The images onto which defects are drawn; none if there is nothing to choose with them."""
+    if AUTO not in (settings.config.score, settings.config.places):
+        return set()
+    return set(random.Random(settings.seed).sample(rows, min(DRAWN_ON, len(rows))))
+
+
+def conclude(
+    loop: Loop,
+    samples: Sequence[Sample],
+    cache: FeatureCache,
+    split: Split,
+    measured: Measured | None,
+    reading: Reading,
+) -> dict[str, Any]:
+    """Choose the score, let the places learn, score the good images and set the thresholds; returns the calibration."""
+    method, settings, run = loop.method, loop.settings, loop.run
+    rows = split.held or split.train
+    if measured is None:
+        measured = Measured(method, [samples[row] for row in rows], run)
+        measured.add(method, range(len(rows)), Part(cache, rows))
+        if split.held:
+            drawn_on = sorted(draw_sources(settings, list(range(len(rows)))))
+            measured.add_drawn(method, method, drawn_on, reading, settings.seed)
+    unseen = bool(split.held or split.folds)
+    if AUTO in (settings.config.score, settings.config.places):
+        head = choose_head(method, measured)
+        config = replace(settings.config, score=head.score, places=head.places)
+        settings = loop.settings = replace(settings, config=config, chosen=head.reason)
+        save_settings(run, settings)
+        log.info("score: %s, places %s (%s)", *head)
+    method.set_head(settings.config.score, settings.config.places)
+    itself = not unseen or len(measured.samples) < FEWEST
+    learn_places(method, measured if not itself else None, loop)
+    loop.save(None)
+    good = measured.good(method, itself=itself)
+    source = CROSS_FITTED if split.folds else HELD_OUT if split.held else TRAINED_ON
+    save_good_scores(run, data_path(settings, run), good, source)
+
+    def draw(odd: Sequence[Odd], calibration: dict[str, Any]) -> dict[str, str]:
+        at = {shown(sample.path): index for index, sample in enumerate(measured.samples)}
+        chosen = [measured.samples[at[image.file]] for image in odd]
+        return draw_odd(
+            lambda index, _: measured.maps(method, at[odd[index].file], itself=itself),
+            chosen,
+            odd,
+            run,
+            calibration,
+            reading,
+            settings.config.image_size,
+        )
+
+    calibration = calibrate(run, settings, good, source=source, draw=draw)
+    remove(run / FOLDS_FILE)
     for line in in_words(calibration):
-        log.log(logging.INFO if held else logging.WARNING, line)
+        log.log(logging.INFO if unseen else logging.WARNING, line)
     return calibration
 
 
-def log_start(
-    method: Method,
-    origin: str | None,
-    dataset: Dataset,
-    samples: Sequence[Sample],
-    held: Sequence[Sample],
-    device: torch.device,
-) -> None:
-    """Log what is trained on what, in two lines."""
-    categories = ", ".join(dataset.categories)
-    images = counted(len(samples), "good image")
-    log.info("data: %s to train on, %d held out for the threshold (%s)", images, len(held), categories)
+@torch.no_grad()
+def learn_places(method: Method, measured: Measured | None, loop: Loop) -> None:
+    """Let the method's places learn from what was measured or, without it, from the training images."""
+    if measured is not None:
+        method.places.learn(measured.statistics)
+        return
+    statistics = PlaceStatistics(method.places_shape, method.least_deviation)
+    method.eval()
+    for features in loop.batches():
+        statistics.add(method.values(features))
+    method.places.learn(statistics)
+
+
+def log_data(dataset: Dataset, split: Split) -> None:
+    """Log how many images train, and how the others serve the threshold."""
+    images, categories = counted(len(split.train), "good image"), ", ".join(dataset.categories)
+    if split.folds:
+        log.info(
+            "data: %s to train on; for the threshold %d networks more, each without a part of them (%s)",
+            images,
+            len(split.folds),
+            categories,
+        )
+    else:
+        log.info("data: %s to train on, %d held out for the threshold (%s)", images, len(split.held), categories)
+    if len(set(split.groups.values())) < len(split.groups):
+        groups = len(set(split.groups.values()))
+        log.info("near-copies: the %d images are %d groups, which are not parted", len(split.groups), groups)
+
+
+def log_model(method: Method, origin: str | None, device: torch.device) -> None:
+    """Log what is trained, in a line."""
     count = sum(p.numel() for p in method.parameters() if p.requires_grad)
     begun = f", weights from {origin}" if origin else ""
     if method.backbone_name:
         begun = f", features from {method.backbone_name} ({origin})"
     log.info("model: %.2f M trained parameters%s, on %s", count / 1e6, begun, device)
-
-
-class Loop:
-    """The stages of a method over the cached features of ``count`` images, with checkpoints between epochs."""
-
-    def __init__(
-        self,
-        method: Method,
-        settings: RunSettings,
-        run: Path,
-        cache: FeatureCache,
-        count: int,
-        device: torch.device,
-        team: Team = ALONE,
-    ) -> None:
-        self.team = team
-        self.method, self.settings, self.config = method, settings, settings.config
-        self.run, self.cache, self.count, self.device = run, cache, count, device
-        self.loss = method.loss
-        self.stage, self.epoch = 0, 0  # the next to be trained
-        self.optimizer_state: dict[str, Any] | None = None
-        self.fingerprint = ""  # of the training images
-        self.weights: str | None = None  # where those of the frozen part come from
-        self.finished_before = False  # whether more epochs are added to a run that was finished
-        self.saved_at = time.monotonic()
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Everything of a checkpoint but the model's weights. ``UserError`` if the training images have changed."""
-        if state["fingerprint"] != self.fingerprint:
-            raise UserError(
-                f"{self.settings.data}: not the training images that this run began with; "
-                "restore them, or train into another `out`"
-            )
-        self.stage, self.epoch, self.optimizer_state = state["stage"], state["epoch"], state["optimizer"]
-        torch.set_rng_state(state["rng"].cpu())
-        if self.device.type == "cuda" and state["cuda_rng"] is not None:
-            torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self.device)
-        if self.team.leads:
-            drop_log_after(self.run / LOG_FILE, self.stage, self.epoch)
-        if self.stage < len(self.method.stages()):
-            log.info("resumed after epoch %d of stage %d", self.epoch, self.stage + 1)
-
-    def change(self, before: RunSettings) -> None:
-        """Record what has changed since a run was begun: the number of epochs, or the place of its data.
-
-        A finished run goes on with the last stage that has become longer. ``UserError`` if there is nothing to go on
-        with.
-        """
-        if self.config != before.config:
-            self.lengthen(before.config)
-        if self.team.leads and self.settings != before:
-            save_settings(self.run, self.settings)
-
-    def lengthen(self, before: TrainingConfig) -> None:
-        """Make ready to train with other numbers of epochs than ``before``, while config.toml still has those."""
-        old, new = ([stage.epochs for stage in planned(self.method, one, self.count)] for one in (before, self.config))
-        place = continued(old, new, self.stage, self.epoch)
-        if place is None:
-            key = "steps" if self.config.steps else "epochs"
-            had = [*old[: self.stage], self.epoch][: len(old)]
-            shown_new, shown_had = (" + ".join(map(str, epochs)) for epochs in (new, had))
-            value = getattr(self.config, key)
-            raise UserError(f"`{key}={value}`: makes {shown_new} epochs; the run has had {shown_had}; give more")
-        if self.team.leads:
-            remove(self.run / CALIBRATION_FILE)  # it is of the weights that change now
-            for path in filter(os.path.exists, (self.run / name for name in MADE_OF_WEIGHTS)):
-                log.warning("%s: is of the weights before; make it anew after training", path)
-        if self.stage == len(new):
-            self.finished_before = True
-            self.stage, self.epoch = place
-            self.save(None)
-            if self.team.leads:
-                drop_log_after(self.run / LOG_FILE, self.stage, self.epoch)
-        log.info("goes on with epoch %d of %d", self.epoch + 1, new[self.stage])
-
-    def save(self, optimizer: torch.optim.Optimizer | None) -> None:
-        """Write a checkpoint; without an optimiser between two stages."""
-        if not self.team.leads:
-            return
-        cuda = self.device.type == "cuda"
-        save_checkpoint(
-            self.run,
-            {
-                "method": self.settings.method,
-                "model": self.method.state_dict(),
-                "optimizer": optimizer.state_dict() if optimizer is not None else None,
-                "stage": self.stage,
-                "epoch": self.epoch,
-                "rng": torch.get_rng_state(),
-                "cuda_rng": torch.cuda.get_rng_state(self.device) if cuda else None,
-                "fingerprint": self.fingerprint,
-                "weights": self.weights,
-            },
-        )
-        self.saved_at = time.monotonic()
-        log.debug("checkpoint written; next is epoch %d of stage %d", self.epoch + 1, self.stage + 1)
-
-    def run_stages(self) -> None:
-        """Train what is left of all stages."""
-        stages = plan_stages(self.method.stages(), self.config, self.count)
-        while self.stage < len(stages):
-            self.run_stage(stages[self.stage])
-            self.stage, self.epoch, self.optimizer_state = self.stage + 1, 0, None
-            if self.stage == len(stages):
-                self.method.eval()
-                with torch.no_grad():
-                    self.method.finish(self.batches())
-            self.save(None)
-
-    def batches(self, size: int = 64) -> Iterator[Tensor]:
-        """The frozen outputs of all training images, in order."""
-        for first in range(0, self.count, size):
-            yield self.cache[first : min(first + size, self.count)].to(self.device)
-
-    def run_stage(self, stage: Stage) -> None:
-        """Train what is left of one stage."""
-        steps = stage.steps_per_epoch(self.count, self.config)
-        self.method.begin(stage)
-        self.loss = torch.compile(self.method.loss) if self.config.compile else self.method.loss
-        optimizer = make_optimizer(self.method, stage, self.config)
-        if self.optimizer_state is not None:
-            optimizer.load_state_dict(self.optimizer_state)
-        with Progress(stage.name, stage.epochs * self.count, start=self.epoch * self.count) as progress:
-            while self.epoch < stage.epochs:
-                self.run_epoch(stage, optimizer, steps, progress)
-                self.epoch += 1
-                if self.epoch < stage.epochs and time.monotonic() - self.saved_at > SECONDS_BETWEEN_CHECKPOINTS:
-                    self.save(optimizer)
-
-    def run_epoch(self, stage: Stage, optimizer: torch.optim.Optimizer, steps: int, progress: Progress) -> None:
-        """One pass over the training set in an order that depends on seed, stage and epoch alone."""
-        self.method.train()
-        generator = torch.Generator().manual_seed(self.seed_of(self.epoch))
-        order = torch.randperm(self.count, generator=generator)
-        sums: dict[str, float] = {}
-        began = time.monotonic()
-        for step, indices in enumerate(order.split(stage.batch_size or self.config.batch_size)):
-            peak = stage.lr or self.config.lr
-            rate = peak * learning_rate(self.config, self.epoch * steps + step, steps, stage.epochs * steps)
-            if self.team.size > 1 and not self.method.draws_for_batch:
-                # Other numbers in every process, that depend on nothing before: parts of a batch differ in length.
-                torch.manual_seed(self.seed_of(self.epoch, step, self.team.rank))
-            terms = self.train_step(optimizer, indices, rate)
-            if not math.isfinite(terms["loss"]):
-                self.fail(stage, terms["loss"])
-            for name, value in terms.items():
-                sums[name] = sums.get(name, 0.0) + value * len(indices) / self.count
-            progress.step(len(indices), f"epoch {self.epoch + 1}/{stage.epochs}  loss {terms['loss']:.4g}")
-        speed = self.count / (time.monotonic() - began)
-        line = {"stage": stage.name, "stage_index": self.stage, "epoch": self.epoch + 1, **sums, "lr": rate}
-        if self.team.leads:
-            append_line(self.run / LOG_FILE, json.dumps({**line, "images_per_second": round(speed, 2)}))
-
-    def fail(self, stage: Stage, loss: float) -> NoReturn:
-        """Give up. Another run may take the place of this one, unless this one had been finished before."""
-        setting = stage.lr_option
-        message = f"the loss became {loss}; train again with a smaller `{setting}` than {getattr(self.config, setting)}"
-        if self.team.leads and not self.finished_before:
-            write_text(self.run / FAILED_FILE, f"the loss became {loss}\n")
-            message += f"; `out={self.run}` may be the same"
-        raise UserError(message)
-
-    def seed_of(self, *place: int) -> int:
-        """The seed for a place in training: from seed, stage and the numbers given (epochs, steps and ranks)."""
-        seed = self.settings.seed * 1009 + self.stage
-        for number in place:
-            seed = seed * 1_000_003 + number
-        return seed % 2**63
-
-    def train_step(self, optimizer: torch.optim.Optimizer, indices: Tensor, rate: float) -> dict[str, float]:
-        """One optimiser step; returns the loss terms."""
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        optimizer.zero_grad(set_to_none=True)
-        values: dict[str, float] = {}
-        for batch in indices.chunk(self.config.accumulate):
-            part, count = self.team.part(batch)
-            share = count / len(indices)
-            for name, value in self.add_gradients(part, share).items():
-                values[name] = values.get(name, 0.0) + share * value
-        trained = [p for g in optimizer.param_groups for p in g["params"]]
-        values = self.team.add_up(trained, values)
-        if self.config.clip_norm > 0:
-            torch.nn.utils.clip_grad_norm_(trained, self.config.clip_norm)
-        optimizer.step()
-        return values
-
-    def add_gradients(self, indices: Tensor, share: float) -> dict[str, float]:
-        """Backward pass of ``share`` times the loss of some images; returns the loss terms."""
-        features = self.cache[indices].to(self.device, non_blocking=True)
-        if self.team.size > 1:
-            set_counts(self.method, share > 0)
-        with autocast(self.config.precision, self.device):
-            terms = self.loss(features)
-        (terms["loss"] if share == 1 else terms["loss"] * share).backward()
-        return {name: float(term.detach()) for name, term in terms.items()}

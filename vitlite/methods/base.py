@@ -5,8 +5,8 @@ result, calls ``fit(...)`` with these features, minimises ``loss(features)["loss
 training stage, and scores with ``anomaly(images)``.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vitlite.backbones import Backbone
 from vitlite.methods.ablations import Table
-from vitlite.methods.config import TrainingConfig
+from vitlite.methods.config import AUTO, TrainingConfig
 from vitlite.nn.score import Places, score_of
 
 
@@ -43,6 +43,7 @@ class Method(nn.Module):
     draws_for_batch: ClassVar[bool] = False  # whether ``loss`` draws for a whole batch, and nothing for single images
 
     least_deviation: ClassVar[float | None] = None  # of a place, added to that of good images: see Places
+    default_score: ClassVar[str] = "top1"  # what ``score=auto`` stands for until training decides, and if in doubt
 
     config: TrainingConfig
     stage: str | None = None  # name of the training stage that ``loss`` is called in
@@ -53,6 +54,15 @@ class Method(nn.Module):
         super().__init__()
         self.config = config
         self.places = Places(config.places, self.places_shape, self.least_deviation)
+
+    def set_head(self, score: str, places: str) -> None:
+        """Change how scores are made: the settings ``score`` and ``places``."""
+        self.config = replace(self.config, score=score, places=places)
+        self.places.how = places
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **options: Any) -> Any:
+        """As torch's; a state without statistics of places (of version 0.1.0) leaves them as they are."""
+        return super().load_state_dict(self.places.state_dict(prefix="places.") | dict(state_dict), *args, **options)
 
     @classmethod
     def config_class(cls) -> type[TrainingConfig]:
@@ -89,7 +99,12 @@ class Method(nn.Module):
     @property
     def image_score(self) -> str:
         """How the score of an image comes from its map, in words."""
-        return f"{self.config.score} of the map at {self.config.image_size} pixels"
+        return f"{self.score_name} of the map at {self.config.image_size} pixels"
+
+    @property
+    def score_name(self) -> str:
+        """The setting ``score``, or what ``auto`` stands for."""
+        return self.default_score if self.config.score == AUTO else self.config.score
 
     @property
     def places_shape(self) -> tuple[int, int]:
@@ -105,7 +120,6 @@ class Method(nn.Module):
 
     def finish(self, batches: Iterable[Tensor]) -> None:
         """Take statistics of the trained network from the same batches. Called once, in evaluation mode."""
-        self.places.learn(self.values(features) for features in batches)
 
     def loss(self, features: Tensor) -> dict[str, Tensor]:
         """``frozen`` features of a batch to scalar terms by name; ``"loss"`` is minimised."""
@@ -119,25 +133,28 @@ class Method(nn.Module):
     @torch.no_grad()
     def anomaly_from(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """``anomaly`` from ``frozen`` features."""
-        values, rest = self.measure(features)
+        values, errors = self.measure(features)
         values = self.places(values)
-        maps, how = self.maps(values), self.config.score
-        if how in self.config.own_scores:
-            return maps, self.own_score(how, values, rest)
-        return maps, score_of(maps, how)
+        maps = self.maps(values)
+        return maps, self.scores(maps, values, errors)
+
+    def scores(self, maps: Tensor, values: Tensor, errors: Tensor | None, how: str | None = None) -> Tensor:
+        """Scores (B,) from maps, compared ``values`` and what ``measure`` gave beside them; ``how``: by another."""
+        how = how or self.score_name
+        return self.own_score(how, values, errors) if how in self.config.own_scores else score_of(maps, how)
 
     def values(self, features: Tensor) -> Tensor:
         """The anomaly at every place (B, h, w) from ``frozen`` features; larger is more anomalous."""
         raise NotImplementedError
 
-    def measure(self, features: Tensor) -> tuple[Tensor, Any]:
-        """``values``, and what ``own_score`` needs beside them."""
+    def measure(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
+        """``values``, and one number for each image (B,) if ``own_score`` needs it beside them."""
         return self.values(features), None
 
     def maps(self, values: Tensor) -> Tensor:
         """Maps (B, S, S) from ``values`` that may have been compared place by place. Default: the values themselves."""
         return values
 
-    def own_score(self, how: str, values: Tensor, rest: Any) -> Tensor:
+    def own_score(self, how: str, values: Tensor, errors: Tensor | None) -> Tensor:
         """Scores (B,) by one of ``config.own_scores``, from compared ``values`` and what ``measure`` gave with them."""
         raise NotImplementedError

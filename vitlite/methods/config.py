@@ -20,7 +20,7 @@ from vitlite.errors import UserError
 from vitlite.images.scale import Scale, as_scale
 from vitlite.limits import check_target
 
-NONE = "none"
+NONE, AUTO = "none", "auto"
 SCORES = ("max", "top1", "top10", "mean", "std")  # what an image's score takes from its map
 PLACES = ("none", "mean", "scaled")  # how the values at a place are compared with those of good images there
 TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
@@ -111,6 +111,7 @@ class TrainingConfig:
     image_size: int = 256  # pixels, square
     epochs: int = 100  # passes over the training images
     steps: int = 0  # above 0: the number of epochs that comes nearest to this number of optimiser steps
+    max_epochs: int = 0  # above 0: at most as many, whatever ``steps`` says; each stage has its part
     batch_size: int = 8  # images per optimiser step
     # Parts of a batch that are computed one after the other: less memory, the same step. Exceptions: batch norms take
     # the statistics of a part, and SIVT draws a split for each part.
@@ -124,12 +125,19 @@ class TrainingConfig:
     warmup_epochs: float = 0.0  # linear from 0
     clip_norm: float = 0.0  # largest gradient norm; 0 does not clip
     holdout: float = 0.1  # share of the good training images kept for the threshold (ours; the papers keep none)
+    # From 2 on: as many further networks, each trained without its own part of the good images. They score that part
+    # for the threshold; no image is then held out (ours).
+    folds: int = 0
+    folds_below: int = 0  # above 0: only with fewer good images; otherwise ``holdout`` (ours)
+    groups: str = ""  # regular expression: images whose names agree in it are never parted; empty: by likeness (ours)
     target_fpr: float = 0.05  # share of good images that may be called defective: sets the threshold (ours)
     train_images: int = 0  # at most this number of a category's other good images, drawn by the seed; 0: all
     precision: str = "float32"  # of the forward and backward passes: float32 | bfloat16 | auto
     compile: bool = False  # torch.compile the loss
-    score: str = "max"  # what an image's score takes from its map: max | top1 | top10 | mean | std, or a method's own
-    places: str = "none"  # each place of the map against good images there: none | mean | scaled (ours)
+    score: str = (
+        "max"  # what an image's score takes from its map: max | top1 | top10 | mean | std | auto, or a method's own
+    )
+    places: str = "none"  # each place of the map against good images there: none | mean | scaled | auto (ours)
     # The numbers in files of more than 8 bits that become 0 and 255, for all images of the run; without them training
     # learns them from its images. 8-bit files keep 0 to 255.
     black: float | None = None
@@ -154,7 +162,9 @@ class TrainingConfig:
         """Refuse values that no training can use. A method's config extends it and calls ``super().check()``."""
         self.at_least(1, "epochs", "batch_size", "accumulate")
         self.at_least(8, "image_size")
-        self.at_least(0, "steps", "weight_decay", "warmup_epochs", "clip_norm", "train_images")
+        self.at_least(
+            0, "steps", "max_epochs", "weight_decay", "warmup_epochs", "clip_norm", "train_images", "folds_below"
+        )
         self.above(0, "lr")
         for key, value in vars(self).items():
             numbers = value if isinstance(value, (list, tuple)) else (value,)
@@ -168,8 +178,14 @@ class TrainingConfig:
         self.one_of("schedule", ("constant", "cosine"))
         self.one_of("precision", ("float32", "bfloat16", "auto"))
         self.one_of("optimizer", ("adamw", "adam"))
-        self.one_of("score", (*self.own_scores, *SCORES))
-        self.one_of("places", PLACES)
+        self.one_of("score", (*self.own_scores, *SCORES, AUTO))
+        self.one_of("places", (*PLACES, AUTO))
+        if self.folds < 0 or self.folds == 1:
+            self.refuse("folds", "must be 0, or at least 2")
+        try:
+            re.compile(self.groups)
+        except (re.error, RecursionError, OverflowError) as error:
+            self.refuse("groups", f"not a regular expression ({error})")
         as_scale(*(None if value == NONE else value for value in (self.black, self.white)))
 
     @property
@@ -220,7 +236,8 @@ def check_transformer(config: Any, depth: str = "depth") -> None:
 def change(config: Settings, changes: Mapping[str, object]) -> Settings:
     """A config with some fields changed. A text is read as the command line's, whatever the field holds.
 
-    A number of epochs takes the place of ``steps``. Raises UserError for an unknown field, or a value that the config
+    A number of epochs takes the place of ``steps``, either removes a preset's ``max_epochs``, and a number of folds its
+    ``folds_below``. Raises UserError for an unknown field, or a value that the config
     refuses.
     """
     known = kinds(type(config))
@@ -235,4 +252,8 @@ def change(config: Settings, changes: Mapping[str, object]) -> Settings:
                 raise UserError(f"`{key}={value.strip()}`: must be {known[key]}") from None
     if any(key.endswith("epochs") and key != "warmup_epochs" for key in values):
         values.setdefault("steps", 0)
+    if "steps" in values:
+        values.setdefault("max_epochs", 0)
+    if "folds" in values:
+        values.setdefault("folds_below", 0)
     return replace(config, **values)

@@ -16,11 +16,21 @@ def plan_stages(stages: Sequence[Stage], config: TrainingConfig, images: int) ->
     if not config.steps:
         return list(stages)
     whole = sum(stage.epochs for stage in stages)
-    steps = [config.steps * stage.epochs / whole for stage in stages]
+    parts = [stage.epochs / whole for stage in stages]
+    most = config.max_epochs or math.inf
     return [
-        replace(stage, epochs=max(1, round(n / stage.steps_per_epoch(images, config))))
-        for stage, n in zip(stages, steps)
+        replace(
+            stage,
+            epochs=max(1, round(min(config.steps * part / stage.steps_per_epoch(images, config), most * part))),
+        )
+        for stage, part in zip(stages, parts)
     ]
+
+
+def same_steps(stage: Stage, config: TrainingConfig, images: int, fewer: int) -> Stage:
+    """A stage that was planned for ``images``, with the epochs in which ``fewer`` images take as many steps."""
+    steps = stage.epochs * stage.steps_per_epoch(images, config)
+    return replace(stage, epochs=max(1, round(steps / stage.steps_per_epoch(fewer, config))))
 
 
 def planned(method: Method, config: TrainingConfig, images: int) -> list[Stage]:

@@ -102,7 +102,9 @@ QUICK = replace(
     noise=0.01,
     augment="affine",
     density_epochs=200,
-    places="scaled",
+    score="auto",
+    places="auto",
+    holdout=0.2,
     steps=1800,
     lr=1e-3,
     schedule="cosine",
@@ -164,6 +166,7 @@ class VTADL(Method):
     ablations: ClassVar = ABLATIONS
     cache_as = "uint8"  # frozen() gives plain images
     least_deviation = 1.0  # nats
+    default_score = "combined"
 
     config: Config
 
@@ -201,7 +204,7 @@ class VTADL(Method):
         )
         likelihood = "largest negative log-likelihood of a patch"
         parts = {"combined": f"{likelihood} + {reconstruction}", "reconstruction": reconstruction, "nll": likelihood}
-        return parts.get(self.config.score) or super().image_score
+        return parts.get(self.score_name) or super().image_score
 
     @property
     def places_shape(self) -> tuple[int, int]:
@@ -254,21 +257,21 @@ class VTADL(Method):
         """Negative log-likelihood per patch (V.A)."""
         return self.measure(features)[0]
 
-    def measure(self, features: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def measure(self, features: Tensor) -> tuple[Tensor, Tensor]:
         images = 2 * features - 1
         patches = self.encoder(images)
-        return self.unlikelihood(patches), (images, patches)
+        mse, dissimilarity = self.reconstruction_errors(images, self.reconstruct(patches))
+        errors = self.config.mse_weight * mse + self.config.ssim_weight * dissimilarity
+        return self.unlikelihood(patches), errors
 
     def maps(self, values: Tensor) -> Tensor:
         """Bilinear at the input size (V.A)."""
         return self.to_map(values)
 
-    def own_score(self, how: str, values: Tensor, rest: tuple[Tensor, Tensor]) -> Tensor:
+    def own_score(self, how: str, values: Tensor, errors: Tensor | None) -> Tensor:
         """The largest negative log-likelihood of a patch, the error of the reconstruction, or both (V.A)."""
         worst = values.flatten(1).amax(1)
         if how == "nll":
             return worst
-        images, patches = rest
-        mse, dissimilarity = self.reconstruction_errors(images, self.reconstruct(patches))
-        error = self.config.mse_weight * mse + self.config.ssim_weight * dissimilarity
-        return error + worst if how == "combined" else error
+        assert errors is not None
+        return errors + worst if how == "combined" else errors

@@ -1,7 +1,5 @@
 """From anomaly maps to what is compared with a threshold: each place against good images, and one score an image."""
 
-from collections.abc import Iterable
-
 import torch
 from torch import Tensor, nn
 
@@ -22,13 +20,47 @@ def score_of(maps: Tensor, how: str) -> Tensor:
     return pixels.amax(1) if how == "max" else pixels.mean(1)
 
 
+class PlaceStatistics:
+    """The mean and the deviation, at every place, of good images' values (B, H, W): of all, or of all but one.
+
+    ``least`` is added to every deviation, because a small change would count for everything where good images hardly
+    vary; by default it is the mean of the deviations.
+    """
+
+    def __init__(self, shape: tuple[int, int], least: float | None = None) -> None:
+        self.count, self.least = 0, least
+        self.total = torch.zeros(shape, dtype=torch.float64)
+        self.squares = torch.zeros(shape, dtype=torch.float64)
+
+    def add(self, values: Tensor) -> None:
+        """Count a batch."""
+        values = values.double().cpu()
+        self.count += len(values)
+        self.total += values.sum(0)
+        self.squares += values.square().sum(0)
+
+    def of_all(self) -> tuple[Tensor, Tensor]:
+        """(mean, scale), float32 (H, W), of what was added; ``scale`` is the deviation with ``least``."""
+        return self._finish(self.total, self.squares, self.count)
+
+    def without(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """(mean, scale), float32 (B, H, W), of all that was added but one: each of ``values`` (B, H, W) in turn."""
+        values = values.double().cpu()
+        return self._finish(self.total - values, self.squares - values.square(), self.count - 1)
+
+    def _finish(self, total: Tensor, squares: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        mean = total / count
+        deviation = (squares / count - mean.square()).clamp_min(0).sqrt()
+        least = deviation.mean((-2, -1), keepdim=True) if self.least is None else self.least
+        return mean.float(), (deviation + least).float()
+
+
 class Places(nn.Module):
     """Compares the anomaly at each place with that of good images at the same place.
 
-    ``how``: none; mean (less the mean of good images there); or scaled (also in units of their deviation there). The
-    statistics are buffers of shape ``shape``: 0 and 1, which change nothing, until :meth:`learn` sets them. ``least``
-    is added to every deviation, because a small change would count for everything where good images hardly vary; by
-    default it is half the median of the deviations.
+    ``how``: none; mean (less the mean of good images there); or scaled (also in units of their deviation there), which
+    ``auto`` stands for until it is decided. The statistics are buffers of shape ``shape``: 0 and 1, which change
+    nothing, until :meth:`learn` sets them; ``least`` as for :class:`PlaceStatistics`.
     """
 
     level: Tensor
@@ -37,31 +69,22 @@ class Places(nn.Module):
     def __init__(self, how: str, shape: tuple[int, int], least: float | None = None) -> None:
         super().__init__()
         self.how, self.least = how, least
-        if how != "none":
-            self.register_buffer("level", torch.zeros(shape))
-        if how == "scaled":
-            self.register_buffer("scale", torch.ones(shape))
+        self.register_buffer("level", torch.zeros(shape))
+        self.register_buffer("scale", torch.ones(shape))
 
-    def learn(self, batches: Iterable[Tensor]) -> None:
-        """Take the statistics of good images, from batches of their values (B, H, W)."""
-        if self.how == "none":
-            return
-        count = 0
-        total = torch.zeros_like(self.level, dtype=torch.float64)
-        squares = torch.zeros_like(total)
-        for values in batches:
-            count += len(values)
-            total += values.sum(0, dtype=torch.float64)
-            squares += values.double().square().sum(0)
-        mean = total / count
-        self.level.copy_(mean)
-        if self.how == "scaled":
-            deviation = (squares / count - mean.square()).clamp_min(0).sqrt()
-            self.scale.copy_(deviation + (deviation.median() / 2 if self.least is None else self.least))
+    def learn(self, statistics: PlaceStatistics) -> None:
+        """Take the statistics of good images."""
+        level, scale = statistics.of_all()
+        self.level.copy_(level)
+        self.scale.copy_(scale)
 
     def forward(self, values: Tensor) -> Tensor:
         """Values (B, H, W) to the same shape."""
-        if self.how == "none":
-            return values
-        values = values - self.level
-        return values / self.scale if self.how == "scaled" else values
+        return compare(values, self.how, self.level, self.scale)
+
+
+def compare(values: Tensor, how: str, level: Tensor, scale: Tensor) -> Tensor:
+    """Values (B, H, W) compared with good images' ``level`` and ``scale`` there, as :class:`Places` says."""
+    if how == "none":
+        return values
+    return values - level if how == "mean" else (values - level) / scale

@@ -1,0 +1,244 @@
+"""The training loop: the stages of a method over cached features, with checkpoints between epochs."""
+
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+
+from vitlite.engine.checkpoint import (
+    CALIBRATION_FILE,
+    FAILED_FILE,
+    LOG_FILE,
+    drop_log_after,
+    save_checkpoint,
+)
+from vitlite.engine.distributed import ALONE, Team, autocast
+from vitlite.engine.features import Part
+from vitlite.engine.progress import Progress
+from vitlite.engine.settings import RunSettings, save_settings
+from vitlite.errors import UserError
+from vitlite.files import append_line, remove, write_text
+from vitlite.good_scores import GOOD_SCORES_FILE
+from vitlite.methods.base import Method, Stage
+from vitlite.methods.config import TrainingConfig
+from vitlite.methods.schedule import continued, learning_rate, make_optimizer, plan_stages, planned, same_steps
+from vitlite.nn.batch_norm import set_counts
+
+log = logging.getLogger(__name__)
+
+SECONDS_BETWEEN_CHECKPOINTS = 30
+MADE_OF_WEIGHTS = ("results.json", "report.html", "model.onnx", "model.pt2")  # of a run, by other commands
+
+
+class Loop:
+    """The stages of a method over the cached features of its images, with checkpoints between epochs.
+
+    A ``fold`` (such as "fold 1/4") trains one of the further networks: it writes no checkpoint and no log, and takes as
+    many steps as a training on ``planned_for`` images.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        settings: RunSettings,
+        run: Path,
+        features: Part,
+        device: torch.device,
+        team: Team = ALONE,
+        *,
+        fold: str = "",
+        planned_for: int = 0,
+    ) -> None:
+        self.team, self.fold = team, fold
+        self.method, self.settings, self.config = method, settings, settings.config
+        self.run, self.features, self.count, self.device = run, features, len(features), device
+        self.planned_for = planned_for or self.count
+        self.loss = method.loss
+        self.stage, self.epoch = 0, 0  # the next to be trained
+        self.optimizer_state: dict[str, Any] | None = None
+        self.fingerprint = ""  # of the training images
+        self.weights: str | None = None  # where those of the frozen part come from
+        self.finished_before = False  # whether more epochs are added to a run that was finished
+        self.saved_at = time.monotonic()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Everything of a checkpoint but the model's weights. ``UserError`` if the training images have changed."""
+        if state["fingerprint"] != self.fingerprint:
+            raise UserError(
+                f"{self.settings.data}: not the training images that this run began with; "
+                "restore them, or train into another `out`"
+            )
+        self.stage, self.epoch, self.optimizer_state = state["stage"], state["epoch"], state["optimizer"]
+        torch.set_rng_state(state["rng"].cpu())
+        if self.device.type == "cuda" and state["cuda_rng"] is not None:
+            torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self.device)
+        if self.team.leads:
+            drop_log_after(self.run / LOG_FILE, self.stage, self.epoch)
+        if self.stage < len(self.method.stages()):
+            log.info("resumed after epoch %d of stage %d", self.epoch, self.stage + 1)
+
+    def change(self, before: RunSettings) -> None:
+        """Record what has changed since a run was begun: the number of epochs, or the place of its data.
+
+        A finished run goes on with the last stage that has become longer. ``UserError`` if there is nothing to go on
+        with.
+        """
+        if self.config != before.config:
+            self.lengthen(before.config)
+        if self.team.leads and self.settings != before:
+            save_settings(self.run, self.settings)
+
+    def lengthen(self, before: TrainingConfig) -> None:
+        """Make ready to train with other numbers of epochs than ``before``, while config.toml still has those."""
+        old, new = ([stage.epochs for stage in planned(self.method, one, self.count)] for one in (before, self.config))
+        place = continued(old, new, self.stage, self.epoch)
+        if place is None:
+            key = "steps" if self.config.steps else "epochs"
+            had = [*old[: self.stage], self.epoch][: len(old)]
+            shown_new, shown_had = (" + ".join(map(str, epochs)) for epochs in (new, had))
+            value = getattr(self.config, key)
+            raise UserError(f"`{key}={value}`: makes {shown_new} epochs; the run has had {shown_had}; give more")
+        if self.team.leads:
+            remove(self.run / CALIBRATION_FILE)  # it is of the weights that change now
+            remove(self.run / GOOD_SCORES_FILE)
+            for path in filter(os.path.exists, (self.run / name for name in MADE_OF_WEIGHTS)):
+                log.warning("%s: is of the weights before; make it anew after training", path)
+        if self.stage == len(new):
+            self.finished_before = True
+            self.stage, self.epoch = place
+            self.save(None)
+            if self.team.leads:
+                drop_log_after(self.run / LOG_FILE, self.stage, self.epoch)
+        log.info("goes on with epoch %d of %d", self.epoch + 1, new[self.stage])
+
+    def save(self, optimizer: torch.optim.Optimizer | None) -> None:
+        """Write a checkpoint; without an optimiser between two stages."""
+        if not self.team.leads or self.fold:
+            return
+        cuda = self.device.type == "cuda"
+        save_checkpoint(
+            self.run,
+            {
+                "method": self.settings.method,
+                "model": self.method.state_dict(),
+                "optimizer": optimizer.state_dict() if optimizer is not None else None,
+                "stage": self.stage,
+                "epoch": self.epoch,
+                "rng": torch.get_rng_state(),
+                "cuda_rng": torch.cuda.get_rng_state(self.device) if cuda else None,
+                "fingerprint": self.fingerprint,
+                "weights": self.weights,
+            },
+        )
+        self.saved_at = time.monotonic()
+        log.debug("checkpoint written; next is epoch %d of stage %d", self.epoch + 1, self.stage + 1)
+
+    def run_stages(self) -> None:
+        """Train what is left of all stages."""
+        stages = plan_stages(self.method.stages(), self.config, self.planned_for)
+        if self.fold:
+            stages = [same_steps(stage, self.config, self.planned_for, self.count) for stage in stages]
+        while self.stage < len(stages):
+            self.run_stage(stages[self.stage])
+            self.stage, self.epoch, self.optimizer_state = self.stage + 1, 0, None
+            if self.stage == len(stages):
+                self.method.eval()
+                with torch.no_grad():
+                    self.method.finish(self.batches())
+            self.save(None)
+
+    def batches(self, size: int = 64) -> Iterator[Tensor]:
+        """The frozen outputs of all training images, in order."""
+        for first in range(0, self.count, size):
+            yield self.features[torch.arange(first, min(first + size, self.count))].to(self.device)
+
+    def run_stage(self, stage: Stage) -> None:
+        """Train what is left of one stage."""
+        steps = stage.steps_per_epoch(self.count, self.config)
+        self.method.begin(stage)
+        self.loss = torch.compile(self.method.loss) if self.config.compile else self.method.loss
+        optimizer = make_optimizer(self.method, stage, self.config)
+        if self.optimizer_state is not None:
+            optimizer.load_state_dict(self.optimizer_state)
+        name = f"{self.fold} {stage.name}".lstrip()
+        with Progress(name, stage.epochs * self.count, start=self.epoch * self.count) as progress:
+            while self.epoch < stage.epochs:
+                self.run_epoch(stage, optimizer, steps, progress)
+                self.epoch += 1
+                if self.epoch < stage.epochs and time.monotonic() - self.saved_at > SECONDS_BETWEEN_CHECKPOINTS:
+                    self.save(optimizer)
+
+    def run_epoch(self, stage: Stage, optimizer: torch.optim.Optimizer, steps: int, progress: Progress) -> None:
+        """One pass over the training set in an order that depends on seed, stage and epoch alone."""
+        self.method.train()
+        generator = torch.Generator().manual_seed(self.seed_of(self.epoch))
+        order = torch.randperm(self.count, generator=generator)
+        sums: dict[str, float] = {}
+        began = time.monotonic()
+        for step, indices in enumerate(order.split(stage.batch_size or self.config.batch_size)):
+            peak = stage.lr or self.config.lr
+            rate = peak * learning_rate(self.config, self.epoch * steps + step, steps, stage.epochs * steps)
+            if self.team.size > 1 and not self.method.draws_for_batch:
+                # Other numbers in every process, that depend on nothing before: parts of a batch differ in length.
+                torch.manual_seed(self.seed_of(self.epoch, step, self.team.rank))
+            terms = self.train_step(optimizer, indices, rate)
+            if not math.isfinite(terms["loss"]):
+                self.fail(stage, terms["loss"])
+            for name, value in terms.items():
+                sums[name] = sums.get(name, 0.0) + value * len(indices) / self.count
+            progress.step(len(indices), f"epoch {self.epoch + 1}/{stage.epochs}  loss {terms['loss']:.4g}")
+        speed = self.count / (time.monotonic() - began)
+        line = {"stage": stage.name, "stage_index": self.stage, "epoch": self.epoch + 1, **sums, "lr": rate}
+        if self.team.leads and not self.fold:
+            append_line(self.run / LOG_FILE, json.dumps({**line, "images_per_second": round(speed, 2)}))
+
+    def fail(self, stage: Stage, loss: float) -> NoReturn:
+        """Give up. Another run may take the place of this one, unless this one had been finished before."""
+        setting = stage.lr_option
+        message = f"the loss became {loss}; train again with a smaller `{setting}` than {getattr(self.config, setting)}"
+        if self.team.leads and not self.finished_before:
+            write_text(self.run / FAILED_FILE, f"the loss became {loss}\n")
+            message += f"; `out={self.run}` may be the same"
+        raise UserError(message)
+
+    def seed_of(self, *place: int) -> int:
+        """The seed for a place in training: from seed, stage and the numbers given (epochs, steps and ranks)."""
+        seed = self.settings.seed * 1009 + self.stage
+        for number in place:
+            seed = seed * 1_000_003 + number
+        return seed % 2**63
+
+    def train_step(self, optimizer: torch.optim.Optimizer, indices: Tensor, rate: float) -> dict[str, float]:
+        """One optimiser step; returns the loss terms."""
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.zero_grad(set_to_none=True)
+        values: dict[str, float] = {}
+        for batch in indices.chunk(self.config.accumulate):
+            part, count = self.team.part(batch)
+            share = count / len(indices)
+            for name, value in self.add_gradients(part, share).items():
+                values[name] = values.get(name, 0.0) + share * value
+        trained = [p for g in optimizer.param_groups for p in g["params"]]
+        values = self.team.add_up(trained, values)
+        if self.config.clip_norm > 0:
+            torch.nn.utils.clip_grad_norm_(trained, self.config.clip_norm)
+        optimizer.step()
+        return values
+
+    def add_gradients(self, indices: Tensor, share: float) -> dict[str, float]:
+        """Backward pass of ``share`` times the loss of some images; returns the loss terms."""
+        features = self.features[indices].to(self.device, non_blocking=True)
+        if self.team.size > 1:
+            set_counts(self.method, share > 0)
+        with autocast(self.config.precision, self.device):
+            terms = self.loss(features)
+        (terms["loss"] if share == 1 else terms["loss"] * share).backward()
+        return {name: float(term.detach()) for name, term in terms.items()}

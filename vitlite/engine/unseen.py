@@ -1,0 +1,226 @@
+"""Good images scored without themselves, and how the image score is chosen with them.
+
+The anomaly of a good image comes from a network that did not train on it: the final one if the image was held out, or
+one of the further networks that each train without a part of the images (cross-fitting). Where a place is compared
+with good images, the image itself is not among them. So a good image scores as a new one would.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vitlite.data import DRAWN, Sample, draw_defect
+from vitlite.engine.features import FeatureCache, Part, to_images
+from vitlite.files import atomic, shown
+from vitlite.good_scores import PIXEL_TARGET_FPR, Good
+from vitlite.images.loading import Unread, pixel_batches
+from vitlite.images.scale import Reading
+from vitlite.methods.base import Method
+from vitlite.methods.config import AUTO, PLACES, SCORES
+from vitlite.metrics.thresholds import upper_quantile
+from vitlite.nn.score import PlaceStatistics, compare
+
+log = logging.getLogger(__name__)
+
+FEWEST = 8  # good images with which places can be compared
+DRAWN_ON = 48  # good images that get drawn defects, at most
+CLEARLY = 2  # standard errors by which a score has to be better than the usual one, ...
+LEAST_GAIN = 0.02  # ... and the difference in AUROC, so that nothing changes for next to nothing
+BATCH = 8
+
+
+class Measured:
+    """The anomaly of good images at every place, before places are compared, and of defects drawn onto some of them.
+
+    ``samples`` are the images, in order. A drawn image is of the image ``source[i]`` among them.
+    """
+
+    def __init__(self, method: Method, samples: Sequence[Sample], folder: Path) -> None:
+        self.samples, self.folder, self.shape = list(samples), folder, method.places_shape
+        self.values = FeatureCache(len(samples), self.shape, folder)
+        self.errors = torch.zeros(len(samples))
+        self.drawn = FeatureCache(0, self.shape, folder)
+        self.drawn_errors = torch.zeros(0)
+        self.source: list[int] = []
+        self._statistics: PlaceStatistics | None = None
+        self._least = method.least_deviation
+
+    @torch.no_grad()
+    def add(self, network: Method, places: Sequence[int], features: Part) -> None:
+        """Measure the images at ``places`` with a network; ``features`` are theirs."""
+        network.eval()
+        device = next(network.parameters()).device
+        for first in range(0, len(places), BATCH):
+            rows = torch.arange(first, min(first + BATCH, len(places)))
+            values, errors = network.measure(features[rows].to(device))
+            for row, value in zip(rows.tolist(), values.float().cpu()):
+                self.values.put(places[row], value[None])
+            if errors is not None:
+                self.errors[[places[row] for row in rows.tolist()]] = errors.float().cpu()
+
+    @torch.no_grad()
+    def add_drawn(self, network: Method, frozen: Method, places: Sequence[int], reading: Reading, seed: int) -> None:
+        """Draw a defect of each kind onto the images at ``places`` and measure them with a network.
+
+        ``frozen`` gives the features that do not depend on training.
+        """
+        network.eval()
+        device = next(network.parameters()).device
+        paths = [self.samples[place].path for place in places]
+        found_values, found_errors, source = [], [], []
+        for found in pixel_batches(paths, network.config.image_size, BATCH, reading=reading):
+            if isinstance(found, Unread):
+                log.warning("skipped %s", found.reason)
+                continue
+            for loaded, pixels in zip(found.images, found.pixels):
+                place = places[loaded.index]
+                drawn = np.stack(
+                    [
+                        draw_defect(pixels, kind, np.random.default_rng((seed, place, number)))[0]
+                        for number, kind in enumerate(DRAWN)
+                    ]
+                )
+                values, errors = network.measure(frozen.frozen(to_images(drawn, device)))
+                found_values.append(values.float().cpu())
+                found_errors.append(torch.zeros(len(DRAWN)) if errors is None else errors.float().cpu())
+                source += [place] * len(DRAWN)
+        if source:
+            before = self.drawn
+            self.drawn = FeatureCache(len(self.source) + len(source), self.shape, self.folder)
+            self.drawn.put(0, before[:])
+            self.drawn.put(len(self.source), torch.cat(found_values))
+            self.drawn_errors = torch.cat([self.drawn_errors, *found_errors])
+            self.source += source
+
+    def save(self, path: Path, key: str) -> None:
+        """Keep what was measured in a file; ``key`` says of what."""
+        with atomic(path, "wb") as file:
+            parts = [self.values[:], self.errors, self.drawn[:], self.drawn_errors, torch.tensor(self.source)]
+            torch.save({"key": key, "parts": parts}, cast(BinaryIO, file))
+
+    def load(self, path: Path, key: str) -> bool:
+        """Take what a file holds, and say whether it could be done: it has to be there and of the same ``key``."""
+        try:
+            kept = torch.load(path, weights_only=True)
+            if kept["key"] != key:
+                return False
+            values, self.errors, drawn, self.drawn_errors, source = kept["parts"]
+        except Exception:  # none, or one that is damaged: it is measured anew
+            return False
+        self.values.put(0, values)
+        self.drawn = FeatureCache(len(drawn), self.shape, self.folder)
+        self.drawn.put(0, drawn)
+        self.source = source.tolist()
+        return True
+
+    @property
+    def statistics(self) -> PlaceStatistics:
+        """Those of all images at every place."""
+        if self._statistics is None:
+            self._statistics = PlaceStatistics(self.shape, self._least)
+            for first in range(0, len(self.samples), BATCH):
+                self._statistics.add(self.values[first : first + BATCH])
+        return self._statistics
+
+    def compared(self, rows: slice, how: str, drawn: bool = False) -> Tensor:
+        """Values (B, h, w) of some images, or of drawn ones, compared with all good images but the image itself."""
+        values = (self.drawn if drawn else self.values)[rows]
+        if how == "none":
+            return values
+        own = self.values[torch.tensor(self.source[rows])] if drawn else values
+        return compare(values, how, *self.statistics.without(own))
+
+    def good(self, method: Method, *, itself: bool) -> list[Good]:
+        """The images, scored: without themselves, or (``itself``) with the places that the method has learned."""
+        found = []
+        for rows, maps, scores in self._scored(method, itself=itself):
+            for sample, pixels, score in zip(self.samples[rows], maps.numpy(), scores.tolist()):
+                tail = upper_quantile(pixels, PIXEL_TARGET_FPR)
+                found.append(Good(sample.category, score, tail, float(np.median(pixels)), shown(sample.path)))
+        return found
+
+    def maps(self, method: Method, index: int, *, itself: bool) -> np.ndarray:
+        """The map (S, S) of one image, made as :meth:`good` makes it."""
+        _, maps, _ = next(self._scored(method, itself=itself, first=index, size=1))
+        return maps[0].numpy()
+
+    @torch.no_grad()
+    def _scored(
+        self, method: Method, *, itself: bool, first: int = 0, size: int = BATCH
+    ) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        device = next(method.parameters()).device
+        for start in range(first, len(self.samples), size):
+            rows = slice(start, min(start + size, len(self.samples)))
+            if itself:
+                values = method.places(self.values[rows].to(device))
+            else:
+                values = self.compared(rows, method.places.how).to(device)
+            maps = method.maps(values)
+            yield rows, maps.cpu(), method.scores(maps, values, self.errors[rows].to(device)).cpu()
+
+
+class Head(NamedTuple):
+    """The settings ``score`` and ``places``, and why they were chosen."""
+
+    score: str
+    places: str
+    reason: str
+
+
+@torch.no_grad()
+def choose_head(method: Method, measured: Measured) -> Head:
+    """What ``score=auto`` and ``places=auto`` become: what tells good images from drawn defects best.
+
+    The usual choice (the method's ``default_score``, places scaled) stays unless another is better by more than
+    :data:`CLEARLY` standard errors of the difference, taken over the images that were drawn on, and by
+    :data:`LEAST_GAIN`.
+    """
+    config = method.config
+    usual = (method.score_name, "scaled" if config.places == AUTO else config.places)
+    if len(measured.samples) < FEWEST or not measured.source:
+        places = "none" if config.places == AUTO else config.places
+        return Head(usual[0], places, f"too few good images that training has not seen (at least {FEWEST})")
+    scores = (*config.own_scores, *SCORES) if config.score == AUTO else (config.score,)
+    compared = PLACES if config.places == AUTO else (config.places,)
+    ranks = {(score, how): rank for how in compared for score, rank in rank_by(method, measured, how, scores).items()}
+    best, gain = usual, LEAST_GAIN
+    for choice, rank in ranks.items():
+        difference = rank - ranks[usual]
+        error = difference.std(ddof=1) / np.sqrt(len(difference))
+        if choice != usual and difference.mean() > max(CLEARLY * error, gain):
+            best, gain = choice, float(difference.mean())
+    reason = f"AUROC of drawn defects {ranks[best].mean():.3f}"
+    if best != usual:
+        reason += f", against {ranks[usual].mean():.3f} by {usual[0]} and places {usual[1]}"
+    elif len(ranks) > 1:
+        reason += "; no other is clearly better"
+    return Head(*best, reason)
+
+
+def rank_by(method: Method, measured: Measured, how: str, scores: Sequence[str]) -> dict[str, np.ndarray]:
+    """How well each score finds drawn defects: for each image drawn on, the mean share of good images below them."""
+    device = next(method.parameters()).device
+    found: dict[bool, dict[str, list[Tensor]]] = {}
+    for drawn in (False, True):
+        errors = measured.drawn_errors if drawn else measured.errors
+        parts: dict[str, list[Tensor]] = {score: [] for score in scores}
+        for first in range(0, len(errors), BATCH):
+            rows = slice(first, first + BATCH)
+            values = measured.compared(rows, how, drawn).to(device)
+            maps = method.maps(values)
+            for score, part in parts.items():
+                part.append(method.scores(maps, values, errors[rows].to(device), score).cpu())
+        found[drawn] = parts
+    index = np.unique(measured.source, return_inverse=True)[1]
+    ranks = {}
+    for score in scores:
+        good, bad = (torch.cat(found[drawn][score]).double().numpy() for drawn in (False, True))
+        ordered = np.sort(good)
+        below = (np.searchsorted(ordered, bad, "left") + np.searchsorted(ordered, bad, "right")) / (2 * len(ordered))
+        ranks[score] = np.bincount(index, below) / np.bincount(index)
+    return ranks

@@ -1,0 +1,61 @@
+"""The scores of good images, and good_scores.json, which keeps them in a run."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from vitlite.errors import UserError
+from vitlite.files import StrPath, write_json
+
+GOOD_SCORES_FILE = "good_scores.json"
+SCHEMA = 1
+PIXEL_TARGET_FPR = 1e-3
+
+
+class Good(NamedTuple):
+    """A good image, scored."""
+
+    category: str  # "" if it is not known
+    score: float
+    pixel_tail: float  # all but the share PIXEL_TARGET_FPR of its pixels stay at or below this value
+    median: float  # of its pixels
+    file: str = ""
+
+
+def save_good_scores(run: StrPath, folder: Path, good: Sequence[Good], source: str) -> None:
+    """Write good_scores.json into a run: thresholds can be set anew from it without scoring (docs/result-files.md).
+
+    ``folder`` is that of the data, and ``source`` says in words where the images come from.
+    """
+    images = [image._asdict() | {"file": below(image.file, folder)} for image in good]
+    write_json(Path(run) / GOOD_SCORES_FILE, {"schema": SCHEMA, "source": source, "images": images})
+
+
+def load_good_scores(run: StrPath, folder: Path) -> tuple[list[Good], str] | None:
+    """(good images, where they come from) of a run's good_scores.json; None without that file.
+
+    ``UserError`` if it is damaged, or a newer version wrote it.
+    """
+    path = Path(run) / GOOD_SCORES_FILE
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found["schema"] > SCHEMA:
+            raise UserError(f"{path}: written by a newer vitlite (schema {found['schema']}); upgrade to read it")
+        images = []
+        for image in found["images"]:
+            score, tail, median = (float(image[key]) for key in ("score", "pixel_tail", "median"))
+            images.append(Good(str(image["category"]), score, tail, median, str(folder / image["file"])))
+        return images, str(found["source"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        why = f"damaged ({type(error).__name__}: {error})"
+        raise UserError(f"{path}: {why}; remove it, or give `good` images") from None
+
+
+def below(file: str, folder: Path) -> str:
+    """The name of a file below a folder; the file as it is if it lies elsewhere."""
+    path = Path(os.path.abspath(file))
+    return str(path.relative_to(os.path.abspath(folder))) if path.is_relative_to(os.path.abspath(folder)) else file
