@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from vitlite.data import open_dataset
-from vitlite.engine.features import FeatureCache, cache_features, to_images
+from vitlite.engine.features import FeatureCache, Part, cache_features, to_images
+from vitlite.engine.loop import Loop
 from vitlite.engine.settings import RunSettings, build_method
-from vitlite.engine.train import Loop
 from vitlite.images.loading import readable_batches
 from vitlite.methods.base import Method
 from vitlite.methods.schedule import make_optimizer
@@ -97,7 +97,7 @@ def training(
     cache, indices = cache_features(method, paths, folder, device)
     method.fit(cache[i : i + 64].to(device) for i in range(0, len(indices), 64))
     timed, c = TimedCache(cache), method.config
-    loop = Loop(method, settings, folder, timed, len(indices), device)
+    loop = Loop(method, settings, folder, Part(timed, range(len(indices))), device)
     stage = max(method.stages(), key=lambda s: s.epochs)
     method.begin(stage)
     optimizer = make_optimizer(method, stage, c)

@@ -25,9 +25,14 @@ def _images(name: str, metavar: str, text: str) -> Callable[[options.Command], o
 @_images(
     "--good",
     "DIR|IMAGE",
-    "Good images that training has not seen: a folder, file or pattern; repeatable.  [default: those held out]",
+    "Good images that training has not seen: a folder, file or pattern; repeatable.  [default: as training scored]",
 )
 @_images("--without", "IMAGE", "Leave this image out, because it is defective after all; repeatable.")
+@click.option(
+    "--exact",
+    is_flag=True,
+    help="The exact rule: odd good images count as all others. By the robust rule none sets the threshold.",
+)
 @options.threshold
 @options.pixel_threshold
 @options.min_area
@@ -51,6 +56,7 @@ def command(
     sensitivity: str | None,
     good: tuple[str, ...],
     without: tuple[str, ...],
+    exact: bool,
     threshold: float | None,
     pixel_threshold: float | None,
     min_area: int | None,
@@ -62,10 +68,10 @@ def command(
 ) -> None:
     """Set the thresholds of a trained detector, from good images or by hand.
 
-    Nothing is trained. By default the good images are those that training held out. --good takes others; more images
-    make lower rates possible. Prints the rate of false alarms to expect and how uncertain it is, and rewrites
-    calibration.json. In a run of several categories, an image given with --good belongs to the category that one of its
-    folders is named after.
+    Nothing is trained. By default the scores are those that training kept of good images that the network has not seen.
+    --good scores other images; more images make lower rates possible. Prints the rate of false alarms to expect and how
+    uncertain it is, and rewrites calibration.json. In a run of several categories, an image given with --good belongs
+    to the category that one of its folders is named after.
 
     A good image whose score is far above the others is named. Look at it; --without leaves it out.
 
@@ -98,6 +104,8 @@ def command(
             "it sets the threshold itself"
         )
     by_hand = threshold is not None or pixel_threshold is not None
+    if exact and (by_hand or balance):
+        raise UserError("`exact`: not together with `threshold`, `pixel_threshold` or `balance`")
     if by_hand and (good or without or target_fpr is not None or sensitivity):
         raise UserError("`threshold`, `pixel_threshold`: not together with what sets a threshold from good images")
     if category is not None and min_area is not None:
@@ -110,7 +118,7 @@ def command(
     if share is not None:
         check_target(share)
     given = by_hand or min_area is not None
-    anew = good or without or balance or share is not None or not (given or defects)
+    anew = good or without or balance or exact or share is not None or not (given or defects)
     bad = list_images(defects) if defects else []  # refuses what is not there before anything is written
     if given and not anew:
         require_writable(run)
@@ -124,7 +132,13 @@ def command(
         require_writable(run)
         balanced = defects if balance else ()
         result = recalibrate(
-            detector, target_fpr=share, good=good, without=without, balance=balanced, min_area=min_area
+            detector,
+            target_fpr=share,
+            good=good,
+            without=without,
+            balance=balanced,
+            min_area=min_area,
+            exact=exact,
         )
         least = result["min_area"]
         for line in (*in_words(result), *without_threshold(detector)):

@@ -28,6 +28,17 @@ from vitlite.methods import REGISTRY
     type=float,
     help="The share of good images that may be called defective; sets the threshold.  [default: 0.05]",
 )
+@click.option(
+    "--folds",
+    type=int,
+    metavar="K",
+    help="Score every good image by one of K more networks, each trained without its part; 0: hold a share out.",
+)
+@click.option(
+    "--groups",
+    metavar="REGEX",
+    help="Keep good images together if their names agree in what this finds, such as 'part_([0-9]+)'.",
+)
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="The seed of everything random.  [default: 0]")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out; --set steps=N gives it a new end.")
 @click.option("--init-from", metavar="RUN", help="Begin with the weights of this run, and with its settings.")
@@ -44,6 +55,8 @@ def command(
     overrides: tuple[str, ...],
     weights: str | None,
     target_fpr: float | None,
+    folds: int | None,
+    groups: str | None,
     seed: int | None,
     resume: bool,
     init_from: str | None,
@@ -53,8 +66,8 @@ def command(
 ) -> None:
     """Train a detector on good images.
 
-    Writes config.toml, checkpoint.pt, log.jsonl and calibration.json into the run's folder. Some of the good images
-    are held out to set the threshold; test images are never looked at.
+    Writes config.toml, checkpoint.pt, log.jsonl and calibration.json, among others, into the run's folder. The
+    threshold comes from good images, each scored by a network that has not seen it; test images are never looked at.
     """
     from vitlite.engine.distributed import deterministic as only_deterministic
     from vitlite.engine.settings import (
@@ -70,8 +83,8 @@ def command(
     from vitlite.methods.config import change
 
     changes = parse_overrides(overrides)
-    if target_fpr is not None:
-        changes = {**changes, "target_fpr": target_fpr}
+    options_given = {"target_fpr": target_fpr, "folds": folds, "groups": groups}
+    changes = {**changes, **{key: value for key, value in options_given.items() if value is not None}}
     if resume:
         if out is None:
             raise UserError("--resume: say which run to go on with, as in --out runs/sivt")

@@ -128,6 +128,8 @@ def in_words(result: dict[str, Any]) -> list[str]:
         too_low = "that were also trained on: it is too low; hold images out of training, with holdout=0.1"
         return [f"{line} from {images} {too_low}"]
     lines = [line + promise(result, images)]
+    if result["expected_fpr"] is not None:
+        lines[0] += f", by the {result.get('rule', 'exact')} rule"
     if too_few(result, target):
         lines.append(
             f"too few for {percent(target)}: with {count} the lowest rate that can be promised is 1/{count + 1}; "
@@ -143,6 +145,8 @@ def in_words(result: dict[str, Any]) -> list[str]:
             f"no known defects of {', '.join(kept)}: the threshold stays that of the good images; "
             "give defects of every category in a folder with its name"
         )
+    if result["expected_fpr"] is not None:
+        lines.append("good images that differ from these, in light or position, are called defective more often")
     return lines
 
 

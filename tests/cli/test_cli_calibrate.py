@@ -126,7 +126,7 @@ def test_an_odd_good_image_is_named_and_can_be_left_out(run, good, tmp_path):
     assert found["good_images"][0]["file"].endswith("odd.png")
     (odd,) = found["odd_images"]
     assert (odd["file"], odd["overlay"]) == (str(folder / "odd.png"), "odd/1_weave_odd.png")
-    assert odd["score"] == found["good_scores"][-1]
+    assert odd["score"] == found["good_images"][0]["score"] > found["good_scores"][-1]  # it sets no threshold
     assert (odd["score"] - odd["median"]) / odd["deviations"] == spread_of(found)
     vitlite("report", run)
     page = (run / "report.html").read_text()
@@ -143,7 +143,10 @@ def test_an_odd_good_image_is_named_and_can_be_left_out(run, good, tmp_path):
     assert not (run / "odd").exists()
     again = json.loads((run / "calibration.json").read_text())
     assert (again["images"], len(again["good_images"])) == (19, 19)
-    assert again["good_scores"][-1] < found["good_scores"][-1]
+    assert again["good_scores"] == found["good_scores"][:19]
+    out, _ = vitlite("calibrate", run, "--good", folder, "--exact")
+    assert "by the exact rule" in out
+    assert json.loads((run / "calibration.json").read_text())["good_scores"][-1] == odd["score"]
 
 
 def test_known_defects_change_nothing(run, good):
@@ -281,6 +284,8 @@ def test_held_out_by_default_and_quiet(run):
 def test_mistakes_are_one_line(run, tiny_data, tmp_path):
     before = (run / "calibration.json").read_bytes()
     assert f"--good {tiny_data}: is a data set" in refused("calibrate", run, "--good", tiny_data)
+    assert "--exact: not together with" in refused("calibrate", run, "--exact", "--threshold", 1)
+    (run / "good_scores.json").unlink()
     text = (run / "config.toml").read_text().replace(str(tiny_data), "/gone")
     (run / "config.toml").write_text(text)
     line = refused("calibrate", run)

@@ -11,18 +11,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vitlite.calibration import SCHEMA, summarize
 from vitlite.data import open_dataset, synthesize
 from vitlite.engine.calibrate import (
-    Good,
     recalibrate,
     set_balanced,
     set_thresholds,
-    summarize,
 )
-from vitlite.engine.detector import CALIBRATION_SCHEMA, Detector, load_calibration
+from vitlite.engine.detector import Detector, load_calibration
 from vitlite.engine.settings import load_settings, save_settings
 from vitlite.engine.split import training_split
 from vitlite.errors import UserError
+from vitlite.good_scores import Good
 from vitlite.limits import category_of, check_target, false_alarms, in_words, limits_of
 from vitlite.metrics.thresholds import (
     MARGIN,
@@ -32,6 +32,7 @@ from vitlite.metrics.thresholds import (
     threshold_rank,
     upper_quantile,
 )
+from vitlite.odd import find_odd
 
 # The promise of a threshold: exact order statistics, against simulation and against scipy's distribution.
 
@@ -237,6 +238,28 @@ def test_each_category_is_balanced_with_its_own_defects():
     assert last.startswith("no known defects of b: the threshold stays that of the good images")
 
 
+def test_no_odd_image_sets_a_threshold():
+    """By the robust rule; all others count as ever. The exact rule takes them as they are."""
+    scores = [*np.linspace(1.0, 2.0, 38).tolist(), 50.0, 60.0]
+    images = [Good("a", score, 10 * score, 0.5, f"{i}.png") for i, score in enumerate(scores)]
+    odd = find_odd(images)
+    assert [image.score for image in odd] == [60.0, 50.0]
+    exact, robust = (summarize(images, 0.03, True, None, given) for given in (None, odd))
+    assert (exact["rule"], robust["rule"]) == ("exact", "robust")
+    assert exact["image_threshold"] == threshold_above(scores, 0.03) > 50
+    for result in (robust, robust["categories"]["a"]):
+        assert result["images"] == 40
+        assert result["image_threshold"] == pytest.approx(2.0, rel=3 * MARGIN)
+        assert result["pixel_threshold"] == pytest.approx(20.0, rel=3 * MARGIN)
+        assert limits_of(robust, sensitivity="low").image == result["image_threshold"]
+        assert result["expected_fpr"] == exact["expected_fpr"]
+    # At a rate at which the exact rule takes no odd image either, the two are the same.
+    assert summarize(images, 0.1, True, None, odd)["image_threshold"] == threshold_above(scores, 0.1) < 2
+    # Of 19 images none is left out: one may be defective, or good images may differ as much.
+    few = images[20:]
+    assert summarize(few[1:], 0.05, True, None, find_odd(few[1:]))["image_threshold"] > 60
+
+
 def test_images_that_were_trained_on_promise_nothing():
     result = summarize(good_images([1.0, 2.0], ["a", "a"]), 0.01, False)
     assert result["expected_fpr"] is None
@@ -258,11 +281,11 @@ def test_limits_of_a_calibration_from_before_categories_had_scores():
 def test_the_schema_of_a_calibration(tiny_run, tmp_path):
     """That of version 0.1.0 has no number and loads; one of a later version is refused."""
     now = load_calibration(tiny_run)
-    assert now.pop("schema") == CALIBRATION_SCHEMA
+    assert now.pop("schema") == SCHEMA
     path = tmp_path / "calibration.json"
     path.write_text(json.dumps(now))
     assert load_calibration(tmp_path) == now
-    path.write_text(json.dumps({**now, "schema": CALIBRATION_SCHEMA + 1}))
+    path.write_text(json.dumps({**now, "schema": SCHEMA + 1}))
     with pytest.raises(UserError, match=r"newer vitlite \(schema 3\)"):
         load_calibration(tmp_path)
     for area in (-1, 2.5, None, "3"):
@@ -331,8 +354,10 @@ def test_given_images(run, more_good):
     expected, interval = false_alarms(24, 0.1)
     assert (result["expected_fpr"], result["expected_fpr_interval"]) == (expected, list(interval))
     assert expected == 2 / 25
-    (line,) = in_words(result)
+    line, differ = in_words(result)
     assert "expect 8 % false alarms" in line
+    assert line.endswith("by the robust rule")
+    assert "light or position" in differ
     assert json.loads((run / "calibration.json").read_text()) == result
     assert not list(run.glob(".*"))
 
@@ -370,7 +395,7 @@ def test_a_threshold_by_hand_is_not_balanced(run, data, name):
 
 def test_an_image_is_good_or_a_known_defect(run, data, more_good, tmp_path):
     before, spots = (run / "calibration.json").read_bytes(), data / "weave/test/spot"
-    good, held = tmp_path / "good", hold_out(open_dataset(data).train, 0.1, 0)[1]
+    good, held = tmp_path / "good", training_split(load_settings(run), run, fingerprint_of(run))[1]
     good.mkdir()
     copy = shutil.copy(next(spots.iterdir()), good / "copy.png")
     broken = tmp_path / "broken.png"

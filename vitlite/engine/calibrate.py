@@ -11,8 +11,9 @@ from typing import Any, cast
 import numpy as np
 import torch
 
+from vitlite.calibration import HELD_OUT, NO_PROMISE, TRAINED_ON, set_balanced, summarize
 from vitlite.data import Sample, list_images
-from vitlite.engine.detector import CALIBRATION_FILE, CALIBRATION_SCHEMA, Detector, load_calibration
+from vitlite.engine.detector import CALIBRATION_FILE, Detector, load_calibration
 from vitlite.engine.features import to_images
 from vitlite.engine.predict import save_overlay
 from vitlite.engine.progress import Progress
@@ -25,9 +26,9 @@ from vitlite.images.loading import Unread, pixel_batches
 from vitlite.images.reading import NO_ROOM, ImageError
 from vitlite.images.resize import map_at
 from vitlite.images.scale import Reading
-from vitlite.limits import CONFIDENCE, Limits, check_area, check_target, false_alarms, limits_for, limits_of
+from vitlite.limits import Limits, check_area, check_target, limits_for, limits_of
 from vitlite.methods.base import Method
-from vitlite.metrics.thresholds import balanced_threshold, threshold_above, upper_quantile
+from vitlite.metrics.thresholds import upper_quantile
 from vitlite.odd import FOLDER as ODD_FOLDER
 from vitlite.odd import MOST_DRAWN, Odd, clear, find_odd, in_a_line, overlay_name
 from vitlite.verdict import all_small, judge
@@ -35,9 +36,6 @@ from vitlite.verdict import all_small, judge
 log = logging.getLogger(__name__)
 
 MISSES_SHOWN = 5  # known defects that are named
-HELD_OUT, TRAINED_ON = "held out of training", "training itself"  # where the images come from
-ONE_ODD_IN = 20  # good images, at most, is taken for odd
-NO_PROMISE: dict[str, Any] = {"expected_fpr": None, "expected_fpr_interval": [None, None]}
 
 
 Draw = Callable[[Sequence[Odd], dict[str, Any]], dict[str, str]]  # overlays of odd images: their names by file
@@ -77,7 +75,7 @@ def calibrate(
     if not all(math.isfinite(value) for image in scored for value in (image.score, image.pixel_tail, image.median)):
         raise UserError(f"{run}: scores of images are not finite numbers, so there is no threshold; train again")
     odd = find_odd(good)
-    result = summarize(good, target_fpr, source != TRAINED_ON, source, [] if exact else odd)
+    result = summarize(good, target_fpr, source != TRAINED_ON, source, None if exact else odd)
     set_balanced(result, bad)
     result |= {"min_area": min_area, "black": settings.config.black, "white": settings.config.white}
     overlays = draw(odd[:MOST_DRAWN], result)
@@ -155,84 +153,6 @@ def drawn_before(detector: Detector, odd: Sequence[Odd]) -> dict[str, str]:
                 kept[place] = image["overlay"]
     clear(detector.run, kept.values())
     return kept
-
-
-def summarize(
-    good: Sequence[Good], target_fpr: float, held_out: bool, source: str | None = None, odd: Sequence[Odd] = ()
-) -> dict[str, Any]:
-    """The contents of calibration.json. ``odd`` images set no threshold: see :func:`usual`."""
-    whole = thresholds(usual(good, odd), target_fpr, held_out)
-    low = float(np.median([image.median for image in good]))
-    return {
-        "schema": CALIBRATION_SCHEMA,
-        "target_fpr": target_fpr,
-        "pixel_share": PIXEL_TARGET_FPR,
-        "held_out": held_out,
-        "source": source or (HELD_OUT if held_out else TRAINED_ON),
-        "interval_confidence": CONFIDENCE,
-        **whole,
-        # Heat maps run from a good image's usual value to as far above the pixel threshold again.
-        "display": {"low": low, "high": low + 2 * max(whole["pixel_threshold"] - low, 1e-12)},
-        "categories": {
-            name: thresholds(usual([image for image in good if image.category == name], odd), target_fpr, held_out)
-            for name in sorted({image.category for image in good} - {""})
-        },
-        "good_images": [
-            {"file": image.file, "category": image.category, "score": image.score}
-            for image in sorted(good, key=lambda image: -image.score)
-        ],
-    }
-
-
-def usual(good: Sequence[Good], odd: Sequence[Odd]) -> list[Good]:
-    """The good images, but the farthest odd ones, at most 1 image in ONE_ODD_IN, count no more than the highest other.
-
-    So no threshold is set by an odd image, and all others count as without it.
-    """
-    names = {image.file for image in good}
-    far = [image.file for image in odd if image.file in names][: len(good) // ONE_ODD_IN]
-    others = [image for image in good if image.file not in far]
-    score, tail = (max(getattr(image, key) for image in others) for key in ("score", "pixel_tail"))
-    limited = {"score": score, "pixel_tail": tail}
-    return others + [
-        image._replace(**{key: min(getattr(image, key), most) for key, most in limited.items()})
-        for image in good
-        if image.file in far
-    ]
-
-
-def thresholds(good: Sequence[Good], target_fpr: float, held_out: bool) -> dict[str, Any]:
-    """Both thresholds of a set of good images, and the rate of false alarms that they promise.
-
-    Images that were trained on promise nothing: their rate is None.
-    """
-    expected, interval = false_alarms(len(good), target_fpr) if held_out else (None, (None, None))
-    scores, tails = (sorted(values) for values in zip(*((image.score, image.pixel_tail) for image in good)))
-    return {
-        "images": len(good),
-        "image_threshold": threshold_above(scores, target_fpr),
-        # A pixel counts as defective above what the worst pixels of nearly every good image reach.
-        "pixel_threshold": threshold_above(tails, target_fpr),
-        "expected_fpr": expected,
-        "expected_fpr_interval": list(interval),
-        "balance": None,
-        "good_scores": scores,
-        "good_pixels": tails,
-    }
-
-
-def set_balanced(calibration: dict[str, Any], defects: Sequence[Good]) -> None:
-    """Balance missed defects and false alarms in the image thresholds of the whole and of each category with defects.
-
-    These thresholds promise no rate of false alarms.
-    """
-    for name, own in [("", calibration), *calibration["categories"].items()]:
-        bad = [image.score for image in defects if name in ("", image.category)]
-        if bad:
-            limit = balanced_threshold(own["good_scores"], bad)
-            missed, alarms = sum(score <= limit for score in bad), sum(score > limit for score in own["good_scores"])
-            balance = {"defects": len(bad), "missed": missed, "false_alarms": alarms}
-            own |= {"image_threshold": limit, **NO_PROMISE, "balance": balance}
 
 
 def recalibrate(

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vitlite.calibration import SCHEMA
 from vitlite.engine.checkpoint import CALIBRATION_FILE, CHECKPOINT_FILE, load_checkpoint, restore_model, why_failed
 from vitlite.engine.distributed import pick_device
 from vitlite.engine.features import to_images
@@ -24,8 +25,6 @@ from vitlite.errors import UserError
 from vitlite.files import MAX_MEGAPIXELS, StrPath
 from vitlite.images.scale import Reading, as_pixels
 from vitlite.limits import is_area
-
-CALIBRATION_SCHEMA = 2  # version 0.1.0 wrote the file without a number
 
 
 class Detector(Predictor):
@@ -127,7 +126,7 @@ def load_calibration(run: StrPath) -> dict[str, Any]:
     again = f"vitlite calibrate {run} writes it anew"
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
-        if result.get("schema", 1) > CALIBRATION_SCHEMA:
+        if result.get("schema", 1) > SCHEMA:
             raise UserError(f"{path}: written by a newer vitlite (schema {result['schema']}); upgrade, or {again}")
         check_numbers([result["image_threshold"], result["pixel_threshold"]])
         check_numbers([result["display"]["low"], result["display"]["high"]])

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vitlite.calibration import HELD_OUT, TRAINED_ON
 from vitlite.data import Dataset, Sample, open_dataset
 from vitlite.data.copies import fingerprint
 from vitlite.data.groups import MOST as MOST_COMPARED
 from vitlite.data.groups import named, similar
-from vitlite.engine.calibrate import HELD_OUT, TRAINED_ON, calibrate, draw_odd, load_calibration
+from vitlite.engine.calibrate import calibrate, draw_odd, load_calibration
 from vitlite.engine.checkpoint import (
     CALIBRATION_FILE,
     CHECKPOINT_FILE,

@@ -1,0 +1,94 @@
+"""What calibration.json says: thresholds from the scores of good images, and from known defects if they are wanted."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from vitlite.good_scores import PIXEL_TARGET_FPR, Good
+from vitlite.limits import CONFIDENCE, false_alarms
+from vitlite.metrics.thresholds import balanced_threshold, threshold_above
+from vitlite.odd import Odd
+
+SCHEMA = 2  # of calibration.json; version 0.1.0 wrote the file without a number
+HELD_OUT, TRAINED_ON = "held out of training", "training itself"  # where the images come from
+ONE_ODD_IN = 20  # good images, at most, is taken for odd
+NO_PROMISE: dict[str, Any] = {"expected_fpr": None, "expected_fpr_interval": [None, None]}
+
+
+def summarize(
+    good: Sequence[Good], target_fpr: float, held_out: bool, source: str | None = None, odd: Sequence[Odd] | None = ()
+) -> dict[str, Any]:
+    """The contents of calibration.json. ``odd`` images set no threshold (:func:`usual`); None: by the exact rule."""
+    whole = thresholds(usual(good, odd or ()), target_fpr, held_out)
+    names = sorted({image.category for image in good} - {""})
+    parts = {name: [image for image in good if image.category == name] for name in names}
+    low = float(np.median([image.median for image in good]))
+    return {
+        "schema": SCHEMA,
+        "target_fpr": target_fpr,
+        "pixel_share": PIXEL_TARGET_FPR,
+        "held_out": held_out,
+        "rule": "exact" if odd is None else "robust",
+        "source": source or (HELD_OUT if held_out else TRAINED_ON),
+        "interval_confidence": CONFIDENCE,
+        **whole,
+        # Heat maps run from a good image's usual value to as far above the pixel threshold again.
+        "display": {"low": low, "high": low + 2 * max(whole["pixel_threshold"] - low, 1e-12)},
+        "categories": {name: thresholds(usual(part, odd or ()), target_fpr, held_out) for name, part in parts.items()},
+        "good_images": [
+            {"file": image.file, "category": image.category, "score": image.score}
+            for image in sorted(good, key=lambda image: -image.score)
+        ],
+    }
+
+
+def usual(good: Sequence[Good], odd: Sequence[Odd]) -> list[Good]:
+    """The good images, but the farthest odd ones, at most 1 image in ONE_ODD_IN, count no more than the highest other.
+
+    So no threshold is set by an odd image, and all others count as without it.
+    """
+    names = {image.file for image in good}
+    far = [image.file for image in odd if image.file in names][: len(good) // ONE_ODD_IN]
+    others = [image for image in good if image.file not in far]
+    score, tail = (max(getattr(image, key) for image in others) for key in ("score", "pixel_tail"))
+    limited = {"score": score, "pixel_tail": tail}
+    return others + [
+        image._replace(**{key: min(getattr(image, key), most) for key, most in limited.items()})
+        for image in good
+        if image.file in far
+    ]
+
+
+def thresholds(good: Sequence[Good], target_fpr: float, held_out: bool) -> dict[str, Any]:
+    """Both thresholds of a set of good images, and the rate of false alarms that they promise.
+
+    Images that were trained on promise nothing: their rate is None.
+    """
+    expected, interval = false_alarms(len(good), target_fpr) if held_out else (None, (None, None))
+    scores, tails = (sorted(values) for values in zip(*((image.score, image.pixel_tail) for image in good)))
+    return {
+        "images": len(good),
+        "image_threshold": threshold_above(scores, target_fpr),
+        # A pixel counts as defective above what the worst pixels of nearly every good image reach.
+        "pixel_threshold": threshold_above(tails, target_fpr),
+        "expected_fpr": expected,
+        "expected_fpr_interval": list(interval),
+        "balance": None,
+        "good_scores": scores,
+        "good_pixels": tails,
+    }
+
+
+def set_balanced(calibration: dict[str, Any], defects: Sequence[Good]) -> None:
+    """Balance missed defects and false alarms in the image thresholds of the whole and of each category with defects.
+
+    These thresholds promise no rate of false alarms.
+    """
+    for name, own in [("", calibration), *calibration["categories"].items()]:
+        bad = [image.score for image in defects if name in ("", image.category)]
+        if bad:
+            limit = balanced_threshold(own["good_scores"], bad)
+            missed, alarms = sum(score <= limit for score in bad), sum(score > limit for score in own["good_scores"])
+            balance = {"defects": len(bad), "missed": missed, "false_alarms": alarms}
+            own |= {"image_threshold": limit, **NO_PROMISE, "balance": balance}
