@@ -13,7 +13,7 @@ from scipy.spatial.distance import squareform
 
 from vitlite.errors import UserError
 
-ALIKE = 0.3  # the mean correlation between images from which they are a group
+ALIKE = 0.5  # the mean correlation between images from which they are a group
 MOST = 5000  # images whose likeness is computed; among more, only equal ones are found
 
 

@@ -82,7 +82,7 @@ QUICK = replace(
     places="auto",
     holdout=0.2,
     folds=4,
-    folds_below=1000,
+    folds_below=100,
     steps=400,
     max_epochs=40,
     lr=1e-3,
@@ -213,6 +213,7 @@ class SIVT(Method):
     presets: ClassVar = {"paper": PAPER, "quick": QUICK}
     ablations: ClassVar = ABLATIONS
     draws_for_batch = True  # the split into subsets
+    default_score = "std"  # III.E
 
     config: Config
     feature_mean: Tensor
