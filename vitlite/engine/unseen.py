@@ -156,12 +156,10 @@ class Measured:
         device = next(method.parameters()).device
         for start in range(first, len(self.samples), size):
             rows = slice(start, min(start + size, len(self.samples)))
-            if itself:
-                values = method.places(self.values[rows].to(device))
-            else:
-                values = self.compared(rows, method.places.how).to(device)
-            maps = method.maps(values)
-            yield rows, maps.cpu(), method.scores(maps, values, self.errors[rows].to(device)).cpu()
+            values = self.values[rows].to(device)
+            compared = method.places(values) if itself else self.compared(rows, method.places.how).to(device)
+            maps, scores = method.maps_and_scores(values, compared, self.errors[rows].to(device))
+            yield rows, maps.cpu(), scores.cpu()
 
 
 class Head(NamedTuple):

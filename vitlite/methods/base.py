@@ -43,6 +43,7 @@ class Method(nn.Module):
     draws_for_batch: ClassVar[bool] = False  # whether ``loss`` draws for a whole batch, and nothing for single images
 
     least_deviation: ClassVar[float | None] = None  # of a place, added to that of good images: see Places
+    shows_compared: ClassVar[bool] = False  # whether ``places`` changes the map too, and not only the image's score
     default_score: ClassVar[str] = "top1"  # what ``score=auto`` stands for until training decides, and if in doubt
 
     config: TrainingConfig
@@ -134,9 +135,13 @@ class Method(nn.Module):
     def anomaly_from(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """``anomaly`` from ``frozen`` features."""
         values, errors = self.measure(features)
-        values = self.places(values)
-        maps = self.maps(values)
-        return maps, self.scores(maps, values, errors)
+        return self.maps_and_scores(values, self.places(values), errors)
+
+    def maps_and_scores(self, values: Tensor, compared: Tensor, errors: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Maps (B, S, S) of ``values``, and scores (B,) from those of ``compared``, which are these values by place."""
+        seen = self.maps(compared)
+        maps = seen if self.shows_compared or compared is values else self.maps(values)
+        return maps, self.scores(seen, compared, errors)
 
     def scores(self, maps: Tensor, values: Tensor, errors: Tensor | None, how: str | None = None) -> Tensor:
         """Scores (B,) from maps, compared ``values`` and what ``measure`` gave beside them; ``how``: by another."""

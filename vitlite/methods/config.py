@@ -137,7 +137,7 @@ class TrainingConfig:
     score: str = (
         "max"  # what an image's score takes from its map: max | top1 | top10 | mean | std | auto, or a method's own
     )
-    places: str = "none"  # each place of the map against good images there: none | mean | scaled | auto (ours)
+    places: str = "none"  # for the score, each place against good images there: none | mean | scaled | auto (ours)
     # The numbers in files of more than 8 bits that become 0 and 255, for all images of the run; without them training
     # learns them from its images. 8-bit files keep 0 to 255.
     black: float | None = None

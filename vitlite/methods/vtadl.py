@@ -167,6 +167,7 @@ class VTADL(Method):
     cache_as = "uint8"  # frozen() gives plain images
     least_deviation = 1.0  # nats
     default_score = "combined"
+    shows_compared = True  # places differ by much more than defects do
 
     config: Config
 
