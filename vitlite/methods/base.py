@@ -44,7 +44,7 @@ class Method(nn.Module):
 
     least_deviation: ClassVar[float | None] = None  # of a place, added to that of good images: see Places
     shows_compared: ClassVar[bool] = False  # whether ``places`` changes the map too, and not only the image's score
-    default_score: ClassVar[str] = "top1"  # what ``score=auto`` stands for until training decides, and if in doubt
+    default_score: ClassVar[str] = "max"  # what ``score=auto`` stands for until training decides, and if in doubt
 
     config: TrainingConfig
     stage: str | None = None  # name of the training stage that ``loss`` is called in

@@ -44,6 +44,9 @@ QUICK: dict[str, Any] = {
     "warmup_epochs": 1.0,
     "clip_norm": 1.0,
     "augment": "flip",
+    "score": "auto",
+    "places": "auto",
+    "holdout": 0.2,
 }
 
 
