@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from vitlite.data import Sample, open_dataset
-from vitlite.engine.split import hold_out, split_good
+from vitlite.engine.split import Split, hold_out, make_split, recorded, save_split, split_good
+from vitlite.errors import UserError
 from vitlite.methods.config import TrainingConfig
 
 
@@ -71,3 +72,67 @@ def test_training_on_fewer_images(tiny_data, count):
     assert {s.path for s in train} <= {s.path for s in more}
     others = [split_good(dataset, TrainingConfig(train_images=1), seed)[0] for seed in range(8)]
     assert len({tuple(s.path for s in train) for train in others}) > 1
+
+
+def good_images(count, category="nut", split="train"):
+    return [Sample(Path(f"{category}/{i:03}.png"), category, split, "good", 0, None) for i in range(count)]
+
+
+def by_tens(rows):
+    return [row // 10 for row in rows]
+
+
+def test_groups_are_not_parted():
+    samples = good_images(60) + good_images(40, "bolt")
+    whole = make_split(samples, TrainingConfig(holdout=0.2), 0, by_tens)
+    assert sorted(whole.train + whole.held) == list(range(100))
+    assert not whole.folds
+    assert {i // 10 for i in whole.held}.isdisjoint(i // 10 for i in whole.train)
+    assert [sum(i < 60 for i in whole.held), sum(i >= 60 for i in whole.held)] == [10, 10]
+    assert whole == make_split(samples, TrainingConfig(holdout=0.2), 0, by_tens)
+    folds = make_split(samples, TrainingConfig(folds=3), 0, by_tens).folds
+    assert sorted(i for fold in folds for i in fold) == list(range(100))
+    assert all(len({i // 10 for i in fold}) * 10 == len(fold) for fold in folds)
+    assert sorted(map(len, folds)) == [30, 30, 40]
+
+
+@pytest.mark.parametrize(("count", "folds"), [(2, 4), (3, 2), (7, 4), (20, 4)])
+def test_all_images_in_one_group(count, folds):
+    """Near-copies of one image are cut into pieces of neighbours; nothing better can be had."""
+    split = make_split(good_images(count), TrainingConfig(folds=folds), 0, lambda rows: [0] * len(rows))
+    assert sorted(i for fold in split.folds for i in fold) == split.train == list(range(count))
+    assert len(split.folds) == min(count, folds)
+    held = make_split(good_images(count), TrainingConfig(holdout=0.2), 0, lambda rows: [0] * len(rows))
+    assert len(held.held) == max(1, round(0.2 * count))
+    assert len(held.train) == count - len(held.held)
+
+
+def test_when_images_are_held_out():
+    one = good_images(1)
+    assert make_split(one, TrainingConfig(folds=4), 0, by_tens) == Split([0], [], [], {0: 0})
+    assert not make_split(good_images(20), TrainingConfig(holdout=0.0), 0, by_tens).held
+    few, many = (make_split(good_images(n), TrainingConfig(folds=4, folds_below=30), 0, list) for n in (29, 30))
+    assert (len(few.folds), few.held) == (4, [])
+    assert (many.folds, len(many.held)) == ([], 3)
+    own = [*good_images(20), *good_images(5, split="validation")]
+    assert make_split(own, TrainingConfig(folds=4), 0, list) == Split(list(range(20)), list(range(20, 25)))
+
+
+def test_a_split_is_written_and_read(tmp_path):
+    root = tmp_path / "set"
+    samples = [replace(sample, path=root / sample.path) for sample in [*good_images(12), *good_images(3, "caf\udce9")]]
+    for config in (TrainingConfig(holdout=0.3), TrainingConfig(folds=3)):
+        split = make_split(samples, config, 0, by_tens)
+        save_split(tmp_path, split, samples, root, root)
+        found = recorded(tmp_path, samples, root)
+        assert (sorted(found.train), sorted(found.held)) == (sorted(split.train), sorted(split.held))
+        assert (found.folds, found.groups) == (split.folds, split.groups)
+        more = [*samples, replace(samples[0], path=root / "nut/new.png")]
+        assert recorded(tmp_path, more, root) == found  # an image that is new changes nothing
+        with pytest.raises(UserError, match=r"000.png: a good image of this run, and not there any more; restore it"):
+            recorded(tmp_path, samples[1:], root)
+    (tmp_path / "split.json").write_text('{"schema": 1}')
+    with pytest.raises(UserError, match=r"split.json: damaged \(KeyError"):
+        recorded(tmp_path, samples, root)
+    (tmp_path / "split.json").unlink()
+    assert recorded(tmp_path, samples, root) is None

@@ -104,7 +104,10 @@ def deal(groups: list[list[int]], folds: list[list[int]], rng: random.Random) ->
 
 
 def draw_groups(groups: list[list[int]], share: float, rng: random.Random) -> list[int]:
-    """About a share of the images, at least one and not all, as whole groups, or a piece of one if all are larger."""
+    """About a share of the images, at least one and not all, as whole groups.
+
+    A piece of a group is taken only if even the smallest group is more than half of the images.
+    """
     images = sum(map(len, groups))
     wanted = min(max(round(share * images), 1), images - 1)
     rng.shuffle(groups)
@@ -114,7 +117,8 @@ def draw_groups(groups: list[list[int]], share: float, rng: random.Random) -> li
             chosen += group
     if len(chosen) < wanted / 2:
         left = [group for group in groups if not set(group) & set(chosen)]
-        chosen += min(left, key=len)[: wanted - len(chosen)]
+        least = min(left, key=len)
+        chosen += least if len(chosen) + len(least) <= images / 2 else least[: wanted - len(chosen)]
     return chosen
 
 

@@ -1,0 +1,46 @@
+"""Groups of images that are nearly the same."""
+
+import numpy as np
+import pytest
+
+from vitlite.data.groups import named, similar
+from vitlite.errors import UserError
+
+RNG = np.random.default_rng(0)
+
+
+def alike(numbers):
+    """The sets of indices with one number."""
+    return {frozenset(np.flatnonzero(numbers == number).tolist()) for number in np.unique(numbers)}
+
+
+def test_near_copies_are_found_among_images_of_one_part():
+    """What all images share counts for nothing, and neither does a change of contrast."""
+    part = RNG.normal(0, 20, 400)
+    own = RNG.normal(0, 1, (6, 400))
+    images = [part + own[i] for i in range(6)]
+    images += [part + 0.9 * own[2] + 0.1 * RNG.normal(0, 1, 400), part + own[4], part + 1.5 * own[2]]
+    numbers = similar(np.array(images, np.float32))
+    assert alike(numbers) == {frozenset(s) for s in ({0}, {1}, {2, 6, 8}, {3}, {4, 7}, {5})}
+    assert sorted(set(numbers)) == list(range(6))
+
+
+def test_a_time_lapse_stays_together():
+    steps = [RNG.normal(0, 1, 600) for _ in range(4)]
+    frames = [steps[i // 5] + 0.3 * RNG.normal(0, 1, 600) for i in range(20)]
+    assert alike(similar(np.array(frames, np.float32))) == {frozenset(range(5 * i, 5 * i + 5)) for i in range(4)}
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_few_and_equal_images(count):
+    numbers = similar(np.ones((count, 10), np.float32))
+    assert numbers.shape == (count,)
+    assert numbers.min() == 0
+
+
+def test_groups_by_name():
+    names = ["part_07/a.png", "part_07/b.png", "part_12/a.png", "loose.png", "other.png"]
+    assert alike(named(names, "part_([0-9]+)")) == {frozenset(s) for s in ({0, 1}, {2}, {3}, {4})}
+    assert alike(named(names, "[a-z]+.png")) == {frozenset(s) for s in ({0, 2}, {1}, {3}, {4})}
+    with pytest.raises(UserError, match=r"groups=piece: found in none of the 5 names, such as part_07/a.png"):
+        named(names, "piece")

@@ -1,0 +1,194 @@
+"""Good images scored without themselves, and the choice of a score with drawn defects."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tiny_settings import TINY
+
+from vitlite.data import Sample, synthesize
+from vitlite.engine import train as training
+from vitlite.engine.detector import Detector, load_calibration
+from vitlite.engine.loop import Loop
+from vitlite.engine.settings import RunSettings, apply_overrides, load_settings, preset_config
+from vitlite.engine.unseen import FEWEST, Measured, choose_head, rank_by
+from vitlite.methods.base import Method
+from vitlite.methods.config import TrainingConfig
+from vitlite.nn.score import PlaceStatistics, compare, score_of
+
+RNG = np.random.default_rng(0)
+
+
+class Fixed(Method):
+    """Its frozen features are its values."""
+
+    presets = {"paper": TrainingConfig(image_size=16)}  # noqa: RUF012
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.one = torch.nn.Parameter(torch.zeros(()))
+
+    def values(self, features):
+        return features
+
+
+def measured(good, drawn=None, folder="."):
+    """What networks would have measured: values (n, 16, 16), and two drawn defects on each image."""
+    samples = [Sample(f"{i}.png", "nut", "train", "good", 0, None) for i in range(len(good))]
+    method = Fixed(TrainingConfig(image_size=16, score="auto", places="auto"))
+    found = Measured(method, samples, folder)
+    found.add(method, range(len(good)), torch.from_numpy(good))
+    if drawn is not None:
+        found.drawn.values = torch.from_numpy(drawn)
+        found.drawn_errors = torch.zeros(len(drawn))
+        found.source = [i // 2 for i in range(len(drawn))]
+    return method, found
+
+
+def test_an_image_is_not_compared_with_itself():
+    good = RNG.normal(3, 1, (10, 16, 16)).astype(np.float32)
+    method, found = measured(good)
+    method.set_head("top1", "scaled")
+    scores = [image.score for image in found.good(method, itself=False)]
+    for i in range(len(good)):
+        others = PlaceStatistics((16, 16))
+        others.add(torch.from_numpy(np.delete(good, i, axis=0)))
+        expected = score_of(compare(torch.from_numpy(good[i : i + 1]), "scaled", *others.of_all()), "top1")
+        assert scores[i] == pytest.approx(expected.item(), rel=1e-4)
+        np.testing.assert_array_equal(found.maps(method, i, itself=False), good[i])  # the map stays as it is
+
+
+def test_scores_without_themselves_are_those_of_new_images():
+    """With itself among those that it is compared with, a good image seems better than a new one."""
+    differences = {False: [], True: []}
+    for _ in range(30):
+        method, found = measured(RNG.normal(3, 1, (12, 16, 16)).astype(np.float32))
+        method.set_head("max", "scaled")
+        method.places.learn(found.statistics)
+        new = torch.from_numpy(RNG.normal(3, 1, (12, 16, 16)).astype(np.float32))
+        fresh = method.anomaly_from(new)[1].mean().item()
+        for itself, part in differences.items():
+            part.append(np.mean([image.score for image in found.good(method, itself=itself)]) - fresh)
+    # Means with their standard errors.
+    honest, biased = ((np.mean(part), np.std(part) / np.sqrt(30)) for part in differences.values())
+    assert abs(honest[0]) < 3 * honest[1]
+    assert biased[0] < -6 * biased[1]
+
+
+def test_the_score_that_finds_drawn_defects():
+    """The usual one stays unless another is clearly better."""
+    good = RNG.normal(3, 1, (30, 16, 16)).astype(np.float32)
+    speck = np.repeat(good, 2, axis=0)
+    speck[:, 3, 3] += 6
+    method, found = measured(good, speck)
+    head = choose_head(method, found)
+    assert (head.score, head.places) == ("max", "scaled")
+    assert head.reason.endswith("; no other is clearly better")
+    stain = np.repeat(good, 2, axis=0) + np.float32(0.4)
+    method, found = measured(good, stain)
+    head = choose_head(method, found)
+    assert head.score in ("mean", "top10")
+    assert "against 0." in head.reason
+    assert head.reason.endswith("by max and places scaled")
+    rank = rank_by(method, found, "none", ["mean"])["mean"]
+    means, drawn = (values.mean((1, 2)) for values in (good, stain))
+    np.testing.assert_allclose(rank, [(means < drawn[2 * i]).mean() for i in range(30)], atol=0.04)
+    method.config = replace(method.config, score="max")  # given by the user
+    assert choose_head(method, found).score == "max"
+
+
+def test_too_few_images_to_choose_with():
+    good = RNG.normal(3, 1, (FEWEST - 1, 16, 16)).astype(np.float32)
+    method, found = measured(good, np.repeat(good, 2, axis=0))
+    assert choose_head(method, found)[:2] == ("max", "none")
+    assert "too few good images" in choose_head(method, found).reason
+
+
+# Training with folds.
+
+
+@pytest.fixture(scope="module")
+def folds_run(tmp_path_factory):
+    """A run whose good images are scored by three more networks, and its settings."""
+    folder = tmp_path_factory.mktemp("folds")
+    data = synthesize(folder / "set", seed=1, size=64, categories=("weave",), train=12, good=2, defects=1)
+    changes = TINY | {"folds": 3, "score": "auto", "places": "auto"}
+    config = apply_overrides(preset_config("sivt", "quick"), [f"{key}={value}" for key, value in changes.items()])
+    settings = RunSettings("sivt", str(data), "weave", "quick", 0, config)
+    training.train(settings, folder / "run", device="cpu")
+    return folder / "run", settings
+
+
+def test_every_good_image_is_scored_by_a_network_without_it(folds_run, tmp_path, monkeypatch):
+    run, settings = folds_run
+    trained, scored = [], []
+    step, add = Loop.train_step, Measured.add
+
+    def watched_step(self, optimizer, indices, rate):
+        if not trained or trained[-1][0] != self.fold:
+            trained.append((self.fold, set(), []))
+        trained[-1][1].update(self.features.rows[indices].tolist())
+        trained[-1][2].append(rate)
+        return step(self, optimizer, indices, rate)
+
+    def watched_add(self, network, places, features):
+        scored.append((list(places), network.training))
+        add(self, network, places, features)
+
+    monkeypatch.setattr(Loop, "train_step", watched_step)
+    monkeypatch.setattr(Measured, "add", watched_add)
+    training.train(settings, tmp_path / "run", device="cpu")
+    assert [name for name, *_ in trained] == ["fold 1/3", "fold 2/3", "fold 3/3", ""]
+    for (_, seen, _), (places, _) in zip(trained, scored, strict=False):
+        assert seen == set(range(12)) - set(places)
+    assert sorted(place for places, _ in scored for place in places) == list(range(12))
+    assert trained[-1][1] == set(range(12))
+    assert len({len(rates) for _, _, rates in trained}) == 1  # as many steps, though on fewer images
+    kept = json.loads((run / "good_scores.json").read_text())
+    assert kept["source"].startswith("all good images")
+    split = json.loads((run / "split.json").read_text())["images"]
+    assert {image["file"] for image in kept["images"]} == {image["file"] for image in split}
+    assert {image["part"] for image in split} == {"fold 1", "fold 2", "fold 3"}
+    assert (load_calibration(run)["images"], load_calibration(run)["held_out"]) == (12, True)
+    assert not (run / "folds.pt").exists()
+    known = load_settings(run)
+    assert "auto" not in (known.config.score, known.config.places)
+    assert known.chosen.startswith("AUROC of drawn defects")
+
+
+def test_an_interrupted_training_keeps_its_folds(folds_run, tmp_path, monkeypatch):
+    run, settings = folds_run
+    folds = []
+    run_stages = Loop.run_stages
+
+    def watched(self):
+        folds.append(self.fold)
+        if not self.fold and len(folds) == 4:
+            raise KeyboardInterrupt
+        run_stages(self)
+
+    monkeypatch.setattr(Loop, "run_stages", watched)
+    again = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        training.train(settings, again, device="cpu")
+    assert folds == ["fold 1/3", "fold 2/3", "fold 3/3", ""]
+    assert (again / "folds.pt").exists()
+    training.train(load_settings(again), again, device="cpu", resume=True)
+    assert folds[4:] == [""]
+    for name in ("good_scores.json", "calibration.json", "split.json", "config.toml"):
+        assert (again / name).read_bytes() == (run / name).read_bytes()
+    assert Detector(again, "cpu").digest() == Detector(run, "cpu").digest()
+
+
+def test_a_longer_training_scores_good_images_anew(folds_run, tmp_path):
+    run = shutil.copytree(folds_run[0], tmp_path / "run")
+    settings = load_settings(run)
+    before = json.loads((run / "good_scores.json").read_text())
+    training.train(replace(settings, config=replace(settings.config, epochs=4)), run, device="cpu", resume=True)
+    after = json.loads((run / "good_scores.json").read_text())
+    assert [image["file"] for image in after["images"]] == [image["file"] for image in before["images"]]
+    assert [image["score"] for image in after["images"]] != [image["score"] for image in before["images"]]
+    assert load_settings(run).config.score == settings.config.score
