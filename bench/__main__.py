@@ -8,6 +8,7 @@ BENCHMARKS = {
     "ops": "the fused operators against eager torch, torch.compile and the usual libraries",
     "metrics": "the metrics against plain numpy and scikit-learn",
     "methods": "every method on given data: accuracy, size, speed and training time",
+    "verdict": "false alarms and misses at the calibrated threshold, on given data sets",
     "sivt": "training and scoring speed of SIVT against a plain eager one",
     "pipeline": "whether images come as fast as the methods take them",
     "memory": "peak memory of predict and eval over many images",

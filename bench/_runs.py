@@ -47,7 +47,7 @@ def small_settings(method: str, data: Path) -> RunSettings:
 
 def brief_run(settings: RunSettings, run: Path) -> Path:
     """Train for about one step, without pretrained weights: a run that scores as fast as any other."""
-    overrides = ["steps=1", *(["weights=none"] if hasattr(settings.config, "weights") else [])]
+    overrides = ["steps=1", "folds=0", *(["weights=none"] if hasattr(settings.config, "weights") else [])]
     settings = RunSettings(**{**vars(settings), "config": apply_overrides(settings.config, overrides)})
     train(settings, run, device="cpu")
     return run

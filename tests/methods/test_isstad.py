@@ -27,7 +27,7 @@ IMAGES = torch.randint(0, 256, (4, 3, 32, 32), generator=torch.Generator().manua
 
 def test_optimiser_of_the_paper():
     """Section 4.1.3: momentum 0.9 and 0.95, weight decay 0.05."""
-    from vitlite.engine.train import make_optimizer
+    from vitlite.engine.loop import make_optimizer
 
     method = make()
     assert (PAPER.beta1, PAPER.beta2, PAPER.weight_decay) == (0.9, 0.95, 0.05)
