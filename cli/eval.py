@@ -13,6 +13,11 @@ from vitlite.cli._messages import note
 @options.data
 @options.category
 @click.option("--maps", is_flag=True, help="Write the anomaly maps into RUN/maps, for `vitlite eval-maps` and others.")
+@click.option(
+    "--scores",
+    is_flag=True,
+    help="Print the image AUROC of every `score` with every `places`, too. Choose nothing by test images.",
+)
 @options.mask_threshold
 @options.streaming
 @options.max_megapixels
@@ -24,6 +29,7 @@ def command(
     data: str | None,
     category: str | None,
     maps: bool,
+    scores: bool,
     mask_threshold: int | None,
     streaming: bool,
     max_megapixels: float,
@@ -43,14 +49,23 @@ def command(
     from vitlite.engine.evaluate import evaluate
     from vitlite.engine.results import table, write
     from vitlite.files import require_writable
+    from vitlite.score_table import score_table
 
     folder = Path(run) / MAPS_FOLDER if maps else None
     with only_deterministic(deterministic):
         detector = Detector(run, device, max_megapixels=max_megapixels)
         require_writable(run)
         results = evaluate(
-            detector, data=data, category=category, maps=folder, mask_threshold=mask_threshold, streaming=streaming
+            detector,
+            data=data,
+            category=category,
+            maps=folder,
+            mask_threshold=mask_threshold,
+            streaming=streaming,
+            scores=scores,
         )
     written = write(run, results)
     click.echo(table(results))
+    if scores:
+        click.echo(f"\n{score_table(results['categories'])}")
     note(f"written: {', '.join(map(str, [*written, *([folder] if folder else [])]))}")

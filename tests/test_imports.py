@@ -19,7 +19,7 @@ ORDER = (
     ("vitlite", "errors", "files", "lazy", "ledger"),
     ("kernels",),
     ("images", "metrics"),
-    ("data", "nn", "backbones", "limits", "odd", "good_scores", "verdict", "calibration"),
+    ("data", "nn", "backbones", "limits", "odd", "good_scores", "score_table", "verdict", "calibration"),
     ("methods",),
     ("engine",),
     ("report", "export"),
@@ -42,6 +42,7 @@ OUTSIDE = {
     "limits": {"numpy", "scipy"},
     "metrics": {"numpy", "numba"},
     "odd": {"numpy"},
+    "score_table": {"numpy"},
     "verdict": {"numpy", "scipy"},
 }
 

@@ -98,6 +98,7 @@ def evaluate(
     *,
     mask_threshold: int | None = None,
     streaming: bool = False,
+    scores: bool = False,
     max_megapixels: float = MAX_MEGAPIXELS,
 ) -> dict[str, Any]:
     """Score a detector on labelled test images, at their original resolution.
@@ -110,6 +111,8 @@ def evaluate(
             say by their values.
         streaming: count the maps one by one and keep none, for sets that do not fit into memory; ``error_bound`` says
             how far the pixel metrics may be from the exact ones.
+        scores: say as well, in ``scores`` of each category, which image AUROC the settings ``score`` and ``places``
+            would give. These are figures on test images: choose nothing by them.
         max_megapixels: larger images are left out.
 
     Returns:
@@ -135,7 +138,12 @@ def evaluate(
         raise UserError(f"{name}: an exported file knows no data set; give the run that it was exported from")
     names = None if category is None else _names(category)
     return evaluate_run(
-        cast("Detector", detector), data=data, category=names, mask_threshold=mask_threshold, streaming=streaming
+        cast("Detector", detector),
+        data=data,
+        category=names,
+        mask_threshold=mask_threshold,
+        streaming=streaming,
+        scores=scores,
     )
 
 

@@ -31,7 +31,7 @@ def made(tmp_path_factory, tiny_run, tiny_data):
     limit = 1.0001 * min(image["score"] for image in own["images"] if image["label"])
     for entry in (detector.calibration, *detector.calibration["categories"].values()):
         entry["image_threshold"] = limit
-    write(out, evaluate(detector, data=tiny_data, maps=out / MAPS_FOLDER))
+    write(out, evaluate(detector, data=tiny_data, maps=out / MAPS_FOLDER, scores=True))
     write(out / "of_maps", evaluate_folder(out / MAPS_FOLDER, tiny_data))
     predict(detector, tiny_data / "weave/test", out, overlays=False)
     balanced = shutil.copytree(tiny_run, out / "balanced")
@@ -83,11 +83,11 @@ def test_the_page_lists_the_columns(made, name):
 
 
 def test_results_of_maps_have_the_same_form(made):
-    """But for the verdicts, which take a threshold, and for what says how they were made."""
+    """But for the verdicts, which take a threshold, for other scores, and for what says how they were made."""
     own, of_maps = (read(folder) for folder in (made, made / "of_maps"))
     extra = fields(own) ^ fields(of_maps)
     assert extra
-    assert all(name.startswith("about.") for name in extra)
+    assert all(name.startswith(("about.", "categories.NAME.scores.")) for name in extra)
     assert table(own).splitlines()[1] == table(of_maps).splitlines()[0]
     for key in KEYS[3:]:
         assert own["mean"][key] == pytest.approx(of_maps["mean"][key], abs=1e-6)

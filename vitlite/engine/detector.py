@@ -6,7 +6,8 @@ import json
 import math
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from vitlite.errors import UserError
 from vitlite.files import MAX_MEGAPIXELS, StrPath
 from vitlite.images.scale import Reading, as_pixels
 from vitlite.limits import is_area
+from vitlite.methods.base import Method
+from vitlite.score_table import entries
 
 
 class Detector(Predictor):
@@ -105,19 +108,59 @@ class Detector(Predictor):
     def anomaly(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Images (B, 3, S, S) float in [0, 1] on the device to maps (B, S, S) and scores (B,).
 
-        One forward pass at a time: each uses the whole device already, and a method may keep buffers between layers
-        or make its inference copy on the first call. Decoding, resizing and what follows the map run beside it.
         ``UserError`` in a process that was forked after loading.
+        """
+        with self.one_at_a_time() as method:
+            return method.anomaly(images)
+
+    @contextmanager
+    def one_at_a_time(self) -> Iterator[Method]:
+        """The method, for one forward pass at a time.
+
+        Each uses the whole device already, and a method may keep buffers between layers or make its inference copy on
+        the first call. Decoding, resizing and what follows the map run beside it. ``UserError`` in a process that was
+        forked after loading.
         """
         self._refuse_after_fork()
         with self._one_at_a_time:
-            return self.method.anomaly(images)
+            yield self.method
 
     def _refuse_after_fork(self) -> None:
         if self._process != os.getpid():
             raise UserError(
                 f"{self.run}: loaded before a fork; load it in each worker, or start workers by spawn or forkserver"
             )
+
+
+class EveryScore(Predictor):
+    """A detector that answers as the one it is made of, and keeps the scores that other settings would give.
+
+    ``kept`` has a list of one score an image, in the order of scoring, for each (score, places).
+    """
+
+    def __init__(self, detector: Detector) -> None:
+        self.detector = detector
+        self.calibration, self.image_size, self.reading = detector.calibration, detector.image_size, detector.reading
+        self.kept: dict[tuple[str, str], list[float]] = {}
+
+    def digest(self) -> str:
+        """That of the detector."""
+        return self.detector.digest()
+
+    @torch.no_grad()
+    def score_pixels(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As the detector's, from the same forward pass as what is kept."""
+        with self.detector.one_at_a_time() as method:
+            values, errors = method.measure(method.frozen(to_images(pixels, self.detector.device)))
+            maps, scores = method.maps_and_scores(values, method.places(values), errors)
+            for settings, found in method.every_score(values, errors).items():
+                self.kept.setdefault(settings, []).extend(found.tolist())
+        return maps.cpu().numpy(), scores.cpu().numpy()
+
+    def entries(self, labels: Sequence[int]) -> list[dict[str, Any]]:
+        """What results.json says of them, with the labels of the images."""
+        method = self.detector.method
+        return entries(labels, self.kept, (method.score_name, method.places_name))
 
 
 def load_calibration(run: StrPath) -> dict[str, Any]:

@@ -53,6 +53,7 @@ def evaluate(
     maps: StrPath | None = None,
     mask_threshold: int | None = None,
     streaming: bool = False,
+    scores: bool = False,
 ) -> dict[str, Any]:
     """Score the test split of a data set with a detector.
 
@@ -64,6 +65,7 @@ def evaluate(
         mask_threshold: a pixel whose mask is above it (0 to 65534) is a defect; default: what its category's masks say.
         streaming: count the maps one by one and keep none: memory does not grow with the number of images, and
             ``error_bound`` says how far the pixel metrics may be from the exact ones.
+        scores: also say how well each ``score`` with each ``places`` tells the test images apart.
     Returns:
         dict: the contents of results.json (docs/result-files.md).
     Raises:
@@ -75,17 +77,29 @@ def evaluate(
         earlier_maps(maps, dataset.test)  # refuses those that are not ours before the work begins
     # The maps of a category are gone before those of the next are made.
     categories = {
-        name: evaluate_category(detector, dataset, name, maps=maps, streaming=streaming) for name in dataset.categories
+        name: evaluate_category(detector, dataset, name, maps=maps, streaming=streaming, scores=scores)
+        for name in dataset.categories
     }
     return collect(categories, about(detector, dataset) | {"streaming": streaming})
 
 
 def evaluate_category(
-    detector: "Detector", dataset: Dataset, name: str, *, maps: StrPath | None = None, streaming: bool = False
+    detector: "Detector",
+    dataset: Dataset,
+    name: str,
+    *,
+    maps: StrPath | None = None,
+    streaming: bool = False,
+    scores: bool = False,
 ) -> Values:
     """Score, measure and, into the folder ``maps``, write one category; returns its entry in results.json."""
-    scored = score_category(detector, dataset, name, full_maps=maps is not None, streaming=streaming, maps=maps)
+    from vitlite.engine.detector import EveryScore
+
+    scorer = EveryScore(detector) if scores else detector
+    scored = score_category(scorer, dataset, name, full_maps=maps is not None, streaming=streaming, maps=maps)
     result = summarize_category(scored)
+    if isinstance(scorer, EveryScore):
+        result["scores"] = scorer.entries([sample.label for sample in scored.samples])
     if maps is not None and not streaming:  # after what may refuse: a failed evaluation leaves earlier maps alone
         save_maps(maps, samples_of(dataset, name), scored.samples, scored.maps)
     return result

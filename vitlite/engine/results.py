@@ -16,6 +16,7 @@ from vitlite.images.loading import Unread
 from vitlite.limits import Limits
 from vitlite.metrics import StreamingEvaluator, auroc, average_precision, evaluate_maps, f1_max
 from vitlite.metrics.streaming import update_all
+from vitlite.score_table import aligned
 
 SCHEMA = 2  # of results.json; version 0.1.0 wrote it without a number
 KEYS = (
@@ -277,15 +278,6 @@ def _mistakes(found: Sequence[Values]) -> str:
     if len(kinds) > 1 and missed:
         line += f" ({', '.join(missed)})"
     return line
-
-
-def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
-    """Rows of cells as lines of text: the first column to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    return [
-        "  ".join([line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:]))])
-        for line in lines
-    ]
 
 
 def _rows(results: dict[str, Any]) -> Iterator[tuple[str | None, str | None, int, Values]]:

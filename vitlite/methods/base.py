@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from vitlite.backbones import Backbone
 from vitlite.methods.ablations import Table
-from vitlite.methods.config import AUTO, TrainingConfig
-from vitlite.nn.score import Places, score_of
+from vitlite.methods.config import AUTO, NONE, PLACES, SCORES, TrainingConfig
+from vitlite.nn.score import Places, compare, score_of
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,13 @@ class Method(nn.Module):
         return self.default_score if self.config.score == AUTO else self.config.score
 
     @property
+    def places_name(self) -> str:
+        """The setting ``places``, or what ``auto`` stands for; "none" if the places were never learned."""
+        if not self.places.learned:
+            return NONE
+        return "scaled" if self.places.how == AUTO else self.places.how
+
+    @property
     def places_shape(self) -> tuple[int, int]:
         """(h, w) of what ``values`` gives for an image."""
         return self.config.image_size, self.config.image_size
@@ -147,6 +154,16 @@ class Method(nn.Module):
         """Scores (B,) from maps, compared ``values`` and what ``measure`` gave beside them; ``how``: by another."""
         how = how or self.score_name
         return self.own_score(how, values, errors) if how in self.config.own_scores else score_of(maps, how)
+
+    def every_score(self, values: Tensor, errors: Tensor | None) -> dict[tuple[str, str], Tensor]:
+        """Scores (B,) from what ``measure`` gave, by each (score, places); of places "none" alone if never learned."""
+        found = {}
+        for places in PLACES if self.places.learned else (NONE,):
+            compared = compare(values, places, self.places.level, self.places.scale)
+            maps = self.maps(compared)
+            for score in (*self.config.own_scores, *SCORES):
+                found[score, places] = self.scores(maps, compared, errors, score)
+        return found
 
     def values(self, features: Tensor) -> Tensor:
         """The anomaly at every place (B, h, w) from ``frozen`` features; larger is more anomalous."""

@@ -78,6 +78,11 @@ class Places(nn.Module):
         self.level.copy_(level)
         self.scale.copy_(scale)
 
+    @property
+    def learned(self) -> bool:
+        """Whether the statistics are those of images; if not, every ``how`` gives the values themselves."""
+        return bool(self.level.any() or (self.scale != 1).any())
+
     def forward(self, values: Tensor) -> Tensor:
         """Values (B, H, W) to the same shape."""
         return compare(values, self.how, self.level, self.scale)
