@@ -37,9 +37,7 @@ HEAD = ("data", "good", "test", "AUROC", "score", "robust", "exact", "best", "he
 def parse(args: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="vitlite bench verdict", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", nargs="+", required=True, help="folders of data sets, each of one category")
-    parser.add_argument(
-        "--out", default="runs/verdict", help="folder for the runs; finished ones are kept"
-    )
+    parser.add_argument("--out", default="runs/verdict", help="folder for the runs; finished ones are kept")
     parser.add_argument("--method", default="sivt")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     return parser.parse_args(args)
