@@ -156,7 +156,7 @@ FOLDERS.add("no training images", with_data(no_training_images, "train"), ".*tra
 FOLDERS.add(
     "training images are all broken",
     with_data(all_become("train", b"x"), "train", *TINY_OPTIONS),
-    ".*none of the 9 training images can be read",
+    ".*none of the 10 training images can be read",
     writes=("new/config.toml",),
 )
 

@@ -14,7 +14,7 @@ from vitlite.engine.settings import load_settings
 from vitlite.errors import UserError
 
 EPOCHS = 6
-FILES = {"config.toml", "checkpoint.pt", "log.jsonl", "calibration.json"}
+FILES = {"config.toml", "checkpoint.pt", "log.jsonl", "split.json", "good_scores.json", "calibration.json"}
 
 
 def train(data, run):
