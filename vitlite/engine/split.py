@@ -293,7 +293,7 @@ def held_out_share(detector: "Detector") -> list[Sample]:
     settings, run = detector.settings, detector.run
     try:
         if not good_split(settings, run)[2]:
-            raise UserError(f"{run}: training held no good images out (holdout = {settings.config.holdout})")
+            raise UserError(f"{run}: no good_scores.json, and training held no good images out")
         return training_split(settings, run, detector.fingerprint)[1]
     except UserError as error:
         raise UserError(f"{error.marked}; give `good` images that it has not seen") from error
