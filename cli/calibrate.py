@@ -31,7 +31,7 @@ def _images(name: str, metavar: str, text: str) -> Callable[[options.Command], o
 @click.option(
     "--exact",
     is_flag=True,
-    help="The exact rule: odd good images count as all others. By the robust rule none sets the threshold.",
+    help="The exact rule: odd good images count as all others. By the robust rule the farthest set no threshold.",
 )
 @options.threshold
 @options.pixel_threshold

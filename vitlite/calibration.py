@@ -44,13 +44,15 @@ def summarize(
 
 
 def usual(good: Sequence[Good], odd: Sequence[Odd]) -> list[Good]:
-    """The good images, but the farthest odd ones, at most 1 image in ONE_ODD_IN, count no more than the highest other.
+    """The good images, but the farthest odd ones count no more than the highest of the others.
 
-    So no threshold is set by an odd image, and all others count as without it.
+    So they set no threshold, and all others count as without it. It is one image, or more: at most 1 in ONE_ODD_IN.
     """
     names = {image.file for image in good}
-    far = [image.file for image in odd if image.file in names][: len(good) // ONE_ODD_IN]
+    far = [image.file for image in odd if image.file in names][: max(1, len(good) // ONE_ODD_IN)]
     others = [image for image in good if image.file not in far]
+    if not others:
+        return list(good)
     score, tail = (max(getattr(image, key) for image in others) for key in ("score", "pixel_tail"))
     limited = {"score": score, "pixel_tail": tail}
     return others + [

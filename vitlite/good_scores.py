@@ -47,12 +47,14 @@ def load_good_scores(run: StrPath, folder: Path) -> tuple[list[Good], str] | Non
         for image in found["images"]:
             score, tail, median = (float(image[key]) for key in ("score", "pixel_tail", "median"))
             images.append(Good(str(image["category"]), score, tail, median, str(folder / image["file"])))
+        if not images:
+            raise ValueError("no images")
         return images, str(found["source"])
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         why = f"damaged ({type(error).__name__}: {error})"
-        raise UserError(f"{path}: {why}; remove it, or give `good` images") from None
+        raise UserError(f"{path}: {why}; restore it, or give `good` images") from None
 
 
 def below(file: str, folder: Path) -> str:

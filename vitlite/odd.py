@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -65,13 +65,13 @@ def overlay_name(rank: int, category: str, path: Path) -> str:
     return f"{FOLDER}/{rank}_{shortened(f'{category}_{path.stem}' if category else path.stem)}.png"
 
 
-def clear(run: StrPath, kept: Iterable[str] = ()) -> None:
-    """Remove the overlays of an earlier calibration but some, and their folder if it holds nothing else."""
-    folder, kept = Path(run) / FOLDER, set(kept)
+def clear(run: StrPath) -> None:
+    """Remove the overlays of an earlier calibration, and their folder if it holds nothing else."""
+    folder = Path(run) / FOLDER
     if not folder.is_dir():
         return
     for path in folder.iterdir():
-        if re.fullmatch(r"\d+_.*\.png", path.name) and f"{FOLDER}/{path.name}" not in kept:
+        if re.fullmatch(r"\d+_.*\.png", path.name):
             remove(path)
     with contextlib.suppress(OSError):  # somebody else's files are in it
         folder.rmdir()

@@ -94,6 +94,7 @@ def test_groups_are_not_parted():
     assert sorted(i for fold in folds for i in fold) == list(range(100))
     assert all(len({i // 10 for i in fold}) * 10 == len(fold) for fold in folds)
     assert sorted(map(len, folds)) == [30, 30, 40]
+    assert not whole.parted
 
 
 @pytest.mark.parametrize(("count", "folds"), [(2, 4), (3, 2), (7, 4), (20, 4)])
@@ -105,6 +106,7 @@ def test_all_images_in_one_group(count, folds):
     held = make_split(good_images(count), TrainingConfig(holdout=0.2), 0, lambda rows: [0] * len(rows))
     assert len(held.held) == max(1, round(0.2 * count))
     assert len(held.train) == count - len(held.held)
+    assert held.parted == split.parted == {0}
 
 
 def test_when_images_are_held_out():

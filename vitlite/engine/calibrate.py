@@ -1,6 +1,5 @@
 """Thresholds and the display scale, from good images, and the rate of false alarms that they promise."""
 
-import contextlib
 import logging
 import math
 from collections.abc import Callable, Collection, Sequence
@@ -142,17 +141,22 @@ def draw_odd(
     return names
 
 
-def drawn_before(detector: Detector, odd: Sequence[Odd]) -> dict[str, str]:
-    """The names, by file, of overlays of odd images that the calibration before has left; the others are removed."""
-    folder = data_path(detector.settings, detector.run)
-    kept = {}
-    with contextlib.suppress(UserError):
-        for image in load_calibration(detector.run).get("odd_images", []):
-            place = str(folder / image["file"])
-            if image["overlay"] and any((one.file, one.score) == (place, image["score"]) for one in odd):
-                kept[place] = image["overlay"]
-    clear(detector.run, kept.values())
-    return kept
+def drawn_before(detector: Detector, odd: Sequence[Odd], source: str) -> dict[str, str]:
+    """The names, by file, of overlays that training has drawn of odd images; those of other images are removed.
+
+    They are still there if no calibration from other images than ``source`` came between.
+    """
+    try:
+        earlier = str(load_calibration(detector.run).get("source"))
+    except UserError:
+        earlier = ""
+    if not earlier.startswith(source):
+        clear(detector.run)
+        return {}
+    folder = detector.run / ODD_FOLDER
+    names = {path.name.partition("_")[2]: f"{ODD_FOLDER}/{path.name}" for path in folder.glob("*.png")}
+    ends = {image.file: overlay_name(0, image.category, Path(image.file)).partition("_")[2] for image in odd}
+    return {file: names[end] for file, end in ends.items() if end in names}
 
 
 def recalibrate(
@@ -179,8 +183,8 @@ def recalibrate(
             is promised. A category without defects keeps the threshold from its good images, as pixels do. A warning
             says that new defects are missed more often than these.
         min_area: the smallest area of a defect, in pixels of an image; default: as it is.
-        exact: whether odd good images count as all others. By default the farthest, at most 1 image in 20, count no
-            more than the highest of the others.
+        exact: whether odd good images count as all others. By default the farthest, one or at most 1 image in 20,
+            count no more than the highest of the others.
     Raises:
         UserError: a rate outside (0, 1) or together with ``balance``, an area below 0, a run that is not finished, data
             that is missing or has changed, images that the run was trained on, a file in ``without`` that is not among
@@ -197,11 +201,12 @@ def recalibrate(
     kept = None if good else load_good_scores(run, data_path(settings, run))
     if kept is not None:
         images, source = kept
+        before = source
         paths = leave_out([Path(image.file) for image in images], without)
         images = [image for image in images if Path(image.file) in paths]
 
         def draw(odd: Sequence[Odd], calibration: dict[str, Any]) -> dict[str, str]:
-            return drawn_before(detector, odd)
+            return drawn_before(detector, odd, before)
 
     else:
         samples, source = (

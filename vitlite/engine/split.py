@@ -36,6 +36,14 @@ class Split:
     folds: list[list[int]] = field(default_factory=list)  # each scored by a network that trained on the others
     groups: dict[int, int] = field(default_factory=dict)  # number by image: images of a group are not parted
 
+    @property
+    def parted(self) -> set[int]:
+        """The groups with images in more than one part."""
+        parts: dict[int, set[str | None]] = {}
+        for index, group in self.groups.items():
+            parts.setdefault(group, set()).add(self.part(index))
+        return {group for group, names in parts.items() if len(names) > 1}
+
     def part(self, index: int) -> str | None:
         """The name of an image's part; None if it is not used."""
         for number, fold in enumerate(self.folds, 1):

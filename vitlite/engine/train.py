@@ -146,16 +146,16 @@ def _train(
     else:
         split = recorded(run, samples, dataset.root) or random_split(samples, settings.config, settings.seed)
     split = team.agree(split)
-    log_data(dataset, split)
-    if team.leads:
-        save_split(run, split, samples, dataset.root, data_path(settings, run))
+    log_data(dataset, split, settings.config.groups)
     loop = Loop(method, settings, run, Part(cache, split.train), device, team)
     loop.weights = weights
     loop.fingerprint = fingerprint(dataset.root, [samples[i].path for i in split.train])
     measured = None
     if state is not None:
-        loop.restore(state)
+        loop.restore(state)  # refuses other images, before anything is written
         loop.change(before)
+    if team.leads:
+        save_split(run, split, samples, dataset.root, data_path(settings, run))
     if split.folds:
         rng = torch.get_rng_state()
         measured = cross_fit(loop, samples, cache, split, reading)
@@ -288,7 +288,7 @@ def learn_places(method: Method, measured: Measured | None, loop: Loop) -> None:
     method.places.learn(statistics)
 
 
-def log_data(dataset: Dataset, split: Split) -> None:
+def log_data(dataset: Dataset, split: Split, pattern: str) -> None:
     """Log how many images train, and how the others serve the threshold."""
     images, categories = counted(len(split.train), "good image"), ", ".join(dataset.categories)
     if split.folds:
@@ -300,9 +300,16 @@ def log_data(dataset: Dataset, split: Split) -> None:
         )
     else:
         log.info("data: %s to train on, %d held out for the threshold (%s)", images, len(split.held), categories)
-    if len(set(split.groups.values())) < len(split.groups):
-        groups = len(set(split.groups.values()))
-        log.info("near-copies: the %d images are %d groups, which are not parted", len(split.groups), groups)
+    groups = len(set(split.groups.values()))
+    if groups < len(split.groups):
+        what = "by their names" if pattern else "of near-copies"
+        log.info("groups: the %d images are in %s %s", len(split.groups), counted(groups, "group"), what)
+    if split.parted:
+        log.warning(
+            "groups: %s had to be parted, because there are too few; scores of good images, and thresholds, may be too "
+            "low for new images; give good images that differ more",
+            counted(len(split.parted), "group"),
+        )
 
 
 def log_model(method: Method, origin: str | None, device: torch.device) -> None:
