@@ -8,36 +8,36 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.spatial.distance import squareform
+from scipy.sparse.csgraph import connected_components
 
 from vitlite.errors import UserError
 
-ALIKE = 0.5  # the mean correlation between images from which they are a group
-MOST = 5000  # images whose likeness is computed; among more, only equal ones are found
+ALIKE = 0.3  # the correlation from which two images that follow one another are taken for a time lapse ...
+EQUAL = 0.9  # ... and any two for copies
+MOST = 5000  # images whose likeness is computed
 
 
 def similar(features: np.ndarray) -> np.ndarray:
-    """Number the groups of images that are alike: int (n,), from 0.
+    """Number the groups of images that are nearly the same: int (n,), from 0.
 
     The mean over all images is taken from each feature, the rest is divided by its deviation, and images are compared
-    by their correlation: what all images share, such as the part itself, counts for nothing. Average linkage joins
-    images while the mean correlation between two groups is at least :data:`ALIKE`.
+    by their correlation: what all images share, such as the part itself, counts for nothing. A group is what is
+    connected by a correlation of at least :data:`ALIKE` between neighbours, or :data:`EQUAL` between any two. Images
+    that are merely alike, such as parts that happen to lie the same way, are no group: new ones will be alike as well.
 
     Args:
-        features: float32 (n, d), a row for each image; changed in place.
+        features: float32 (n, d), a row for each image in the order of their names; changed in place.
     """
-    if len(features) > MOST:
-        return np.unique(features, axis=0, return_inverse=True)[1].reshape(-1)
-    if len(features) < 2:
-        return np.zeros(len(features), int)
     features -= features.mean(0)
     features /= features.std(0) + 1e-3 * (features.std() or 1.0)
     features /= np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
-    distance = 1 - np.clip(features @ features.T, -1, 1)
-    distance = (distance + distance.T) / 2
-    np.fill_diagonal(distance, 0)
-    return np.asarray(fcluster(linkage(squareform(distance, checks=False), "average"), 1 - ALIKE, "distance")) - 1
+    alike = features @ features.T
+    place = np.arange(len(features))
+    following = np.abs(place[:, None] - place) == 1
+    # Images without any difference from the mean are all the same.
+    flat = np.logical_not(np.any(features, axis=1)).reshape(-1)
+    joined = (alike >= EQUAL) | (following & (alike >= ALIKE)) | (flat[:, None] & flat)
+    return np.asarray(connected_components(joined, directed=False)[1])
 
 
 def named(names: Sequence[str], pattern: str) -> np.ndarray:
