@@ -37,19 +37,21 @@ class Split:
     groups: dict[int, int] = field(default_factory=dict)  # number by image: images of a group are not parted
 
     @property
+    def parts(self) -> dict[int, str]:
+        """The name of each image's part; an image that is not used has none."""
+        names = dict.fromkeys(self.train, TRAIN) | dict.fromkeys(self.held, HELD)
+        for number, fold in enumerate(self.folds, 1):
+            names |= dict.fromkeys(fold, f"{FOLD} {number}")
+        return names
+
+    @property
     def parted(self) -> set[int]:
         """The groups with images in more than one part."""
-        parts: dict[int, set[str | None]] = {}
+        names = self.parts
+        places: dict[int, set[str]] = {}
         for index, group in self.groups.items():
-            parts.setdefault(group, set()).add(self.part(index))
-        return {group for group, names in parts.items() if len(names) > 1}
-
-    def part(self, index: int) -> str | None:
-        """The name of an image's part; None if it is not used."""
-        for number, fold in enumerate(self.folds, 1):
-            if index in fold:
-                return f"{FOLD} {number}"
-        return HELD if index in self.held else TRAIN if index in self.train else None
+            places.setdefault(group, set()).add(names[index])
+        return {group for group, own in places.items() if len(own) > 1}
 
 
 Grouping = Callable[[list[int]], Iterable[int]]  # the numbers of the groups of some images, by their indices
@@ -71,7 +73,7 @@ def make_split(samples: Sequence[Sample], config: TrainingConfig, seed: int, gro
     folds: list[list[int]] = [[] for _ in range(min(config.folds, count) if cross else 0)]
     apart = {samples[i].category for i in given}
     for category in dict.fromkeys(sample.category for sample in samples):
-        own = [i for i, sample in enumerate(samples) if sample.category == category and i not in given]
+        own = [i for i, sample in enumerate(samples) if sample.category == category and sample.split != "validation"]
         if category in apart or not (cross or config.holdout):
             train += own
             continue
@@ -134,13 +136,12 @@ def save_split(run: Path, split: Split, samples: Sequence[Sample], root: Path, d
     """Write split.json (docs/result-files.md)."""
     images = [
         {
-            "file": str(sample.path.relative_to(root)),
-            "category": sample.category,
-            "group": split.groups.get(i),
+            "file": str(samples[index].path.relative_to(root)),
+            "category": samples[index].category,
+            "group": split.groups.get(index),
             "part": part,
         }
-        for i, sample in enumerate(samples)
-        if (part := split.part(i)) is not None
+        for index, part in sorted(split.parts.items())
     ]
     write_json(run / SPLIT_FILE, {"schema": SPLIT_SCHEMA, "root": os.path.relpath(root, data), "images": images})
 

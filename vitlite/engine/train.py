@@ -204,7 +204,8 @@ def cross_fit(loop: Loop, samples: Sequence[Sample], cache: FeatureCache, split:
     for number, fold in enumerate(split.folds, 1):
         torch.manual_seed(settings.seed)
         network = with_weights(settings, loop.run, None)[0].to(loop.device)
-        others = Part(cache, [index for index in split.train if index not in set(fold)])
+        out = set(fold)
+        others = Part(cache, [index for index in split.train if index not in out])
         name = f"fold {number}/{len(split.folds)}"
         own = Loop(network, settings, loop.run, others, loop.device, loop.team, fold=name, planned_for=len(split.train))
         network.fit(own.batches())

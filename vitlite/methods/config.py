@@ -134,9 +134,8 @@ class TrainingConfig:
     train_images: int = 0  # at most this number of a category's other good images, drawn by the seed; 0: all
     precision: str = "float32"  # of the forward and backward passes: float32 | bfloat16 | auto
     compile: bool = False  # torch.compile the loss
-    score: str = (
-        "max"  # what an image's score takes from its map: max | top1 | top10 | mean | std | auto, or a method's own
-    )
+    # What an image's score takes from its map: max | top1 | top10 | mean | std | auto, or a method's own.
+    score: str = "max"
     places: str = "none"  # for the score, each place against good images there: none | mean | scaled | auto (ours)
     # The numbers in files of more than 8 bits that become 0 and 255, for all images of the run; without them training
     # learns them from its images. 8-bit files keep 0 to 255.

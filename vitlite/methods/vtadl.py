@@ -256,7 +256,7 @@ class VTADL(Method):
 
     def values(self, features: Tensor) -> Tensor:
         """Negative log-likelihood per patch (V.A)."""
-        return self.measure(features)[0]
+        return self.unlikelihood(self.encoder(2 * features - 1))
 
     def measure(self, features: Tensor) -> tuple[Tensor, Tensor]:
         images = 2 * features - 1
