@@ -6,7 +6,7 @@ rm -rf "$out/data" "$out/run" "$out/overlays"
 mkdir -p "$out"
 echo "1. make images of three textures, good and defective"
 vitlite data synth --out "$out/data" --categories weave,wood,granite
-echo "2. train on the good ones (two CPU cores: about two minutes)"
+echo "2. train on the good ones (two CPU cores: about three minutes)"
 vitlite train --method sivt --preset quick --folds 0 --set steps="${DEMO_STEPS:-350}" --data "$out/data" --category all --out "$out/run"
 echo "3. score the labelled test images"
 vitlite eval "$out/run"
