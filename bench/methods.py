@@ -23,11 +23,11 @@ from vitlite.engine.ablate import SECONDS, run_part
 from vitlite.engine.detector import Detector
 from vitlite.engine.evaluate import evaluate, score_category
 from vitlite.engine.predict import Predictor
-from vitlite.engine.results import mean_of, summarize_category
 from vitlite.engine.settings import RunSettings, apply_overrides, preset_config
 from vitlite.errors import UserError
 from vitlite.files import make_folder, write_json, write_text
 from vitlite.methods.base import Method, TrainingConfig
+from vitlite.results import mean_of, summarize_category
 
 from ._flops import operations_of
 from ._machine import machine, write_csv

@@ -21,12 +21,12 @@ from vitlite.data import open_dataset
 from vitlite.engine.calibrate import recalibrate
 from vitlite.engine.detector import Detector
 from vitlite.engine.evaluate import evaluate
-from vitlite.engine.results import RESULTS_FILE, aligned, read, write
 from vitlite.engine.settings import load_settings
 from vitlite.engine.train import train
 from vitlite.errors import UserError
 from vitlite.good_scores import load_good_scores
 from vitlite.metrics import auroc
+from vitlite.results import RESULTS_FILE, aligned, read, write
 
 from ._machine import described, machine
 from ._runs import settings_for

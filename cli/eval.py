@@ -47,8 +47,8 @@ def command(
     from vitlite.engine.detector import Detector
     from vitlite.engine.distributed import deterministic as only_deterministic
     from vitlite.engine.evaluate import evaluate
-    from vitlite.engine.results import table, write
     from vitlite.files import require_writable
+    from vitlite.results import table, write
     from vitlite.score_table import score_table
 
     folder = Path(run) / MAPS_FOLDER if maps else None

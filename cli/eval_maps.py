@@ -29,7 +29,7 @@ def command(maps: str, data: str, category: str, out: str | None, mask_threshold
     the largest value of its map. The table and the files are those of `vitlite eval`, without verdicts.
     """
     from vitlite.engine.evaluate import evaluate_folder
-    from vitlite.engine.results import table, write
+    from vitlite.results import table, write
 
     results = evaluate_folder(maps, data, category, mask_threshold=mask_threshold, streaming=streaming)
     written = write(out or maps, results)

@@ -16,10 +16,10 @@ ROOT = Path(__file__).parents[1]
 FOLDERS = {"vitlite": "vitlite", "vitlite.kernels": "kernels", "vitlite.cli": "cli", "vitlite.bench": "bench"}
 # A room imports from its own line or from one above; what else its own line allows, the search for circles says.
 ORDER = (
-    ("vitlite", "errors", "files", "lazy", "ledger"),
+    ("vitlite", "errors", "files", "lazy", "ledger", "progress"),
     ("kernels",),
     ("images", "metrics"),
-    ("data", "nn", "backbones", "limits", "odd", "good_scores", "score_table", "verdict", "calibration"),
+    ("data", "nn", "backbones", "limits", "odd", "good_scores", "results", "score_table", "verdict", "calibration"),
     ("methods",),
     ("engine",),
     ("report", "export"),
@@ -275,7 +275,7 @@ data.read_mask(dataset.test[-1].mask)
 data.scan(dataset.train), data.list_images([root]), data.check(root).text()
 """
 USE_METRICS = """
-import numpy as np, vitlite.metrics, vitlite.images.maps, vitlite.engine.results
+import numpy as np, vitlite.metrics, vitlite.images.maps, vitlite.results
 vitlite.metrics.evaluate_maps(np.eye(3)[None].repeat(2, 0) * [[[0]], [[1]]], np.random.rand(2, 3, 3))
 vitlite.metrics.StreamingEvaluator
 """

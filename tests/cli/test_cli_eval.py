@@ -7,7 +7,7 @@ import pytest
 from commands import vitlite
 from PIL import Image
 
-from vitlite.engine.results import KEYS
+from vitlite.results import KEYS
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ from tiny_settings import TINY
 
 from vitlite.engine import ablate as engine
 from vitlite.engine.ablate import Plan, ablate, row_config, select_rows, slug, slugs, table_text
-from vitlite.engine.results import KEYS
 from vitlite.engine.settings import RunSettings, build_method
 from vitlite.errors import UserError
 from vitlite.methods import REGISTRY, method_class
 from vitlite.methods.ablations import Row, Table, tables
+from vitlite.results import KEYS
 
 OVERRIDES = tuple(f"{key}={value}" for key, value in TINY.items())
 TABLE = Table(

@@ -11,12 +11,12 @@ from PIL import Image
 from vitlite.data import open_dataset
 from vitlite.engine.detector import Detector
 from vitlite.engine.evaluate import evaluate, evaluate_folder, score_category
-from vitlite.engine.results import KEYS, MEAN_OF_KINDS, mean_of, summarize_category, table, write
 from vitlite.errors import UserError
 from vitlite.images.maps import read_map
 from vitlite.images.resize import map_at
 from vitlite.metrics import StreamingEvaluator, aupro, auroc, average_precision, f1_max
 from vitlite.report.build import build_report
+from vitlite.results import KEYS, MEAN_OF_KINDS, mean_of, summarize_category, table, write
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_streaming_gives_the_same_and_keeps_no_map(detector, data, tmp_path, mon
     assert ("\n6 of 6 defective images have no mask" in table(streamed)) == (masks == "none")
 
     evaluator = partial(StreamingEvaluator, cells=200)
-    monkeypatch.setattr("vitlite.engine.results.StreamingEvaluator", lambda **_: evaluator())
+    monkeypatch.setattr("vitlite.results.StreamingEvaluator", lambda **_: evaluator())
     found = (
         evaluate_folder(tmp_path / "maps", data, streaming=True)
         if masks == "all"

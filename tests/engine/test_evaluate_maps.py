@@ -6,9 +6,9 @@ from PIL import Image
 
 from vitlite import metrics
 from vitlite.engine.evaluate import evaluate_folder
-from vitlite.engine.results import KEYS, THRESHOLDS
 from vitlite.errors import UserError
 from vitlite.images.maps import read_map, write_map
+from vitlite.results import KEYS, THRESHOLDS
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from silent_rows import FOLDERS, IMAGES, MASKS, ROWS, images, store_images, stor
 from vitlite.engine.detector import Detector
 from vitlite.engine.evaluate import evaluate
 from vitlite.engine.predict import predict
-from vitlite.engine.results import KEYS
+from vitlite.results import KEYS
 
 COUNTS = ("good", "defective", "without_mask", "empty_masks")
 

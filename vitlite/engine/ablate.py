@@ -16,13 +16,13 @@ from vitlite.data import open_dataset, synthesize
 from vitlite.engine.checkpoint import is_free
 from vitlite.engine.detector import Detector
 from vitlite.engine.evaluate import evaluate
-from vitlite.engine.results import KEYS, RESULTS_FILE, mean_of, read, write
 from vitlite.engine.settings import SYNTHETIC, RunSettings, apply_overrides, load_settings, preset_config
 from vitlite.engine.train import train
 from vitlite.errors import UserError
 from vitlite.files import StrPath, make_folder, write_csv
 from vitlite.methods.ablations import Row, Table
 from vitlite.methods.config import AUTO
+from vitlite.results import KEYS, RESULTS_FILE, mean_of, read, write
 from vitlite.score_table import aligned
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,6 @@ from vitlite.data import Sample, list_images
 from vitlite.engine.detector import CALIBRATION_FILE, Detector, load_calibration
 from vitlite.engine.features import to_images
 from vitlite.engine.predict import save_overlay
-from vitlite.engine.progress import Progress
 from vitlite.engine.settings import RunSettings, data_path
 from vitlite.engine.split import given, held_out_share, known_defects, leave_out
 from vitlite.errors import UserError
@@ -30,6 +29,7 @@ from vitlite.methods.base import Method
 from vitlite.metrics.thresholds import upper_quantile
 from vitlite.odd import FOLDER as ODD_FOLDER
 from vitlite.odd import MOST_DRAWN, Odd, clear, find_odd, in_a_line, overlay_name
+from vitlite.progress import Progress
 from vitlite.verdict import all_small, judge
 
 log = logging.getLogger(__name__)

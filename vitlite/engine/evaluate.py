@@ -1,6 +1,6 @@
 """Scoring labelled test images with a detector, or by a folder of maps.
 
-Whoever makes the maps, a category becomes a :class:`~vitlite.engine.results.Scored`, which results.py measures.
+Whoever makes the maps, a category becomes a :class:`~vitlite.results.Scored`, which results.py measures.
 """
 
 import logging
@@ -26,8 +26,6 @@ from vitlite.data.map_files import (
     truth,
 )
 from vitlite.engine.predict import Predictor
-from vitlite.engine.progress import Progress
-from vitlite.engine.results import Scored, Values, collect, summarize_category
 from vitlite.engine.settings import data_folder
 from vitlite.errors import UserError
 from vitlite.files import StrPath, shown
@@ -35,6 +33,8 @@ from vitlite.images.loading import Loaded, Unread, each
 from vitlite.images.maps import MapError, read_map
 from vitlite.images.resize import map_at
 from vitlite.limits import Limits, limits_of
+from vitlite.progress import Progress
+from vitlite.results import Scored, Values, collect, summarize_category
 from vitlite.verdict import all_small
 
 if TYPE_CHECKING:

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from vitlite.data import Sample
 from vitlite.data.levels import used_levels
-from vitlite.engine.progress import Progress
 from vitlite.errors import UserError
 from vitlite.files import shown
 from vitlite.images.loading import Unread, pixel_batches
@@ -22,6 +21,7 @@ from vitlite.images.reading import FULL_RANGE
 from vitlite.images.scale import MAX_PIXELS, Reading, differing, in_words, learn
 from vitlite.methods.base import Method
 from vitlite.methods.config import TrainingConfig
+from vitlite.progress import Progress
 
 log = logging.getLogger(__name__)
 

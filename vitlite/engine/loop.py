@@ -21,7 +21,6 @@ from vitlite.engine.checkpoint import (
 )
 from vitlite.engine.distributed import ALONE, Team, autocast
 from vitlite.engine.features import Part
-from vitlite.engine.progress import Progress
 from vitlite.engine.settings import RunSettings, save_settings
 from vitlite.errors import UserError
 from vitlite.files import append_line, remove, write_text
@@ -30,6 +29,7 @@ from vitlite.methods.base import Method, Stage
 from vitlite.methods.config import TrainingConfig
 from vitlite.methods.schedule import continued, learning_rate, make_optimizer, plan_stages, planned, same_steps
 from vitlite.nn.batch_norm import set_counts
+from vitlite.progress import Progress
 
 log = logging.getLogger(__name__)
 

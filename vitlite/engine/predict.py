@@ -25,7 +25,6 @@ from vitlite.data.prediction_files import (
     kept_rows,
     not_written_here,
 )
-from vitlite.engine.progress import Progress
 from vitlite.errors import UserError
 from vitlite.files import StrPath, atomic, make_folder, remove, remove_leftovers, shown
 from vitlite.images.heatmap import overlay
@@ -37,6 +36,7 @@ from vitlite.images.scale import Reading
 from vitlite.ledger import Ledger
 from vitlite.limits import Limits, limits_for, limits_of, rate_of
 from vitlite.metrics.thresholds import images_needed
+from vitlite.progress import Progress
 from vitlite.verdict import NoVerdict, Prediction, judge
 
 log = logging.getLogger(__name__)

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple, cast
 
 from vitlite.engine.detector import Detector
 from vitlite.engine.evaluate import about, open_test_data, score_category
-from vitlite.engine.results import Scored, mean_of, summarize_category
 from vitlite.files import counted, shown
 from vitlite.limits import Limits, limits_of
 from vitlite.report.curves import Curve, image_curves, pixel_curves
 from vitlite.report.gallery import Card, choose, make_card, share, small_overlay
 from vitlite.report.svg import Axis, score_axis
+from vitlite.results import Scored, mean_of, summarize_category
 
 NAMED_FILES = 5  # in a note; the rest are counted
 

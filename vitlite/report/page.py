@@ -11,11 +11,11 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
-from vitlite.engine.results import PEAK
 from vitlite.report import svg
 from vitlite.report.build import OddImage, Part, Report, TestedImage, count
 from vitlite.report.curves import PRO_LIMIT
 from vitlite.report.gallery import Card
+from vitlite.results import PEAK
 
 HEADINGS = {
     "image_auroc": "image AUROC",

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from vitlite.engine import progress
-from vitlite.engine.progress import Progress, clock
+from vitlite import progress
+from vitlite.progress import Progress, clock
 
 
 class Terminal(io.StringIO):

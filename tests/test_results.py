@@ -14,11 +14,11 @@ from vitlite.engine.calibrate import recalibrate
 from vitlite.engine.detector import Detector
 from vitlite.engine.evaluate import evaluate, evaluate_folder
 from vitlite.engine.predict import predict
-from vitlite.engine.results import KEYS, PEAK, SCHEMA, peak_on_mask, read, table, write
 from vitlite.errors import UserError
 from vitlite.files import write_csv
+from vitlite.results import KEYS, PEAK, SCHEMA, peak_on_mask, read, table, write
 
-PAGE = Path(__file__).parents[2] / "docs/result-files.md"
+PAGE = Path(__file__).parents[1] / "docs/result-files.md"
 
 
 @pytest.fixture(scope="module")
