@@ -32,7 +32,7 @@ from vitlite.methods import REGISTRY
     "--folds",
     type=int,
     metavar="K",
-    help="Score every good image by one of K more networks, each trained without its part; 0: hold a share out.",
+    help="Train K networks, each without 1/K of the good images, which it scores; the first is kept. 0: train one.",
 )
 @click.option(
     "--groups",

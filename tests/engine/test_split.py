@@ -90,19 +90,22 @@ def test_groups_are_not_parted():
     assert {i // 10 for i in whole.held}.isdisjoint(i // 10 for i in whole.train)
     assert [sum(i < 60 for i in whole.held), sum(i >= 60 for i in whole.held)] == [10, 10]
     assert whole == make_split(samples, TrainingConfig(holdout=0.2), 0, by_tens)
-    folds = make_split(samples, TrainingConfig(folds=3), 0, by_tens).folds
-    assert sorted(i for fold in folds for i in fold) == list(range(100))
+    crossed = make_split(samples, TrainingConfig(folds=3), 0, by_tens)
+    folds = [crossed.held, *crossed.folds]
+    assert crossed.scored == sorted(i for fold in folds for i in fold) == list(range(100))
     assert all(len({i // 10 for i in fold}) * 10 == len(fold) for fold in folds)
     assert sorted(map(len, folds)) == [30, 30, 40]
+    assert sorted(crossed.train + crossed.held) == list(range(100))
     assert not whole.parted
+    assert not crossed.parted
 
 
 @pytest.mark.parametrize(("count", "folds"), [(2, 4), (3, 2), (7, 4), (20, 4)])
 def test_all_images_in_one_group(count, folds):
     """Near-copies of one image are cut into pieces of neighbours; nothing better can be had."""
     split = make_split(good_images(count), TrainingConfig(folds=folds), 0, lambda rows: [0] * len(rows))
-    assert sorted(i for fold in split.folds for i in fold) == split.train == list(range(count))
-    assert len(split.folds) == min(count, folds)
+    assert split.scored == sorted(split.train + split.held) == list(range(count))
+    assert len(split.folds) == min(count, folds) - 1
     held = make_split(good_images(count), TrainingConfig(holdout=0.2), 0, lambda rows: [0] * len(rows))
     assert len(held.held) == max(1, round(0.2 * count))
     assert len(held.train) == count - len(held.held)
@@ -114,10 +117,13 @@ def test_when_images_are_held_out():
     assert make_split(one, TrainingConfig(folds=4), 0, by_tens) == Split([0], [], [], {0: 0})
     assert not make_split(good_images(20), TrainingConfig(holdout=0.0), 0, by_tens).held
     few, many = (make_split(good_images(n), TrainingConfig(folds=4, folds_below=30), 0, list) for n in (29, 30))
-    assert (len(few.folds), few.held) == (4, [])
+    assert (len(few.folds), len(few.held)) == (3, 8)
     assert (many.folds, len(many.held)) == ([], 3)
     own = [*good_images(20), *good_images(5, split="validation")]
     assert make_split(own, TrainingConfig(folds=4), 0, list) == Split(list(range(20)), list(range(20, 25)))
+    single = make_split([*good_images(9), *good_images(1, "bolt")], TrainingConfig(folds=4), 0, list)
+    assert 9 in single.train  # a category is never held out as a whole
+    assert 9 not in single.scored
 
 
 def test_a_split_is_written_and_read(tmp_path):

@@ -206,6 +206,25 @@ def test_learning_rate():
     assert training_loop.learning_rate(Config, 99, 10, 100) == 1.0
 
 
+def test_the_weights_at_the_end_are_an_average_of_all_steps(tiny_run, tmp_path, monkeypatch):
+    steps, step = [], training_loop.Loop.train_step
+
+    def recorded(self, *args):
+        terms = step(self, *args)
+        steps.append(self.method.transformer.embed.weight.detach().clone())
+        return terms
+
+    monkeypatch.setattr(training_loop.Loop, "train_step", recorded)
+    settings = load_settings(tiny_run)
+    settings = replace(settings, config=replace(settings.config, average=0.6, batch_size=2))
+    training.train(settings, tmp_path / "run", device="cpu")
+    expected = steps[0].double()
+    for number, weight in enumerate(steps):
+        expected = expected.lerp(weight.double(), 1 - min(0.6, (1 + number) / (10 + number)))
+    assert len(steps) > 8
+    torch.testing.assert_close(weights(tmp_path / "run")["transformer.embed.weight"].double(), expected)
+
+
 def test_weight_decay_on_matrices_only(tiny_run):
     from vitlite.engine.settings import build_method
 

@@ -112,7 +112,7 @@ def test_too_few_images_to_choose_with():
 
 @pytest.fixture(scope="module")
 def folds_run(tmp_path_factory):
-    """A run whose good images are scored by three more networks, and its settings."""
+    """A run whose good images are scored by three networks, its own and two more, and its settings."""
     folder = tmp_path_factory.mktemp("folds")
     data = synthesize(folder / "set", seed=1, size=64, categories=("weave",), train=12, good=2, defects=1)
     changes = TINY | {"folds": 3, "score": "auto", "places": "auto"}
@@ -141,17 +141,16 @@ def test_every_good_image_is_scored_by_a_network_without_it(folds_run, tmp_path,
     monkeypatch.setattr(Loop, "train_step", watched_step)
     monkeypatch.setattr(Measured, "add", watched_add)
     training.train(settings, tmp_path / "run", device="cpu")
-    assert [name for name, *_ in trained] == ["fold 1/3", "fold 2/3", "fold 3/3", ""]
+    assert [name for name, *_ in trained] == ["fold 2/3", "fold 3/3", ""]
     for (_, seen, _), (places, _) in zip(trained, scored, strict=False):
         assert seen == set(range(12)) - set(places)
     assert sorted(place for places, _ in scored for place in places) == list(range(12))
-    assert trained[-1][1] == set(range(12))
-    assert len({len(rates) for _, _, rates in trained}) == 1  # as many steps, though on fewer images
+    assert len({len(rates) for _, _, rates in trained}) == 1
     kept = json.loads((run / "good_scores.json").read_text())
     assert kept["source"].startswith("all good images")
     split = json.loads((run / "split.json").read_text())["images"]
     assert {image["file"] for image in kept["images"]} == {image["file"] for image in split}
-    assert {image["part"] for image in split} == {"fold 1", "fold 2", "fold 3"}
+    assert {image["part"] for image in split} == {"held out", "fold 2", "fold 3"}
     assert (load_calibration(run)["images"], load_calibration(run)["held_out"]) == (12, True)
     assert not (run / "folds.pt").exists()
     known = load_settings(run)
@@ -166,7 +165,7 @@ def test_an_interrupted_training_keeps_its_folds(folds_run, tmp_path, monkeypatc
 
     def watched(self):
         folds.append(self.fold)
-        if not self.fold and len(folds) == 4:
+        if not self.fold and len(folds) == 3:
             raise KeyboardInterrupt
         run_stages(self)
 
@@ -174,10 +173,10 @@ def test_an_interrupted_training_keeps_its_folds(folds_run, tmp_path, monkeypatc
     again = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
         training.train(settings, again, device="cpu")
-    assert folds == ["fold 1/3", "fold 2/3", "fold 3/3", ""]
+    assert folds == ["fold 2/3", "fold 3/3", ""]
     assert (again / "folds.pt").exists()
     training.train(load_settings(again), again, device="cpu", resume=True)
-    assert folds[4:] == [""]
+    assert folds[3:] == [""]
     for name in ("good_scores.json", "calibration.json", "split.json", "config.toml"):
         assert (again / name).read_bytes() == (run / name).read_bytes()
     assert Detector(again, "cpu").digest() == Detector(run, "cpu").digest()

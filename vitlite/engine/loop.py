@@ -27,7 +27,16 @@ from vitlite.files import append_line, remove, write_text
 from vitlite.good_scores import GOOD_SCORES_FILE
 from vitlite.methods.base import Method, Stage
 from vitlite.methods.config import TrainingConfig
-from vitlite.methods.schedule import continued, learning_rate, make_optimizer, plan_stages, planned, same_steps
+from vitlite.methods.schedule import (
+    average_weights,
+    continued,
+    learning_rate,
+    make_optimizer,
+    plan_stages,
+    planned,
+    same_steps,
+    use_average,
+)
 from vitlite.nn.batch_norm import set_counts
 from vitlite.progress import Progress
 
@@ -174,6 +183,8 @@ class Loop:
                 self.epoch += 1
                 if self.epoch < stage.epochs and time.monotonic() - self.saved_at > SECONDS_BETWEEN_CHECKPOINTS:
                     self.save(optimizer)
+        if self.config.average:
+            use_average(optimizer)
 
     def run_epoch(self, stage: Stage, optimizer: torch.optim.Optimizer, steps: int, progress: Progress) -> None:
         """One pass over the training set in an order that depends on seed, stage and epoch alone."""
@@ -189,6 +200,8 @@ class Loop:
                 # Other numbers in every process, that depend on nothing before: parts of a batch differ in length.
                 torch.manual_seed(self.seed_of(self.epoch, step, self.team.rank))
             terms = self.train_step(optimizer, indices, rate)
+            if self.config.average:
+                average_weights(optimizer, self.config.average, self.epoch * steps + step)
             if not math.isfinite(terms["loss"]):
                 self.fail(stage, terms["loss"])
             for name, value in terms.items():

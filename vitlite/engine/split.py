@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 SPLIT_FILE = "split.json"
 SPLIT_SCHEMA = 1
-TRAIN, HELD, FOLD = "train", "held out", "fold"  # parts of a split; folds are numbered from 1, and all train
+TRAIN, HELD, FOLD = "train", "held out", "fold"  # parts of a split; what is held out counts as the first fold
 
 
 @dataclass(frozen=True)
@@ -33,16 +33,21 @@ class Split:
 
     train: list[int]
     held: list[int]
-    folds: list[list[int]] = field(default_factory=list)  # each scored by a network that trained on the others
+    folds: list[list[int]] = field(default_factory=list)  # of what trains: a further network trains on all others
     groups: dict[int, int] = field(default_factory=dict)  # number by image: images of a group are not parted
 
     @property
     def parts(self) -> dict[int, str]:
         """The name of each image's part; an image that is not used has none."""
         names = dict.fromkeys(self.train, TRAIN) | dict.fromkeys(self.held, HELD)
-        for number, fold in enumerate(self.folds, 1):
+        for number, fold in enumerate(self.folds, 2):
             names |= dict.fromkeys(fold, f"{FOLD} {number}")
         return names
+
+    @property
+    def scored(self) -> list[int]:
+        """What sets the threshold: images that some network has not seen."""
+        return sorted([*self.held, *(index for fold in self.folds for index in fold)])
 
     @property
     def parted(self) -> set[int]:
@@ -60,17 +65,18 @@ Grouping = Callable[[list[int]], Iterable[int]]  # the numbers of the groups of 
 def make_split(samples: Sequence[Sample], config: TrainingConfig, seed: int, grouping: Grouping) -> Split:
     """The split of readable good images, ``validation`` images among them, by the groups that ``grouping`` gives.
 
-    Validation images are held out. Otherwise ``folds`` parts are made, if there are few enough images for them, or
-    ``holdout`` of each category is held out. With ``train_images`` single images are drawn, and no group is looked for.
+    Validation images are held out. Otherwise ``folds`` parts are made, if there are few enough images for them, of
+    which the first is held out, or ``holdout`` of each category is held out. With ``train_images`` single images are
+    drawn, and no group is looked for.
     """
     given = [i for i, sample in enumerate(samples) if sample.split == "validation"]
     if config.train_images:
         return random_split(samples, config, seed)
     count = len(samples)
-    cross = config.folds and not given and count > 1 and (not config.folds_below or count < config.folds_below)
+    cross = config.folds and not given and (not config.folds_below or count < config.folds_below)
     train: list[int] = []
     held, numbers = list(given), dict[int, int]()
-    folds: list[list[int]] = [[] for _ in range(min(config.folds, count) if cross else 0)]
+    folds: list[list[int]] = [[] for _ in range(config.folds - 1 if cross else 0)]
     apart = {samples[i].category for i in given}
     for category in dict.fromkeys(sample.category for sample in samples):
         own = [i for i, sample in enumerate(samples) if sample.category == category and sample.split != "validation"]
@@ -82,14 +88,16 @@ def make_split(samples: Sequence[Sample], config: TrainingConfig, seed: int, gro
         for i in own:
             groups.setdefault(numbers[i], []).append(i)
         rng = random.Random(_seed_text(seed, category))
-        if cross:
-            deal(list(groups.values()), folds, rng)
-            train += own
+        if cross and len(own) > 1:
+            first, *others = deal(list(groups.values()), min(config.folds, len(own)), rng)
+            for fold, part in zip(folds, others):
+                fold += part
         else:
-            out = set(draw_groups(list(groups.values()), config.holdout, rng))
-            train += [i for i in own if i not in out]
-            held += sorted(out)
-    return Split(train, held, [sorted(fold) for fold in folds if fold], numbers)
+            first = [] if cross else sorted(draw_groups(list(groups.values()), config.holdout, rng))
+        held += first
+        out = set(first)
+        train += [i for i in own if i not in out]
+    return Split(train, held, [fold for fold in folds if fold], numbers)
 
 
 def random_split(samples: Sequence[Sample], config: TrainingConfig, seed: int) -> Split:
@@ -99,18 +107,20 @@ def random_split(samples: Sequence[Sample], config: TrainingConfig, seed: int) -
     return Split(train, held)
 
 
-def deal(groups: list[list[int]], folds: list[list[int]], rng: random.Random) -> None:
-    """Add groups to folds, larger ones first, always to the smallest fold.
+def deal(groups: list[list[int]], count: int, rng: random.Random) -> list[list[int]]:
+    """Groups dealt to a number of folds, larger ones first, always to the smallest fold.
 
     Too few groups for that are cut into pieces of neighbouring images.
     """
-    count, images = len(folds), sum(map(len, groups))
+    folds: list[list[int]] = [[] for _ in range(count)]
+    images = sum(map(len, groups))
     if len(groups) < count or max(map(len, groups)) > images / 2:
         size = max(1, -(-images // (2 * count)))
         groups = [group[i : i + size] for group in groups for i in range(0, len(group), size)]
     rng.shuffle(groups)
     for group in sorted(groups, key=len, reverse=True):
         min(folds, key=len).extend(group)
+    return [sorted(fold) for fold in folds]
 
 
 def draw_groups(groups: list[list[int]], share: float, rng: random.Random) -> list[int]:
@@ -185,7 +195,7 @@ def recorded(run: Path, samples: Sequence[Sample], root: Path) -> Split | None:
             folds.setdefault(image["part"], []).append(index)
         if image.get("group") is not None:
             split.groups[index] = image["group"]
-    split.folds.extend(folds[name] for name in sorted(folds))
+    split.folds.extend(folds[name] for name in sorted(folds, key=lambda name: (len(name), name)))
     return split
 
 

@@ -191,27 +191,31 @@ def small(features: Tensor) -> Tensor:
 
 
 def cross_fit(loop: Loop, samples: Sequence[Sample], cache: FeatureCache, split: Split, reading: Reading) -> Measured:
-    """Every good image measured by a network that trained as the final one does, but without the image's fold.
+    """The images of each fold measured by a network that trained on all other good images, as many as the final one.
 
-    The result is kept in the run until the end of training, for a resumed one.
+    Those held out are left to the final network. The result is kept in the run until the end of training, for a resumed
+    one.
     """
     settings, method = loop.settings, loop.method
-    measured = Measured(method, samples, loop.run)
+    rows = split.scored
+    place_of = {row: place for place, row in enumerate(rows)}
+    measured = Measured(method, [samples[row] for row in rows], loop.run)
     key = hashlib.sha256(repr((settings.config, settings.seed, split.folds, loop.fingerprint)).encode()).hexdigest()
     if measured.load(loop.run / FOLDS_FILE, key):
         return measured
-    drawn_on = draw_sources(settings, [index for fold in split.folds for index in fold])
-    for number, fold in enumerate(split.folds, 1):
+    drawn_on = draw_sources(settings, rows)
+    for number, fold in enumerate(split.folds, 2):
         torch.manual_seed(settings.seed)
         network = with_weights(settings, loop.run, None)[0].to(loop.device)
         out = set(fold)
-        others = Part(cache, [index for index in split.train if index not in out])
-        name = f"fold {number}/{len(split.folds)}"
+        others = Part(cache, [row for row in sorted([*split.train, *split.held]) if row not in out])
+        name = f"fold {number}/{len(split.folds) + 1}"
         own = Loop(network, settings, loop.run, others, loop.device, loop.team, fold=name, planned_for=len(split.train))
         network.fit(own.batches())
         own.run_stages()
-        measured.add(network, fold, Part(cache, fold))
-        measured.add_drawn(network, method, [index for index in fold if index in drawn_on], reading, settings.seed)
+        measured.add(network, [place_of[row] for row in fold], Part(cache, fold))
+        drawn = [place_of[row] for row in fold if row in drawn_on]
+        measured.add_drawn(network, method, drawn, reading, settings.seed)
     if loop.team.leads:
         measured.save(loop.run / FOLDS_FILE, key)
     return measured
@@ -234,14 +238,17 @@ def conclude(
 ) -> dict[str, Any]:
     """Choose the score, let the places learn, score the good images and set the thresholds; returns the calibration."""
     method, settings, run = loop.method, loop.settings, loop.run
-    rows = split.held or split.train
+    unseen = bool(split.scored)
+    rows = split.scored or split.train
     if measured is None:
         measured = Measured(method, [samples[row] for row in rows], run)
-        measured.add(method, range(len(rows)), Part(cache, rows))
-        if split.held:
-            drawn_on = sorted(draw_sources(settings, list(range(len(rows)))))
-            measured.add_drawn(method, method, drawn_on, reading, settings.seed)
-    unseen = bool(split.held or split.folds)
+    place_of = {row: place for place, row in enumerate(rows)}
+    own = split.held if unseen else rows
+    measured.add(method, [place_of[row] for row in own], Part(cache, own))
+    if unseen:
+        drawn_on = draw_sources(settings, rows)
+        drawn = [place_of[row] for row in own if row in drawn_on]
+        measured.add_drawn(method, method, drawn, reading, settings.seed)
     if AUTO in (settings.config.score, settings.config.places):
         head = choose_head(method, measured)
         config = replace(settings.config, score=head.score, places=head.places)
@@ -294,8 +301,10 @@ def log_data(dataset: Dataset, split: Split, pattern: str) -> None:
     images, categories = counted(len(split.train), "good image"), ", ".join(dataset.categories)
     if split.folds:
         log.info(
-            "data: %s to train on; for the threshold %d networks more, each without a part of them (%s)",
+            "data: %s to train on, %d held out for the threshold; the others are scored by %d more networks without "
+            "them (%s)",
             images,
+            len(split.held),
             len(split.folds),
             categories,
         )

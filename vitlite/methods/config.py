@@ -123,10 +123,11 @@ class TrainingConfig:
     weight_decay: float = 0.01  # on matrices only
     schedule: str = "constant"  # after warm-up: constant | cosine (to 0)
     warmup_epochs: float = 0.0  # linear from 0
+    average: float = 0.0  # above 0: the weights at the end are an exponential average with this decay a step (ours)
     clip_norm: float = 0.0  # largest gradient norm; 0 does not clip
     holdout: float = 0.1  # share of the good training images kept for the threshold (ours; the papers keep none)
-    # From 2 on: as many further networks, each trained without its own part of the good images. They score that part
-    # for the threshold; no image is then held out (ours).
+    # From 2 on: the good images are dealt to as many parts. The first is held out, and each other part is scored by a
+    # further network that trains without it, so that all images serve the threshold (ours).
     folds: int = 0
     folds_below: int = 0  # above 0: only with fewer good images; otherwise ``holdout`` (ours)
     groups: str = ""  # regular expression: images whose names agree in it are never parted; empty: by likeness (ours)
@@ -171,7 +172,7 @@ class TrainingConfig:
             if key != "clip_norm" and not all(math.isfinite(n) for n in numbers if isinstance(n, Real)):
                 self.refuse(key, "must be finite")
         check_target(self.target_fpr)
-        for key in ("holdout", "beta1", "beta2"):
+        for key in ("holdout", "beta1", "beta2", "average"):
             if not 0 <= getattr(self, key) < 1:
                 self.refuse(key, "must be at least 0 and below 1")
         self.one_of("schedule", ("constant", "cosine"))

@@ -10,6 +10,8 @@ from torch import Tensor
 from vitlite.methods.base import Method, Stage
 from vitlite.methods.config import TrainingConfig
 
+AVERAGE = "average"  # of a parameter, in the optimiser's state
+
 
 def plan_stages(stages: Sequence[Stage], config: TrainingConfig, images: int) -> list[Stage]:
     """The stages with the epochs that they get: their own, or their part of ``config.steps``."""
@@ -66,6 +68,26 @@ def make_optimizer(method: Method, stage: Stage, config: TrainingConfig) -> torc
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
     kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.optimizer]
     return kind(groups, lr=config.lr, betas=(config.beta1, config.beta2), fused=True)
+
+
+@torch.no_grad()
+def average_weights(optimizer: torch.optim.Optimizer, decay: float, step: int) -> None:
+    """Update the exponential average of the weights, which the optimiser's state holds beside its moments.
+
+    ``step`` counts from 0; the first steps decay faster, so that the weights at the start have no part in the end.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"] if p in optimizer.state]
+    averages = [optimizer.state[p].setdefault(AVERAGE, p.detach().clone()) for p in parameters]
+    share = 1 - min(decay, (1 + step) / (10 + step))
+    for average, parameter in zip(averages, parameters):
+        average.lerp_(parameter, share)
+
+
+@torch.no_grad()
+def use_average(optimizer: torch.optim.Optimizer) -> None:
+    """Give the parameters of an optimiser their averages."""
+    for parameter, state in optimizer.state.items():
+        parameter.copy_(state[AVERAGE])
 
 
 def learning_rate(config: TrainingConfig, step: int, steps_per_epoch: int, total: int) -> float:

@@ -86,8 +86,8 @@ QUICK = replace(
     steps=400,
     max_epochs=40,
     lr=1e-3,
-    schedule="cosine",
     warmup_epochs=1.0,
+    average=0.99,
     clip_norm=1.0,
     precision="auto",
 )
