@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from vitlite.calibration import SCHEMA, summarize
 from vitlite.data import open_dataset, synthesize
 from vitlite.engine.calibrate import (
+    calibrate,
     recalibrate,
     set_balanced,
     set_thresholds,
@@ -564,3 +565,14 @@ def test_categories_by_folder(tmp_path):
     assert category_of(tmp_path / "nut" / "good" / "x.png", ["nut", "cable"]) == "nut"
     assert category_of(tmp_path / "nut" / "cable" / "x.png", ["nut", "cable"]) == "cable"
     assert category_of(tmp_path / "cable.png", ["nut", "cable.png"]) == ""
+
+
+def test_many_odd_images_do_not_fill_the_screen(tiny_run, tmp_path, caplog):
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    scores = [*np.linspace(1, 2, 90), *range(10, 20)]
+    good = [Good("weave", score, score, score, f"{number}.png") for number, score in enumerate(scores)]
+    found = calibrate(run, load_settings(run), good, source="made up", draw=lambda odd, _: {})
+    assert len(found["odd_images"]) == 10
+    lines = [record.getMessage() for record in caplog.records]
+    assert [line.split(":")[0] for line in lines[:8]] == [f"{number}.png" for number in range(99, 91, -1)]
+    assert lines[8:] == [f"2 more odd good images: {run / 'calibration.json'} lists them all"]

@@ -78,8 +78,10 @@ def calibrate(
     set_balanced(result, bad)
     result |= {"min_area": min_area, "black": settings.config.black, "white": settings.config.white}
     overlays = draw(odd[:MOST_DRAWN], result)
-    for image in odd:
-        log.warning(in_a_line(image, run, overlays.get(image.file)))
+    for image in odd[:MOST_DRAWN]:
+        log.warning("%s", in_a_line(image, run, overlays.get(image.file)))
+    if len(odd) > MOST_DRAWN:
+        log.warning("%d more odd good images: %s lists them all", len(odd) - MOST_DRAWN, Path(run) / CALIBRATION_FILE)
     result["odd_images"] = [image._asdict() | {"overlay": overlays.get(image.file)} for image in odd]
     for entry in [*result["good_images"], *result["odd_images"]]:
         entry["file"] = below(entry["file"], data_path(settings, run))
