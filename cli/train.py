@@ -39,6 +39,15 @@ from vitlite.methods import REGISTRY
     metavar="REGEX",
     help="Keep good images together if their names agree in what this finds, such as 'part_([0-9]+)'.",
 )
+@click.option(
+    "--tile",
+    type=int,
+    metavar="SIZE",
+    help="For small defects on large images: see them in overlapping tiles of so many pixels, not whole.",
+)
+@click.option(
+    "--scale", type=float, metavar="FACTOR", help="With --tile: pixels of a tile for one of the image.  [default: 1]"
+)
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="The seed of everything random.  [default: 0]")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out; --set steps=N gives it a new end.")
 @click.option("--init-from", metavar="RUN", help="Begin with the weights of this run, and with its settings.")
@@ -57,6 +66,8 @@ def command(
     target_fpr: float | None,
     folds: int | None,
     groups: str | None,
+    tile: int | None,
+    scale: float | None,
     seed: int | None,
     resume: bool,
     init_from: str | None,
@@ -84,6 +95,7 @@ def command(
 
     changes = parse_overrides(overrides)
     options_given = {"target_fpr": target_fpr, "folds": folds, "groups": groups}
+    options_given |= {"tile": tile, "image_size": tile_side(tile, scale)}
     changes = {**changes, **{key: value for key, value in options_given.items() if value is not None}}
     if resume:
         if out is None:
@@ -121,3 +133,16 @@ def command(
         run = shlex.quote(str(out))
         note(f"trained: {out}\nnext: vitlite predict {run} IMAGE... --out DIR")
         note(f"with labelled test images: vitlite eval {run}")
+
+
+def tile_side(tile: int | None, scale: float | None) -> int | None:
+    """The `image_size` that a scale of tiles stands for; None without one."""
+    from vitlite.errors import UserError
+
+    if scale is None:
+        return None
+    if tile is None:
+        raise UserError("--scale: needs --tile SIZE")
+    if not 0 < scale < float("inf"):
+        raise UserError(f"--scale {scale}: must be above 0 and finite")
+    return round(tile * scale)

@@ -40,7 +40,7 @@ def measured(good, drawn=None, folder="."):
     samples = [Sample(f"{i}.png", "nut", "train", "good", 0, None) for i in range(len(good))]
     method = Fixed(TrainingConfig(image_size=16, score="auto", places="auto"))
     found = Measured(method, samples, folder)
-    found.add(method, range(len(good)), torch.from_numpy(good))
+    found.add(method, range(len(good)), [torch.from_numpy(good)])
     if drawn is not None:
         found.drawn.values = torch.from_numpy(drawn)
         found.drawn_errors = torch.zeros(len(drawn))

@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import torch
 
 from vitlite.calibration import HELD_OUT, NO_PROMISE, TRAINED_ON, set_balanced, summarize
 from vitlite.data import Sample, list_images
 from vitlite.engine.detector import CALIBRATION_FILE, Detector, load_calibration
-from vitlite.engine.features import to_images
 from vitlite.engine.predict import save_overlay
 from vitlite.engine.settings import RunSettings, data_path
 from vitlite.engine.split import given, held_out_share, known_defects, leave_out
@@ -24,8 +22,8 @@ from vitlite.images.loading import Unread, pixel_batches
 from vitlite.images.reading import NO_ROOM, ImageError
 from vitlite.images.resize import map_at
 from vitlite.images.scale import Reading
+from vitlite.images.tiles import View
 from vitlite.limits import Limits, check_area, check_target, limits_for, limits_of
-from vitlite.methods.base import Method
 from vitlite.metrics.thresholds import upper_quantile
 from vitlite.odd import FOLDER as ODD_FOLDER
 from vitlite.odd import MOST_DRAWN, Odd, clear, find_odd, in_a_line, overlay_name
@@ -89,21 +87,19 @@ def calibrate(
     return result
 
 
-def score_good(method: Method, samples: Sequence[Sample], reading: Reading, device: torch.device) -> list[Good]:
+def score_good(detector: Detector, samples: Sequence[Sample]) -> list[Good]:
     """The images that can be read, scored."""
-    method.eval()
     good: list[Good] = []
     with Progress("threshold", len(samples)) as progress:
-        for found in pixel_batches([s.path for s in samples], method.config.image_size, 8, reading=reading):
+        for found in detector.score_files([sample.path for sample in samples], keep_original=False):
             if isinstance(found, Unread):
                 log.warning("skipped %s", found.reason)
                 continue
-            maps, scores = method.anomaly(to_images(found.pixels, device))
-            for loaded, pixels, score in zip(found.images, maps.cpu().numpy(), scores.tolist()):
-                tail = upper_quantile(pixels, PIXEL_TARGET_FPR)
-                sample = samples[loaded.index]
-                good.append(Good(sample.category, score, tail, float(np.median(pixels)), shown(sample.path)))
-            progress.step(len(found.images))
+            loaded, pixels, score = found
+            tail = upper_quantile(pixels, PIXEL_TARGET_FPR)
+            sample = samples[loaded.index]
+            good.append(Good(sample.category, score, tail, float(np.median(pixels)), shown(sample.path)))
+            progress.step()
     return good
 
 
@@ -114,17 +110,17 @@ def draw_odd(
     run: StrPath,
     calibration: dict[str, Any],
     reading: Reading,
-    image_size: int,
+    view: View,
 ) -> dict[str, str]:
     """Write overlays of odd images in the place of an earlier calibration's; their names by file.
 
-    ``samples`` are theirs. ``map_of`` gives the map (S, S) of one by its index and its pixels (1, S, S, 3).
+    ``samples`` are theirs. ``map_of`` gives the map (h, w) of one by its index and what is seen of it (1, h, w, 3).
     """
     clear(run)
     names = {}
     # Defects are outlined whatever the threshold: it may come from these images.
     limits = replace(limits_of(calibration), image=-math.inf)
-    for found in pixel_batches([sample.path for sample in samples], image_size, 1, reading=reading, keep_original=True):
+    for found in pixel_batches([sample.path for sample in samples], view, 1, reading=reading, keep_original=True):
         if isinstance(found, Unread):
             log.warning("not drawn: %s", found.reason)
             continue
@@ -216,7 +212,7 @@ def recalibrate(
         )
         paths = leave_out([sample.path for sample in samples], without)
         samples = [sample for sample in samples if sample.path in paths]
-        images = score_good(detector.method, samples, detector.reading, detector.device)
+        images = score_good(detector, samples)
         if not images:
             count = counted(len(samples), "good image")
             raise UserError(f"{source}: none of the {count} for the threshold is readable")
@@ -224,8 +220,7 @@ def recalibrate(
         def draw(odd: Sequence[Odd], calibration: dict[str, Any]) -> dict[str, str]:
             by_file = {shown(sample.path): sample for sample in samples}
             chosen = [by_file[image.file] for image in odd]
-            size = detector.image_size
-            return draw_odd(detector.map_of, chosen, odd, run, calibration, detector.reading, size)
+            return draw_odd(detector.map_of, chosen, odd, run, calibration, detector.reading, detector.view)
 
     if without:
         source = f"{source}, without {len(without)} of them"
@@ -257,7 +252,7 @@ def earlier_area(run: StrPath) -> int:
 def score_defects(detector: Detector, inputs: Sequence[StrPath], good: Collection[Path]) -> list[Good]:
     """Known defective images, scored. ``UserError`` if one is a copy of a good one, or none can be read."""
     samples = known_defects(detector, inputs, good)
-    scored = score_good(detector.method, samples, detector.reading, detector.device)
+    scored = score_good(detector, samples)
     if not scored:
         raise UserError(f"`balance`: no known defect is readable, of {counted(len(samples), 'image')}")
     return scored

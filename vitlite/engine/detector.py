@@ -48,6 +48,7 @@ class Detector(Predictor):
         self.run, self.device = Path(run), pick_device(device)
         self.settings = load_settings(run)
         self.image_size = self.settings.config.image_size
+        self.tiles = self.settings.config.view if self.settings.config.tile else None
         self.reading = Reading(self.settings.config.image_scale, as_pixels(max_megapixels))
         state = load_checkpoint(run, self.settings.method)
         self.fingerprint = state["fingerprint"]  # of the images that were trained on
@@ -93,8 +94,8 @@ class Detector(Predictor):
         return maps.cpu().numpy(), scores.cpu().numpy()
 
     def map_of(self, _: int, pixels: np.ndarray) -> np.ndarray:
-        """The map (S, S) of one image's pixels (1, S, S, 3)."""
-        return np.asarray(self.score_pixels(pixels)[0][0])
+        """The map of one image: of what is seen of it (1, h, w, 3), in that size."""
+        return np.asarray(self.score_seen(pixels)[0][0])
 
     def digest(self) -> str:
         """SHA-256 of the settings and the weights."""
@@ -141,6 +142,7 @@ class EveryScore(Predictor):
     def __init__(self, detector: Detector) -> None:
         self.detector = detector
         self.calibration, self.image_size, self.reading = detector.calibration, detector.image_size, detector.reading
+        self.tiles = detector.tiles
         self.kept: dict[tuple[str, str], list[float]] = {}
 
     def digest(self) -> str:
@@ -156,6 +158,18 @@ class EveryScore(Predictor):
             for settings, found in method.every_score(values, errors).items():
                 self.kept.setdefault(settings, []).extend(found.tolist())
         return maps.cpu().numpy(), scores.cpu().numpy()
+
+    def score_seen(self, seen: np.ndarray, batch_size: int = 8) -> tuple[np.ndarray, np.ndarray]:
+        """As the detector's. Of the scores that are kept of an image's tiles, the highest stays."""
+        if self.tiles is None:
+            return super().score_seen(seen, batch_size)
+        found = []
+        for one in seen:
+            before = len(next(iter(self.kept.values()), []))
+            found.append(super().score_seen(one[None], batch_size))
+            for kept in self.kept.values():
+                kept[before:] = [max(kept[before:])]
+        return np.concatenate([maps for maps, _ in found]), np.concatenate([scores for _, scores in found])
 
     def entries(self, labels: Sequence[int]) -> list[dict[str, Any]]:
         """What results.json says of them, with the labels of the images."""

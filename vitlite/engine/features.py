@@ -3,22 +3,25 @@
 import logging
 import os
 import tempfile
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from vitlite.data import Sample
 from vitlite.data.levels import used_levels
 from vitlite.errors import UserError
-from vitlite.files import shown
+from vitlite.files import counted, shown
 from vitlite.images.loading import Unread, pixel_batches
-from vitlite.images.reading import FULL_RANGE
+from vitlite.images.reading import FULL_RANGE, ImageError, image_size
+from vitlite.images.resize import resize_image
 from vitlite.images.scale import MAX_PIXELS, Reading, differing, in_words, learn
+from vitlite.images.tiles import View
 from vitlite.methods.base import Method
 from vitlite.methods.config import TrainingConfig
 from vitlite.progress import Progress
@@ -26,6 +29,20 @@ from vitlite.progress import Progress
 log = logging.getLogger(__name__)
 
 MEMORY_LIMIT = 6 * 2**30  # bytes; beyond it the features go to a file
+COARSE_SIDE = 16  # of the maps by which images are compared
+
+
+@dataclass
+class Tiles:
+    """What is known of images that come as tiles, in the order of the images."""
+
+    shapes: list[tuple[int, int]] = field(default_factory=list)  # (h, w) of what is seen of each
+    rows: list[range] = field(default_factory=list)  # of the cache: the tiles of each that train
+    coarse: list[Tensor] = field(default_factory=list)  # (1, d) of each as a whole, by which images are compared
+
+    def of(self, images: Sequence[int]) -> "Tiles":
+        """Those of some of the images."""
+        return Tiles(*([own[image] for image in images] for own in (self.shapes, self.rows, self.coarse)))
 
 
 class FeatureCache:
@@ -40,6 +57,7 @@ class FeatureCache:
     ) -> None:
         dtype = np.dtype(kept_as)
         self.kept_as = kept_as
+        self.tiles: Tiles | None = None  # None: a row is an image
         size = count * int(np.prod(shape)) * dtype.itemsize
         if size <= MEMORY_LIMIT:
             self.values = torch.empty(count, *shape, dtype=getattr(torch, kept_as))
@@ -65,9 +83,13 @@ class FeatureCache:
 
 
 class Part:
-    """The rows of a cache that some images have: ``part[index_tensor]`` counts from 0 among them."""
+    """The rows of a cache that some images have: ``part[index_tensor]`` counts from 0 among them.
 
-    def __init__(self, cache: FeatureCache, rows: Sequence[int]) -> None:
+    Each tile that trains is a row.
+    """
+
+    def __init__(self, cache: FeatureCache, images: Sequence[int]) -> None:
+        rows = images if cache.tiles is None else [row for image in images for row in cache.tiles.rows[image]]
         self.cache, self.rows = cache, torch.tensor(rows, dtype=torch.long)
 
     def __len__(self) -> int:
@@ -75,6 +97,11 @@ class Part:
 
     def __getitem__(self, indices: Tensor) -> Tensor:
         return self.cache[self.rows[indices]]
+
+    def batches(self, size: int = 64) -> Iterator[Tensor]:
+        """The features of all of them, in order."""
+        for first in range(0, len(self), size):
+            yield self[torch.arange(first, min(first + size, len(self)))]
 
 
 def reserve(file: BinaryIO, size: int) -> None:
@@ -97,9 +124,11 @@ def cache_features(
 
     ``reading`` holds the scale of the run.
 
-    Returns ``(cache, indices)``: row i of the cache belongs to ``paths[indices[i]]``. ``UserError`` if no file can be
-    read.
+    Returns ``(cache, indices)``: row i of the cache belongs to ``paths[indices[i]]``; with tiles, those rows that
+    ``cache.tiles`` says. ``UserError`` if no file can be read.
     """
+    if method.config.tile:
+        return cache_tiles(method, paths, folder, device, batch_size, reading)
     cache: FeatureCache | None = None
     indices: list[int] = []
     with Progress("features", len(paths)) as progress:
@@ -113,9 +142,90 @@ def cache_features(
             cache.put(len(indices), features)
             indices += [loaded.index for loaded in found.images]
             progress.step(len(found.images))
+    return readable(cache, paths), indices
+
+
+def cache_tiles(
+    method: Method,
+    paths: Sequence[Path],
+    folder: str | os.PathLike[str],
+    device: torch.device,
+    batch_size: int,
+    reading: Reading,
+) -> tuple[FeatureCache, list[int]]:
+    """``cache_features`` of tiles. If not all tiles fit into memory, as many of each image are drawn at random."""
+    view = method.config.view
+    counts = [tile_count(path, view) for path in paths]
+    cache: FeatureCache | None = None
+    most, tiles, indices = 0, Tiles(), list[int]()
+    with Progress("features", len(paths)) as progress:
+        for found in pixel_batches(paths, view, 1, reading=reading):
+            if isinstance(found, Unread):
+                log.warning("skipped %s", found.reason)
+                continue
+            seen, index = found.pixels[0], found.images[0].index
+            whole = resize_image(seen, (view.size, view.size))[None]
+            coarse = method.frozen(to_images(whole, device)).float().cpu()
+            if cache is None:
+                size = coarse.numel() * np.dtype(method.cache_as).itemsize
+                most = max(1, MEMORY_LIMIT // size // len(paths))
+                cache = FeatureCache(
+                    sum(min(most, count) for count in counts), coarse.shape[1:], folder, method.cache_as
+                )
+            places = view.places(*seen.shape[:2])
+            drawn = np.random.default_rng(index).permutation(len(places))[: min(most, counts[index])]
+            first = tiles.rows[-1].stop if tiles.rows else 0
+            for start, pixels in zip(
+                range(first, first + len(drawn), batch_size),
+                view.batches(seen, [places[i] for i in sorted(drawn)], batch_size),
+            ):
+                cache.put(start, method.frozen(to_images(pixels, device)).float().cpu())
+            tiles.rows.append(range(first, first + len(drawn)))
+            tiles.shapes.append((seen.shape[0], seen.shape[1]))
+            tiles.coarse.append(small(coarse))
+            indices.append(index)
+            progress.step()
+    cache = readable(cache, paths)
+    cache.tiles = tiles
+    every, used = sum(len(view.places(*shape)) for shape in tiles.shapes), tiles.rows[-1].stop
+    of_all = f" of {every}" if used < every else ""
+    log.info("tiles: %d%s, with a side of %d pixels, of %s", used, of_all, view.tile, counted(len(indices), "image"))
+    return cache, indices
+
+
+def tile_count(path: Path, view: View) -> int:
+    """The number of an image's tiles, by the header of its file; 0 if it cannot be read."""
+    try:
+        return len(view.places(*view.shape(*image_size(path))))
+    except ImageError:
+        return 0
+
+
+def tile_features(
+    method: Method, paths: Sequence[Path], device: torch.device, batch_size: int = 8, *, reading: Reading = FULL_RANGE
+) -> Iterator[Tensor]:
+    """``method.frozen`` of all tiles of some images, in order. ``UserError`` for an image that cannot be read."""
+    view = method.config.view
+    for found in pixel_batches(paths, view, 1, reading=reading):
+        if isinstance(found, Unread):
+            raise UserError(found.reason)
+        seen = found.pixels[0]
+        for pixels in view.batches(seen, view.places(*seen.shape[:2]), batch_size):
+            yield method.frozen(to_images(pixels, device)).float()
+
+
+def readable(cache: FeatureCache | None, paths: Sequence[Path]) -> FeatureCache:
+    """The cache. ``UserError`` if there is none, because no file can be read."""
     if cache is None:
         raise UserError(f"{shown(paths[0].parent)}: none of the {len(paths)} training images can be read")
-    return cache, indices
+    return cache
+
+
+def small(features: Tensor) -> Tensor:
+    """Features as one vector for each image (B, d); maps (B, C, h, w) of at most 16 by 16 places."""
+    if features.ndim == 4 and max(features.shape[2:]) > COARSE_SIDE:
+        features = F.adaptive_avg_pool2d(features, COARSE_SIDE)
+    return features.flatten(1)
 
 
 def with_scale(config: TrainingConfig, samples: Sequence[Sample], max_pixels: int = MAX_PIXELS) -> TrainingConfig:

@@ -31,8 +31,9 @@ from vitlite.images.heatmap import overlay
 from vitlite.images.loading import Loaded, Unread, pixel_batches
 from vitlite.images.maps import write_map
 from vitlite.images.reading import FULL_RANGE, NO_ROOM, ImageError, Notices, as_rgb
-from vitlite.images.resize import map_at, resize_image
+from vitlite.images.resize import map_at
 from vitlite.images.scale import Reading
+from vitlite.images.tiles import View
 from vitlite.ledger import Ledger
 from vitlite.limits import Limits, limits_for, limits_of, rate_of
 from vitlite.metrics.thresholds import images_needed
@@ -48,10 +49,27 @@ class Predictor(ABC):
     calibration: Any  # the contents of calibration.json; None before there is one
     image_size: int  # side of the images that it scores, in pixels
     reading: Reading = FULL_RANGE  # the scale of the run's images, and the most pixels of one
+    tiles: View | None = None  # what is seen of an image, if that is tiles; None: the whole image, resized
 
     @abstractmethod
     def score_pixels(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """uint8 images (B, S, S, 3), RGB, to maps (B, S, S) and scores (B,), float32 arrays."""
+
+    @property
+    def view(self) -> View:
+        """What is seen of an image."""
+        return self.tiles or View(self.image_size)
+
+    def score_seen(self, seen: np.ndarray, batch_size: int = 8) -> tuple[np.ndarray, np.ndarray]:
+        """What is seen of images (B, h, w, 3), uint8, to maps (B, h, w) and scores (B,), float32 arrays.
+
+        If that is tiles, ``batch_size`` of them go through the network at a time, and the score of an image is the
+        highest of its tiles.
+        """
+        if self.tiles is None:
+            return self.score_pixels(seen)
+        maps, scores = zip(*(self.tiles.score(one, self.score_pixels, batch_size) for one in seen))
+        return np.stack(maps), np.array(scores)
 
     @abstractmethod
     def digest(self) -> str:
@@ -89,7 +107,7 @@ class Predictor(ABC):
                 uint8 array (H, W, 3) RGB or (H, W) grey, or a PIL image, of any size. A uint16 array has the run's
                 scale for files of more than 8 bits.
             category: use the thresholds of this category of the run instead of those of all.
-            batch_size: images that go through the network at a time.
+            batch_size: images, or tiles of one, that go through the network at a time.
             min_area: regions of fewer pixels of the image are no defect; None: as the run is calibrated.
 
         Returns:
@@ -113,7 +131,7 @@ class Predictor(ABC):
                 array, notes = as_rgb(*pair, self.reading)
                 notices.say(notes)
                 arrays.append(array)
-            found += self._predict_batch(arrays, names[part], limits)
+            found += self._predict_batch(arrays, names[part], limits, batch_size)
         return found[0] if single else found
 
     def score_files(
@@ -121,26 +139,32 @@ class Predictor(ABC):
     ) -> Iterator[tuple[Loaded, np.ndarray, float] | Unread]:
         """Yield ``(loaded, map, score)`` per readable file in order: the map (S, S) float32 array, the score a float.
 
+        With tiles a map has the size of what is seen of its image.
+
         In the place of a file that cannot be read comes an ``Unread``, as ``pixel_batches`` gives it. ``UserError``
         for a batch size below 1.
         """
         check_batch_size(batch_size)
-        for found in pixel_batches(
-            paths, self.image_size, batch_size, reading=self.reading, keep_original=keep_original
-        ):
+        for found in pixel_batches(paths, self.view, batch_size, reading=self.reading, keep_original=keep_original):
             if isinstance(found, Unread):
                 yield found
                 continue
-            maps, scores = self.score_pixels(found.pixels)
+            maps, scores = self.score_seen(found.pixels, batch_size)
             yield from zip(found.images, maps, scores.tolist())
 
-    def _predict_batch(self, arrays: list[np.ndarray], names: list[str], limits: Limits) -> list[Prediction]:
-        size = (self.image_size, self.image_size)
-        maps, scores = self.score_pixels(np.stack([resize_image(array, size) for array in arrays]))
-        return [
-            judge(map_at(values, *array.shape[:2]), score, limits, name)
-            for values, array, score, name in zip(maps, arrays, scores.tolist(), names)
-        ]
+    def _predict_batch(
+        self, arrays: list[np.ndarray], names: list[str], limits: Limits, batch_size: int
+    ) -> list[Prediction]:
+        found = []
+        together = 1 if self.tiles else batch_size
+        for first in range(0, len(arrays), together):
+            part = slice(first, first + together)
+            maps, scores = self.score_seen(np.stack([self.view.see(array) for array in arrays[part]]), batch_size)
+            found += [
+                judge(map_at(values, *array.shape[:2]), score, limits, name)
+                for values, array, score, name in zip(maps, arrays[part], scores.tolist(), names[part])
+            ]
+        return found
 
 
 def check_batch_size(batch_size: int) -> None:
@@ -191,7 +215,7 @@ def predict(
         maps: write the maps.
         category: use the thresholds of this category. Default, for a model of several: those of the category that a
             folder above the image is named after, or else those of the whole model.
-        batch_size: images that go through the network at a time.
+        batch_size: images, or tiles of one, that go through the network at a time.
         resume: keep the rows with a verdict that an earlier call left in ``out``, and score the other images. The
             detector, the thresholds and all arguments but ``inputs``, which may hold more images, have to be the same.
         overwrite: remove what an earlier call left in ``out``.

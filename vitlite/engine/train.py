@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
 
 from vitlite.calibration import HELD_OUT, TRAINED_ON
 from vitlite.data import Dataset, Sample, open_dataset
@@ -31,7 +29,7 @@ from vitlite.engine.checkpoint import (
     with_weights,
 )
 from vitlite.engine.distributed import Team, join, keep_freed_memory
-from vitlite.engine.features import FeatureCache, Part, cache_features, with_scale
+from vitlite.engine.features import FeatureCache, Part, cache_features, small, with_scale
 from vitlite.engine.loop import Loop
 from vitlite.engine.settings import (
     SYNTHETIC,
@@ -58,7 +56,6 @@ from vitlite.odd import Odd
 log = logging.getLogger(__name__)
 
 FOLDS_FILE = "folds.pt"  # what cross-fitting has measured, until training is finished
-GROUP_SIDE = 16  # of the maps by which images are compared
 CROSS_FITTED = "all good images, each scored by a network that was trained without it"
 
 
@@ -177,17 +174,13 @@ def grouping(cache: FeatureCache, samples: Sequence[Sample], root: Path, pattern
         if len(rows) > MOST_COMPARED:
             log.info("%d images are too many to be compared: none is taken for near to another", len(rows))
             return range(len(rows))
-        coarse = [small(cache[torch.tensor(rows[first : first + 64])]) for first in range(0, len(rows), 64)]
+        if cache.tiles is not None:
+            coarse = [cache.tiles.coarse[row] for row in rows]
+        else:
+            coarse = [small(cache[torch.tensor(rows[first : first + 64])]) for first in range(0, len(rows), 64)]
         return similar(torch.cat(coarse).numpy())
 
     return number
-
-
-def small(features: Tensor) -> Tensor:
-    """Features as one vector for each image (B, d); maps (B, C, h, w) of at most 16 by 16 places."""
-    if features.ndim == 4 and max(features.shape[2:]) > GROUP_SIDE:
-        features = F.adaptive_avg_pool2d(features, GROUP_SIDE)
-    return features.flatten(1)
 
 
 def cross_fit(loop: Loop, samples: Sequence[Sample], cache: FeatureCache, split: Split, reading: Reading) -> Measured:
@@ -199,7 +192,7 @@ def cross_fit(loop: Loop, samples: Sequence[Sample], cache: FeatureCache, split:
     settings, method = loop.settings, loop.method
     rows = split.scored
     place_of = {row: place for place, row in enumerate(rows)}
-    measured = Measured(method, [samples[row] for row in rows], loop.run)
+    measured = Measured(method, [samples[row] for row in rows], loop.run, cache.tiles and cache.tiles.of(rows))
     key = hashlib.sha256(repr((settings.config, settings.seed, split.folds, loop.fingerprint)).encode()).hexdigest()
     if measured.load(loop.run / FOLDS_FILE, key):
         return measured
@@ -210,10 +203,11 @@ def cross_fit(loop: Loop, samples: Sequence[Sample], cache: FeatureCache, split:
         out = set(fold)
         others = Part(cache, [row for row in sorted([*split.train, *split.held]) if row not in out])
         name = f"fold {number}/{len(split.folds) + 1}"
-        own = Loop(network, settings, loop.run, others, loop.device, loop.team, fold=name, planned_for=len(split.train))
+        own = Loop(network, settings, loop.run, others, loop.device, loop.team, fold=name, planned_for=loop.count)
         network.fit(own.batches())
         own.run_stages()
-        measured.add(network, [place_of[row] for row in fold], Part(cache, fold))
+        places = [place_of[row] for row in fold]
+        measured.add(network, places, measured.features(method, places, Part(cache, fold), reading))
         drawn = [place_of[row] for row in fold if row in drawn_on]
         measured.add_drawn(network, method, drawn, reading, settings.seed)
     if loop.team.leads:
@@ -241,10 +235,11 @@ def conclude(
     unseen = bool(split.scored)
     rows = split.scored or split.train
     if measured is None:
-        measured = Measured(method, [samples[row] for row in rows], run)
+        measured = Measured(method, [samples[row] for row in rows], run, cache.tiles and cache.tiles.of(rows))
     place_of = {row: place for place, row in enumerate(rows)}
     own = split.held if unseen else rows
-    measured.add(method, [place_of[row] for row in own], Part(cache, own))
+    places = [place_of[row] for row in own]
+    measured.add(method, places, measured.features(method, places, Part(cache, own), reading))
     if unseen:
         drawn_on = draw_sources(settings, rows)
         drawn = [place_of[row] for row in own if row in drawn_on]
@@ -273,7 +268,7 @@ def conclude(
             run,
             calibration,
             reading,
-            settings.config.image_size,
+            settings.config.view,
         )
 
     calibration = calibrate(run, settings, good, source=source, draw=draw)

@@ -5,8 +5,9 @@ one of the further networks that each train without a part of the images (cross-
 with good images, the image itself is not among them. So a good image scores as a new one would.
 """
 
+import itertools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
 
@@ -15,11 +16,12 @@ import torch
 from torch import Tensor
 
 from vitlite.data import DRAWN, Sample, draw_defect
-from vitlite.engine.features import FeatureCache, Part, to_images
+from vitlite.engine.features import FeatureCache, Part, Tiles, tile_features, to_images
 from vitlite.files import atomic, shown
 from vitlite.good_scores import PIXEL_TARGET_FPR, Good
 from vitlite.images.loading import Unread, pixel_batches
 from vitlite.images.scale import Reading
+from vitlite.images.tiles import Blend
 from vitlite.methods.base import Method
 from vitlite.methods.config import AUTO, PLACES, SCORES
 from vitlite.metrics.thresholds import upper_quantile
@@ -31,54 +33,74 @@ FEWEST = 8  # good images with which places can be compared
 DRAWN_ON = 48  # good images that get drawn defects, at most
 CLEARLY = 2  # standard errors by which a score has to be better than the usual one, ...
 LEAST_GAIN = 0.05  # ... and the difference in AUROC: drawn defects are not the real ones, so a little says nothing
+RANKED = 512  # tiles of good images that scores are compared on, at most
 BATCH = 8
 
 
 class Measured:
     """The anomaly of good images at every place, before places are compared, and of defects drawn onto some of them.
 
-    ``samples`` are the images, in order. A drawn image is of the image ``source[i]`` among them.
+    ``samples`` are the images, in order. A row is an image or, of images that come as ``tiles``, one of all their
+    tiles. A drawn defect lies on the row ``source[i]``.
     """
 
-    def __init__(self, method: Method, samples: Sequence[Sample], folder: Path) -> None:
+    def __init__(self, method: Method, samples: Sequence[Sample], folder: Path, tiles: Tiles | None = None) -> None:
         self.samples, self.folder, self.shape = list(samples), folder, method.places_shape
-        self.values = FeatureCache(len(samples), self.shape, folder)
-        self.errors = torch.zeros(len(samples))
+        self.view, self.tiles = method.config.view, tiles
+        places = [self.view.places(*shape) for shape in tiles.shapes] if tiles else [[(0, 0)]] * len(samples)
+        ends = np.cumsum([0, *map(len, places)]).tolist()
+        self.places = places  # of the rows of each image
+        self.rows = [range(*pair) for pair in zip(ends, ends[1:])]
+        self.count = ends[-1]
+        self.values = FeatureCache(self.count, self.shape, folder)
+        self.errors = torch.zeros(self.count)
         self.drawn = FeatureCache(0, self.shape, folder)
         self.drawn_errors = torch.zeros(0)
         self.source: list[int] = []
         self._statistics: PlaceStatistics | None = None
         self._least = method.least_deviation
 
+    def features(self, frozen: Method, images: Sequence[int], cached: Part, reading: Reading) -> Iterable[Tensor]:
+        """The features of all rows of some images, in order: those that are ``cached``, or of all tiles, read again."""
+        if self.tiles is None:
+            return cached.batches(BATCH)
+        paths = [self.samples[image].path for image in images]
+        return tile_features(frozen, paths, next(frozen.parameters()).device, BATCH, reading=reading)
+
     @torch.no_grad()
-    def add(self, network: Method, places: Sequence[int], features: Part) -> None:
-        """Measure the images at ``places`` with a network; ``features`` are theirs."""
+    def add(self, network: Method, images: Sequence[int], features: Iterable[Tensor]) -> None:
+        """Measure some images with a network; ``features`` are those of their rows, in order."""
         network.eval()
         device = next(network.parameters()).device
-        for first in range(0, len(places), BATCH):
-            rows = torch.arange(first, min(first + BATCH, len(places)))
-            values, errors = network.measure(features[rows].to(device))
-            for row, value in zip(rows.tolist(), values.float().cpu()):
-                self.values.put(places[row], value[None])
+        left = iter([row for image in images for row in self.rows[image]])
+        for batch in features:
+            values, errors = network.measure(batch.to(device))
+            rows = list(itertools.islice(left, len(values)))
+            for row, value in zip(rows, values.float().cpu()):
+                self.values.put(row, value[None])
             if errors is not None:
-                self.errors[[places[row] for row in rows.tolist()]] = errors.float().cpu()
+                self.errors[rows] = errors.float().cpu()
 
     @torch.no_grad()
     def add_drawn(self, network: Method, frozen: Method, places: Sequence[int], reading: Reading, seed: int) -> None:
         """Draw a defect of each kind onto the images at ``places`` and measure them with a network.
 
-        ``frozen`` gives the features that do not depend on training.
+        With tiles it is drawn onto one tile of the image. ``frozen`` gives the features that do not depend on training.
         """
         network.eval()
         device = next(network.parameters()).device
         paths = [self.samples[place].path for place in places]
         found_values, found_errors, source = [], [], []
-        for found in pixel_batches(paths, network.config.image_size, BATCH, reading=reading):
+        for found in pixel_batches(paths, self.view, BATCH, reading=reading):
             if isinstance(found, Unread):
                 log.warning("skipped %s", found.reason)
                 continue
             for loaded, pixels in zip(found.images, found.pixels):
                 place = places[loaded.index]
+                row = self.rows[place].start
+                if self.tiles is not None:
+                    own = np.random.default_rng((seed, place)).integers(len(self.places[place]))
+                    row, pixels = row + int(own), self.view.cut(pixels, self.places[place][own])
                 drawn = np.stack(
                     [
                         draw_defect(pixels, kind, np.random.default_rng((seed, place, number)))[0]
@@ -88,7 +110,7 @@ class Measured:
                 values, errors = network.measure(frozen.frozen(to_images(drawn, device)))
                 found_values.append(values.float().cpu())
                 found_errors.append(torch.zeros(len(DRAWN)) if errors is None else errors.float().cpu())
-                source += [place] * len(DRAWN)
+                source += [row] * len(DRAWN)
         if source:
             before = self.drawn
             self.drawn = FeatureCache(len(self.source) + len(source), self.shape, self.folder)
@@ -123,7 +145,7 @@ class Measured:
         """Those of all images at every place."""
         if self._statistics is None:
             self._statistics = PlaceStatistics(self.shape, self._least)
-            for first in range(0, len(self.samples), BATCH):
+            for first in range(0, self.count, BATCH):
                 self._statistics.add(self.values[first : first + BATCH])
         return self._statistics
 
@@ -138,28 +160,42 @@ class Measured:
     def good(self, method: Method, *, itself: bool) -> list[Good]:
         """The images, scored: without themselves, or (``itself``) with the places that the method has learned."""
         found = []
-        for rows, maps, scores in self._scored(method, itself=itself):
-            for sample, pixels, score in zip(self.samples[rows], maps.numpy(), scores.tolist()):
-                tail = upper_quantile(pixels, PIXEL_TARGET_FPR)
-                found.append(Good(sample.category, score, tail, float(np.median(pixels)), shown(sample.path)))
+        for sample, (pixels, score) in zip(self.samples, self._scored(method, range(self.count), itself=itself)):
+            tail = upper_quantile(pixels, PIXEL_TARGET_FPR)
+            found.append(Good(sample.category, score, tail, float(np.median(pixels)), shown(sample.path)))
         return found
 
     def maps(self, method: Method, index: int, *, itself: bool) -> np.ndarray:
-        """The map (S, S) of one image, made as :meth:`good` makes it."""
-        _, maps, _ = next(self._scored(method, itself=itself, first=index, size=1))
-        return maps[0].numpy()
+        """The map (h, w) of one image, made as :meth:`good` makes it."""
+        return next(self._scored(method, self.rows[index], itself=itself, first=index))[0]
 
     @torch.no_grad()
     def _scored(
-        self, method: Method, *, itself: bool, first: int = 0, size: int = BATCH
-    ) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        self, method: Method, rows: range, *, itself: bool, first: int = 0
+    ) -> Iterator[tuple[np.ndarray, float]]:
+        """Map (h, w) and score of each of the images, from the ``first``, that have these ``rows``."""
         device = next(method.parameters()).device
-        for start in range(first, len(self.samples), size):
-            rows = slice(start, min(start + size, len(self.samples)))
-            values = self.values[rows].to(device)
-            compared = method.places(values) if itself else self.compared(rows, method.places.how).to(device)
-            maps, scores = method.maps_and_scores(values, compared, self.errors[rows].to(device))
-            yield rows, maps.cpu(), scores.cpu()
+        parts: list[tuple[np.ndarray, float]] = []
+        image = first
+        for start in range(rows.start, rows.stop, BATCH):
+            own = slice(start, min(start + BATCH, rows.stop))
+            values = self.values[own].to(device)
+            compared = method.places(values) if itself else self.compared(own, method.places.how).to(device)
+            maps, scores = method.maps_and_scores(values, compared, self.errors[own].to(device))
+            for part in zip(maps.cpu().numpy(), scores.tolist()):
+                parts.append(part)
+                if len(parts) == len(self.rows[image]):
+                    yield self._whole(image, parts)
+                    parts, image = [], image + 1
+
+    def _whole(self, image: int, parts: Sequence[tuple[np.ndarray, float]]) -> tuple[np.ndarray, float]:
+        """Map and score of an image from those of its rows, as :meth:`View.score` makes them."""
+        if self.tiles is None:
+            return parts[0]
+        blend = Blend(self.view, *self.tiles.shapes[image])
+        for values, _ in parts:
+            blend.add(values)
+        return blend.map, float(np.max([score for _, score in parts]))
 
 
 class Head(NamedTuple):
@@ -207,8 +243,9 @@ def rank_by(method: Method, measured: Measured, how: str, scores: Sequence[str])
     for drawn in (False, True):
         errors = measured.drawn_errors if drawn else measured.errors
         parts: dict[str, list[Tensor]] = {score: [] for score in scores}
-        for first in range(0, len(errors), BATCH):
-            rows = slice(first, first + BATCH)
+        step = 1 if drawn else -(-len(errors) // RANKED) if measured.tiles else 1
+        for first in range(0, len(errors), BATCH * step):
+            rows = slice(first, first + BATCH * step, step)
             values = measured.compared(rows, how, drawn).to(device)
             maps = method.maps(values)
             for score, part in parts.items():

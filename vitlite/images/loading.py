@@ -11,8 +11,8 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from vitlite.images.reading import FULL_RANGE, NO_ROOM, ImageError, Note, Notices, pixel_count, read_noted
-from vitlite.images.resize import resize_image
 from vitlite.images.scale import Reading
+from vitlite.images.tiles import View
 
 PIXELS_AHEAD = 64_000_000  # of originals that are kept, 192 MB: fewer images wait if they are large
 MOST_AHEAD = 32  # images that wait at a time
@@ -27,7 +27,7 @@ class Loaded:
 
     index: int  # its place in the list of paths
     path: Path
-    pixels: np.ndarray  # (S, S, 3) uint8, resized
+    pixels: np.ndarray  # (S, S, 3) uint8, resized; with tiles (h, w, 3), what is seen of it
     height: int  # of the original
     width: int
     original: np.ndarray | None = None  # (height, width, 3) uint8, if it is kept
@@ -43,15 +43,15 @@ class Unread:
 
 
 class Batch(NamedTuple):
-    """Images that go through a network together."""
+    """Images that go through a network together. With tiles it is one."""
 
     images: list[Loaded]
-    pixels: np.ndarray  # (B, S, S, 3) uint8
+    pixels: np.ndarray  # (B, S, S, 3) uint8; with tiles (1, h, w, 3)
 
 
 def load_ahead(
     paths: Iterable[Path],
-    size: int,
+    size: int | View,
     *,
     reading: Reading = FULL_RANGE,
     workers: int | None = None,
@@ -60,12 +60,16 @@ def load_ahead(
 ) -> Iterator[Loaded | Unread]:
     """Decode ``paths`` in order on threads; what each of them gives, with images resized to (size, size).
 
+    A :class:`~vitlite.images.tiles.View` in the place of a size says what is seen of an image.
+
     Of what is odd about images, such as numbers that lie outside the scale, a warning names the first of each kind.
 
-    At most ``MOST_AHEAD`` images wait in memory. Kept originals that wait have at most ``PIXELS_AHEAD`` pixels
-    together, or are at most ``least``.
+    At most ``MOST_AHEAD`` images wait in memory. Those that wait with all their pixels, for tiles or because
+    originals are kept, have at most ``PIXELS_AHEAD`` pixels together, or are at most ``least``.
     """
-    coming = ((index, path, pixel_count(path) if keep_original else 0) for index, path in enumerate(paths))
+    view = size if isinstance(size, View) else View(size)
+    large = keep_original or view.tile > 0
+    coming = ((index, path, pixel_count(path) if large else 0) for index, path in enumerate(paths))
     following = next(coming, None)
     waiting: collections.deque[tuple[Future[tuple[Loaded | Unread, list[Note]]], int]] = (
         collections.deque()
@@ -80,7 +84,7 @@ def load_ahead(
         while waiting or following is not None:
             while following is not None and has_room(following[2]):
                 index, path, pixels = following
-                waiting.append((pool.submit(_load, index, path, size, reading, keep_original), pixels))
+                waiting.append((pool.submit(_load, index, path, view, reading, keep_original), pixels))
                 held += pixels
                 following = next(coming, None)
             future, pixels = waiting.popleft()
@@ -91,11 +95,11 @@ def load_ahead(
 
 
 def _load(
-    index: int, path: Path, size: int, reading: Reading, keep_original: bool
+    index: int, path: Path, view: View, reading: Reading, keep_original: bool
 ) -> tuple[Loaded | Unread, list[Note]]:
     try:
         image, notes = read_noted(path, reading)
-        pixels = resize_image(image, (size, size))
+        pixels = view.see(image)
     except ImageError as error:
         return Unread(index, path, str(error)), []
     except MemoryError:
@@ -106,7 +110,7 @@ def _load(
 
 def pixel_batches(
     paths: Sequence[Path],
-    size: int,
+    size: int | View,
     batch_size: int,
     *,
     reading: Reading = FULL_RANGE,
@@ -115,6 +119,8 @@ def pixel_batches(
 ) -> Iterator[Batch | Unread]:
     """The images of ``paths`` in order, resized to (size, size), in batches of ``batch_size`` paths.
 
+    With the tiles of a :class:`~vitlite.images.tiles.View` each image is a batch of its own, as it is seen.
+
     Which images are in a batch depends on nothing but their places in ``paths``: one that cannot be read leaves its
     batch smaller. ``reading`` is the run's, whose scale all its images share.
 
@@ -122,6 +128,8 @@ def pixel_batches(
     batch that holds images before it.
     """
     waiting: list[Loaded] = []
+    if isinstance(size, View) and size.tile:
+        batch_size = 1
     for found in load_ahead(
         paths, size, reading=reading, workers=workers, least=batch_size, keep_original=keep_original
     ):
@@ -141,7 +149,7 @@ def _batch(images: list[Loaded]) -> Batch:
 
 
 def readable_batches(
-    paths: Sequence[Path], size: int, batch_size: int, reading: Reading = FULL_RANGE
+    paths: Sequence[Path], size: int | View, batch_size: int, reading: Reading = FULL_RANGE
 ) -> Iterator[Batch]:
     """The batches of ``pixel_batches`` alone; files that cannot be read are passed over."""
     return (found for found in pixel_batches(paths, size, batch_size, reading=reading) if isinstance(found, Batch))

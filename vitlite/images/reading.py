@@ -174,6 +174,8 @@ def pixel_count(path: StrPath) -> int:
 def image_size(path: StrPath) -> tuple[int, int]:
     """(height, width) of an upright image. Decodes pixels only to find EXIF data after them. Raises ImageError."""
     try:
+        if (place := split_entry(path)) is not None:
+            return read_entry(*place).shape[:2]
         with open_image(path) as image:
             turned = orientation(image) >= 5
             if (

@@ -100,7 +100,10 @@ class Method(nn.Module):
     @property
     def image_score(self) -> str:
         """How the score of an image comes from its map, in words."""
-        return f"{self.score_name} of the map at {self.config.image_size} pixels"
+        size = self.config.image_size
+        if self.config.tile:
+            return f"highest of the tiles: {self.score_name} of the map of {self.config.tile} pixels at {size} pixels"
+        return f"{self.score_name} of the map at {size} pixels"
 
     @property
     def score_name(self) -> str:

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, NoReturn, TypeVar
 
 from vitlite.errors import UserError
 from vitlite.images.scale import Scale, as_scale
+from vitlite.images.tiles import View
 from vitlite.limits import check_target
 
 NONE, AUTO = "none", "auto"
@@ -109,6 +110,10 @@ class TrainingConfig:
     """
 
     image_size: int = 256  # pixels, square
+    # Above 0: the network sees square tiles with a side of so many pixels of the original image, each resized to
+    # image_size, and not the whole image. Without image_size beside it, that becomes the same (ours).
+    tile: int = 0
+    overlap: float = 0.25  # share of a tile that the next one covers too, at least (ours)
     epochs: int = 100  # passes over the training images
     steps: int = 0  # above 0: the number of epochs that comes nearest to this number of optimiser steps
     max_epochs: int = 0  # above 0: at most as many, whatever ``steps`` says; each stage has its part
@@ -162,6 +167,10 @@ class TrainingConfig:
         """Refuse values that no training can use. A method's config extends it and calls ``super().check()``."""
         self.at_least(1, "epochs", "batch_size", "accumulate")
         self.at_least(8, "image_size")
+        if self.tile and self.tile < 8:
+            self.refuse("tile", "must be 0, for no tiles, or at least 8")
+        if not 0 <= self.overlap <= 0.75:
+            self.refuse("overlap", "must be from 0 to 0.75")
         self.at_least(
             0, "steps", "max_epochs", "weight_decay", "warmup_epochs", "clip_norm", "train_images", "folds_below"
         )
@@ -192,6 +201,16 @@ class TrainingConfig:
     def image_scale(self) -> Scale | None:
         """The numbers that become 0 and 255; None: the full range of a file's type."""
         return as_scale(self.black, self.white)
+
+    @property
+    def view(self) -> View:
+        """What the network sees of an image."""
+        return View(self.image_size, self.tile, self.overlap)
+
+    @property
+    def cell(self) -> float:
+        """Side of what the network tells apart, in pixels of image_size: a smaller defect is hardly seen."""
+        return getattr(self, "patch", 4)
 
     def refuse(self, key: str, why: str) -> NoReturn:
         """Raise the ``UserError`` that names a field with its value."""
@@ -236,6 +255,7 @@ def check_transformer(config: Any, depth: str = "depth") -> None:
 def change(config: Settings, changes: Mapping[str, object]) -> Settings:
     """A config with some fields changed. A text is read as the command line's, whatever the field holds.
 
+    With a tile, and no ``image_size``, the network sees the original's pixels: ``image_size`` is the tile's side.
     A number of epochs takes the place of ``steps``, either removes a preset's ``max_epochs``, and a number of folds its
     ``folds_below``. Raises UserError for an unknown field, or a value that the config
     refuses.
@@ -250,6 +270,8 @@ def change(config: Settings, changes: Mapping[str, object]) -> Settings:
                 values[key] = known[key].parse(value.strip())
             except ValueError:
                 raise UserError(f"`{key}={value.strip()}`: must be {known[key]}") from None
+    if values.get("tile") and "image_size" not in values:
+        values["image_size"] = values["tile"]
     if any(key.endswith("epochs") and key != "warmup_epochs" for key in values):
         values.setdefault("steps", 0)
     if "steps" in values:

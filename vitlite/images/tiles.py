@@ -1,0 +1,104 @@
+"""How an image comes to a network: whole, squeezed into a square, or in overlapping square tiles at one scale.
+
+Tiles keep what is small: a whole photograph of 4000 x 3000 pixels in a square of 256 has 16 of its columns in one.
+Their maps are blended to one map of the image. The weight of a tile falls evenly from its middle to its edges, and all
+weights at a pixel add up to 1, so there are no seams. A weight is the product of one for the row and one for the
+column, so only the map itself and a few tiles are in memory, however large the image is.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from vitlite.images.resize import resize_image
+
+Place = tuple[int, int]  # (top, left) of a tile, in pixels of what is seen
+ScorePixels = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]  # tiles (B, S, S, 3) to maps (B, S, S), scores (B,)
+
+
+@dataclass(frozen=True)
+class View:
+    """What a network sees of an image: all of it, squeezed into one square, or tiles that cover it."""
+
+    size: int  # S, the side of the network's input
+    tile: int = 0  # side of a tile in pixels of the original image; 0: no tiles
+    overlap: float = 0.25  # share of a tile that the next one covers too, at least
+
+    @property
+    def scale(self) -> float:
+        """Pixels that tiles have for one of the original image."""
+        return self.size / self.tile
+
+    def shape(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) of what is seen of an image; tiles of a smaller one go beyond it."""
+        if not self.tile:
+            return self.size, self.size
+        return max(1, round(height * self.scale)), max(1, round(width * self.scale))
+
+    def see(self, image: np.ndarray) -> np.ndarray:
+        """What is seen of an image (H, W, 3), uint8: an array (h, w, 3) of the ``shape``."""
+        shape = self.shape(*image.shape[:2])
+        return image if self.tile and shape == image.shape[:2] else resize_image(image, shape)
+
+    def places(self, height: int, width: int) -> list[Place]:
+        """Where the tiles of something (height, width) that is seen begin, row by row; without tiles one place."""
+        tops, lefts = (self._starts(length) for length in (height, width))
+        return [(top, left) for top in tops for left in lefts]
+
+    def _starts(self, length: int) -> list[int]:
+        """The first pixels of the tiles along an axis, evenly spaced from end to end."""
+        free = max(0, length - self.size)
+        step = max(1, int(self.size * (1 - self.overlap)))
+        count = -(-free // step)
+        return [round(free * i / count) for i in range(count + 1)] if count else [0]
+
+    def cut(self, seen: np.ndarray, place: Place) -> np.ndarray:
+        """The tile (S, S, 3) at a place. Where it goes beyond the image, the image is mirrored."""
+        top, left = place
+        part = seen[top : top + self.size, left : left + self.size]
+        beyond = [(0, self.size - length) for length in part.shape[:2]]
+        return np.pad(part, [*beyond, (0, 0)], mode="symmetric") if any(b for _, b in beyond) else part
+
+    def batches(self, seen: np.ndarray, places: Sequence[Place], size: int) -> Iterator[np.ndarray]:
+        """The tiles at some places, (B, S, S, 3), in order, ``size`` at a time."""
+        for first in range(0, len(places), size):
+            yield np.stack([self.cut(seen, place) for place in places[first : first + size]])
+
+    def score(self, seen: np.ndarray, score_pixels: ScorePixels, batch_size: int) -> tuple[np.ndarray, np.float32]:
+        """The map (h, w) of what is seen of an image (h, w, 3), and its score: the highest of its tiles."""
+        places = self.places(*seen.shape[:2])
+        blend = Blend(self, seen.shape[0], seen.shape[1])
+        scores = []
+        for tiles in self.batches(seen, places, batch_size):
+            maps, found = score_pixels(tiles)
+            for values in maps:
+                blend.add(values)
+            scores.append(found)
+        return blend.map, np.concatenate(scores).max()
+
+
+class Blend:
+    """The maps of an image's tiles as one map (height, width), float32."""
+
+    def __init__(self, view: View, height: int, width: int) -> None:
+        self.map = np.zeros((height, width), np.float32)
+        self._places = iter(view.places(height, width))
+        self._rows, self._columns = (_weights(view, length) for length in (height, width))
+
+    def add(self, values: np.ndarray) -> None:
+        """Add the map (S, S) of the next tile, in the order of ``View.places``."""
+        top, left = next(self._places)
+        rows, columns = self._rows[top][:, None], self._columns[left]
+        inside = values[: len(rows), : len(columns)]
+        self.map[top : top + len(rows), left : left + len(columns)] += rows * (columns * inside)
+
+
+def _weights(view: View, length: int) -> dict[int, np.ndarray]:
+    """The weights of the tiles along an axis, float32, by the first pixel of each; they end with the axis."""
+    ramp = np.arange(view.size) + 0.5
+    ramp = np.minimum(ramp, ramp[::-1])
+    starts, total = view._starts(length), np.zeros(max(length, view.size))
+    for start in starts:
+        total[start : start + view.size] += ramp
+    return {start: (ramp / total[start : start + view.size]).astype(np.float32)[: length - start] for start in starts}
