@@ -14,6 +14,7 @@ from vitlite.data.index import Dataset, Sample
 from vitlite.data.layouts import layout_of, survey
 from vitlite.data.levels import SeenLevels
 from vitlite.data.mask_rules import find_rule
+from vitlite.data.small import Defects, Region, largest_region
 from vitlite.errors import UserError
 from vitlite.files import MAX_MEGAPIXELS, counted, shown
 from vitlite.images.archives import split_entry
@@ -54,6 +55,7 @@ class Report:
     flat: list[Path] = field(default_factory=list)  # one colour all over
     duplicates: list[tuple[Path, ...]] = field(default_factory=list)  # groups of files with the same bytes
     leaks: list[tuple[Path, ...]] = field(default_factory=list)  # those groups that lie in both train and test
+    defects: Defects = field(default_factory=Defects)  # their sizes
     masks: int = 0  # mask files read
     mask_rules: dict[str, MaskRule] = field(default_factory=dict)  # category -> when a pixel of a mask is defective
     mask_doubts: list[str] = field(default_factory=list)  # lines about what masks mean; backticks as in UserError
@@ -104,6 +106,8 @@ class Report:
             if len(rules) > 1:
                 rules = dict.fromkeys(f"{shown(name)} {rule}" for name, rule in self.mask_rules.items())
             lines += ["", f"masks: {self.masks} read; {'; '.join(rules) or 'no rule'}"]
+        largest = [(self.heights[name][1], self.widths[name][1]) for name in self.heights]
+        lines += self.defects.lines(largest)
         if self.ignored:
             lines.append(f"other files, not used: {self.ignored}")
         lines += [f"note: {note}" for note in self.notes]
@@ -237,6 +241,7 @@ class _Mask:
     size: Size = (0, 0)
     values: int = 0  # distinct grey values other than zero; not counted if every one of them marks a defect
     pixels: int | None = None  # that are marked; None without a rule
+    largest: Region | None = None
 
 
 def _examine(sample: Sample, rule: MaskRule | None, max_pixels: int) -> tuple[_Image, _Mask | None]:
@@ -281,7 +286,7 @@ def _examine_mask(mask: Path | MaskFiles, rule: MaskRule | None, max_pixels: int
         united = marked if united is None else united | marked
         found.size = (marked.shape[0], marked.shape[1])
     if rule is not None and united is not None:
-        found.pixels = int(united.sum())
+        found.pixels, found.largest = int(united.sum()), largest_region(united)
     return found
 
 
@@ -309,6 +314,7 @@ def _add_mask(report: Report, path: Path, found: _Mask, image: Size | None) -> N
         report.unreadable.append(found.error)
         return
     report.masks += found.files
+    report.defects.add(found.largest, found.size)
     if found.pixels == 0:
         report.empty_masks.append(path)
         if found.values:

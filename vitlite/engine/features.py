@@ -1,5 +1,6 @@
 """Frozen features of the whole training set, computed once: in memory, or in a temporary file if they do not fit."""
 
+import contextlib
 import logging
 import os
 import tempfile
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 
 from vitlite.data import Sample
 from vitlite.data.levels import used_levels
+from vitlite.data.small import in_words as small_in_words
 from vitlite.errors import UserError
 from vitlite.files import counted, shown
 from vitlite.images.loading import Unread, pixel_batches
@@ -29,6 +31,7 @@ from vitlite.progress import Progress
 log = logging.getLogger(__name__)
 
 MEMORY_LIMIT = 6 * 2**30  # bytes; beyond it the features go to a file
+SIZES = 64  # images whose size is looked at, about
 COARSE_SIDE = 16  # of the maps by which images are compared
 
 
@@ -250,6 +253,20 @@ def with_scale(config: TrainingConfig, samples: Sequence[Sample], max_pixels: in
     if others := differing(found, scale):
         log.warning("scale: next to nothing is left of %s; train such categories apart", ", ".join(map(shown, others)))
     return replace(config, black=scale.black, white=scale.white)
+
+
+def log_size(config: TrainingConfig, samples: Sequence[Sample]) -> None:
+    """Log how small a defect can be and still be seen, if the images are larger than what the network sees."""
+    sizes = []
+    for sample in samples[:: -(-len(samples) // SIZES)]:
+        with contextlib.suppress(ImageError):
+            sizes.append(image_size(sample.path))
+    size = max(sizes, key=lambda one: one[0] * one[1], default=(0, 0))
+    if config.tile:
+        log.info("size: %s", small_in_words(config.view, config.cell, size))
+    elif max(size) >= 2 * config.image_size:
+        tile = f"tile={config.image_size} sees smaller ones"
+        log.warning("size: %s; %s", small_in_words(config.view, config.cell, size), tile)
 
 
 def to_images(pixels: np.ndarray, device: torch.device) -> Tensor:

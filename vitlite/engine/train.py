@@ -29,7 +29,7 @@ from vitlite.engine.checkpoint import (
     with_weights,
 )
 from vitlite.engine.distributed import Team, join, keep_freed_memory
-from vitlite.engine.features import FeatureCache, Part, cache_features, small, with_scale
+from vitlite.engine.features import FeatureCache, Part, cache_features, log_size, small, with_scale
 from vitlite.engine.loop import Loop
 from vitlite.engine.settings import (
     SYNTHETIC,
@@ -133,6 +133,7 @@ def _train(
     settings = team.agree(settings)
     method.to(device)
     log_model(method, origin, device)
+    log_size(settings.config, samples)
 
     reading = Reading(settings.config.image_scale, max_pixels)
     cache, indices = cache_features(method, [sample.path for sample in samples], run, device, reading=reading)

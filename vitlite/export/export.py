@@ -24,6 +24,7 @@ from vitlite.nn.memory import MemoryModule
 FORMATS = ("onnx", "pt2")
 TOLERANCE = 1e-4  # relative: of a score to itself, of a map to its largest value
 CHECKED = 32  # images of the run's data, if there are as many
+TILES_CHECKED = 8  # of an image, about
 ScorePixels = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 Inputs = Iterable[tuple[list[str], np.ndarray]]  # names and uint8 images (B, S, S, 3)
 log = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ def export(
     detector = Detector(run, "cpu")
     path = new_file(out or Path(run) / f"model.{kind}", f".{kind}")
     paths = list_images(check) if check else images_of_run(detector)
-    if next(readable_batches(paths, detector.image_size, 1, detector.reading), None) is None:
+    if next(readable_batches(paths, detector.view, 1, detector.reading), None) is None:
         raise UserError(f"{counted(len(paths), 'image')} to compare on, none can be read; give others with `check`")
     made = made_images(detector.image_size)
     # Their scores may be nearly 0; what matters then is the distance from a threshold.
@@ -69,7 +70,11 @@ def export(
     compare(detector.score_pixels, score_pixels, [made], path, scales)
     with atomic(path, "wb") as file:
         file.write(data)
-    log.info("checked on %s: scores and maps differ by at most %.1e relative", counted(count, "image"), worst)
+    log.info(
+        "checked on %s: scores and maps differ by at most %.1e relative",
+        counted(count, "tile" if detector.view.tile else "image"),
+        worst,
+    )
     return path
 
 
@@ -121,8 +126,14 @@ def images_of_run(detector: Detector) -> list[Path]:
 
 def images(detector: Detector, paths: Sequence[Path]) -> Iterator[tuple[list[str], np.ndarray]]:
     """Files as the network sees them, in batches of three and a rest: the size of a batch must not matter."""
-    for batch, pixels in readable_batches(paths, detector.image_size, 3, detector.reading):
-        yield [str(loaded.path) for loaded in batch], pixels
+    view = detector.view
+    for batch, seen in readable_batches(paths, view, 3, detector.reading):
+        if not view.tile:
+            yield [str(loaded.path) for loaded in batch], seen
+            continue
+        places = view.places(*seen.shape[1:3])
+        for pixels in view.batches(seen[0], places[:: -(-len(places) // TILES_CHECKED)], 3):
+            yield [str(batch[0].path)] * len(pixels), pixels
 
 
 def made_images(size: int) -> tuple[list[str], np.ndarray]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import vitlite
 from vitlite.errors import UserError
 from vitlite.images.scale import Scale, as_scale
+from vitlite.images.tiles import View
 from vitlite.limits import is_area
 
 if TYPE_CHECKING:
@@ -24,13 +25,20 @@ DEFECTIVE = (
     "fewer than calibration.min_area pixels at the image's own size"
 )
 
+TILED = (
+    "by the factor image_size / tile, and then in squares of image_size that overlap by at least the share `overlap`, "
+    "evenly spaced from edge to edge; the score of an image is the highest of its tiles, and its map their maps, "
+    "blended with weights that fall evenly from the middle of a tile to its edges"
+)
+
 
 def describe(settings: "RunSettings", calibration: dict[str, Any]) -> dict[str, Any]:
     """The metadata of a run: format and version, input, outputs, calibration and config.
 
     ``calibration`` is the contents of calibration.json, of which the names of files stay out.
     """
-    size = settings.config.image_size
+    size, view = settings.config.image_size, settings.config.view
+    resize = f"to {size} x {size}, aspect ratio not kept"
     return {
         "format": FORMAT,
         "vitlite": vitlite.__version__,
@@ -48,8 +56,10 @@ def describe(settings: "RunSettings", calibration: dict[str, Any]) -> dict[str, 
             "rounded, and clipped to 0 to 255; black and white null: the full range of the file's type",
             "black": settings.config.black,
             "white": settings.config.white,
-            "resize": f"outside, before: to {size} x {size}, aspect ratio not kept, with the filter of resize_filter",
+            "resize": f"outside, before: {TILED if view.tile else resize}, with the filter of resize_filter",
             "resize_filter": "PIL.Image.Resampling.BILINEAR of Image.resize (antialiased triangle)",
+            "tile": view.tile,
+            "overlap": view.overlap,
         },
         "outputs": {
             MAPS: {"dtype": "float32", "shape": ["batch", size, size], "meaning": "smoothed; larger is more anomalous"},
@@ -87,9 +97,19 @@ def loads(text: str | None, path: str | Path) -> dict[str, Any]:
         if not is_area(calibration.get("min_area", 0)):
             raise ValueError(f"min_area {calibration['min_area']!r}")
         scale_of(found)
+        view_of(found)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: its metadata are damaged ({error!r:.120}); export it again") from None
     return found
+
+
+def view_of(metadata: dict[str, Any]) -> View:
+    """What the network sees of an image: all of it in a file of an older version. ValueError for tiles of no size."""
+    about = metadata.get("input", {})
+    tile, overlap = about.get("tile", 0), about.get("overlap", 0.25)
+    if not isinstance(tile, int) or tile < 0 or not 0 <= overlap <= 0.75:
+        raise ValueError(f"tile {tile}, overlap {overlap}")
+    return View(metadata["image_size"], tile, float(overlap))
 
 
 def scale_of(metadata: dict[str, Any]) -> Scale | None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from vitlite.engine.predict import Predictor
 from vitlite.errors import UserError
-from vitlite.export.metadata import INPUT, KEY, MAPS, SCORES, loads, scale_of
+from vitlite.export.metadata import INPUT, KEY, MAPS, SCORES, loads, scale_of, view_of
 from vitlite.files import MAX_MEGAPIXELS
 from vitlite.images.scale import Reading, as_pixels
 
@@ -48,6 +48,8 @@ class OnnxDetector(Predictor):
         self._opened = os.getpid(), session
         self.metadata = loads(session.get_modelmeta().custom_metadata_map.get(KEY), path)
         self.calibration, self.image_size = self.metadata["calibration"], self.metadata["image_size"]
+        view = view_of(self.metadata)
+        self.tiles = view if view.tile else None
         self.reading = Reading(scale_of(self.metadata), as_pixels(max_megapixels))
         inputs = [(i.name, i.type, i.shape[1:]) for i in session.get_inputs()]
         outputs = {o.name for o in session.get_outputs()}

@@ -48,6 +48,10 @@ class Config(TrainingConfig):
     score: str = "std"  # III.E
     split_seed: int = 0  # of the fixed split used for scoring (ours)
 
+    @property
+    def cell(self) -> float:
+        return self.image_size / self.feature_size
+
     def check(self) -> None:
         super().check()
         self.one_of("backbone", backbones.available())

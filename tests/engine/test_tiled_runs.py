@@ -1,0 +1,81 @@
+"""Runs whose network sees tiles: what is small on a large image is found, and every command follows the run."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import ndimage
+
+import vitlite
+from vitlite.engine.calibrate import recalibrate
+from vitlite.engine.detector import Detector
+from vitlite.images.tiles import Blend
+
+SETTINGS = {"window": 16, "stride": 8, "latent": 5, "steps": 30, "sigma": 1, "batch_size": 4, "folds": 0}
+SHAPE = (112, 160)
+
+
+def good_image(rng):
+    fine = ndimage.gaussian_filter(rng.normal(size=SHAPE), 2) * 30
+    return np.repeat(np.clip(130 + fine, 0, 255).astype(np.uint8)[..., None], 3, 2)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Good images, and some with a scratch of 2 x 14 pixels, in MVTec's layout."""
+    root, rng = tmp_path_factory.mktemp("scratches") / "set", np.random.default_rng(0)
+
+    def save(name, image):
+        (root / "plate" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(root / "plate" / name)
+
+    for i in range(10):
+        save(f"train/good/{i}.png", good_image(rng))
+    for i in range(6):
+        save(f"test/good/{i}.png", good_image(rng))
+        image, mask = good_image(rng), np.zeros(SHAPE, np.uint8)
+        top, left = rng.integers(5, 100), rng.integers(5, 140)
+        mask[top : top + 2, left : left + 14] = 255
+        image[mask > 0] -= 30
+        save(f"test/scratch/{i}.png", image)
+        save(f"ground_truth/scratch/{i}_mask.png", mask)
+    return root
+
+
+@pytest.fixture(scope="module")
+def tiled(tmp_path_factory, data):
+    run = tmp_path_factory.mktemp("runs") / "tiled"
+    return vitlite.train(data, run, method="l2cae", device="cpu", tile=32, **SETTINGS)
+
+
+def test_a_scratch_is_found_with_tiles_alone(tiled, tmp_path, data):
+    whole = vitlite.train(data, tmp_path / "whole", method="l2cae", device="cpu", image_size=32, **SETTINGS)
+    without, with_tiles = (vitlite.evaluate(one)["mean"] for one in (whole, tiled))
+    assert without["image_auroc"] < 0.8 < 0.95 < with_tiles["image_auroc"]
+    assert with_tiles["pixel_ap"] > 0.3 + without["pixel_ap"]
+
+
+def test_the_map_and_score_come_from_the_tiles(tiled, data):
+    path = data / "plate/test/scratch/0.png"
+    found, image = tiled.predict(path), np.asarray(Image.open(path))
+    assert tiled.image_size == 32
+    assert found.map.shape == SHAPE
+    places = tiled.view.places(*SHAPE)
+    maps, scores = tiled.score_pixels(np.stack([tiled.view.cut(image, place) for place in places]))
+    blend = Blend(tiled.view, *SHAPE)
+    for values in maps:
+        blend.add(values)
+    assert found.score == pytest.approx(scores.max(), rel=1e-4)
+    assert np.allclose(found.map, blend.map, rtol=1e-3, atol=1e-5)
+    several = tiled.predict([path, image[:70], path], batch_size=2)
+    assert [one.map.shape for one in several] == [SHAPE, (70, 160), SHAPE]
+    assert several[0].score == several[2].score == pytest.approx(found.score, rel=1e-4)
+
+
+def test_calibration_scores_good_images_as_prediction_does(tiled, data):
+    held = [image["file"] for image in tiled.calibration["good_images"]]
+    files = [data / file for file in held]
+    assert tiled.calibration["good_scores"] == pytest.approx(
+        sorted(tiled.predict(path).score for path in files), rel=1e-3
+    )
+    again = recalibrate(Detector(tiled.run, "cpu"), good=files)
+    assert again["image_threshold"] == pytest.approx(tiled.calibration["image_threshold"], rel=1e-3)

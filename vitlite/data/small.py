@@ -1,0 +1,88 @@
+"""How small a defect can be and still be seen, and how small the defects of a data set are."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from scipy import ndimage
+
+from vitlite.files import counted
+from vitlite.images.tiles import View
+
+SEEN, CELL = 256, 8  # image_size, and the side of a feature there, of sivt
+LARGE = 2  # times SEEN: from this side on, something is said about images without masks too
+
+Size = tuple[int, int]
+
+
+class Region(NamedTuple):
+    """The largest connected part of a mask."""
+
+    area: int  # pixels
+    width: float  # pixels: the area over the longer side of its box
+
+
+def largest_region(mask: np.ndarray) -> Region | None:
+    """Of a mask (H, W), bool; None if it marks nothing."""
+    labels, count = ndimage.label(mask, np.ones((3, 3)))
+    if not count:
+        return None
+    areas = np.bincount(labels.ravel())[1:]
+    number = int(areas.argmax())
+    box = ndimage.find_objects(labels)[number]
+    return Region(int(areas[number]), areas[number] / max(side.stop - side.start for side in box))
+
+
+def smallest_seen(view: View, cell: float, size: Size) -> tuple[float, float]:
+    """(height, width), in pixels of an image of a ``size``, of what a network with such cells tells apart."""
+    if view.tile:
+        return cell / view.scale, cell / view.scale
+    return cell * size[0] / view.size, cell * size[1] / view.size
+
+
+def in_words(view: View, cell: float, size: Size) -> str:
+    """What a network sees of images of a ``size``, in a line."""
+    height, width = smallest_seen(view, cell, size)
+    comes = f"tiles of {view.tile} pixels" if view.tile else f"{view.size} x {view.size}"
+    return (
+        f"images of {size[1]} x {size[0]} pixels come to the network as {comes}: "
+        f"a defect smaller than {width:.0f} x {height:.0f} pixels is hardly seen"
+    )
+
+
+@dataclass
+class Defects:
+    """The defects of a data set."""
+
+    sizes: list[Size] = field(default_factory=list)  # (H, W) of the image of each
+    regions: list[Region] = field(default_factory=list)
+
+    def add(self, region: Region | None, size: Size) -> None:
+        """One more mask, of an image of a ``size``."""
+        if region is not None:
+            self.sizes.append(size)
+            self.regions.append(region)
+
+    def lines(self, images: Sequence[Size]) -> list[str]:
+        """What to say about the masks, and about ``images`` of such sizes; nothing if no image is large."""
+        size = max(images, key=lambda one: one[0] * one[1], default=(0, 0))
+        view = View(SEEN)
+        below = [
+            region
+            for region, own in zip(self.regions, self.sizes)
+            if region.area < np.prod(smallest_seen(view, CELL, own))
+        ]
+        if not below and max(size) < LARGE * SEEN:
+            return []
+        line = f"small defects: without tiles, {in_words(view, CELL, size)} (sivt)"
+        if self.regions:
+            line += f"; {len(below)} of {counted(len(self.regions), 'mask')} are smaller"
+        if below or not self.regions:
+            line += f"; tile={self.tile(below)} sees smaller ones"
+        return [line]
+
+    def tile(self, below: Sequence[Region]) -> int:
+        """The side of a tile in which the thinnest tenth of some defects is as wide as a cell, or the least."""
+        width = float(np.quantile([region.width for region in below], 0.1)) if below else 0.0
+        return max(SEEN, int(width * SEEN / CELL) // 32 * 32)
