@@ -19,7 +19,8 @@ ORDER = (
     ("vitlite", "errors", "files", "lazy", "ledger", "progress"),
     ("kernels",),
     ("images", "metrics"),
-    ("data", "nn", "backbones", "limits", "odd", "good_scores", "results", "score_table", "verdict", "calibration"),
+    ("data", "nn", "backbones"),
+    ("limits", "odd", "good_scores", "results", "score_table", "verdict", "calibration", "answers"),
     ("methods",),
     ("engine",),
     ("report", "export"),
@@ -31,6 +32,7 @@ ALONE = ("kernels", "metrics")  # import nothing of vitlite
 # What a room may import that is neither the standard library's nor vitlite's; a room that is not here: anything.
 OUTSIDE = {
     "cli": {"click"},
+    "answers": {"numpy", "PIL"},
     "data": {"numpy", "PIL", "scipy"},
     "errors": set(),
     "files": set(),

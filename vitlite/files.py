@@ -179,6 +179,14 @@ def distinct_names(paths: Iterable[Path]) -> list[str]:
     return list(names)
 
 
+def distinct_candidates(path: Path) -> Iterator[str]:
+    """Names without an extension for a file, without end: its stem, after the parent's name, before a number."""
+    yield shortened(path.stem)
+    base = shortened(f"{path.parent.name}_{path.stem}")
+    yield base
+    yield from (f"{base}_{number}" for number in itertools.count(2))
+
+
 def shortened(name: str) -> str:
     """A name as valid text, with room for a number and a suffix in the 255 bytes that file systems take."""
     # A letter that the cut goes through is left out.

@@ -27,10 +27,19 @@ class Ledger:
         columns: its head.
         files: those columns that name a file in the folder, which belongs to the row.
         facts: what has to be the same if a later job goes on with the rows; values of JSON.
+        folder: where the files are; default: beside the table.
     """
 
-    def __init__(self, path: Path, columns: Sequence[str], files: Sequence[str], facts: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        columns: Sequence[str],
+        files: Sequence[str],
+        facts: dict[str, Any],
+        folder: Path | None = None,
+    ) -> None:
         self.path, self.state = path, path.with_suffix(".json")
+        self.folder = folder or path.parent
         self.columns, self.files = tuple(columns), tuple(files)
         self.facts = {"schema": SCHEMA, **facts}
         self.claim = Claim(path.parent, "writing")
@@ -96,10 +105,10 @@ class Ledger:
         """Remove the files that belong to a row."""
         for name in filter(None, map(row.get, self.files)):
             if ".." not in Path(name).parts and not Path(name).is_absolute():
-                remove(self.path.parent / name)
+                remove(self.folder / name)
 
     def _refuse(self, there: bool, names: Iterable[str]) -> None:
-        folder = self.path.parent
+        folder = self.folder
         if there:
             raise UserError(
                 f"`out={shown(folder)}`: holds {self.path.name} of an earlier call; use `resume=True` to go on with "
@@ -123,7 +132,7 @@ class Ledger:
             ) from None
         if changed:
             raise UserError(
-                f"`out={shown(self.path.parent)}`: holds rows that were made with another {', '.join(changed)}; "
+                f"`out={shown(self.folder)}`: holds rows that were made with another {', '.join(changed)}; "
                 "`resume=True` needs the same; use `overwrite=True`, or choose another folder"
             )
 

@@ -96,26 +96,41 @@ def category_of(path: Path, categories: Sequence[str]) -> str:
     return next((name for name in folders if name in categories), "")
 
 
+class ByCategory:
+    """The limits of images: of ``category``, or else of the category that a folder above the image is named after.
+
+    Those of the whole model for an image without such a folder. ``changes`` as for :func:`limits_of`, whose
+    ``UserError`` it raises.
+    """
+
+    def __init__(self, calibration: dict[str, Any], category: str | None, **changes: Any) -> None:
+        known = list(calibration.get("categories", {}))
+        self.names = known if category is None and len(known) > 1 else []
+        self._limits = {"": limits_of(calibration, category, **changes)}
+        self._limits |= {name: limits_of(calibration, name, **changes) for name in self.names}
+
+    def name(self, path: Path) -> str:
+        """The category that an image's folder names; "" if there is none, or it does not matter."""
+        return category_of(path, self.names) if self.names else ""
+
+    def __getitem__(self, name: str) -> Limits:
+        return self._limits[name]
+
+
 def limits_for(
     paths: Sequence[Path], calibration: dict[str, Any], category: str | None, **changes: Any
 ) -> list[Limits]:
-    """The limits of every image: of ``category``, or else of the category that a folder above it is named after.
-
-    ``changes`` as for :func:`limits_of`. Without such a folder they are the whole model's, and a warning says so.
-    """
-    known = list(calibration.get("categories", {}))
-    if category is not None or len(known) < 2:
-        return [limits_of(calibration, category, **changes)] * len(paths)
-    names = [category_of(path, known) for path in paths]
-    if count := names.count(""):
+    """The limits of every image, as :class:`ByCategory` says. A warning counts images that lie in no such folder."""
+    limits = ByCategory(calibration, category, **changes)
+    names = [limits.name(path) for path in paths]
+    if limits.names and (count := names.count("")):
         log.warning(
             "%d of %d images lie in no folder with the name of a category (%s); the threshold of all is used for them; "
             "name the folder, or give a category",
             count,
             len(names),
-            ", ".join(known),
+            ", ".join(limits.names),
         )
-    limits = {name: limits_of(calibration, name or None, **changes) for name in set(names)}
     return [limits[name] for name in names]
 
 

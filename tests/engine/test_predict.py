@@ -5,7 +5,7 @@ import pytest
 from commands import rows_of, vitlite
 from PIL import Image
 
-from vitlite.engine import predict as predicting
+from vitlite import answers
 from vitlite.engine.predict import Predictor, predict
 from vitlite.errors import UserError
 from vitlite.images import loading
@@ -80,10 +80,10 @@ def test_exit_code(images, tmp_path, monkeypatch, scores, code):
     [
         (loading, "read_noted"),
         (loading, "resize_image"),
-        (predicting, "map_at"),
-        (predicting, "judge"),
-        (predicting, "save_overlay"),
-        (predicting, "write_map"),
+        (answers, "map_at"),
+        (answers, "judge"),
+        (answers, "save_overlay"),
+        (answers, "write_map"),
     ],
 )
 def test_one_image_does_not_fit_into_memory(images, tmp_path, monkeypatch, module, step):

@@ -8,7 +8,7 @@ from typing import Any
 from vitlite.data.listing import list_images
 from vitlite.data.map_files import MAPS_FOLDER
 from vitlite.errors import UserError
-from vitlite.files import StrPath, distinct_names, shown
+from vitlite.files import StrPath, distinct_candidates, distinct_names, shown
 from vitlite.ledger import Ledger
 
 CSV_FILE = "predictions.csv"
@@ -43,10 +43,45 @@ def not_written_here(paths: list[Path], inputs: StrPath | Iterable[StrPath], out
 
 def files_of(paths: Sequence[Path], overlays: bool, maps: bool) -> list[dict[str, str]]:
     """The names of the files that belong to each image's row, by column."""
-    names = distinct_names(paths)
-    overlay = {"overlay": "{}.png"} if overlays else {}
-    patterns = overlay | ({"map": f"{MAPS_FOLDER}/{{}}.tiff"} if maps else {})
-    return [{column: pattern.format(name) for column, pattern in patterns.items()} for name in names]
+    patterns = _patterns(overlays, maps)
+    return [_filled(patterns, name) for name in distinct_names(paths)]
+
+
+class Names:
+    """The names of the files that belong to rows, for images that come one after another.
+
+    An image that comes again has the names that it had. No other's are taken, and, unless ``known`` rows of an earlier
+    call are gone on with, no file that is in ``folder`` already is replaced.
+    """
+
+    def __init__(self, folder: Path, overlays: bool, maps: bool, known: Iterable[dict[str, str]] = ()) -> None:
+        self.folder, self.patterns = folder, _patterns(overlays, maps)
+        self._names = {row["file"]: Path(name).stem for row in known if (name := row["overlay"] or row["map"])}
+        self._used = set(self._names.values())
+        self._replaces = bool(self._names)
+
+    def of(self, path: Path) -> dict[str, str]:
+        """The names of an image's files by column, as :func:`files_of` gives them."""
+        if not self.patterns:
+            return {}
+        name = self._names.get(shown(path))
+        if name is None:
+            name = next(filter(self._free, distinct_candidates(path)))
+            self._names[shown(path)] = name
+            self._used.add(name)
+        return _filled(self.patterns, name)
+
+    def _free(self, name: str) -> bool:
+        files = _filled(self.patterns, name).values()
+        return name not in self._used and (self._replaces or not any((self.folder / file).exists() for file in files))
+
+
+def _patterns(overlays: bool, maps: bool) -> dict[str, str]:
+    return ({"overlay": "{}.png"} if overlays else {}) | ({"map": f"{MAPS_FOLDER}/{{}}.tiff"} if maps else {})
+
+
+def _filled(patterns: dict[str, str], name: str) -> dict[str, str]:
+    return {column: pattern.format(name) for column, pattern in patterns.items()}
 
 
 def kept_rows(
@@ -68,7 +103,7 @@ def kept_rows(
     def stays(index: int) -> bool:
         row = rows.get(str(paths[index]), {})
         own = {column: name for column in FILES if (name := row.get(column))}
-        there = all((ledger.path.parent / name).is_file() for name in own.values())
+        there = all((ledger.folder / name).is_file() for name in own.values())
         return bool(row.get("verdict")) and own == files[index] and there
 
     kept: dict[int, dict[str, Any]] = {}

@@ -9,10 +9,10 @@ from typing import Any, cast
 
 import numpy as np
 
+from vitlite.answers import save_overlay
 from vitlite.calibration import HELD_OUT, NO_PROMISE, TRAINED_ON, set_balanced, summarize
 from vitlite.data import Sample, list_images
 from vitlite.engine.detector import CALIBRATION_FILE, Detector, load_calibration
-from vitlite.engine.predict import save_overlay
 from vitlite.engine.settings import RunSettings, data_path
 from vitlite.engine.split import given, held_out_share, known_defects, leave_out
 from vitlite.errors import UserError

@@ -1,11 +1,9 @@
 """A verdict on every image of a list or a folder, and files for people. Needs no torch."""
 
-import hashlib
-import json
 import logging
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from numbers import Integral
 from pathlib import Path
 from typing import Any, overload
@@ -13,32 +11,23 @@ from typing import Any, overload
 import numpy as np
 from PIL import Image
 
+from vitlite.answers import Asked, Sender, Wanted, answer
 from vitlite.data import list_images
 from vitlite.data.map_files import MAPS_FOLDER
-from vitlite.data.prediction_files import (
-    COLUMNS,
-    CSV_FILE,
-    FILES,
-    JUDGED,
-    cells,
-    files_of,
-    kept_rows,
-    not_written_here,
-)
+from vitlite.data.parts import Parts
+from vitlite.data.prediction_files import COLUMNS, CSV_FILE, FILES, cells, files_of, kept_rows, not_written_here
+from vitlite.data.shards import Shard
 from vitlite.errors import UserError
-from vitlite.files import StrPath, atomic, make_folder, remove, remove_leftovers, shown
-from vitlite.images.heatmap import overlay
+from vitlite.files import StrPath, make_folder, remove_leftovers, shown
 from vitlite.images.loading import Loaded, Unread, pixel_batches
-from vitlite.images.maps import write_map
-from vitlite.images.reading import FULL_RANGE, NO_ROOM, ImageError, Notices, as_rgb
+from vitlite.images.reading import FULL_RANGE, Notices, as_rgb
 from vitlite.images.resize import map_at
 from vitlite.images.scale import Reading
 from vitlite.images.tiles import View
 from vitlite.ledger import Ledger
-from vitlite.limits import Limits, limits_for, limits_of, rate_of
-from vitlite.metrics.thresholds import images_needed
+from vitlite.limits import Limits, limits_for, limits_of
 from vitlite.progress import Progress
-from vitlite.verdict import NoVerdict, Prediction, judge
+from vitlite.verdict import Prediction, judge
 
 log = logging.getLogger(__name__)
 
@@ -188,7 +177,7 @@ def _name(image: object, index: int) -> str:
 def predict(
     detector: Predictor,
     inputs: StrPath | Iterable[StrPath],
-    out: StrPath,
+    out: StrPath | None = None,
     *,
     overlays: bool = True,
     maps: bool = False,
@@ -200,6 +189,9 @@ def predict(
     threshold: float | None = None,
     pixel_threshold: float | None = None,
     min_area: int | None = None,
+    shard: str | None = None,
+    group_by: str | None = None,
+    emit: Callable[[dict[str, Any]], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Score files, folders or patterns; write predictions.csv, overlays and (``maps``) float TIFFs into ``out``.
 
@@ -210,7 +202,7 @@ def predict(
     Args:
         detector: a run's or an exported file's.
         inputs: the images.
-        out: the folder for what is written.
+        out: the folder for what is written; None: nothing is.
         overlays: draw them.
         maps: write the maps.
         category: use the thresholds of this category. Default, for a model of several: those of the category that a
@@ -223,109 +215,105 @@ def predict(
         threshold: takes the place of the thresholds for images.
         pixel_threshold: takes the place of the thresholds for pixels.
         min_area: takes the place of the calibrated one: regions of fewer pixels of the image are no defect.
+        shard: ``I/N`` for share I of N of the images, whose table is below ``out``. The call that ends last makes the
+            predictions.csv of all shares.
+        group_by: a regular expression; images whose names agree in what it finds show one part, and parts.csv has a
+            verdict for each part.
+        emit: takes each new row as soon as its image is scored, with what is known of its part.
     Returns:
-        list: the rows of predictions.csv, one dict per file in order. A file that cannot be read, or an image that
-        does not fit into memory, is a row with the reason as its ``error``. So is an image without a verdict, which has
-        its score, NaN or infinite, as well.
+        list: the rows of predictions.csv, one dict per file in order, of a share those of its images. A file that
+        cannot be read, or an image that does not fit into memory, is a row with the reason as its ``error``. So is an
+        image without a verdict, which has its score, NaN or infinite, as well.
     Raises:
         UserError: ``inputs`` stand for no image, or name one in ``out``; the category is unknown; ``out`` holds
-            predictions and neither ``resume`` nor ``overwrite`` is given; or they cannot be gone on with.
+            predictions and neither ``resume`` nor ``overwrite`` is given; or they cannot be gone on with; an argument
+            needs ``out``.
     """
     check_batch_size(batch_size)
-    if resume and overwrite:
-        raise UserError("`overwrite=True`: not together with `resume=True`")
-    paths = not_written_here(list_images(inputs), inputs, out)
-    changes: dict[str, Any] = {
-        "sensitivity": sensitivity,
-        "threshold": threshold,
-        "pixel_threshold": pixel_threshold,
-        "min_area": min_area,
-    }
-    whole = limits_of(detector.calibration, category, **changes)
-    if sensitivity is not None and len(whole.good_scores) < (needed := images_needed(rate_of(sensitivity))):
-        log.warning(
-            "sensitivity %s takes %d good images; with %d, the threshold is their highest score",
-            sensitivity,
-            needed,
-            len(whole.good_scores),
-        )
-    limits = limits_for(paths, detector.calibration, category, **changes)
+    check_out(out, resume=resume, overwrite=overwrite, maps=maps, shard=shard)
+    limiting = (sensitivity, threshold, pixel_threshold, min_area)
+    wanted = Wanted(overlays and out is not None, maps, category, batch_size, *limiting)
+    share = Shard.parse(shard) if shard is not None else None
+    parts = Parts(group_by) if group_by is not None else None
+    every = list_images(inputs) if out is None else not_written_here(list_images(inputs), inputs, out)
+    wanted.warn(detector.calibration)
+    limits = limits_for(every, detector.calibration, category, **wanted.changes)
+    chosen = share.places(len(every), batch_size) if share else range(len(every))
+    names = files_of(every, wanted.overlays, maps)
+    images = [Asked(every[i], names[i], limits[i]) for i in chosen]
+    rows: dict[int, dict[str, Any]] = {}
+    if out is None:
+        _score(detector, wanted, None, images, rows, Sender(None, parts, emit))
+        return [rows[i] for i in range(len(images))]
     out = make_folder(out)
-    files = files_of(paths, overlays, maps)
-    facts = {
-        "model": detector.digest(),
-        "calibration": hashlib.sha256(json.dumps(detector.calibration, sort_keys=True).encode()).hexdigest(),
-        "image_threshold": whole.image,
-        "pixel_threshold": whole.pixel,
-        "min_area": whole.min_area,
-        "sensitivity": sensitivity,
-        "category": category,
-        "overlays": bool(overlays),
-        "maps": bool(maps),
-        "batch_size": int(batch_size),
-    }
-    names = (name for own in files for name in own.values())
-    with Ledger(out / CSV_FILE, COLUMNS, FILES, facts) as ledger:
-        earlier = ledger.begin(resume=resume, overwrite=overwrite, names=names)
+    facts = wanted.facts(detector.digest(), detector.calibration)
+    with share.ledger(out, every, facts) if share else Ledger(out / CSV_FILE, COLUMNS, FILES, facts) as ledger:
+        own = [name for image in images for name in image.files.values()]
+        earlier = ledger.begin(resume=resume, overwrite=overwrite, names=own + [CSV_FILE] * bool(share))
         if maps:
-            remove_leftovers(make_folder(out / MAPS_FOLDER))
-        rows = kept_rows(ledger, earlier, paths, files, batch_size)
-        left = [i for i in range(len(paths)) if i not in rows]
+            make_folder(out / MAPS_FOLDER)
+            if not share:  # other shares may be writing there
+                remove_leftovers(out / MAPS_FOLDER)
+        rows = kept_rows(ledger, earlier, [i.path for i in images], [i.files for i in images], batch_size)
         if earlier:
-            log.info("%d of %d images have their row already", len(rows), len(paths))
-        unread: list[str] = []  # reasons that wait until an image can be read: if none can, the caller says it once
-        read = bool(rows)
-        with Progress("scoring", len(paths), start=len(rows)) as progress:
-            scored = detector.score_files([paths[i] for i in left], batch_size=batch_size, keep_original=overlays)
-            for found in scored:
-                loaded = found if isinstance(found, Unread) else found[0]
-                index = left[loaded.index]
-                if isinstance(found, Unread):
-                    rows[index] = {"error": found.reason}
-                    unread.append(found.reason)
-                else:
-                    rows[index] = answer(*found, out, files[index], limits[index], detector.calibration)
-                    progress.step()
-                    read = True
-                rows[index]["file"] = str(paths[index])
-                ledger.append(cells(rows[index]))
-                while read and unread:
-                    log.warning("not read: %s", unread.pop(0))
-        ordered = [rows[i] for i in range(len(paths))]
+            log.info("%d of %d images have their row already", len(rows), len(images))
+        _score(detector, wanted, out, images, rows, Sender(ledger, parts, emit))
+        ordered = [rows[i] for i in range(len(images))]
         ledger.finish(map(cells, ordered))
+        if share:
+            share.merge(out, every, batch_size, facts, group_by)
+        elif parts:
+            parts.write(out)
     return ordered
 
 
-def answer(
-    loaded: Loaded,
-    pixels: np.ndarray,
-    score: float,
-    out: Path,
-    files: dict[str, str],
-    limits: Limits,
-    calibration: dict[str, Any],
-) -> dict[str, Any]:
-    """Judge an image and write its ``files``, by column, into ``out``; what its row says besides its file."""
-    try:
-        values = map_at(pixels, loaded.height, loaded.width)
-        prediction = judge(values, score, limits, shown(loaded.path))
-        if loaded.original is not None:
-            save_overlay(out / files["overlay"], loaded.original, prediction, calibration["display"])
-        if "map" in files:
-            write_map(out / files["map"], values)
-        return {key: getattr(prediction, key) for key in JUDGED} | files
-    except NoVerdict as error:
-        row = {"score": score, "error": str(error)}
-    except MemoryError:
-        row = {"error": str(ImageError(loaded.path, NO_ROOM))}
-        for name in files.values():  # no row would name them
-            remove(out / name)
-    log.warning("no verdict: %s", row["error"])
-    return row
+def check_out(out: StrPath | None, **wanted: Any) -> None:
+    """``UserError`` for what is wanted but cannot be without a folder for it, and for two that exclude each other."""
+    for name, value in wanted.items():
+        if out is None and value:
+            raise UserError(f"`{name}={value}`: needs `out`, a folder")
+    if wanted.get("resume") and wanted.get("overwrite"):
+        raise UserError("`overwrite=True`: not together with `resume=True`")
 
 
-def save_overlay(path: Path, image: np.ndarray, found: Prediction, scale: dict[str, float]) -> None:
-    """Write the image with its map over it, from ``low`` to ``high`` of the scale, and its defects outlined."""
-    drawn = overlay(image, found.map, low=scale["low"], high=scale["high"], marked=found.mask)
-    with atomic(path, "wb") as file:
-        Image.fromarray(drawn).save(file, format="PNG", compress_level=3)
+def _score(
+    detector: Predictor,
+    wanted: Wanted,
+    out: Path | None,
+    images: Sequence[Asked],
+    rows: dict[int, dict[str, Any]],
+    send: Sender,
+) -> None:
+    """Score the images that have no row in ``rows`` yet, and send and keep each row as soon as it is there."""
+    for index in sorted(rows):
+        send.count(rows[index])
+    left = [i for i in range(len(images)) if i not in rows]
+    unread: list[str] = []  # reasons that wait until an image can be read: if none can, the caller says it once
+    read = bool(rows)
+    with Progress("scoring", len(images), start=len(rows)) as progress:
+        for place, row, readable in scored(detector, wanted, out, [images[i] for i in left]):
+            rows[left[place]] = row
+            if readable:
+                progress.step()
+                read = True
+            else:
+                unread.append(row["error"])
+            send(row)
+            while read and unread:
+                log.warning("not read: %s", unread.pop(0))
+
+
+def scored(
+    detector: Predictor, wanted: Wanted, out: Path | None, images: Sequence[Asked]
+) -> Iterator[tuple[int, dict[str, Any], bool]]:
+    """Yield the place of an image, its row, and whether its file could be read, as soon as it is scored."""
+    paths = [image.path for image in images]
+    for found in detector.score_files(paths, batch_size=wanted.batch_size, keep_original=wanted.overlays):
+        loaded = found if isinstance(found, Unread) else found[0]
+        image = images[loaded.index]
+        if isinstance(found, Unread):
+            row: dict[str, Any] = {"error": found.reason}
+        else:
+            row = answer(*found, out, image.files, image.limits, detector.calibration)
+        row["file"] = str(image.path)
+        yield loaded.index, row, not isinstance(found, Unread)

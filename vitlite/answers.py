@@ -1,0 +1,164 @@
+"""From a scored image to its row and its files: what a call of predict wants, and how an image is answered."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from vitlite.data.parts import Parts
+from vitlite.data.prediction_files import JUDGED, cells
+from vitlite.files import atomic, remove, shown
+from vitlite.images.heatmap import overlay
+from vitlite.images.loading import Loaded
+from vitlite.images.maps import write_map
+from vitlite.images.reading import NO_ROOM, ImageError
+from vitlite.images.resize import map_at
+from vitlite.ledger import Ledger
+from vitlite.limits import Limits, limits_of, rate_of
+from vitlite.metrics.thresholds import images_needed
+from vitlite.verdict import NoVerdict, Prediction, judge
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a call of predict wants besides its images; ``vitlite.engine.predict.predict`` describes each field."""
+
+    overlays: bool = True
+    maps: bool = False
+    category: str | None = None
+    batch_size: int = 8
+    sensitivity: str | None = None
+    threshold: float | None = None
+    pixel_threshold: float | None = None
+    min_area: int | None = None
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """What takes the place of the calibrated limits, as ``limits_of`` takes it."""
+        names = ("sensitivity", "threshold", "pixel_threshold", "min_area")
+        return {name: getattr(self, name) for name in names}
+
+    def warn(self, calibration: dict[str, Any]) -> None:
+        """Warn if the calibration has too few good images for the sensitivity."""
+        if self.sensitivity is None:
+            return
+        needed = images_needed(rate_of(self.sensitivity))
+        if (count := len(limits_of(calibration, self.category).good_scores)) < needed:
+            log.warning(
+                "sensitivity %s takes %d good images; with %d, the threshold is their highest score",
+                self.sensitivity,
+                needed,
+                count,
+            )
+
+    def facts(self, digest: str, calibration: dict[str, Any]) -> dict[str, Any]:
+        """What all rows of a table depend on; ``digest`` is that of the detector. ``UserError`` as ``limits_of``."""
+        whole = limits_of(calibration, self.category, **self.changes)
+        return {
+            "model": digest,
+            "calibration": hashlib.sha256(json.dumps(calibration, sort_keys=True).encode()).hexdigest(),
+            "image_threshold": whole.image,
+            "pixel_threshold": whole.pixel,
+            "min_area": whole.min_area,
+            "sensitivity": self.sensitivity,
+            "category": self.category,
+            "overlays": bool(self.overlays),
+            "maps": bool(self.maps),
+            "batch_size": int(self.batch_size),
+        }
+
+
+@dataclass
+class Tally:
+    """How many images there are, and how many of them are defective, could not be read, or have no verdict at all."""
+
+    images: int = 0
+    defects: int = 0
+    unread: int = 0
+    failed: int = 0
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Count the row of an image."""
+        self.images += 1
+        self.defects += row.get("verdict") == "defect"
+        self.unread += "score" not in row
+        self.failed += "error" in row
+
+    def __str__(self) -> str:
+        text = f"{self.defects} of {self.images - self.failed} images defective, {self.unread} not read"
+        other = self.failed - self.unread
+        return f"{text}, {other} without a verdict" if other else text
+
+
+class Asked(NamedTuple):
+    """An image that is to be scored: its file, the names of the files that it gets by column, and its limits."""
+
+    path: Path
+    files: dict[str, str]
+    limits: Limits
+
+
+class Sender:
+    """Where a row goes: into the table, if there is one, and to ``emit``, with what is known of its part."""
+
+    def __init__(self, ledger: Ledger | None, parts: Parts | None, emit: Callable[[dict[str, Any]], None] | None):
+        self.ledger, self.parts, self.emit = ledger, parts, emit
+
+    def __call__(self, row: dict[str, Any]) -> None:
+        """Send a new row."""
+        if self.ledger is not None:
+            self.ledger.append(cells(row))
+        of_part = self.count(row)
+        if self.emit is not None:
+            self.emit(row | of_part)
+
+    def count(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Count a row for its part alone; what is known of the part then."""
+        return {} if self.parts is None else self.parts.add(row)
+
+
+def answer(
+    loaded: Loaded,
+    pixels: np.ndarray,
+    score: float,
+    out: Path | None,
+    files: dict[str, str],
+    limits: Limits,
+    calibration: dict[str, Any],
+) -> dict[str, Any]:
+    """Judge an image and write its ``files``, by column, into ``out``; what its row says besides its file.
+
+    Without ``out`` there are no files.
+    """
+    out = out or Path()
+    try:
+        values = map_at(pixels, loaded.height, loaded.width)
+        prediction = judge(values, score, limits, shown(loaded.path))
+        if "overlay" in files and loaded.original is not None:
+            save_overlay(out / files["overlay"], loaded.original, prediction, calibration["display"])
+        if "map" in files:
+            write_map(out / files["map"], values)
+        return {key: getattr(prediction, key) for key in JUDGED} | files
+    except NoVerdict as error:
+        row = {"score": score, "error": str(error)}
+    except MemoryError:
+        row = {"error": str(ImageError(loaded.path, NO_ROOM))}
+        for name in files.values():  # no row would name them
+            remove(out / name)
+    log.warning("no verdict: %s", row["error"])
+    return row
+
+
+def save_overlay(path: Path, image: np.ndarray, found: Prediction, scale: dict[str, float]) -> None:
+    """Write the image with its map over it, from ``low`` to ``high`` of the scale, and its defects outlined."""
+    drawn = overlay(image, found.map, low=scale["low"], high=scale["high"], marked=found.mask)
+    with atomic(path, "wb") as file:
+        Image.fromarray(drawn).save(file, format="PNG", compress_level=3)
