@@ -1,19 +1,50 @@
 """``vitlite predict``: score images, and draw where they are defective."""
 
 import contextlib
+import logging
 import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from vitlite.cli import _options as options
-from vitlite.cli._messages import note
+from vitlite.cli import _rows as rows_as
+from vitlite.cli._messages import LOGGER, note
 from vitlite.cli._stopping import Stopped
+from vitlite.errors import UserError
+
+if TYPE_CHECKING:
+    from vitlite.answers import Tally
+    from vitlite.data.coming import Coming
 
 
 @click.command(name="predict", epilog="Example: vitlite predict runs/bottle photos/ --out checked --fail-on-defect")
 @options.run
-@click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
-@click.option("--out", metavar="DIR", required=True, help="The folder for predictions.csv and the overlays.")
+@click.argument("images", metavar="[IMAGE...]", nargs=-1)
+@click.option("--out", metavar="DIR", help="The folder for predictions.csv and the overlays.")
+@click.option("--watch", metavar="DIR", help="Score the images that are in DIR and all that come, until it is stopped.")
+@click.option(
+    "--settle",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="With --watch: a file that has not changed for so long is complete; 0: at once.  [default: 1]",
+)
+@click.option("--stdin-image", is_flag=True, help="Score one image file that comes on standard input.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(rows_as.FORMATS),
+    help="Print the row of each image on standard output as soon as it is scored.",
+)
+@click.option(
+    "--group-by",
+    metavar="REGEX",
+    help="One verdict for a part that several images show: those whose names agree in what this finds.",
+)
+@click.option("--shard", metavar="I/N", help="Score share I of N; the call that ends last makes the whole table.")
 @click.option("--category", metavar="NAME", help="Use the thresholds of this category of the run.")
 @options.sensitivity
 @options.threshold
@@ -26,12 +57,21 @@ from vitlite.cli._stopping import Stopped
 @click.option("--fail-on-defect", is_flag=True, help="Exit with 1 if any image is defective.")
 @options.max_megapixels
 @options.device
+@click.option(
+    "--threads", type=click.IntRange(min=1), metavar="N", help="Threads that the network uses.  [default: all]"
+)
 @options.deterministic
 @options.verbosity
 def command(
     run: str,
     images: tuple[str, ...],
-    out: str,
+    out: str | None,
+    watch: str | None,
+    settle: float | None,
+    stdin_image: bool,
+    form: str | None,
+    group_by: str | None,
+    shard: str | None,
     category: str | None,
     sensitivity: str | None,
     threshold: float | None,
@@ -44,63 +84,128 @@ def command(
     fail_on_defect: bool,
     max_megapixels: float,
     device: str,
+    threads: int | None,
     deterministic: bool,
 ) -> None:
     """Score images and draw where they are defective.
 
     RUN is a run's folder, or an .onnx file that `vitlite export` wrote. Such a file needs no torch. IMAGE is a file, a
-    folder or a pattern. Heat maps are drawn at the original size. The run's calibration fixes their scale, so that
-    images can be compared. An image without a verdict (the file cannot be read, it does not fit into memory, or its
-    score is not a finite number) is a row of the CSV with the reason.
+    folder or a pattern; a single - reads one path a line from standard input. Heat maps are drawn at the original
+    size. The run's calibration fixes their scale, so that images can be compared. An image without a verdict (the file
+    cannot be read, it does not fit into memory, or its score is not a finite number) is a row of the CSV with the
+    reason.
 
     The thresholds and the smallest area of a defect are those of the run's calibration, unless --sensitivity,
     --threshold, --pixel-threshold or --min-area changes them for this call. If the run has several categories, an image
     belongs to the one that a folder above it is named after.
 
     Each row is written as soon as its image is scored. --resume goes on after an interruption: it scores the images
-    that have no verdict yet.
+    that have no verdict yet. Without --out nothing is written: one image gets a sentence, and --format prints the rows
+    of any number.
 
     Exit codes: 0 done, 1 defects found (only with --fail-on-defect), 3 some images have no verdict, 2 wrong use or no
-    image could be read.
+    image could be read, 130 stopped by Ctrl-C, as --watch always is.
     """
+    from vitlite.answers import Tally, Wanted
     from vitlite.api import is_exported, load
-    from vitlite.engine.predict import CSV_FILE, predict
-    from vitlite.errors import UserError
+    from vitlite.data import list_images
+    from vitlite.engine.predict import check_out, predict
+    from vitlite.engine.watch import predict_coming
 
+    check_source(images, watch, stdin_image, settle, shard)
+    check_out(out, resume=resume, overwrite=overwrite, maps=maps, shard=shard)
+    if out is None and form is None:
+        if watch is not None or images == ("-",):
+            form = "jsonl"
+        elif images and len(list_images(images)) > 1:
+            raise UserError("`out`: missing; give a folder, or `form=jsonl` to print a row for each image")
+    wanted: dict[str, Any] = {
+        "overlays": not no_overlays,
+        "maps": maps,
+        "category": category,
+        "sensitivity": sensitivity,
+        "threshold": threshold,
+        "pixel_threshold": pixel_threshold,
+        "min_area": min_area,
+    }
+    common: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "group_by": group_by}
     scoring: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     if deterministic and not is_exported(run):  # an exported file is scored on the CPU and without torch
         from vitlite.engine.distributed import deterministic as only_deterministic
 
         scoring = only_deterministic()
-    with scoring:
+    with scoring, coming_images(images, watch, stdin_image, settle, out) as coming:
         try:
-            rows = predict(
-                load(run, device, max_megapixels=max_megapixels),
-                images,
-                out,
-                overlays=not no_overlays,
-                maps=maps,
-                category=category,
-                sensitivity=sensitivity,
-                threshold=threshold,
-                pixel_threshold=pixel_threshold,
-                min_area=min_area,
-                resume=resume,
-                overwrite=overwrite,
-            )
+            detector = load(run, device, max_megapixels=max_megapixels, threads=threads)
+            by_row = form is not None or out is None or coming is not None
+            emit = rows_as.printer(form, group_by is not None, hide=out is not None) if by_row else None
+            if coming is not None:
+                tally = predict_coming(detector, coming, out, wanted=Wanted(**wanted), emit=emit, **common)
+            else:
+                rows = predict(detector, images, out, shard=shard, emit=emit, **wanted, **common)
+                tally = Tally.of(rows)
         except Stopped as stop:
-            stop.hint = "; the same command with --resume goes on"
+            if out is not None and not stdin_image:
+                stop.hint = "; the same command with --resume goes on"
             raise
-    failed = [row for row in rows if "error" in row]
-    unread = sum("score" not in row for row in failed)
-    defects = sum(row.get("verdict") == "defect" for row in rows)
-    counts = f"{defects} of {len(rows) - len(failed)} images defective, {unread} not read"
-    if len(failed) > unread:
-        counts += f", {len(failed) - unread} without a verdict"
-    if unread == len(rows):
-        first, others = failed[0]["error"], f"; the others: {out}/{CSV_FILE}" if len(rows) > 1 else ""
-        raise UserError(f"none of the {len(rows)} images could be read; the first: {first}{others}")
-    note(f"{counts}; {out}/{CSV_FILE}")
-    if failed:
+    conclude(tally, out, form, shard is None and images != ("-",), fail_on_defect)
+
+
+def check_source(
+    images: tuple[str, ...], watch: str | None, stdin_image: bool, settle: float | None, shard: str | None
+) -> None:
+    """``UserError`` unless images come in exactly one way, with no option of another way."""
+    given = ["IMAGE"] * bool(images) + ["`watch`"] * (watch is not None) + ["`stdin_image`"] * stdin_image
+    if not given:
+        raise UserError(
+            "no image given; name files, folders or patterns, - for a list on standard input, `watch=DIR` or "
+            "`stdin_image=True`"
+        )
+    if len(given) > 1:
+        raise UserError(f"{given[1]}: not together with {given[0]}; give one of them")
+    if "-" in images and len(images) > 1:
+        raise UserError("-: not together with other images; write their names into the list on standard input")
+    if settle is not None and watch is None:
+        raise UserError(f"`settle={settle:g}`: needs `watch=DIR`")
+    if shard is not None and (not images or images == ("-",)):
+        raise UserError(f"`shard={shard}`: needs all images by name; give files, folders or patterns")
+
+
+@contextlib.contextmanager
+def coming_images(
+    images: tuple[str, ...], watch: str | None, stdin_image: bool, settle: float | None, out: str | None
+) -> Iterator["Coming | None"]:
+    """What yields the images that come one after another; None for those that are named."""
+    from vitlite.data.coming import SETTLE, Encoded, Named, NewFiles
+
+    if watch is not None:
+        coming = NewFiles(watch, out, settle=SETTLE if settle is None else settle)
+        LOGGER.info("watching %s until Ctrl-C", watch)
+        yield coming
+    elif images == ("-",):
+        yield Named(sys.stdin.buffer)
+    elif stdin_image:
+        with tempfile.TemporaryDirectory(prefix="vitlite-") as folder:
+            yield Encoded(sys.stdin.buffer.read(), Path(folder))
+    else:
+        yield None
+
+
+def conclude(tally: "Tally", out: str | None, form: str | None, whole: bool, fail_on_defect: bool) -> NoReturn:
+    """Print the counts, unless the verdict of one image is printed, and exit. ``whole``: all images are known."""
+    from vitlite.data.prediction_files import CSV_FILE
+
+    table = f"{out}/{CSV_FILE}" if out is not None else ""
+    if whole and tally.unread == tally.images:
+        others = f"; the others: {table}" if table and tally.images > 1 else ""
+        raise UserError(f"none of the {tally.images} images could be read; the first: {tally.first_error}{others}")
+    counts = f"{tally}; {table}" if table else str(tally)
+    if tally.failed and not LOGGER.isEnabledFor(logging.INFO):
+        click.echo(f"vitlite: {counts}", err=True)
+    elif table and form is None:
+        note(counts)
+    elif form is not None:
+        LOGGER.info("%s", counts)
+    if tally.failed:
         sys.exit(3)
-    sys.exit(1 if fail_on_defect and defects else 0)
+    sys.exit(1 if fail_on_defect and tally.defects else 0)

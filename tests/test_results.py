@@ -33,7 +33,7 @@ def made(tmp_path_factory, tiny_run, tiny_data):
         entry["image_threshold"] = limit
     write(out, evaluate(detector, data=tiny_data, maps=out / MAPS_FOLDER, scores=True))
     write(out / "of_maps", evaluate_folder(out / MAPS_FOLDER, tiny_data))
-    predict(detector, tiny_data / "weave/test", out, overlays=False)
+    predict(detector, tiny_data / "weave/test", out, overlays=False, group_by=r"\d+")
     balanced = shutil.copytree(tiny_run, out / "balanced")
     recalibrate(Detector(balanced, "cpu"), balance=[tiny_data / "weave/test/spot"])
     (out / "calibration.json").write_text(json.dumps(detector.calibration))
@@ -76,7 +76,7 @@ def test_the_page_lists_the_facts_of_predictions(made):
     assert listed("predictions.json") == list(json.loads((made / "predictions.json").read_text()))
 
 
-@pytest.mark.parametrize("name", ["results.csv", "scores.csv", "predictions.csv"])
+@pytest.mark.parametrize("name", ["results.csv", "scores.csv", "predictions.csv", "parts.csv"])
 def test_the_page_lists_the_columns(made, name):
     for path in made.rglob(name):
         assert list(rows_of(path)[0]) == listed(name)

@@ -3,10 +3,10 @@
 import hashlib
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from PIL import Image
@@ -84,6 +84,15 @@ class Tally:
     defects: int = 0
     unread: int = 0
     failed: int = 0
+    first_error: str | None = None
+
+    @classmethod
+    def of(cls, rows: Iterable[dict[str, Any]]) -> Self:
+        """The tally of these rows."""
+        tally = cls()
+        for row in rows:
+            tally.add(row)
+        return tally
 
     def add(self, row: dict[str, Any]) -> None:
         """Count the row of an image."""
@@ -91,6 +100,7 @@ class Tally:
         self.defects += row.get("verdict") == "defect"
         self.unread += "score" not in row
         self.failed += "error" in row
+        self.first_error = self.first_error or row.get("error")
 
     def __str__(self) -> str:
         text = f"{self.defects} of {self.images - self.failed} images defective, {self.unread} not read"

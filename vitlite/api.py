@@ -147,13 +147,17 @@ def evaluate(
     )
 
 
-def load(path: Source, device: str = "auto", *, max_megapixels: float = MAX_MEGAPIXELS) -> "Predictor":
+def load(
+    path: Source, device: str = "auto", *, max_megapixels: float = MAX_MEGAPIXELS, threads: int | None = None
+) -> "Predictor":
     """Load what ``train`` or ``vitlite export`` wrote.
 
     Args:
         path: a run's folder, or an exported .onnx file, which needs onnxruntime and no torch.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``; an .onnx file runs on the CPU.
         max_megapixels: larger images are not read.
+        threads: of the processor that the network uses, at least 1; None: all. For a run it holds for all of torch in
+            this process.
 
     Returns:
         Predictor: ``detector.predict(image)`` gives a ``Prediction`` with ``score``, ``is_defect``, ``percentile``,
@@ -162,16 +166,22 @@ def load(path: Source, device: str = "auto", *, max_megapixels: float = MAX_MEGA
     Raises:
         UserError: nothing of the kind there, or a damaged one.
     """
+    if threads is not None and (not isinstance(threads, int) or threads < 1):
+        raise UserError(f"`threads={threads!r}`: must be a whole number from 1")
     if not isinstance(path, _PATH):
         raise UserError(f"{path!r}: give the folder of a run, or an exported .onnx file")
     if is_exported(path):
         from vitlite.export.onnx_detector import OnnxDetector
 
-        return OnnxDetector(Path(path), device, max_megapixels=max_megapixels)
+        return OnnxDetector(Path(path), device, max_megapixels=max_megapixels, threads=threads)
     if Path(path).suffix.lower() == ".pt2" and Path(path).is_file():
         raise UserError(f"{path}: a pt2 file is for torch.export.load; give the run's folder or an .onnx file")
     from vitlite.engine.detector import Detector
 
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
     return Detector(path, device, max_megapixels=max_megapixels)
 
 

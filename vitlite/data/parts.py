@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,14 @@ class Parts:
             None if worst is None else shown(worst),
             f"{missing} of {counted(len(images), 'image')} without a verdict" if missing else None,
         ]
+
+
+def write_parts(out: Path, pattern: str, rows: Iterable[dict[str, Any]]) -> None:
+    """Write parts.csv of finished rows, whose scores may be text."""
+    parts = Parts(pattern)
+    for row in rows:
+        parts.add(row | {"score": float(row.get("score") or "nan")})
+    parts.write(out)
 
 
 def _verdict(images: dict[str, dict[str, Any]]) -> str | None:

@@ -54,9 +54,10 @@ class Names:
     call are gone on with, no file that is in ``folder`` already is replaced.
     """
 
-    def __init__(self, folder: Path, overlays: bool, maps: bool, known: Iterable[dict[str, str]] = ()) -> None:
+    def __init__(self, folder: Path, overlays: bool, maps: bool, known: Iterable[dict[str, Any]] = ()) -> None:
         self.folder, self.patterns = folder, _patterns(overlays, maps)
-        self._names = {row["file"]: Path(name).stem for row in known if (name := row["overlay"] or row["map"])}
+        written = {row["file"]: row.get("overlay") or row.get("map") for row in known}
+        self._names = {file: Path(name).stem for file, name in written.items() if name}
         self._used = set(self._names.values())
         self._replaces = bool(self._names)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from vitlite.data.parts import Parts
+from vitlite.data.parts import write_parts
 from vitlite.data.prediction_files import COLUMNS, CSV_FILE, FILES
 from vitlite.errors import UserError
 from vitlite.files import make_folder, shown, write_csv, write_json
@@ -67,10 +67,7 @@ class Shard:
         write_json((out / CSV_FILE).with_suffix(".json"), {"schema": SCHEMA, **facts})
         write_csv(out / CSV_FILE, COLUMNS, [[row[column] for column in COLUMNS] for row in ordered])
         if group_by is not None:
-            parts = Parts(group_by)
-            for row in ordered:
-                parts.add(row | {"score": float(row["score"] or "nan")})
-            parts.write(out)
+            write_parts(out, group_by, ordered)
 
     def _facts(self, paths: Sequence[Path], facts: dict[str, Any]) -> dict[str, Any]:
         """With what else the rows of a share depend on: which share it is, and of which images."""

@@ -14,7 +14,7 @@ from PIL import Image
 from vitlite.answers import Asked, Sender, Wanted, answer
 from vitlite.data import list_images
 from vitlite.data.map_files import MAPS_FOLDER
-from vitlite.data.parts import Parts
+from vitlite.data.parts import Parts, write_parts
 from vitlite.data.prediction_files import COLUMNS, CSV_FILE, FILES, cells, files_of, kept_rows, not_written_here
 from vitlite.data.shards import Shard
 from vitlite.errors import UserError
@@ -262,8 +262,8 @@ def predict(
         ledger.finish(map(cells, ordered))
         if share:
             share.merge(out, every, batch_size, facts, group_by)
-        elif parts:
-            parts.write(out)
+        elif group_by is not None:
+            write_parts(out, group_by, ordered)
     return ordered
 
 
@@ -306,7 +306,9 @@ def _score(
 def scored(
     detector: Predictor, wanted: Wanted, out: Path | None, images: Sequence[Asked]
 ) -> Iterator[tuple[int, dict[str, Any], bool]]:
-    """Yield the place of an image, its row, and whether its file could be read, as soon as it is scored."""
+    """Yield, in order, the place of an image, its row, and whether its file could be read, as soon as it is scored."""
+    waiting: dict[int, tuple[int, dict[str, Any], bool]] = {}
+    following = 0
     paths = [image.path for image in images]
     for found in detector.score_files(paths, batch_size=wanted.batch_size, keep_original=wanted.overlays):
         loaded = found if isinstance(found, Unread) else found[0]
@@ -316,4 +318,7 @@ def scored(
         else:
             row = answer(*found, out, image.files, image.limits, detector.calibration)
         row["file"] = str(image.path)
-        yield loaded.index, row, not isinstance(found, Unread)
+        waiting[loaded.index] = loaded.index, row, not isinstance(found, Unread)
+        while following in waiting:  # a file that cannot be read is known before those of its batch are scored
+            yield waiting.pop(following)
+            following += 1

@@ -1,14 +1,31 @@
-"""Images that keep coming: whether their scores drift away from the calibration. Needs no torch."""
+"""Images that keep coming: into a folder, or as names; and whether their scores drift away. Needs no torch."""
 
+import contextlib
+import logging
 import threading
 from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.special import betaln, gammaln
 
-from vitlite.limits import Limits
+from vitlite.answers import Asked, Sender, Tally, Wanted
+from vitlite.data.coming import Coming
+from vitlite.data.map_files import MAPS_FOLDER
+from vitlite.data.parts import Parts
+from vitlite.data.prediction_files import COLUMNS, CSV_FILE, FILES, Names, row_of
+from vitlite.engine.predict import Predictor, check_out, scored
+from vitlite.files import StrPath, make_folder, remove_leftovers, shown
+from vitlite.ledger import Ledger
+from vitlite.limits import ByCategory, Limits
 from vitlite.metrics.thresholds import threshold_rank
 
+log = logging.getLogger(__name__)
+
+PLAIN = Wanted()
 USUAL = 0.1  # share of the calibration's images that are above the level
 DOUBLED = 2 * USUAL
 CALM = 1.5 * USUAL  # below this share a drift that was said is over
@@ -32,7 +49,9 @@ class Drift:
         self.threshold = limits.image
         self.usual = limits.good_scores[limits.good_scores <= limits.image]  # ascending
         self.rank = threshold_rank(self.usual.size, USUAL) if self.usual.size else 0
-        self.above: deque[bool] = deque(maxlen=window)
+        self.window = window
+        self.above: deque[bool] = deque()
+        self._count = 0  # of those that are
         self.drifts = False
         self._lock = threading.Lock()
 
@@ -57,6 +76,9 @@ class Drift:
             return None
         with self._lock:
             self.above.append(score > self.level)
+            self._count += self.above[-1]
+            if len(self.above) > self.window:
+                self._count -= self.above.popleft()
             share = self._share()
             if self.drifts:
                 self.drifts = share >= CALM
@@ -71,7 +93,7 @@ class Drift:
             )
 
     def _share(self) -> float:
-        return sum(self.above) / len(self.above) if self.above else 0.0
+        return self._count / len(self.above) if self.above else 0.0
 
     def _chance(self) -> float:
         """How likely so many scores, or more, are above the level if the images are like the calibration's.
@@ -80,6 +102,110 @@ class Drift:
         the number among m of them is beta-binomial.
         """
         total, a, b = len(self.above), self.usual.size + 1 - self.rank, self.rank
-        count = np.arange(sum(self.above), total + 1)
+        count = np.arange(self._count, total + 1)
         ways = gammaln(total + 1) - gammaln(count + 1) - gammaln(total - count + 1)
         return float(np.exp(ways + betaln(count + a, total - count + b) - betaln(a, b)).sum())
+
+
+def predict_coming(
+    detector: Predictor,
+    coming: Coming,
+    out: StrPath | None = None,
+    *,
+    wanted: Wanted = PLAIN,
+    resume: bool = False,
+    overwrite: bool = False,
+    group_by: str | None = None,
+    emit: Callable[[dict[str, Any]], None] | None = None,
+) -> Tally:
+    """Score images as they come, as ``vitlite.engine.predict.predict`` does; how many there were, once no more come.
+
+    Rows stay in the order in which they are scored. An image that comes again gets another row. A warning says if the
+    scores of images judged good drift away from the calibration (:class:`Drift`).
+
+    Args:
+        detector: a run's or an exported file's.
+        coming: the images, such as a ``vitlite.data.coming.NewFiles``.
+        out: the folder for predictions.csv, overlays and maps; None: nothing is written.
+        wanted: everything else, as arguments of ``predict``.
+        resume: go on with the rows in ``out``; images with a verdict there are not scored again.
+        overwrite: remove what an earlier call left in ``out``.
+        group_by: as for ``predict``; parts.csv is written at the end, also if an exception or a signal is the end.
+        emit: takes each row as soon as its image is scored.
+    """
+    check_out(out, resume=resume, overwrite=overwrite, maps=wanted.maps)
+    wanted = replace(wanted, overlays=wanted.overlays and out is not None)
+    limits = ByCategory(detector.calibration, wanted.category, **wanted.changes)
+    wanted.warn(detector.calibration)
+    parts = Parts(group_by) if group_by is not None else None
+    with contextlib.ExitStack() as stack:
+        ledger, kept = None, []
+        if out is not None:
+            out = make_folder(out)
+            facts = wanted.facts(detector.digest(), detector.calibration)
+            ledger = stack.enter_context(Ledger(out / CSV_FILE, COLUMNS, FILES, facts))
+            earlier = ledger.begin(resume=resume, overwrite=overwrite, names=())
+            kept = [row_of(ledger, row) for row in {row["file"]: row for row in earlier}.values() if row["verdict"]]
+            if wanted.maps:
+                remove_leftovers(make_folder(out / MAPS_FOLDER))
+            if parts is not None:
+                stack.callback(parts.write, out)
+        stream = _Stream(detector, wanted, out, limits, kept, Sender(ledger, parts, emit))
+        for paths in coming.batches({row["file"] for row in kept}):
+            stream.score(paths, coming)
+    return stream.tally
+
+
+class _Stream:
+    """Scores images that keep coming."""
+
+    def __init__(
+        self,
+        detector: Predictor,
+        wanted: Wanted,
+        out: Path | None,
+        limits: ByCategory,
+        kept: list[dict[str, Any]],
+        send: Sender,
+    ) -> None:
+        self.detector, self.wanted, self.out, self.limits, self.send = detector, wanted, out, limits, send
+        self.names = Names(out or Path(), wanted.overlays, wanted.maps, kept)
+        self.tally = Tally()
+        self.drifts: dict[str, Drift] = {}  # by category
+        self.warned = False
+        for row in kept:
+            self.tally.add(row)
+            send.count(row)
+
+    def score(self, paths: list[Path], coming: Coming) -> None:
+        """Score images and send their rows."""
+        categories = [self._category(path) for path in paths]
+        images = [Asked(path, self.names.of(path), self.limits[name]) for path, name in zip(paths, categories)]
+        for place, row, readable in scored(self.detector, self.wanted, self.out, images):
+            if not readable and coming.unreadable(paths[place]):
+                continue
+            row["file"] = coming.name(paths[place])
+            if "error" in row:
+                row["error"] = row["error"].replace(shown(paths[place]), shown(row["file"]))
+            if not readable:
+                log.warning("not read: %s", row["error"])
+            self.tally.add(row)
+            self.send(row)
+            if row.get("verdict") == "good":
+                name = categories[place]
+                drift = self.drifts.setdefault(name, Drift(self.limits[name]))
+                if warning := drift.add(row["score"]):
+                    log.warning("%s%s", f"{name}: " if name else "", warning)
+
+    def _category(self, path: Path) -> str:
+        name = self.limits.name(path)
+        if self.limits.names and not name and not self.warned:
+            self.warned = True
+            known = ", ".join(self.limits.names)
+            log.warning(
+                "%s lies in no folder with the name of a category (%s); the threshold of all is used for it and others "
+                "like it; name the folder, or give a category",
+                shown(path),
+                known,
+            )
+        return name

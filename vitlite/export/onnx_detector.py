@@ -23,7 +23,8 @@ class OnnxDetector(Predictor):
 
     ``metadata`` is all that the file says about itself, ``calibration`` its thresholds and display scale,
     ``image_size`` the side of its input. ``data`` is the contents of a file that is not written yet; ``path`` then only
-    names it. Several threads may score with one detector. ``predict`` and ``score_files`` are those of every detector.
+    names it. ``threads`` of the processor score an image; None: all. Several threads of Python may score with one
+    detector. ``predict`` and ``score_files`` are those of every detector.
 
     The detector keeps the bytes of the file. A pickle holds them, so the copy scores the same if the file has gone or
     changed; and a process that was forked after loading opens a session of its own from them.
@@ -39,12 +40,14 @@ class OnnxDetector(Predictor):
         *,
         data: bytes | None = None,
         max_megapixels: float = MAX_MEGAPIXELS,
+        threads: int | None = None,
     ) -> None:
         if device not in ("auto", "cpu"):
             raise UserError(f"`device={device}`: an ONNX file is scored on the CPU; leave it out, or give a run")
         self.path = Path(path)
         self._data = read_model(self.path) if data is None else data
-        session = open_session(self.path, self._data)
+        self.threads = threads
+        session = open_session(self.path, self._data, threads)
         self._opened = os.getpid(), session
         self.metadata = loads(session.get_modelmeta().custom_metadata_map.get(KEY), path)
         self.calibration, self.image_size = self.metadata["calibration"], self.metadata["image_size"]
@@ -77,7 +80,7 @@ class OnnxDetector(Predictor):
         if process != os.getpid():
             # Never destroyed here: its destructor would wait for threads that are gone.
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
-            session = open_session(self.path, self._data)
+            session = open_session(self.path, self._data, self.threads)
             self._opened = os.getpid(), session
         return session
 
@@ -86,7 +89,7 @@ class OnnxDetector(Predictor):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._opened = os.getpid(), open_session(self.path, self._data)
+        self._opened = os.getpid(), open_session(self.path, self._data, self.threads)
 
 
 def read_model(path: Path) -> bytes:
@@ -98,14 +101,15 @@ def read_model(path: Path) -> bytes:
         raise UserError(f"{path}: cannot be read ({reason}); vitlite export RUN makes such a file") from None
 
 
-def open_session(path: Path, data: bytes) -> "InferenceSession":
-    """An onnxruntime session on the CPU for the contents of a file, which errors name."""
+def open_session(path: Path, data: bytes, threads: int | None = None) -> "InferenceSession":
+    """An onnxruntime session on so many threads of the CPU for the contents of a file, which errors name."""
     try:
         import onnxruntime
     except ImportError as error:
         raise UserError(f"{path}: needs onnxruntime ({error}): pip install 'vitlite[onnx]'") from None
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # errors are raised as well, and need to be said once
+    options.intra_op_num_threads = threads or 0  # 0: all
     try:
         return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # as above: Fail, InvalidProtobuf, InvalidGraph, NotImplemented ...
