@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-from PIL import Image
 
 from vitlite.data.parts import Parts
 from vitlite.data.prediction_files import JUDGED, cells
@@ -17,6 +16,7 @@ from vitlite.files import atomic, remove, shown
 from vitlite.images.heatmap import overlay
 from vitlite.images.loading import Loaded
 from vitlite.images.maps import write_map
+from vitlite.images.png import write_png
 from vitlite.images.reading import NO_ROOM, ImageError
 from vitlite.images.resize import map_at
 from vitlite.ledger import Ledger
@@ -171,4 +171,4 @@ def save_overlay(path: Path, image: np.ndarray, found: Prediction, scale: dict[s
     """Write the image with its map over it, from ``low`` to ``high`` of the scale, and its defects outlined."""
     drawn = overlay(image, found.map, low=scale["low"], high=scale["high"], marked=found.mask)
     with atomic(path, "wb") as file:
-        Image.fromarray(drawn).save(file, format="PNG", compress_level=3)
+        write_png(file, drawn)
