@@ -8,7 +8,7 @@ from PIL import Image
 from vitlite import answers
 from vitlite.engine.predict import Predictor, predict
 from vitlite.errors import UserError
-from vitlite.images import loading
+from vitlite.images import loading, tiles
 from vitlite.limits import limits_of
 from vitlite.verdict import all_small, judge
 
@@ -79,7 +79,7 @@ def test_exit_code(images, tmp_path, monkeypatch, scores, code):
     ("module", "step"),
     [
         (loading, "read_noted"),
-        (loading, "resize_image"),
+        (tiles, "resize_image"),
         (answers, "map_at"),
         (answers, "judge"),
         (answers, "save_overlay"),
