@@ -8,13 +8,12 @@ import click
 from vitlite.cli import _options as options
 from vitlite.cli._messages import note
 from vitlite.cli._stopping import Stopped
-from vitlite.methods import REGISTRY
+from vitlite.methods import DEFAULT, REGISTRY
 
 
-@click.command(
-    name="train", epilog="Example: vitlite train --method sivt --data mvtec --category bottle --out runs/bottle"
-)
-@click.option("--method", help=f"The method to train: {', '.join(REGISTRY)}.")
+@click.command(name="train", epilog="Example: vitlite train mvtec --category bottle --out runs/bottle")
+@click.argument("folder", metavar="[DIR]", required=False)
+@click.option("--method", help=f"The method to train: {', '.join(REGISTRY)}.  [default: {DEFAULT}]")
 @click.option(
     "--data", metavar="DIR", help="A data set (docs/data.md) or a folder of good images.  [default: synthetic]"
 )
@@ -49,6 +48,7 @@ from vitlite.methods import REGISTRY
     "--scale", type=float, metavar="FACTOR", help="With --tile: pixels of a tile for one of the image.  [default: 1]"
 )
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="The seed of everything random.  [default: 0]")
+@click.option("--help-settings", is_flag=True, help="Print the settings of the method and preset, and exit.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out; --set steps=N gives it a new end.")
 @click.option("--init-from", metavar="RUN", help="Begin with the weights of this run, and with its settings.")
 @options.max_megapixels
@@ -56,6 +56,7 @@ from vitlite.methods import REGISTRY
 @options.deterministic
 @options.verbosity
 def command(
+    folder: str | None,
     method: str | None,
     data: str | None,
     category: str | None,
@@ -69,13 +70,14 @@ def command(
     tile: int | None,
     scale: float | None,
     seed: int | None,
+    help_settings: bool,
     resume: bool,
     init_from: str | None,
     max_megapixels: float,
     device: str,
     deterministic: bool,
 ) -> None:
-    """Train a detector on good images.
+    """Train a detector on good images: those of DIR, which is the same as --data DIR.
 
     Writes config.toml, checkpoint.pt, log.jsonl and calibration.json, among others, into the run's folder. The
     threshold comes from good images, each scored by a network that has not seen it; test images are never looked at.
@@ -92,7 +94,17 @@ def command(
     from vitlite.engine.train import train
     from vitlite.errors import UserError
     from vitlite.methods.config import change
+    from vitlite.methods.meaning import described
 
+    if help_settings:
+        method, preset = method or DEFAULT, preset or "quick"
+        lines = described(change(preset_config(method, preset), parse_overrides(overrides)))
+        click.echo(f"--method {method} --preset {preset}; --set KEY=VALUE changes a setting")
+        click.echo("\n".join(lines))
+        return
+    if folder is not None and data is not None:
+        raise UserError(f"--data: not together with {folder}, which names the data too; give one of them")
+    data = folder if data is None else data
     changes = parse_overrides(overrides)
     options_given = {"target_fpr": target_fpr, "folds": folds, "groups": groups}
     options_given |= {"tile": tile, "image_size": tile_side(tile, scale)}
@@ -111,10 +123,8 @@ def command(
             raise UserError("--weights: not together with --init-from, whose weights are taken")
         if init_from is not None:
             settings = settings_from(init_from, method, data or None, category, preset, seed or 0, changes)
-        elif method is None:
-            raise UserError("--method: say which, as in --method sivt")
         else:
-            preset = preset or "quick"
+            method, preset = method or DEFAULT, preset or "quick"
             config = preset_config(method, preset)
             if weights is not None and not hasattr(config, "weights"):
                 raise UserError(f"--weights: {method} has no weights to load; leave it out")

@@ -62,6 +62,7 @@ def train(
         settings_from,
     )
     from vitlite.engine.train import train as train_run
+    from vitlite.methods import DEFAULT
     from vitlite.methods.config import change
 
     if data is not None:
@@ -85,7 +86,7 @@ def train(
     elif init_from is not None:
         run = settings_from(init_from, method, data, names, preset, seed, settings)
     else:
-        method, preset = method or "sivt", preset or "quick"
+        method, preset = method or DEFAULT, preset or "quick"
         run = new_settings(method, change(preset_config(method, preset), settings), data, names, preset, seed)
     train_run(run, out, device=device, resume=resume, max_megapixels=max_megapixels)
     return Detector(out, device, max_megapixels=max_megapixels)

@@ -231,5 +231,24 @@ class Claim:
             self.handle = None
 
 
+def is_claimed(folder: StrPath) -> bool:
+    """Whether a process has the folder by a :class:`Claim`; not known, and so False, without locks."""
+    if fcntl is None:
+        return False
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return False
+
+
 _LONGEST_NAME = 100
 _LONGEST_STEM = 240  # bytes

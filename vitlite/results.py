@@ -34,6 +34,8 @@ PIXEL_KEYS = (*KEYS[3:], THRESHOLDS[1])
 ERROR_BOUND = "error_bound"  # what the pixel metrics differ at most from the exact ones; 0 if these are exact
 PEAK = "peak_on_mask"  # the share of defective images whose map is highest on the mask
 SHOWN = (*KEYS, PEAK)  # metrics of the table
+HEADS = dict(zip(SHOWN, ("image AUROC", "image AP", "image best F1", "pixel AUROC", "pixel AP", "pixel best F1")))
+HEADS |= {"aupro_30": "AUPRO@0.3", "aupro_05": "AUPRO@0.05", PEAK: "peak on mask"}
 KIND_CELLS = 1 << 17  # of a StreamingEvaluator of one kind of defect: there may be many
 COUNTS = ("tp", "fp", "tn", "fn")  # images at the calibrated threshold
 # For data sets with Dataset.kinds_of_mean: the mean of the image AUROCs over the good images and one of these kinds.
@@ -247,7 +249,7 @@ def table(results: dict[str, Any]) -> str:
 
     The metrics are aligned: a line per category, its kinds of defects below it, the mean last.
     """
-    lines = [("", "images", *(key.replace("_", " ") for key in SHOWN))]
+    lines = [("", "images", *(HEADS[key] for key in SHOWN))]
     for category, kind, images, values in _rows(results):
         if category is None and len(results["categories"]) == 1:
             continue
@@ -314,7 +316,7 @@ def _notes(results: dict[str, Any]) -> list[str]:
     every = [*categories.items(), *([("mean", results["mean"])] if len(categories) > 1 else [])]
     own = [f"{shown(name)} {values[MEAN_OF_KINDS]:.4f}" for name, values in every if MEAN_OF_KINDS in values]
     if own:
-        notes.append(f"image auroc as LOCO has it, the mean of its two kinds: {', '.join(own)}")
+        notes.append(f"image AUROC as LOCO has it, the mean of its two kinds: {', '.join(own)}")
     return notes
 
 

@@ -47,7 +47,7 @@ def score_table(categories: Mapping[str, Mapping[str, Any]]) -> str:
     if rows == ["none"]:
         notes.insert(0, "the run has never learned its places, so there are no rows for places mean and scaled")
     return "\n".join(
-        ["image auroc by score and places (* is what the run uses)", *(s.rstrip() for s in aligned(lines)), *notes]
+        ["image AUROC by score and places (* is what the run uses)", *(s.rstrip() for s in aligned(lines)), *notes]
     )
 
 

@@ -160,5 +160,14 @@ def test_predict_without_the_backbone_weights_or_the_data(run, tiny_data, tmp_pa
 
 def test_doctor():
     text = vitlite("doctor")[0]
+    first = (
+        "device: ",
+        "fused operators: ",
+        "weights of the default method, efficientnet_lite2 for sivt: ",
+        "ONNX files: ",
+    )
+    at = [text.index(word) for word in (*first, "python ", "operators:\n", "backbone weights")]
+    assert at == sorted(at)
+    assert at[0] == 0
     for word in ("torch", "operators:", "attention", "ssim", "precision=auto", "efficientnet_lite0"):
         assert word in text

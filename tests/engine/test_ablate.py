@@ -84,7 +84,7 @@ def test_rows_are_measured(finished):
 
 def test_table_stands_beside_the_papers(finished, tiny_data):
     text = table_text(TABLE, finished[1], plan_for(tiny_data)).splitlines()
-    assert text[0].split() == ["induction", "image", "auroc", "paper", "PRO@0.3"]
+    assert text[0].split() == ["induction", "image", "AUROC", "paper", "AUPRO@0.3"]
     assert text[1].split()[-2] == "50.0"
     assert text[1].split()[-3] == f"{100 * finished[1][0].mean['image_auroc']:.1f}"
     assert text[2].split()[-2] == "-"

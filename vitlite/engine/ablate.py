@@ -22,7 +22,7 @@ from vitlite.errors import UserError
 from vitlite.files import StrPath, make_folder, write_csv
 from vitlite.methods.ablations import Row, Table
 from vitlite.methods.config import AUTO
-from vitlite.results import KEYS, RESULTS_FILE, mean_of, read, write
+from vitlite.results import HEADS, KEYS, RESULTS_FILE, mean_of, read, write
 from vitlite.score_table import aligned
 
 log = logging.getLogger(__name__)
@@ -223,8 +223,7 @@ def table_text(table: Table, outcomes: Sequence[Outcome], plan: Plan) -> str:
     columns: list[list[str]] = [[table.title, *(outcome.row.label for outcome in outcomes)]]
     for key in table.columns:
         values = [outcome.mean[key] for outcome in outcomes]
-        name = key.replace("_", " ").replace("aupro 30", "PRO@0.3")
-        columns.append([name, *("-" if value is None else f"{100 * value:.1f}" for value in values)])
+        columns.append([HEADS[key], *("-" if value is None else f"{100 * value:.1f}" for value in values)])
         if any(key in row.paper for row in table.rows):
             papers = [outcome.row.paper for outcome in outcomes]
             columns.append(["paper", *(f"{paper[key]:.1f}" if key in paper else "-" for paper in papers)])

@@ -18,7 +18,7 @@ from torch import nn
 
 from vitlite.engine.settings import CONFIG_FILE, RunSettings, build_method, refuse_other_network
 from vitlite.errors import UserError
-from vitlite.files import atomic, remove, write_text
+from vitlite.files import atomic, is_claimed, remove, write_text
 from vitlite.good_scores import GOOD_SCORES_FILE
 from vitlite.methods.base import Method
 
@@ -73,7 +73,7 @@ def load_checkpoint(run: str | os.PathLike[str], method: str, device: str = "cpu
             state = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError:
         stopped = "training stopped before its first checkpoint; resume it"
-        raise UserError(f"{path}: not there; {why_failed(run) or stopped}") from None
+        raise UserError(f"{path}: not there; {why_unfinished(run) or stopped}") from None
     except Exception as error:  # damaged files make the reader raise nearly anything: KeyError, struct.error ...
         raise UserError(f"{path}: {reason(error)}; train again") from None
     if not isinstance(state, dict) or type(state.get("format")) is not int:
@@ -88,8 +88,10 @@ def load_checkpoint(run: str | os.PathLike[str], method: str, device: str = "cpu
     return state
 
 
-def why_failed(run: str | os.PathLike[str]) -> str:
-    """What to say about a run that failed; empty if it did not."""
+def why_unfinished(run: str | os.PathLike[str]) -> str:
+    """What to say about a run that is being trained, or that failed; empty for any other."""
+    if is_claimed(run):
+        return "training is running there; wait for its end"
     path = Path(run) / FAILED_FILE
     return f"training failed ({path.read_text(encoding='utf-8').strip()}); train again" if path.is_file() else ""
 

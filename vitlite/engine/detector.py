@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from vitlite.calibration import SCHEMA
-from vitlite.engine.checkpoint import CALIBRATION_FILE, CHECKPOINT_FILE, load_checkpoint, restore_model, why_failed
+from vitlite.engine.checkpoint import CALIBRATION_FILE, CHECKPOINT_FILE, load_checkpoint, restore_model, why_unfinished
 from vitlite.engine.distributed import pick_device
 from vitlite.engine.features import to_images
 from vitlite.engine.predict import Predictor
@@ -195,7 +195,7 @@ def load_calibration(run: StrPath) -> dict[str, Any]:
         return result
     except FileNotFoundError:
         unfinished = "training did not finish; resume it with `vitlite train`"
-        raise UserError(f"{path}: not there; {why_failed(run) or unfinished}") from None
+        raise UserError(f"{path}: not there; {why_unfinished(run) or unfinished}") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: damaged ({type(error).__name__}: {error}); {again}") from None
 

@@ -70,6 +70,9 @@ class OnnxDetector(Predictor):
             raise UserError(f"{self.path}: gives maps {maps.shape} and scores {scores.shape}; export it again")
         return maps, scores
 
+    def __repr__(self) -> str:
+        return f"OnnxDetector({str(self.path)!r}, method={self.metadata['method']!r})"
+
     def digest(self) -> str:
         """SHA-256 of the file."""
         return hashlib.sha256(self._data).hexdigest()

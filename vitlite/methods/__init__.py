@@ -17,6 +17,7 @@ REGISTRY = {
     "vtadl": ("vitlite.methods.vtadl", "VTADL"),
     "isstad": ("vitlite.methods.isstad", "ISSTAD"),
 }
+DEFAULT = "sivt"
 
 
 def method_class(name: str) -> "type[Method]":

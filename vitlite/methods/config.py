@@ -148,6 +148,7 @@ class TrainingConfig:
     black: float | None = None
     white: float | None = None
 
+    meanings: ClassVar[Mapping[str, str]] = {}  # of fields that vitlite/methods/meaning.py does not have
     own_scores: ClassVar[tuple[str, ...]] = ()  # of the method, beside those of a map
     # Fields that 0.1.0 had: {name: (the field that took its place, {its value: the value of that field})}.
     renamed: ClassVar[dict[str, tuple[str, dict[Any, Any]]]] = {}

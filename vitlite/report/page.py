@@ -15,19 +15,8 @@ from vitlite.report import svg
 from vitlite.report.build import OddImage, Part, Report, TestedImage, count
 from vitlite.report.curves import PRO_LIMIT
 from vitlite.report.gallery import Card
-from vitlite.results import PEAK
+from vitlite.results import HEADS
 
-HEADINGS = {
-    "image_auroc": "image AUROC",
-    "image_ap": "image AP",
-    "image_f1_max": "image best F1",
-    "pixel_auroc": "pixel AUROC",
-    "pixel_ap": "pixel AP",
-    "pixel_f1_max": "pixel best F1",
-    "aupro_30": "AUPRO 0.3",
-    "aupro_05": "AUPRO 0.05",
-    PEAK: "peak on mask",
-}
 VERDICTS = (("Passed", "False alarm"), ("Missed", "Found"))  # by label, and by whether the score is above the threshold
 
 
@@ -65,7 +54,7 @@ def render(report: Report) -> str:
         good=found.good,
         calibrated=escape(report.calibrated),
         notes="\n".join(f'<p class="note">{escape(note)}</p>' for note in report.notes),
-        metric_names="".join(f'<th scope="col">{name}</th>' for name in HEADINGS.values()),
+        metric_names="".join(f'<th scope="col">{name}</th>' for name in HEADS.values()),
         metrics="\n".join(metrics(report)),
         categories=category_choice(report.parts) if len(report.parts) > 1 else "",
         command=command(report),
@@ -115,7 +104,7 @@ def metrics(report: Report) -> Iterator[str]:
     """Rows of the table: every metric for each category and each kind of defect, and the mean."""
 
     def row(name: str, images: int, values: dict[str, Any], style: str = "wide") -> str:
-        cells = "".join(f"<td>{'–' if values[k] is None else format(values[k], '.4f')}</td>" for k in HEADINGS)
+        cells = "".join(f"<td>{'–' if values[k] is None else format(values[k], '.4f')}</td>" for k in HEADS)
         return f'<tr><th scope="row" class="{style}">{escape(name)}</th><td>{images}</td>{cells}</tr>'
 
     for part in report.parts:

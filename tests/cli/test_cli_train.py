@@ -1,0 +1,56 @@
+"""``vitlite train``: what it takes for granted, and the list of settings."""
+
+import pytest
+from commands import refused, vitlite
+
+from vitlite.files import Claim
+from vitlite.methods import REGISTRY, method_class
+from vitlite.methods.config import kinds
+from vitlite.methods.meaning import MEANINGS
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """What training would begin with, in place of a training."""
+    begun = []
+    monkeypatch.setattr("vitlite.engine.train.train", lambda settings, out, **_: begun.append((settings, out)))
+    return begun
+
+
+def test_a_folder_is_enough(trained, tmp_path):
+    """`train DIR` is `train --method sivt --data DIR`."""
+    vitlite("train", tmp_path)
+    vitlite("train", "--method", "sivt", "--data", tmp_path, "--out", "runs/sivt")
+    assert trained[0] == trained[1]
+    assert trained[0][0].method == "sivt"
+    assert trained[0][0].data == str(tmp_path)
+
+
+@pytest.mark.parametrize("method", REGISTRY)
+def test_every_setting_is_explained(method, trained):
+    """Once, with the value that it has in the preset or by --set, and with its meaning."""
+    lines = vitlite("train", "--method", method, "--help-settings", "--set", "batch_size=3")[0].splitlines()
+    names = [line.split("=")[0].strip() for line in lines if line.startswith("  ")]
+    config = method_class(method).config_class()
+    assert sorted(names) == sorted(kinds(config))
+    explained = {name for own in MEANINGS.values() for name in own} | set(config.meanings)
+    assert set(names) <= explained
+    assert any(line.split() == ["batch_size=3", *MEANINGS["training"]["batch_size"].split()] for line in lines)
+    assert not trained
+
+
+def test_no_meaning_is_left_over():
+    known = {name for method in REGISTRY for name in kinds(method_class(method).config_class())}
+    assert {name for own in MEANINGS.values() for name in own} <= known
+
+
+def test_a_run_that_is_being_trained_says_so(tiny_run, tmp_path):
+    (tmp_path / "config.toml").write_text((tiny_run / "config.toml").read_text())
+    with Claim(tmp_path, "training") as claim:
+        claim.take()
+        refused(
+            "predict", tmp_path, tiny_run, "--out", tmp_path / "o", says="training is running there; wait for its end"
+        )
+        (tmp_path / "checkpoint.pt").write_bytes((tiny_run / "checkpoint.pt").read_bytes())
+        refused("eval", tmp_path, says="training is running there; wait for its end")
+    refused("eval", tmp_path, says="training did not finish; resume it")

@@ -1,0 +1,128 @@
+"""What the settings of all methods mean, in words and in groups: for ``vitlite train --help-settings``.
+
+A method outside this table gives the meaning of its own settings in ``Config.meanings``.
+"""
+
+from collections.abc import Iterator
+
+from vitlite.methods.config import NONE, TrainingConfig, kinds
+
+# Group: {setting: meaning}. Sections, equations and reasons stand beside the fields of each Config.
+MEANINGS = {
+    "images": {
+        "image_size": "height and width that images are resized to, in pixels",
+        "black": "the number in files of more than 8 bits that becomes 0; none: training learns it",
+        "white": "the number in files of more than 8 bits that becomes 255; none: training learns it",
+        "augment": "how training images are varied: none, flip, or affine (rotation, shift, scale and flips)",
+    },
+    "training": {
+        "epochs": "passes over the training images",
+        "steps": "above 0: the number of epochs that comes nearest to this number of optimiser steps",
+        "max_epochs": "above 0: at most as many epochs, whatever steps says",
+        "mae_epochs": "passes of the first stage, the masked autoencoder",
+        "density_epochs": "passes that train the mixture alone, after the rest; 0: both together",
+        "batch_size": "images for each optimiser step",
+        "mae_batch_size": "the same in the first stage; 0: batch_size",
+        "accumulate": "parts of a batch that are computed one after the other, with less memory",
+        "optimizer": "adamw, or adam",
+        "lr": "the peak learning rate",
+        "mae_lr": "the same in the first stage, for a batch of 256",
+        "beta1": "decay of the optimiser's mean gradient",
+        "beta2": "decay of the optimiser's mean squared gradient",
+        "weight_decay": "of weight matrices",
+        "schedule": "of the learning rate after warm-up: constant, or cosine (to 0)",
+        "warmup_epochs": "epochs in which the learning rate rises from 0",
+        "clip_norm": "the largest gradient norm; 0: not limited",
+        "precision": "of the passes through the network: float32, bfloat16, or auto",
+        "compile": "whether torch compiles the loss",
+        "train_images": "at most this number of good images of a category, drawn by the seed; 0: all",
+    },
+    "good images for the threshold": {
+        "holdout": "the share of good images that is kept out of training",
+        "folds": "from 2 on: as many networks more, each without its part of the good images; none is then held out",
+        "folds_below": "above 0: folds only with fewer good images than this, otherwise holdout",
+        "groups": "a regular expression: images whose names agree in it stay together; empty: near-copies do",
+        "target_fpr": "the share of good images that may be called defective",
+    },
+    "score": {
+        "score": "what an image's score takes from its map: max, top1, top10, mean, std, auto, or a method's own",
+        "places": "what each place of the map is compared with for the score: none, mean, scaled, or auto",
+        "map": "what the map is made of",
+        "sigma": "of the Gaussian filter of the map, in pixels",
+        "split_seed": "of the split into subsets that scoring uses",
+        "mask_seed": "of the masks that variant I scores with",
+    },
+    "network": {
+        "backbone": "the frozen network that gives the features",
+        "weights": "of the part that can start from published weights: auto, none, or the path of a file",
+        "pretrained": "whether the encoder starts from published weights",
+        "checkpoint": "which published weights weights=auto takes",
+        "strides": "of the feature maps that are taken; empty: all of the backbone's stages",
+        "feature_size": "height and width of the fused feature map",
+        "resize": "how larger feature maps come to feature_size: bilinear, or area",
+        "normalize": "of the features: none, or channel (mean 0 and deviation 1 over the training images)",
+        "patch": "side of a token: pixels of the image, or places of the feature map",
+        "dim": "width of the transformer, or of its encoder",
+        "depth": "blocks of the transformer",
+        "encoder_depth": "blocks of the encoder",
+        "decoder_depth": "blocks of the decoder",
+        "heads": "attention heads; they divide dim",
+        "decoder_dim": "width of the decoder",
+        "decoder_heads": "attention heads of the decoder",
+        "mlp_ratio": "width of a block's hidden layer, in units of its own width",
+        "induction": "whether tokens are reconstructed without themselves; false: a plain transformer",
+        "subsets": "parts that the tokens are split into, each reconstructed from the others",
+        "channels": "of the decoder's layers",
+        "norm": "of the decoder's blocks: instance, or batch",
+        "latent": "length of the vector between encoder and decoder",
+        "memory": "whether there is a memory of normal features",
+        "items": "of the memory",
+        "coordinate_attention": "whether there is coordinate attention before the decoder",
+        "vector": "length of the vector that the image is reconstructed from",
+        "projection": "of the patches to that vector: shared, or one for each position",
+        "decoder_side": "height and width that the vector is folded to",
+        "gaussians": "components of the mixture",
+        "min_std": "added to every deviation of the mixture",
+        "variant": "the row of the paper's Table 3: ours, or I to VIII",
+        "window": "side of the windows that are reconstructed instead of whole images, in pixels; 0: whole images",
+        "windows": "windows drawn from each image in a training step",
+        "stride": "pixels between the windows of an image that is scored",
+    },
+    "loss": {
+        "cosine_weight": "of the cosine distance",
+        "mse_weight": "of the squared error",
+        "ssim_weight": "of the structural similarity",
+        "ssim_window": "side of its window, in pixels; odd",
+        "entropy_weight": "of the entropy of the memory's weights",
+        "pixel_weight": "of the pixel classifier",
+        "positive_weight": "of corrupted pixels in the pixel classifier's loss",
+        "noise": "deviation of the noise on the features in training; 0: none",
+        "likelihood_trains": "what the likelihood's gradient reaches: mixture, or all",
+        "freeze_encoder": "whether the second stage leaves the encoder as it is",
+        "mask_ratio": "the share of patches that the first stage hides",
+        "normalize_patches": "whether the first stage compares patches of mean 0 and deviation 1",
+        "corrupt_share": "of the training images of the second stage",
+        "corrupt_blocks": "blocks in a corrupted image, at most",
+        "corrupt_size": "longest side of a block, as a share of the image's",
+        "corrupt_visible": "smaller changes, of values from 0 to 1, are undone",
+    },
+}
+
+
+def described(config: TrainingConfig) -> Iterator[str]:
+    """The settings of a config in lines: groups, and in each its settings with their values and meanings."""
+    fields, known = kinds(type(config)), {name for own in MEANINGS.values() for name in own}
+    own = {name: config.meanings.get(name, str(kind)) for name, kind in fields.items() if name not in known}
+    for group, meanings in {**MEANINGS, "of this method": own}.items():
+        names = [name for name in meanings if name in fields]
+        if names:
+            yield f"{group}:"
+        for name in names:
+            yield f"  {name}={in_words(getattr(config, name))}".ljust(28) + f"  {meanings[name]}"
+
+
+def in_words(value: object) -> str:
+    """A value as ``--set`` takes it."""
+    if isinstance(value, tuple):
+        return ",".join(map(in_words, value))
+    return NONE if value is None else str(value).lower() if isinstance(value, bool) else str(value)
