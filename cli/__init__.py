@@ -23,6 +23,7 @@ COMMANDS = {
     "predict": "Score images and draw where they are defective.",
     "report": "Write a page with scores, curves and heat maps of test images.",
     "calibrate": "Set the thresholds anew from good images.",
+    "update": "Add good images to a trained detector.",
     "ablate": "Run a method's ablation table beside the paper's figures.",
     "export": "Write a trained detector as one ONNX or pt2 file.",
     "eval-maps": "Score anomaly maps that are already on disk.",

@@ -47,6 +47,12 @@ def test_regular_install_without_a_compiler(tmp_path):
     for part in ("kernels/__init__.py", "cli/__init__.py", "bench/__main__.py", "metrics/__init__.py", "py.typed"):
         assert (site / "vitlite" / part).is_file(), part
     assert not list(site.rglob("*.so"))
+    (about,) = site.glob("vitlite-*.dist-info/METADATA")
+    needed = [line for line in about.read_text().splitlines() if line.startswith("Requires-Dist: triton")]
+    assert len(needed) == 2  # torch's CUDA wheels bring it; without a GPU it is 999 MB for nothing
+    assert all("extra ==" in line for line in needed)
+    for system in ("MacOS", "Microsoft :: Windows", "POSIX :: Linux"):
+        assert f"Classifier: Operating System :: {system}" in about.read_text()
 
 
 @pytest.mark.parametrize("folder", ["vitlite", "kernels", "cli", "bench"])

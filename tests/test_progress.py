@@ -51,6 +51,13 @@ def terminal(monkeypatch):
     logger.setLevel(logging.NOTSET)
 
 
+def test_the_time_left_of_what_follows(terminal, seconds):
+    with Progress("fold 1/4", 10, after=30) as work:
+        seconds[0] += 5
+        work.step(5)
+        assert terminal.screen()[0].endswith(" 0:35 left in all")
+
+
 def test_a_line_that_moves(terminal, seconds):
     with Progress("scoring", 10) as work:
         for _ in range(5):

@@ -155,6 +155,12 @@ def shown(path: StrPath) -> str:
     return os.fspath(path).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
+def below(file: StrPath, folder: StrPath) -> str:
+    """The name of a file below a folder; the file as it is if it lies elsewhere."""
+    path, place = Path(os.path.abspath(file)), os.path.abspath(folder)
+    return str(path.relative_to(place)) if path.is_relative_to(place) else os.fspath(file)
+
+
 def counted(count: int, thing: str) -> str:
     """How many there are of something, such as "1 good image" and "2 good images"."""
     return f"{count} {thing}{'s' * (count != 1)}"

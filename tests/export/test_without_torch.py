@@ -1,8 +1,12 @@
 """Scoring an exported file in a process where torch, and all else that training needs, cannot be imported."""
 
 import csv
+import os
+import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -86,3 +90,27 @@ def test_damaged_file(tmp_path, tiny_data):
     (line,) = result.stderr.strip().splitlines()
     assert "bad.onnx" in line
     assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.slow
+def test_an_installation_for_scoring(tiny_onnx, inputs, tmp_path):
+    """The line of docs/export.md in a new environment: small, without torch, and it scores."""
+    root = Path(__file__).parents[2]
+    (line,) = re.findall(r"^pip install --no-deps .*$", (root / "docs/export.md").read_text(encoding="utf-8"), re.M)
+    source = tmp_path / "source"
+    left_out = ("venv", "build", "*.egg-info", "__pycache__", "*.so", "runs", "demo", ".git", ".venv*")
+    shutil.copytree(root, source, ignore=shutil.ignore_patterns(*left_out))
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "new"], check=True)
+    binaries = tmp_path / "new" / ("Scripts" if os.name == "nt" else "bin")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "VIRTUAL_ENV"))}
+    environment["PATH"] = os.pathsep.join([str(binaries), environment["PATH"]])
+    subprocess.run(line, shell=True, check=True, cwd=source, env=environment)
+    (site,) = (tmp_path / "new").rglob("site-packages")
+    assert not (site / "torch").exists()
+    size = sum(path.stat().st_size for path in site.rglob("*") if path.is_file() and not path.is_symlink())
+    print(f"{size / 1e6:.0f} MB")
+    assert size < 400e6
+    command = ["vitlite", "predict", tiny_onnx, *inputs, "--out", tmp_path / "scored"]
+    done = subprocess.run([*map(str, command)], env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 3, done.stderr  # one of the images is broken
+    assert sum(bool(row["score"]) for row in rows_of(tmp_path / "scored/predictions.csv")) > 5

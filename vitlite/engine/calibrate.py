@@ -16,8 +16,8 @@ from vitlite.engine.detector import CALIBRATION_FILE, Detector, load_calibration
 from vitlite.engine.settings import RunSettings, data_path
 from vitlite.engine.split import given, held_out_share, known_defects, leave_out
 from vitlite.errors import UserError
-from vitlite.files import StrPath, counted, make_folder, shown, write_json
-from vitlite.good_scores import PIXEL_TARGET_FPR, Good, below, load_good_scores
+from vitlite.files import StrPath, below, counted, make_folder, shown, write_json
+from vitlite.good_scores import PIXEL_TARGET_FPR, Good, load_good_scores
 from vitlite.images.loading import Unread, pixel_batches
 from vitlite.images.reading import NO_ROOM, ImageError
 from vitlite.images.resize import map_at

@@ -5,7 +5,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,6 +22,7 @@ from vitlite.engine.checkpoint import (
 from vitlite.engine.distributed import ALONE, Team, autocast
 from vitlite.engine.features import Part
 from vitlite.engine.settings import RunSettings, save_settings
+from vitlite.engine.unseen import DrawnTest
 from vitlite.errors import UserError
 from vitlite.files import append_line, remove, write_text
 from vitlite.good_scores import GOOD_SCORES_FILE
@@ -43,6 +44,7 @@ from vitlite.progress import Progress
 log = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_CHECKPOINTS = 30
+TESTS, LEAST_STEPS = 10, 40  # a stage is tested so often, but never after fewer steps: each takes as long as one step
 MADE_OF_WEIGHTS = ("results.json", "report.html", "model.onnx", "model.pt2")  # of a run, by other commands
 
 
@@ -50,7 +52,8 @@ class Loop:
     """The stages of a method over the cached features of its images, with checkpoints between epochs.
 
     A ``fold`` (such as "fold 1/4") trains one of the further networks: it writes no checkpoint and no log, and takes as
-    many steps as a training on ``planned_for`` images.
+    many steps as a training on ``planned_for`` images. ``after`` networks train after it, as long. ``test`` says how
+    well images are told apart that the network does not train on: progress and the log show its figure.
     """
 
     def __init__(
@@ -64,8 +67,11 @@ class Loop:
         *,
         fold: str = "",
         planned_for: int = 0,
+        after: int = 0,
+        test: DrawnTest | None = None,
     ) -> None:
-        self.team, self.fold = team, fold
+        self.team, self.fold, self.after, self.test = team, fold, after, test
+        self.figure: float | None = None  # what ``test`` gave last
         self.method, self.settings, self.config = method, settings, settings.config
         self.run, self.features, self.count, self.device = run, features, len(features), device
         self.planned_for = planned_for or self.count
@@ -155,7 +161,7 @@ class Loop:
         if self.fold:
             stages = [same_steps(stage, self.config, self.planned_for, self.count) for stage in stages]
         while self.stage < len(stages):
-            self.run_stage(stages[self.stage])
+            self.run_stage(stages)
             self.stage, self.epoch, self.optimizer_state = self.stage + 1, 0, None
             if self.stage == len(stages):
                 self.method.eval()
@@ -168,8 +174,9 @@ class Loop:
         for first in range(0, self.count, size):
             yield self.features[torch.arange(first, min(first + size, self.count))].to(self.device)
 
-    def run_stage(self, stage: Stage) -> None:
-        """Train what is left of one stage."""
+    def run_stage(self, stages: Sequence[Stage]) -> None:
+        """Train what is left of the present stage."""
+        stage, whole = stages[self.stage], sum(stage.epochs for stage in stages)
         steps = stage.steps_per_epoch(self.count, self.config)
         self.method.begin(stage)
         self.loss = torch.compile(self.method.loss) if self.config.compile else self.method.loss
@@ -177,7 +184,8 @@ class Loop:
         if self.optimizer_state is not None:
             optimizer.load_state_dict(self.optimizer_state)
         name = f"{self.fold} {stage.name}".lstrip()
-        with Progress(name, stage.epochs * self.count, start=self.epoch * self.count) as progress:
+        after = (sum(later.epochs for later in stages[self.stage + 1 :]) + self.after * whole) * self.count
+        with Progress(name, stage.epochs * self.count, start=self.epoch * self.count, after=after) as progress:
             while self.epoch < stage.epochs:
                 self.run_epoch(stage, optimizer, steps, progress)
                 self.epoch += 1
@@ -206,8 +214,13 @@ class Loop:
                 self.fail(stage, terms["loss"])
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0.0) + value * len(indices) / self.count
-            progress.step(len(indices), f"epoch {self.epoch + 1}/{stage.epochs}  loss {terms['loss']:.4g}")
+            found = "" if self.figure is None else f"  drawn defects {self.figure:.2f} AUROC"
+            progress.step(len(indices), f"epoch {self.epoch + 1}/{stage.epochs}{found}")
         speed = self.count / (time.monotonic() - began)
+        every = max(stage.epochs * steps // TESTS, LEAST_STEPS)
+        if self.test and self.team.leads and (self.epoch + 1) * steps // every > self.epoch * steps // every:
+            self.figure = self.test(self.method)
+            sums |= {} if self.figure is None else {"drawn_auroc": self.figure}
         line = {"stage": stage.name, "stage_index": self.stage, "epoch": self.epoch + 1, **sums, "lr": rate}
         if self.team.leads and not self.fold:
             append_line(self.run / LOG_FILE, json.dumps({**line, "images_per_second": round(speed, 2)}))

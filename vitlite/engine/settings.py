@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 CONFIG_FILE = "config.toml"
 SYNTHETIC = "synthetic"  # the value of RunSettings.data, and the folder in the run, of the built-in data set
+OPTIONAL = ("init_from", "chosen", "added")  # of config.toml's [run]: left out if empty
 SEEDS = 2**63  # a seed is below it
 # Settings of methods that say how the network is trained and how its map is read, and not what the network is. Those
 # of the losses (..._weight) and of ISSTAD's corruption (corrupt_...) belong to them.
@@ -42,6 +43,7 @@ class RunSettings:
     config: TrainingConfig  # the method's frozen dataclass
     init_from: str = ""  # the run whose weights it begins with; empty: none
     chosen: str = ""  # why training chose ``score`` and ``places``; empty: they were given
+    added: tuple[str, ...] = ()  # where an updated run has more good images from, besides ``data``
 
 
 def new_settings(
@@ -103,18 +105,21 @@ def resumed_settings(
     return replace(settings, data=place, config=change(settings.config, changes))
 
 
-def refuse_other_network(settings: RunSettings) -> None:
-    """``UserError`` if the weights of ``init_from`` belong to another network than that of the settings."""
+def refuse_other_network(settings: RunSettings, argument: str = "init_from") -> None:
+    """``UserError`` if the weights of ``init_from`` belong to another network than that of the settings.
+
+    ``argument`` is what the caller was given that run as.
+    """
     origin = load_settings(settings.init_from)
     if origin.method != settings.method:
-        raise UserError(f"`init_from={settings.init_from}`: is a run of {origin.method}, not of {settings.method}")
+        raise UserError(f"`{argument}={settings.init_from}`: is a run of {origin.method}, not of {settings.method}")
     trained = {field.name for field in fields(TrainingConfig)} - {"image_size"}
     for key, value in vars(settings.config).items():
         free = key in trained or key in OF_TRAINING or key.startswith("corrupt_") or key.endswith("_weight")
         trained_with = getattr(origin.config, key)
         if not free and trained_with != value:
             raise UserError(
-                f"`{key}={_plain(value)}`: `init_from={settings.init_from}` was trained with {_plain(trained_with)}; "
+                f"`{key}={_plain(value)}`: `{argument}={settings.init_from}` was trained with {_plain(trained_with)}; "
                 "give the same"
             )
 
@@ -168,7 +173,13 @@ def data_folder(settings: RunSettings, run: str | os.PathLike[str]) -> Path:
 
 def refuse_invalid_names(settings: RunSettings) -> None:
     """``UserError`` if a name is not valid UTF-8: config.toml could not hold it."""
-    values = [settings.data, settings.init_from, *settings.category.split(","), *asdict(settings.config).values()]
+    values = [
+        settings.data,
+        settings.init_from,
+        *settings.added,
+        *settings.category.split(","),
+        *asdict(settings.config).values(),
+    ]
     for name in (value for value in values if isinstance(value, str)):
         if shown(name) != name:
             raise UserError(f"{shown(name)}: this name is not valid UTF-8, as {CONFIG_FILE} must be; rename it")
@@ -176,13 +187,14 @@ def refuse_invalid_names(settings: RunSettings) -> None:
 
 def refuse_data_folder(settings: RunSettings, run: Path) -> None:
     """``UserError`` if a new run would be written among the images that it trains on, or above them."""
-    if settings.data != SYNTHETIC and Path(os.path.realpath(settings.data)).is_relative_to(os.path.realpath(run)):
-        raise UserError(f"`out={shown(run)}`: holds the data set {shown(settings.data)}; choose another folder")
+    for place in () if settings.data == SYNTHETIC else (settings.data, *settings.added):
+        if Path(os.path.realpath(place)).is_relative_to(os.path.realpath(run)):
+            raise UserError(f"`out={shown(run)}`: holds the data set {shown(place)}; choose another folder")
 
 
 def save_settings(run: str | os.PathLike[str], settings: RunSettings) -> None:
     """Write config.toml."""
-    head = {k: v for k, v in asdict(settings).items() if k != "config" and (k not in ("init_from", "chosen") or v)}
+    head = {k: v for k, v in asdict(settings).items() if k != "config" and (k not in OPTIONAL or v)}
     values = {key: NONE if value is None else value for key, value in asdict(settings.config).items()}
     tables = {"run": {"vitlite": vitlite.__version__, **head}, "config": values}
     write_text(Path(run) / CONFIG_FILE, dumps(tables))
@@ -217,6 +229,9 @@ def _from_tables(head: dict[str, Any], values: dict[str, Any]) -> RunSettings:
     kinds = {"method": str, "data": str, "category": str, "preset": str, "seed": int, "init_from": str, "chosen": str}
     for key in ("init_from", "chosen"):
         head.setdefault(key, "")
+    added = head.pop("added", [])
+    if type(added) is not list or not all(type(place) is str for place in added):
+        raise UserError(f"added = {added!r}: must be a list of strings")
     wrong = sorted(kinds.keys() - head.keys()) or sorted(head.keys() - kinds.keys())
     if wrong:
         raise UserError(f"[run] is incomplete or has unknown keys ({', '.join(wrong)})")
@@ -233,7 +248,7 @@ def _from_tables(head: dict[str, Any], values: dict[str, Any]) -> RunSettings:
     unknown = sorted(values.keys() - {field.name for field in fields(config)})
     if unknown:
         raise UserError(f"unknown option {', '.join(unknown)}; was it written by a newer vitlite?")
-    return RunSettings(config=config(**values), **head)
+    return RunSettings(config=config(**values), added=tuple(added), **head)
 
 
 def dumps(tables: Mapping[str, Mapping[str, Any]]) -> str:

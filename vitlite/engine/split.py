@@ -14,7 +14,7 @@ from vitlite.data.copies import copies, fingerprint
 from vitlite.data.index import GOOD, few
 from vitlite.engine.settings import RunSettings, data_folder, data_path
 from vitlite.errors import UserError
-from vitlite.files import StrPath, shown, write_json
+from vitlite.files import StrPath, below, shown, write_json
 from vitlite.images.scale import Reading
 from vitlite.limits import category_of
 from vitlite.methods.config import TrainingConfig
@@ -146,7 +146,7 @@ def save_split(run: Path, split: Split, samples: Sequence[Sample], root: Path, d
     """Write split.json (docs/result-files.md)."""
     images = [
         {
-            "file": str(samples[index].path.relative_to(root)),
+            "file": below(samples[index].path, root),
             "category": samples[index].category,
             "group": split.groups.get(index),
             "part": part,
@@ -184,7 +184,7 @@ def recorded(run: Path, samples: Sequence[Sample], root: Path) -> Split | None:
     found = read_split(run)
     if found is None:
         return None
-    at = {str(sample.path.relative_to(root)): i for i, sample in enumerate(samples)}
+    at = {below(sample.path, root): i for i, sample in enumerate(samples)}
     split, folds = Split([], []), dict[str, list[int]]()
     for image in found["images"]:
         if image["file"] not in at:

@@ -42,9 +42,10 @@ from vitlite.engine.settings import (
     save_settings,
 )
 from vitlite.engine.split import Grouping, Split, make_split, random_split, recorded, save_split, training_split
-from vitlite.engine.unseen import DRAWN_ON, FEWEST, Measured, choose_head
+from vitlite.engine.unseen import DRAWN_ON, FEWEST, DrawnTest, Measured, choose_head
+from vitlite.engine.update import UPDATED, earlier_split, grown_split, new_ones, with_added
 from vitlite.errors import UserError
-from vitlite.files import MAX_MEGAPIXELS, Claim, counted, remove, remove_leftovers, shown
+from vitlite.files import MAX_MEGAPIXELS, Claim, below, counted, remove, remove_leftovers, shown
 from vitlite.good_scores import save_good_scores
 from vitlite.images.scale import Reading, as_pixels
 from vitlite.limits import in_words
@@ -98,7 +99,7 @@ def _train(
     if team.leads:
         data_folder(settings, run)  # made once, before the others look for it
     team.wait()
-    dataset = open_dataset(data_folder(settings, run), settings.category or None)
+    dataset = with_added(open_dataset(data_folder(settings, run), settings.category or None), settings)
     settings = replace(settings, category=",".join(dataset.categories))
     refuse_invalid_names(settings)
     if not dataset.train:
@@ -118,6 +119,8 @@ def _train(
             log.info("%s: already trained to the end; nothing to do", run)
             return load_calibration(run)
     samples = [*dataset.train, *dataset.validation]
+    if settings.added and state is None:
+        new_ones(settings, samples, earlier_split(settings, samples, dataset.root))  # refused before long work
     if state is None and team.leads:
         claim.take()
         if not resume:
@@ -140,12 +143,16 @@ def _train(
     samples = [samples[i] for i in indices]
     if state is None:
         numbers = grouping(cache, samples, dataset.root, settings.config.groups)
-        split = make_split(samples, settings.config, settings.seed, numbers)
+        if settings.added:
+            split = grown_split(settings, samples, dataset.root, numbers)
+        else:
+            split = make_split(samples, settings.config, settings.seed, numbers)
     else:
         split = recorded(run, samples, dataset.root) or random_split(samples, settings.config, settings.seed)
     split = team.agree(split)
     log_data(dataset, split, settings.config.groups)
-    loop = Loop(method, settings, run, Part(cache, split.train), device, team)
+    test = DrawnTest(method, [samples[i].path for i in split.held], reading, settings.seed)
+    loop = Loop(method, settings, run, Part(cache, split.train), device, team, test=test)
     loop.weights = weights
     loop.fingerprint = fingerprint(dataset.root, [samples[i].path for i in split.train])
     measured = None
@@ -171,7 +178,7 @@ def grouping(cache: FeatureCache, samples: Sequence[Sample], root: Path, pattern
 
     def number(rows: list[int]) -> Iterable[int]:
         if pattern:
-            return named([str(samples[row].path.relative_to(root)) for row in rows], pattern)
+            return named([below(samples[row].path, root) for row in rows], pattern)
         if len(rows) > MOST_COMPARED:
             log.info("%d images are too many to be compared: none is taken for near to another", len(rows))
             return range(len(rows))
@@ -204,7 +211,18 @@ def cross_fit(loop: Loop, samples: Sequence[Sample], cache: FeatureCache, split:
         out = set(fold)
         others = Part(cache, [row for row in sorted([*split.train, *split.held]) if row not in out])
         name = f"fold {number}/{len(split.folds) + 1}"
-        own = Loop(network, settings, loop.run, others, loop.device, loop.team, fold=name, planned_for=loop.count)
+        own = Loop(
+            network,
+            settings,
+            loop.run,
+            others,
+            loop.device,
+            loop.team,
+            fold=name,
+            planned_for=loop.count,
+            after=len(split.folds) + 2 - number,
+            test=DrawnTest(method, [samples[row].path for row in fold], reading, settings.seed),
+        )
         network.fit(own.batches())
         own.run_stages()
         places = [place_of[row] for row in fold]
@@ -256,7 +274,8 @@ def conclude(
     learn_places(method, measured if not itself else None, loop)
     loop.save(None)
     good = measured.good(method, itself=itself)
-    source = CROSS_FITTED if split.folds else HELD_OUT if split.held else TRAINED_ON
+    crossed = UPDATED if settings.added else CROSS_FITTED
+    source = crossed if split.folds else HELD_OUT if split.held else TRAINED_ON
     save_good_scores(run, data_path(settings, run), good, source)
 
     def draw(odd: Sequence[Odd], calibration: dict[str, Any]) -> dict[str, str]:
@@ -297,10 +316,10 @@ def log_data(dataset: Dataset, split: Split, pattern: str) -> None:
     images, categories = counted(len(split.train), "good image"), ", ".join(dataset.categories)
     if split.folds:
         log.info(
-            "data: %s to train on, %d held out for the threshold; the others are scored by %d more networks without "
-            "them (%s)",
+            "data: %s to train on, %d held out for the threshold, %d scored by networks without them (%d more; %s)",
             images,
             len(split.held),
+            len(split.scored) - len(split.held),
             len(split.folds),
             categories,
         )

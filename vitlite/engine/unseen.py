@@ -34,6 +34,7 @@ DRAWN_ON = 48  # good images that get drawn defects, at most
 CLEARLY = 2  # standard errors by which a score has to be better than the usual one, ...
 LEAST_GAIN = 0.05  # ... and the difference in AUROC: drawn defects are not the real ones, so a little says nothing
 RANKED = 512  # tiles of good images that scores are compared on, at most
+TESTED = 8  # good images with which a network is tested while it trains
 BATCH = 8
 
 
@@ -196,6 +197,56 @@ class Measured:
         for values, _ in parts:
             blend.add(values)
         return blend.map, float(np.max([score for _, score in parts]))
+
+
+class DrawnTest:
+    """How well a network tells some good images that it does not train on from the same with drawn defects.
+
+    A call gives the AUROC, by the method's usual score before places are compared; None if no image can be read. It
+    changes neither the network nor any random state. With tiles, one of each image is taken. ``frozen`` gives the features that do not depend on training.
+    """
+
+    def __init__(self, frozen: Method, paths: Sequence[Path], reading: Reading, seed: int) -> None:
+        self.frozen, self.paths, self.reading, self.seed = frozen, paths[:TESTED], reading, seed
+        self.features: list[Tensor] | None = None  # of batches of good images, then the same with defects
+
+    def __bool__(self) -> bool:
+        """Whether there are images to test with."""
+        return bool(self.paths)
+
+    def _read(self) -> list[Tensor]:
+        device = next(self.frozen.parameters()).device
+        view, features = self.frozen.config.view, []
+        for found in pixel_batches(self.paths, view, BATCH, reading=self.reading):
+            if isinstance(found, Unread):
+                continue  # it could be read when training began
+            good, drawn = [], []
+            for loaded, pixels in zip(found.images, found.pixels):
+                places = view.places(*pixels.shape[:2])
+                pixels = view.cut(pixels, places[len(places) // 2])
+                kind, rng = DRAWN[loaded.index % len(DRAWN)], np.random.default_rng((self.seed, loaded.index))
+                good.append(pixels)
+                drawn.append(draw_defect(pixels, kind, rng)[0])
+            features.append(self.frozen.frozen(to_images(np.stack([*good, *drawn]), device)))
+        return features
+
+    @torch.no_grad()
+    def __call__(self, network: Method) -> float | None:
+        network.eval()
+        good, drawn = [], []
+        with torch.random.fork_rng(devices=[]):
+            self.features = self._read() if self.features is None else self.features
+            for features in self.features:
+                scores = network.anomaly_from(features)[1].double().cpu()
+                good.append(scores[: len(scores) // 2])
+                drawn.append(scores[len(scores) // 2 :])
+        return auroc_of(torch.cat(good), torch.cat(drawn)) if good else None
+
+
+def auroc_of(good: Tensor, drawn: Tensor) -> float:
+    """The share of pairs in which the drawn defect has the higher score; equal scores count half."""
+    above, same = drawn > good[:, None], drawn == good[:, None]
+    return float((above.double() + 0.5 * same.double()).mean())
 
 
 class Head(NamedTuple):

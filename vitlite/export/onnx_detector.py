@@ -109,7 +109,7 @@ def open_session(path: Path, data: bytes, threads: int | None = None) -> "Infere
     try:
         import onnxruntime
     except ImportError as error:
-        raise UserError(f"{path}: needs onnxruntime ({error}): pip install 'vitlite[onnx]'") from None
+        raise UserError(f"{path}: needs onnxruntime ({error}): pip install onnxruntime") from None
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # errors are raised as well, and need to be said once
     options.intra_op_num_threads = threads or 0  # 0: all

@@ -118,7 +118,7 @@ def require_packages(kind: str) -> None:
     """``UserError`` names the packages that a format needs and that are not installed."""
     missing = [name for name in NEEDED[kind] if importlib.util.find_spec(name) is None]
     if missing:
-        raise UserError(f"`kind={kind}`: needs {', '.join(missing)}: pip install 'vitlite[onnx]'")
+        raise UserError(f"`kind={kind}`: needs {', '.join(missing)}: pip install {' '.join(missing)}")
 
 
 @contextlib.contextmanager

@@ -127,7 +127,10 @@ class Method(nn.Module):
         return images
 
     def fit(self, batches: Iterable[Tensor]) -> None:
-        """Take statistics of the training set from batches of ``frozen`` features. Called once, before training."""
+        """Take statistics of the training set, or a bank, from batches of ``frozen`` features.
+
+        Called once, before training. An update calls it with the images of the earlier run and the new ones.
+        """
 
     def finish(self, batches: Iterable[Tensor]) -> None:
         """Take statistics of the trained network from the same batches. Called once, in evaluation mode."""

@@ -11,6 +11,8 @@ from vitlite.methods.config import NONE, TrainingConfig, kinds
 MEANINGS = {
     "images": {
         "image_size": "height and width that images are resized to, in pixels",
+        "tile": "above 0: the network sees tiles with a side of so many pixels of the image; 0: the whole image",
+        "overlap": "the share of a tile that the next one covers too, at least",
         "black": "the number in files of more than 8 bits that becomes 0; none: training learns it",
         "white": "the number in files of more than 8 bits that becomes 255; none: training learns it",
         "augment": "how training images are varied: none, flip, or affine (rotation, shift, scale and flips)",
@@ -32,6 +34,7 @@ MEANINGS = {
         "weight_decay": "of weight matrices",
         "schedule": "of the learning rate after warm-up: constant, or cosine (to 0)",
         "warmup_epochs": "epochs in which the learning rate rises from 0",
+        "average": "above 0: the weights at the end are an exponential average with this decay a step",
         "clip_norm": "the largest gradient norm; 0: not limited",
         "precision": "of the passes through the network: float32, bfloat16, or auto",
         "compile": "whether torch compiles the loss",
@@ -39,7 +42,7 @@ MEANINGS = {
     },
     "good images for the threshold": {
         "holdout": "the share of good images that is kept out of training",
-        "folds": "from 2 on: as many networks more, each without its part of the good images; none is then held out",
+        "folds": "from 2 on: as many parts of the good images; each is scored by a network that trains without it",
         "folds_below": "above 0: folds only with fewer good images than this, otherwise holdout",
         "groups": "a regular expression: images whose names agree in it stay together; empty: near-copies do",
         "target_fpr": "the share of good images that may be called defective",
