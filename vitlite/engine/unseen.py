@@ -203,7 +203,8 @@ class DrawnTest:
     """How well a network tells some good images that it does not train on from the same with drawn defects.
 
     A call gives the AUROC, by the method's usual score before places are compared; None if no image can be read. It
-    changes neither the network nor any random state. With tiles, one of each image is taken. ``frozen`` gives the features that do not depend on training.
+    changes neither the network nor any random state. With tiles, one of each image is taken. ``frozen`` gives the
+    features that do not depend on training.
     """
 
     def __init__(self, frozen: Method, paths: Sequence[Path], reading: Reading, seed: int) -> None:
