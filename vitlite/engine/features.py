@@ -45,7 +45,11 @@ class Tiles:
 
     def of(self, images: Sequence[int]) -> "Tiles":
         """Those of some of the images."""
-        return Tiles(*([own[image] for image in images] for own in (self.shapes, self.rows, self.coarse)))
+        return Tiles(
+            shapes=[self.shapes[image] for image in images],
+            rows=[self.rows[image] for image in images],
+            coarse=[self.coarse[image] for image in images],
+        )
 
 
 class FeatureCache:
