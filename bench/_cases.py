@@ -4,6 +4,7 @@ A new operator needs one line in ``CASES``. Ours and eager torch come from the o
 contenders if there are any.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,7 @@ from .. import kernels
 from ..kernels.attention.reference import attention_torch
 from ..kernels.gmm.reference import gmm_log_likelihood_torch, linear_gmm_log_likelihood_torch
 from ..kernels.memory.reference import memory_read_torch
+from ..kernels.nearest.reference import nearest_torch
 from ..kernels.ssim.reference import ssim_torch
 from ._case import Case, Function
 
@@ -70,6 +72,73 @@ def memory(rows: int, items: int, channels: int, size: str = "large", **more: An
         eager=memory_read_torch,
         partial_work=("matrix products",),
         check_inputs=clear_queries,
+        **more,
+    )
+
+
+def distances(q: Tensor, bank: Tensor | kernels.Bank, backend: str = "auto") -> Tensor:
+    return kernels.nearest(q, bank, backend=backend)[0]
+
+
+def kept(prepare: Callable[[Tensor], Any], search: Callable[[Tensor, Any], Tensor]) -> Function:
+    """A search in what was prepared of a bank at the first call with it, as for many images."""
+    held: list[Any] = [None, None]
+
+    def function(q: Tensor, bank: Tensor) -> Tensor:
+        if held[0] is not bank:
+            held[:] = bank, prepare(bank)
+        return search(q, held[1])
+
+    return function
+
+
+def cdist(q: Tensor, bank: Tensor) -> Tensor:
+    return torch.cdist(q, bank).min(1, keepdim=True).values
+
+
+def addmm_min(q: Tensor, bank: Tensor) -> Tensor:
+    """What one writes by hand: squared distances but for |q|^2 from one product, the least of them, and its root."""
+    scores, _ = torch.addmm(bank.square().sum(1), q, bank.t(), alpha=-2).min(1, keepdim=True)
+    return (scores + q.square().sum(1, keepdim=True)).clamp_min(0).sqrt()
+
+
+def faiss_index(bank: Tensor) -> Any:
+    import faiss
+
+    faiss.omp_set_num_threads(torch.get_num_threads())
+    index = faiss.IndexFlatL2(bank.shape[1])
+    index.add(bank.numpy())
+    return index
+
+
+def faiss_search(q: Tensor, index: Any) -> Tensor:
+    return torch.from_numpy(index.search(q.numpy(), 1)[0]).sqrt()
+
+
+def product_alone(q: Tensor, bank: Tensor) -> Tensor:
+    return q @ bank.t()
+
+
+def neighbours(rows: int, count: int, channels: int, size: str = "large", **more: Any) -> Case:
+    """Images are scored without gradients: there is no backward pass to time."""
+    faiss: dict[str, Function] = {} if more.get("device") == "cuda" else {"faiss": kept(faiss_index, faiss_search)}
+    return Case(
+        "nearest",
+        f"{rows}x{channels} in {count} rows",
+        size,
+        lambda: [t.detach() for t in normal((rows, channels), (count, channels))],
+        ((rows + count) * channels, 0),
+        (2 * rows * count * channels, 0),
+        {
+            "vitlite bank": kept(kernels.Bank, distances),
+            "cdist": cdist,
+            "addmm + min": addmm_min,
+            **faiss,
+            "product alone": product_alone,
+        },
+        ours=distances,
+        eager=lambda q, bank: nearest_torch(q, bank)[0],
+        partial_work=("product alone",),
         **more,
     )
 
@@ -194,6 +263,11 @@ def in_precisions(case: Case) -> list[Case]:
 
 
 LARGE_IMAGES = (32, 3, 512, 512)
+NEAREST_ON_CPU: dict[str, Any] = {
+    "device": "cpu",
+    "bars": {"cdist": (1.1, None), "addmm + min": (1.1, None), "faiss": (1.1, None), "product alone": (1 / 1.1, None)},
+}
+NEAREST_ON_GPU = neighbours(3136, 20_000, 384, device="cuda", bars={"cdist": (1.3, None), "addmm + min": (1.3, None)})
 MEMORY_ON_GPU = memory(4608, 2000, 768, device="cuda", bars={"eager": (3, 3), "torch.compile": (1, 1)})
 HEAD_ON_GPU = head(2304, 150, 512, 512, device="cuda", bars={"matrix": (0.5, None), "memory": (None, 0.1)})
 FAST_ON_GPU: dict[str, Any] = {"device": "cuda", "bars": {"copy": (0.8, None), "eager": (5, None)}}
@@ -225,6 +299,12 @@ CASES = [
     memory(64, 100, 128, "small"),
     memory(4, 5, 8, "overhead"),
     *in_precisions(MEMORY_ON_GPU),
+    neighbours(1024, 10_000, 272, **NEAREST_ON_CPU),
+    neighbours(3136, 20_000, 384, **NEAREST_ON_CPU),
+    neighbours(64, 1000, 128, "small"),
+    neighbours(4, 7, 8, "overhead"),
+    NEAREST_ON_GPU,
+    NEAREST_ON_GPU.in_half(),
     mixture(256, 150, 512, device="cpu", bars={"eager": (10, 10)}),
     mixture(256, 150, 512, isotropic=True, device="cpu"),
     mixture(64, 16, 64, "small"),

@@ -23,6 +23,8 @@ def results_of(result: Any) -> tuple[Tensor, ...]:
 def gradients(function: Function, inputs: list[Tensor]) -> list[Tensor]:
     """Results and gradients of their weighted sum; the weights are fixed, so that all contenders get the same."""
     results = results_of(function(*inputs))
+    if not any(t.requires_grad for t in inputs):
+        return list(results)
     generator = torch.Generator().manual_seed(1)
     weights = [torch.rand(r.shape, generator=generator, dtype=torch.float64).to(r) for r in results]
     leaves = [t for t in inputs if t.requires_grad]

@@ -73,6 +73,7 @@ def run_case(case: Case, device: str, compiled: bool, seconds: float, limits: di
             for name, error in errors.items()
         }
         makers = (bare_call,) if case.size == "overhead" else (forward_call, backward_call)
+        makers = makers if any(t.requires_grad for t in inputs) else makers[:1]
         for i, (phase, make) in enumerate(zip(PHASES, makers)):
             calls = {}
             for name in errors:

@@ -22,6 +22,13 @@ STABLE_TORCH_LIBRARY(vitlite, m) {
       "memory_read_backward(Tensor grad_output, Tensor grad_entropy, Tensor z, Tensor items, Tensor sums,"
       " Tensor weights, float? threshold, float temperature, bool need_z, bool need_items) -> (Tensor, Tensor)");
 
+  m.def("nearest_forward(Tensor q, Tensor bank, int k) -> (Tensor, Tensor)");
+  m.def(
+      "nearest_backward(Tensor grad, Tensor q, Tensor bank, Tensor distances, Tensor indices, int k, bool need_q,"
+      " bool need_bank) -> (Tensor, Tensor)");
+  m.def("nearest_pack(Tensor bank) -> Tensor");
+  m.def("nearest_packed(Tensor q, Tensor bank, Tensor packed, int k) -> (Tensor, Tensor)");
+
   m.def("gmm_log_likelihood_forward(Tensor y, Tensor logits, Tensor mean, Tensor std) -> (Tensor, Tensor)");
   m.def(
       "gmm_log_likelihood_backward(Tensor grad, Tensor y, Tensor logits, Tensor mean, Tensor std, Tensor log_shares,"

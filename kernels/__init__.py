@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from .gmm import gmm_log_likelihood as gmm_log_likelihood
     from .gmm import linear_gmm_log_likelihood as linear_gmm_log_likelihood
     from .memory import memory_read as memory_read
+    from .nearest import Bank as Bank
+    from .nearest import nearest as nearest
     from .ssim import ssim as ssim
 
 # The list of operators: public function -> the module that defines it and its `OPERATOR`. ``backends()``, the doctor,
@@ -24,11 +26,15 @@ OPERATORS = {
     "attention": "attention.op",
     "ssim": "ssim.op",
     "memory_read": "memory.op",
+    "nearest": "nearest.op",
     "gmm_log_likelihood": "gmm.op",
     "linear_gmm_log_likelihood": "gmm.linear",
 }
 
-__all__ = [*OPERATORS, "backends"]
+# What else is public, and the module that defines it.
+MORE = {"Bank": "nearest.op"}
+
+__all__ = [*OPERATORS, *MORE, "backends"]
 
 
 def operator(name: str) -> "Operator":
@@ -64,15 +70,16 @@ def backends(op: str | None = None) -> dict[str, Any]:
 
 
 def __getattr__(name: str) -> Any:
-    if name not in OPERATORS:
+    module = OPERATORS.get(name) or MORE.get(name)
+    if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    function = getattr(importlib.import_module(f".{OPERATORS[name]}", __name__), name)
-    globals()[name] = function
-    return function
+    found = getattr(importlib.import_module(f".{module}", __name__), name)
+    globals()[name] = found
+    return found
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, *OPERATORS})
+    return sorted({*globals(), *__all__})
 
 
 class _Package(types.ModuleType):

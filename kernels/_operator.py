@@ -47,6 +47,8 @@ class Operator:
         prepare: function of the tensors, their widest dtype and the backend that returns the tensors for the kernels;
             None brings all of them to one dtype.
         shapes: function of sizes with defaults that returns the shapes of the tensors for a small call, see ``sample``.
+        results: how many results the public function has, if some that have no gradient, such as indices, follow those
+            that do. They may be kept as well.
     """
 
     def __init__(
@@ -65,10 +67,11 @@ class Operator:
         first: Sequence[str] = (),
         half: Sequence[str] = ("cpp", "cuda", "triton"),
         prepare: Callable[[Tensors, torch.dtype, str], Tensors] | None = None,
+        results: int | None = None,
     ) -> None:
         self.name, self.shapes, self.half, self.prepare = name, shapes, tuple(half), prepare
         schemas = f"{name}_forward{forward}", f"{name}_backward{backward}"
-        self.signature = signature = _Signature(*schemas)
+        self.signature = signature = _Signature(*schemas, results)
         fakes = fake_forward, fake_backward or signature.empty_gradients
         self._eager = eager
 
@@ -138,7 +141,9 @@ class Operator:
             results = self._forward(backend, tensors, options)
         if autocasts(tensors[0].device.type):
             return results
-        return results.to(dtype) if self.signature.results == 1 else tuple([a.to(dtype) for a in results])
+        if self.signature.results == 1:
+            return results.to(dtype)
+        return tuple([a.to(dtype) if a.is_floating_point() else a for a in results])
 
     def eager(self, *arguments: Any) -> Any:
         """The operator in eager torch, at least in float32, out of autocast."""
@@ -161,13 +166,14 @@ class Operator:
 class _Signature:
     """What the schemas of forward and backward say of their arguments."""
 
-    def __init__(self, forward: str, backward: str) -> None:
+    def __init__(self, forward: str, backward: str, results: int | None = None) -> None:
         ahead, back = (torch._C.parse_schema(f"vitlite::{schema}") for schema in (forward, backward))
         names = [a.name for a in back.arguments]
         kinds = ["Tensor" in str(a.type) for a in back.arguments]
         self.tensors = sum("Tensor" in str(a.type) for a in ahead.arguments)
-        self.results = sum(name.startswith("grad") for name in names)
-        self.kept = sum(kinds) - self.results - self.tensors
+        self.grads = sum(name.startswith("grad") for name in names)
+        self.results = self.grads if results is None else results
+        self.kept = sum(kinds) - self.grads - self.tensors
         self.needs = sum(name.startswith("need_") for name in names)
         # Options of backward, which are the first ones of forward.
         self.options = len(names) - sum(kinds) - self.needs
@@ -178,7 +184,7 @@ class _Signature:
 
     def empty_gradients(self, *arguments: Any) -> Any:
         """What a backward operator returns, without numbers: gradients like the tensors, or empty if not needed."""
-        tensors = arguments[self.results : self.results + self.tensors]
+        tensors = arguments[self.grads : self.grads + self.tensors]
         needs = arguments[len(arguments) - self.needs :]
         first = tensors[0]
         found = []
@@ -197,6 +203,7 @@ def _differentiable(forward: Callable, backward: Callable, eager: Callable, sign
     times as long, and a custom_op with a registered gradient four times.
     """
     tensors, results, needed = signature.tensors, signature.results, signature.needs
+    with_gradient = signature.grads
     kept, options = signature.returns - signature.kept, tensors + signature.options
     single, nothing = signature.returns == 1, (None,) * (signature.arguments - tensors)
 
@@ -209,11 +216,13 @@ def _differentiable(forward: Callable, backward: Callable, eager: Callable, sign
                 ctx.save_for_backward(*arguments[:tensors])
                 return found
             ctx.save_for_backward(*arguments[:tensors], *found[kept:])
+            if results > with_gradient:
+                ctx.mark_non_differentiable(*found[with_gradient:results])
             return found[0] if results == 1 else found[:results]
 
         @staticmethod
         def backward(ctx: Any, *grads: Tensor) -> Any:
-            needs = ctx.needs_input_grad[:tensors]
+            needs, grads = ctx.needs_input_grad[:tensors], grads[:with_gradient]
             if wants_second_derivatives():
                 saved, numbers = ctx.saved_tensors[:tensors], ctx.options
                 found = _differentiable_gradients(lambda *own: eager(*own, *numbers), saved, needs, grads)
@@ -244,7 +253,7 @@ def _differentiable_gradients(
         # since it does so on its way through the graph outside.
         own = [value if value is None else value.view_as(value) for value in inputs]
         results = function(*own)
-        results = (results,) if isinstance(results, Tensor) else results
+        results = (results,) if isinstance(results, Tensor) else results[: len(grads)]
         wanted = [value for value, need in zip(own, needs) if need and value is not None]
         grads = [grad.to(result.dtype) for grad, result in zip(grads, results)]
         found = iter(torch.autograd.grad(results, wanted, grads, create_graph=True))

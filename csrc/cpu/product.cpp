@@ -58,7 +58,7 @@ void RightFactor<T>::multiply(const Matrix<T>& a, T* out, bool add) const {
     return;
   }
   const Product<T> product{a.rows, b.columns,    b.rows,        a.data, a.row_stride, a.column_stride,
-                           panels_.get(), out, add};
+                           panels_.get(), out,          b.columns,      add};
   const T* type = nullptr;
   const int64_t height = VITLITE_ISA_CALL(product_tile_rows(type));
   const int64_t width = VITLITE_ISA_CALL(product_panel_columns(type));
@@ -70,12 +70,14 @@ void RightFactor<T>::multiply(const Matrix<T>& a, T* out, bool add) const {
   if (longest(tiles) <= longest(panels)) {
     torch::stable::parallel_for(0, tiles, std::max<int64_t>(1, kProductGrain / (cost * panels)),
                                 [&](int64_t first, int64_t last) {
-                                  VITLITE_ISA_CALL(product_block(product, first, last, int64_t{0}, panels));
+                                  const auto own = product.with_out(out + first * height * b.columns);
+                                  VITLITE_ISA_CALL(product_block(own, first, last, int64_t{0}, panels));
                                 });
   } else {
     torch::stable::parallel_for(0, panels, std::max<int64_t>(1, kProductGrain / (cost * tiles)),
                                 [&](int64_t first, int64_t last) {
-                                  VITLITE_ISA_CALL(product_block(product, int64_t{0}, tiles, first, last));
+                                  const auto own = product.with_out(out + first * width);
+                                  VITLITE_ISA_CALL(product_block(own, int64_t{0}, tiles, first, last));
                                 });
   }
 }

@@ -55,8 +55,9 @@ void multiply(const Matrix<T>& a, const Matrix<T>& b, T* out, bool add = false) 
   }
 }
 
-// A product as the kernels see it: out (rows, columns) = or += a (rows, depth) b, and element (i, k) of the left
-// factor is a[i * row + k * step], `panels` is b as product_pack leaves it, and the rows of `out` follow each other.
+// A product as the kernels see it: out = or += a (rows, depth) b (depth, columns), and element (i, k) of the left factor
+// is a[i * row + k * step], `panels` is b as product_pack leaves it, and rows of `out` are `stride` elements apart. A
+// block of the product begins at `out`.
 template <class T>
 struct Product {
   int64_t rows, columns, depth;
@@ -64,7 +65,14 @@ struct Product {
   int64_t row, step;
   const T* panels;
   T* out;
+  int64_t stride;
   bool add;
+
+  Product with_out(T* other) const {
+    Product product = *this;
+    product.out = other;
+    return product;
+  }
 };
 
 // The right factor b (depth, columns). If the processor has AVX2 or AVX-512 the product is ours, which on a block

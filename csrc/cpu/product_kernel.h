@@ -191,7 +191,7 @@ VL_INLINE void pack_left(const T* a, int64_t row, int64_t step, int64_t rows, in
   }
 }
 
-// Some tiles of rows and panels of columns of a product.
+// Some tiles of rows and panels of columns of a product; the first tile of the first panel goes to p.out.
 template <class T>
 void product_block(const Product<T>& p, int64_t first_tile, int64_t last_tile, int64_t first_panel,
                    int64_t last_panel) {
@@ -211,15 +211,15 @@ void product_block(const Product<T>& p, int64_t first_tile, int64_t last_tile, i
         if (packed) pack_left(a, p.row, p.step, rows, depth, left);
         for (int64_t j = group; j < end; ++j) {
           const T* panel = p.panels + panel_at<T>(j, cut, depth, panels);
-          T* out = p.out + i * p.columns + j * width;
+          T* out = p.out + (i - first_tile * height) * p.stride + (j - first_panel) * width;
           const int64_t columns = p.columns - j * width;
           if (rows < height) {
             product_rest<T, height - 1>(rows, packed ? left : a, packed ? 1 : p.row, packed ? height : 1, panel, depth,
-                                        add, out, p.columns, columns);
+                                        add, out, p.stride, columns);
           } else if (packed) {
-            product_tile<T, height>(left, 1, height, panel, depth, add, out, p.columns, columns);
+            product_tile<T, height>(left, 1, height, panel, depth, add, out, p.stride, columns);
           } else {
-            product_tile<T, height>(a, p.row, 1, panel, depth, add, out, p.columns, columns);
+            product_tile<T, height>(a, p.row, 1, panel, depth, add, out, p.stride, columns);
           }
         }
       }

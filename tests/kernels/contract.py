@@ -28,9 +28,9 @@ def larger(op, by):
 
 
 def call(op, *tensors, **options):
-    """All results of the public function, as a list."""
+    """All results of the public function that have gradients, as a list: not the indices of ``nearest``."""
     results = getattr(kernels, op)(*tensors, **{**OPTIONS.get(op, {}), **options})
-    return [results] if isinstance(results, torch.Tensor) else list(results)
+    return [results] if isinstance(results, torch.Tensor) else [a for a in results if a.is_floating_point()]
 
 
 def weighted(results):

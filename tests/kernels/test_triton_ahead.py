@@ -51,6 +51,12 @@ def memory(rows, items, channels, dtype):
     room.memory_read_backward(output, entropy, z, memory, *kept, None, 1.0, True, True)
 
 
+def nearest(queries, rows, channels, k, dtype):
+    room = launchers("nearest")
+    q, bank = empty(queries, channels, dtype=dtype), empty(rows, channels, dtype=dtype)
+    room.nearest_backward(empty(queries, k), q, bank, *room.nearest_forward(q, bank, k), k, True, True)
+
+
 def ssim(batch, channels, side, window, same, dtype):
     room = launchers("ssim")
     x = empty(batch, channels, side, side, dtype=dtype)
@@ -87,6 +93,9 @@ QUICK = [
     (memory, (4608, 2000, 768, HALF)),
     (memory, (4608, 2000, 768, SINGLE)),
     (memory, (784, 500, 768, HALF)),
+    (nearest, (3136, 20_000, 384, 1, HALF)),
+    (nearest, (3136, 20_000, 384, 1, SINGLE)),
+    (nearest, (3136, 20_000, 384, 9, SINGLE)),
     (ssim, (16, 3, 256, 11, True, SINGLE)),
     (gmm, (4608, 150, 512, False, SINGLE)),
     (linear, (4608, 150, 512, 512, True, HALF)),
@@ -110,6 +119,11 @@ MORE = [
     (memory, (576, 50, 30, SINGLE)),
     (memory, (9, 20, 33, DOUBLE)),
     (memory, (1, 1, 1, SINGLE)),
+    (nearest, (3136, 20_000, 384, 9, torch.float16)),
+    (nearest, (1024, 10_000, 270, 1, HALF)),
+    (nearest, (1024, 10_000, 270, 1, SINGLE)),
+    (nearest, (9, 20, 33, 2, DOUBLE)),
+    (nearest, (1, 1, 1, 1, SINGLE)),
     (ssim, (16, 3, 256, 11, False, HALF)),
     (ssim, (2, 1, 64, 25, True, SINGLE)),
     (ssim, (1, 1, 11, 7, False, DOUBLE)),
@@ -203,6 +217,21 @@ def test_memory_takes_no_more_room_for_more_queries(items):
     assert {name for name, _ in between} == {"exponentials", "cosines", "given", "weights", "grads"}
     if items == 2000:
         assert len(launches) > 90  # it did take them a share at a time
+
+
+@pytest.mark.parametrize(("k", "rows"), [(1, 5000), (4, 5000), (4, 1 << 22)])
+def test_nearest_takes_no_more_room_for_more_queries(k, rows):
+    room = launchers("nearest").ROOM
+    with _triton.recording() as launches:
+        launchers("nearest").nearest_forward(empty(100_000, 4), empty(rows, 4), k)
+    given = "q", "bank"
+    numbers = [
+        tensor.numel()
+        for launch in launches
+        for name, tensor in launch.arguments.items()
+        if isinstance(tensor, torch.Tensor) and name not in given
+    ]
+    assert max(numbers) <= max(room, 16 * rows)
 
 
 def test_float32_products_follow_the_setting_of_torch():

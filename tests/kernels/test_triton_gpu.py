@@ -84,6 +84,19 @@ def test_memory_under_every_circumstance():
     cases.check_memory_with_a_bad_row(DEVICE)
 
 
+@pytest.mark.parametrize(("shape", "dtype"), cases.NEAREST, ids=str)
+def test_nearest(shape, dtype):
+    cases.check_nearest(DEVICE, shape, dtype)
+
+
+def test_nearest_under_every_circumstance(monkeypatch):
+    from vitlite.kernels.nearest import triton
+
+    cases.check_nearest_under_every_circumstance(DEVICE)
+    monkeypatch.setattr(triton, "ROOM", 0)  # 16 queries at a time
+    cases.check_nearest(DEVICE, (20, 20, 9, 2), torch.float32)
+
+
 @pytest.mark.parametrize(("shape", "window_size", "padding", "reduction", "dtype"), cases.SSIM, ids=str)
 def test_ssim(shape, window_size, padding, reduction, dtype):
     cases.check_ssim(DEVICE, shape, window_size, padding, reduction, dtype)

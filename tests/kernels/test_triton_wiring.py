@@ -68,12 +68,12 @@ class Recorder(TorchDispatchMode):
 def test_cuda_tensors_are_served_by_triton_where_nothing_is_compiled_for_them():
     pytest.importorskip("triton")
     code = PRETEND + "for op, table in kernels.backends().items(): print(op, table['auto']['cuda'])\n"
-    code += "for op in ('memory_read', 'ssim', 'gmm_log_likelihood', 'linear_gmm_log_likelihood'):\n"
+    code += "for op in ('memory_read', 'nearest', 'ssim', 'gmm_log_likelihood', 'linear_gmm_log_likelihood'):\n"
     code += "    for step in ('forward', 'backward'):\n"
     code += "        assert torch._C._dispatch_has_kernel_for_dispatch_key(f'vitlite::{op}_{step}', 'CUDA')\n"
     served = dict(line.split() for line in python(code).splitlines())
     assert served.pop("attention") == "sdpa"
-    assert served["memory_read"] == served["linear_gmm_log_likelihood"] == "triton"
+    assert served["memory_read"] == served["nearest"] == served["linear_gmm_log_likelihood"] == "triton"
     assert set(served.values()) <= {"triton", "cuda"}
 
 
@@ -85,5 +85,5 @@ def test_shapes_and_dtypes_on_cuda_are_known_without_a_gpu():
     code += "with FakeTensorMode(), Recorder():\n    " + CALLS.strip().replace("\n", "\n    ")
     code += "\nprint(*sorted(set(made)))\n"
     made = python(code).split()
-    assert len(made) == 5
+    assert len(made) == 6
     assert all(name.startswith("triton_") for name in made)

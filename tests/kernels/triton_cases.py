@@ -8,10 +8,11 @@ import test_attention
 import test_gmm
 import test_gmm_linear
 import test_memory
+import test_nearest
 import test_ssim
 import torch
 
-from vitlite.kernels import attention, gmm_log_likelihood, memory_read, ssim
+from vitlite.kernels import Bank, attention, gmm_log_likelihood, memory_read, nearest, ssim
 from vitlite.kernels.attention.reference import attention_numpy, attention_torch
 from vitlite.kernels.memory.reference import memory_read_numpy
 from vitlite.kernels.ssim.reference import ssim_torch
@@ -34,6 +35,12 @@ MEMORY = [
     ((5, 33, 17), 1.0, torch.float64, {}),
     ((9, 20, 33), 1.0, torch.bfloat16, {}),
     ((9, 20, 33), 1.0, torch.float16, {}),
+]
+NEAREST = [
+    *[(shape, torch.float32) for shape in [(1, 1, 1, 1), (3, 7, 30, 7), (20, 200, 48, 1), (20, 150, 17, 3)]],
+    ((5, 33, 17, 2), torch.float64),
+    ((9, 40, 33, 3), torch.bfloat16),
+    ((40, 60, 16, 1), torch.float16),
 ]
 SSIM = [
     ((1, 1, 1, 1), 11, "same", "sum", torch.float32),
@@ -172,6 +179,36 @@ def check_memory_with_a_bad_row(device):
     assert torch.equal(entropy.isnan(), spoiled)
     right = memory_read_numpy(z[:4].cpu(), items.cpu())[0]
     np.testing.assert_allclose(output[:4].cpu(), right, atol=1e-5)
+
+
+def check_nearest(device, shape, dtype):
+    arguments = test_nearest.problem(*shape, dtype)
+    expected = test_nearest.oracle(*arguments)
+    here = on(device, arguments)
+    found = {b: test_nearest.run(*here, backend=b) for b in ("triton", "eager")}
+    assert torch.equal(found["triton"][1].cpu(), expected[1])
+    values = [[found[b][i] for i in (0, 2, 3)] for b in ("triton", "eager")]
+    assert_as_exact_as_eager(*values, [expected[i] for i in (0, 2, 3)], dtype)
+
+
+def check_nearest_under_every_circumstance(device):
+    """Ties, what is not a number, distances of 0, a bank that is kept, and more queries than are taken at a time."""
+    for k in (1, 3):
+        q, bank = (test_nearest.whole(*shape).to(device) for shape in ((6, 3), (40, 3)))
+        bank[4] = float("nan")
+        distances, indices = nearest(q, bank, k=k, backend="triton")
+        right = nearest(q.cpu(), bank.cpu(), k=k, backend="eager")
+        assert torch.equal(indices.cpu(), right[1])
+        torch.testing.assert_close(distances.cpu(), right[0])
+        assert torch.equal(nearest(q, Bank(bank), k=k, backend="triton")[1], indices)
+    last = nearest(q, bank[:6], k=6, backend="triton")
+    assert (last[1][:, -1] == 4).all()
+    assert last[0].isnan().sum() == 6
+    own = torch.randn(9, 10, generator=torch.Generator().manual_seed(0)).to(device).requires_grad_()
+    distances, indices = nearest(own, own, backend="triton")
+    assert (distances == 0).all()
+    assert (torch.autograd.grad(distances.sum(), own)[0] == 0).all()
+    assert nearest(own[:0], own, k=2, backend="triton")[1].shape == (0, 2)
 
 
 def check_ssim(device, shape, window_size, padding, reduction, dtype):
