@@ -132,6 +132,7 @@ QUICK = replace(
     mae_epochs=25,
     epochs=75,
     steps=1600,
+    max_epochs=300,
     mae_batch_size=0,
     freeze_encoder=False,
     augment="affine",

@@ -52,7 +52,7 @@ def table_layers(size: int) -> tuple[tuple[int, int], ...]:
 
 PAPER = Config()
 # Small enough for two CPU cores; windows instead of whole images, as Bergmann et al. treat textures.
-QUICK = replace(PAPER, **QUICK_RECONSTRUCTION, steps=3000, window=32, windows=8, stride=16, sigma=1.0)
+QUICK = replace(PAPER, **QUICK_RECONSTRUCTION, steps=3000, max_epochs=300, window=32, windows=8, stride=16, sigma=1.0)
 
 
 class Autoencoder(nn.Module):

@@ -106,6 +106,7 @@ QUICK = replace(
     places="scaled",
     holdout=0.2,
     steps=1800,
+    max_epochs=300,
     lr=1e-3,
     schedule="cosine",
     warmup_epochs=1.0,
