@@ -138,5 +138,10 @@ def earlier_split(settings: RunSettings, samples: Sequence[Sample], root: Path) 
         return replace(found, folds=[], groups={})
     before = load_settings(run)
     at = {str(sample.path): i for i, sample in enumerate(samples)}
-    parts = training_split(replace(before, data=settings.data), run, load_checkpoint(run, before.method)["fingerprint"])
-    return Split(*([at[str(sample.path)] for sample in part if str(sample.path) in at] for part in parts))
+    before = replace(before, data=settings.data)
+    trained, held = training_split(before, run, load_checkpoint(run, before.method)["fingerprint"])
+
+    def places(part: Sequence[Sample]) -> list[int]:
+        return [at[str(sample.path)] for sample in part if str(sample.path) in at]
+
+    return Split(places(trained), places(held))
