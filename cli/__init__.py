@@ -21,6 +21,7 @@ COMMANDS = {
     "train": "Train a detector on good images.",
     "eval": "Score a trained detector on labelled test images.",
     "predict": "Score images and draw where they are defective.",
+    "serve": "Score images that come in over HTTP, with a page for people.",
     "report": "Write a page with scores, curves and heat maps of test images.",
     "calibrate": "Set the thresholds anew from good images.",
     "update": "Add good images to a trained detector.",

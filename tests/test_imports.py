@@ -25,6 +25,7 @@ ORDER = (
     ("engine",),
     ("report", "export"),
     ("api",),
+    ("serve",),  # its workers open runs and exported files, which is api's
     ("cli", "bench", "__main__"),
 )
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
@@ -45,6 +46,7 @@ OUTSIDE = {
     "metrics": {"numpy", "numba"},
     "odd": {"numpy"},
     "score_table": {"numpy"},
+    "serve": {"numpy", "PIL", "starlette", "uvicorn"},
     "verdict": {"numpy", "scipy"},
 }
 
@@ -309,7 +311,7 @@ for module in pkgutil.walk_packages({0}.__path__, "{0}."):
         (USE_DATA, {"torch", "numba"}),
         (USE_METRICS, {"torch"}),
         (DRAW_A_CARD, {"torch", "numba", "vitlite.engine"}),
-        *((EVERY_MODULE.format(f"vitlite.{room}"), {"torch"}) for room in ("metrics", "images", "data")),
+        *((EVERY_MODULE.format(f"vitlite.{room}"), {"torch"}) for room in ("metrics", "images", "data", "serve")),
     ],
 )
 def test_light_imports_leave_torch_alone(code, absent, tmp_path):

@@ -36,6 +36,7 @@ _SUBMODULES = frozenset(
         "metrics",
         "nn",
         "report",
+        "serve",
     }
 )
 # name: the module it lives in

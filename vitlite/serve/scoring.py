@@ -1,0 +1,154 @@
+"""An uploaded file to its verdict and its drawings. This is the only part of the server that decodes uploads."""
+
+import base64
+import io
+import math
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from vitlite.engine.predict import Predictor
+from vitlite.images.heatmap import blend, overlay, scale_map
+from vitlite.images.pillow import open_image
+from vitlite.images.reading import ImageError, read_noted
+from vitlite.images.resize import resize_image
+from vitlite.limits import Limits, limits_of
+from vitlite.serve.settings import Settings
+from vitlite.serve.wire import Message
+from vitlite.verdict import NoVerdict, Prediction, judge
+
+VIEW_SIDE = 1024  # pixels, of the heat map that a page shows
+# What a file of a format is called; those that are not here end in ".png", and are told from their contents anyway.
+ENDINGS = {
+    "JPEG": ".jpg",
+    "MPO": ".jpg",
+    "TIFF": ".tif",
+    "BMP": ".bmp",
+    "DIB": ".dib",
+    "WEBP": ".webp",
+    "GIF": ".gif",
+    "PPM": ".ppm",
+    "JPEG2000": ".jp2",
+    "AVIF": ".avif",
+}
+
+
+class Scorer:
+    """A detector and the limits that a server judges by."""
+
+    def __init__(self, detector: Predictor, settings: Settings) -> None:
+        self.detector = detector
+        # Those of a request without a category, then those of each category.
+        self.limits: dict[str | None, Limits] = {
+            None: limits_of(detector.calibration, settings.category, **settings.judging())
+        }
+        for name in detector.calibration.get("categories", {}):
+            self.limits[name] = limits_of(detector.calibration, name, **settings.judging())
+        self.folder = tempfile.TemporaryDirectory(prefix="vitlite-serve-")
+
+    def facts(self) -> dict[str, Any]:
+        """What the server has to know: the digest of the model, and the limits of every category."""
+        limits = {
+            name or "": {
+                "image": own.image,
+                "pixel": own.pixel,
+                "good_scores": own.good_scores.tolist(),
+                "min_area": own.min_area,
+            }
+            for name, own in self.limits.items()
+        }
+        return {"digest": self.detector.digest(), "limits": limits}
+
+    def warm_up(self) -> None:
+        """Score a grey image, so that no request pays for what happens once. ``UserError`` if nothing can be scored."""
+        side = self.detector.image_size
+        with suppress(NoVerdict):
+            self.answer(as_png(np.full((side, side, 3), 128, np.uint8)), "view", None, None)
+
+    def check(self, body: bytes) -> Message:
+        """``{"ending"}``, how a file with these bytes has to be named. ``ImageError`` if it is no image."""
+        with self._file(body) as path:
+            read_noted(path, self.detector.reading)
+            with open_image(path, max_pixels=self.detector.reading.max_pixels) as image:
+                return {"ending": ENDINGS.get(image.format or "", ".png")}, b""
+
+    def answer(self, body: bytes, want: str, category: str | None, threshold: float | None) -> Message:
+        """The verdict on an uploaded file, and the bytes of its overlay as PNG if ``want`` is "overlay".
+
+        With "view" the verdict also has ``map``, a smaller PNG of the heat map in base64, and ``candidates``: the boxes
+        that the image would have at a lower threshold. ``ImageError`` and ``NoVerdict`` as everywhere.
+        """
+        start = time.perf_counter()
+        limits = self.limits[category]
+        if threshold is not None:
+            limits = replace(limits, image=threshold)
+        with self._file(body) as path:
+            pixels, notes = read_noted(path, self.detector.reading)
+            said = [note.text.removeprefix(f"{path}: ") for note in notes]
+        raw = self.detector.predict(pixels)
+        found = judge(raw.map, raw.score, limits)
+        verdict: dict[str, Any] = {
+            "score": found.score,
+            "threshold": limits.image,
+            "verdict": found.verdict,
+            "percentile": found.percentile,
+            "boxes": found.regions,
+            "defect_pixels": found.defect_pixels,
+            "width": pixels.shape[1],
+            "height": pixels.shape[0],
+            "notes": said,
+        }
+        if want == "view":
+            anyway = replace(limits, image=-math.inf)
+            verdict["candidates"] = found.regions or judge(raw.map, raw.score, anyway).regions
+            verdict["map"] = base64.b64encode(self._small_map(pixels, found.map)).decode()
+        drawn = self._overlay(pixels, found) if want == "overlay" else b""
+        verdict["milliseconds"] = round(1e3 * (time.perf_counter() - start), 3)
+        return verdict, drawn
+
+    def _overlay(self, pixels: np.ndarray, found: Prediction) -> bytes:
+        scale = self.detector.calibration["display"]
+        return as_png(overlay(pixels, found.map, low=scale["low"], high=scale["high"], marked=found.mask))
+
+    def _small_map(self, pixels: np.ndarray, values: np.ndarray) -> bytes:
+        """The image with its map over it and no outline, at most VIEW_SIDE pixels high and wide."""
+        scale = self.detector.calibration["display"]
+        height, width = pixels.shape[:2]
+        share = min(1.0, VIEW_SIDE / max(height, width))
+        size = max(1, round(share * height)), max(1, round(share * width))
+        smaller = np.array(Image.fromarray(values).resize(size[::-1], Image.Resampling.BILINEAR))
+        return as_png(blend(resize_image(pixels, size), scale_map(smaller, scale["low"], scale["high"])))
+
+    @contextmanager
+    def _file(self, body: bytes) -> Iterator[Path]:
+        """An upload as a file, whose name never comes from outside. An ``ImageError`` does not name it."""
+        path = Path(self.folder.name) / "upload"
+        path.write_bytes(body)
+        try:
+            yield path
+        except ImageError as error:
+            raise ImageError("the upload", error.reason) from error
+        finally:
+            path.unlink()
+
+
+def limits_from(facts: dict[str, Any]) -> dict[str | None, Limits]:
+    """The limits of every category, and under None those of the rest, from what ``facts`` gave."""
+    return {
+        name or None: Limits(own["image"], own["pixel"], np.array(own["good_scores"]), own["min_area"])
+        for name, own in facts["limits"].items()
+    }
+
+
+def as_png(pixels: np.ndarray) -> bytes:
+    """The PNG file of an array (H, W, 3), uint8."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, format="PNG", compress_level=3)
+    return file.getvalue()
