@@ -66,6 +66,10 @@ def image(level=GOOD, spot=None, size=(48, 64), kind="PNG"):
     return file.getvalue()
 
 
+def heed_interrupts():
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Server:
     """`vitlite serve` in a process of its own."""
 
@@ -73,7 +77,10 @@ class Server:
         # A worker has all the time that it needs, also to start anew on a machine with much to do.
         command = [sys.executable, "-m", "vitlite", "serve", "--port", "0", "--timeout", "3600", *map(str, arguments)]
         pipe = subprocess.PIPE
-        self.process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=env)
+        # If the tests run in the background of a shell, they ignore SIGINT, and so would the server.
+        self.process = subprocess.Popen(
+            command, stdout=pipe, stderr=pipe, text=True, env=env, preexec_fn=heed_interrupts
+        )
         line = self.process.stdout.readline()
         found = re.search(r"http://([\d.]+):(\d+)/", line)
         assert found, (line, *self.process.communicate())

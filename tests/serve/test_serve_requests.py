@@ -283,6 +283,7 @@ def test_the_end(model):
             time.sleep(0.05)
 
 
+@pytest.mark.slow  # the pool's own test is fast
 def test_a_model_that_changes(tmp_path):
     """The server ends and says so, before another model or threshold judges an image."""
     model = write_model(tmp_path / "small.onnx")
