@@ -28,7 +28,7 @@ def write_png(file: IO[bytes], pixels: np.ndarray) -> None:
         filtered[:, 0] = SUB
         filtered[:, 1:4] = flat[:, :3]
         np.subtract(flat[:, 3:], flat[:, :-3], out=filtered[:, 4:])
-        if packed := packer.compress(filtered):
+        if packed := packer.compress(filtered.data):
             _chunk(file, b"IDAT", packed)
     _chunk(file, b"IDAT", packer.flush())
     _chunk(file, b"IEND", b"")
