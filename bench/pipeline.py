@@ -80,7 +80,7 @@ class TimedCache(FeatureCache):
     """A feature cache that adds up how long it is waited for."""
 
     def __init__(self, cache: FeatureCache) -> None:
-        self.values, self.kept_as, self.seconds = cache.values, cache.kept_as, 0.0
+        self.values, self.kept_as, self.tiles, self.seconds = cache.values, cache.kept_as, cache.tiles, 0.0
 
     def __getitem__(self, indices: Tensor | slice) -> Tensor:
         began = time.perf_counter()

@@ -119,7 +119,9 @@ class Asked(NamedTuple):
 class Sender:
     """Where a row goes: into the table, if there is one, and to ``emit``, with what is known of its part."""
 
-    def __init__(self, ledger: Ledger | None, parts: Parts | None, emit: Callable[[dict[str, Any]], None] | None):
+    def __init__(
+        self, ledger: Ledger | None, parts: Parts | None, emit: Callable[[dict[str, Any]], None] | None
+    ) -> None:
         self.ledger, self.parts, self.emit = ledger, parts, emit
 
     def __call__(self, row: dict[str, Any]) -> None:

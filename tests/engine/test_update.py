@@ -173,5 +173,5 @@ def test_refused(good, options, says, tiny_run, tiny_data, new, tmp_path):
 def test_a_quarter_of_the_steps():
     config = apply_overrides(preset_config("isstad", "quick"), [])
     short = shortened(config)
-    assert (short.steps, short.epochs, short.mae_epochs, short.max_epochs) == (400, 19, 7, 0)
+    assert (short.steps, short.epochs, short.mae_epochs, short.max_epochs) == (400, 19, 7, 75)
     assert short.warmup_epochs == config.warmup_epochs

@@ -112,7 +112,14 @@ def comes_from_disk(function):
     return bool(function.stats.cache_hits)
 
 
-@pytest.mark.parametrize("damage", [lambda b: b"", lambda b: b"no pickle", lambda b: b[: len(b) // 2]])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda b: b[: len(b) // 2],
+        pytest.param(lambda b: b"", marks=pytest.mark.slow),
+        pytest.param(lambda b: b"no pickle", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("kind", ["nbi", "nbc"])
 def test_a_damaged_cache_is_compiled_and_written_anew(tmp_path, twice, kind, damage):
     assert [comes_from_disk(twice()) for _ in range(2)] == [False, True]

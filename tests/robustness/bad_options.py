@@ -146,8 +146,8 @@ for name, args, says in (
     ("category is misspelt", [*TRAIN, "--category", "weawe"], "--category 'weawe': not in .*nearest: weave"),
     ("synth into a full folder", ["data", "synth", "--out", data], ".*set: the folder is not empty"),
     ("maps are missing", ["eval-maps", new, "--data", data], ".*new: no such folder"),
-    ("predict nothing", ["predict", run, "--out", out], r"IMAGE\.\.\.: missing; for example: vitlite pre"),
-    ("predict where", ["predict", run, data], "--out: missing; for example: vitlite predict"),
+    ("predict nothing", ["predict", run, "--out", out], "no image given; name files, folders or patterns"),
+    ("predict where", ["predict", run, data], "--out: missing; give a folder, or --format jsonl"),
     (
         "predict category",
         ["predict", run, data, "--out", out, "--category", "nut"],
