@@ -111,6 +111,7 @@ main(arguments)
 """
 
 
+@pytest.mark.slow
 def test_a_resumed_run_of_two_processes_reaches_the_same_weights(tiny_data, tmp_path):
     """Nine images in batches of three, so that one process has two of them; each is turned and mirrored at random."""
     script = tmp_path / "stopping.py"

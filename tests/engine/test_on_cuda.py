@@ -94,6 +94,7 @@ def test_doctor_names_the_device():
         assert "device: cuda (pretended)" in vitlite("doctor")[0]
 
 
+@pytest.mark.slow
 def test_rehearsal():
     """The commands once more with the Triton kernels, in the interpreter, and under autocast to bfloat16."""
     pytest.importorskip("triton")

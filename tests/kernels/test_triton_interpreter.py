@@ -17,6 +17,7 @@ HERE = Path(__file__).parent
 REHEARSED = ["test_triton_gpu.py", "test_cuda_runtime.py"]
 
 
+@pytest.mark.slow
 def test_rehearsal():
     """With a GPU's rounding."""
     printed = rehearse("gpu_rounding", *(HERE / name for name in REHEARSED))
