@@ -2,33 +2,12 @@
 
 import numpy as np
 import pytest
+from grey_predictor import Grey
 from PIL import Image
 
 from vitlite.data.shards import FOLDER, Shard
-from vitlite.engine.predict import Predictor, predict
+from vitlite.engine.predict import predict
 from vitlite.errors import UserError
-
-CALIBRATION = {
-    "image_threshold": 100.0,
-    "pixel_threshold": 100.0,
-    "good_scores": [10.0, 200.0],
-    "display": {"low": 0.0, "high": 255.0},
-    "categories": {},
-}
-
-
-class Grey(Predictor):
-    """The score of an image is its brightness and, as in a network, a little of what else is in its batch."""
-
-    image_size = 8
-    calibration = CALIBRATION
-
-    def digest(self):
-        return "grey"
-
-    def score_pixels(self, pixels):
-        maps = pixels.mean(axis=3).astype(np.float32)
-        return maps, maps.mean(axis=(1, 2)) + np.float32(1e-2) * maps.mean()
 
 
 @pytest.fixture

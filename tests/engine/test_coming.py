@@ -5,6 +5,7 @@ import itertools
 import os
 import shutil
 
+import grey_predictor
 import numpy as np
 import pytest
 from commands import rows_of
@@ -14,31 +15,14 @@ from vitlite.answers import Wanted
 from vitlite.data import coming
 from vitlite.data.coming import Named, NewFiles
 from vitlite.engine import watch
-from vitlite.engine.predict import Predictor, predict
+from vitlite.engine.predict import predict
 from vitlite.engine.watch import predict_coming
 from vitlite.errors import UserError
 
-CALIBRATION = {
-    "image_threshold": 100.0,
-    "pixel_threshold": 100.0,
-    "good_scores": [float(value) for value in range(0, 100, 2)],
-    "display": {"low": 0.0, "high": 255.0},
-    "categories": {},
-}
 
-
-class Grey(Predictor):
-    """The score of an image is its brightness."""
-
-    image_size = 8
-    calibration = CALIBRATION
-
-    def digest(self):
-        return "grey"
-
-    def score_pixels(self, pixels):
-        maps = pixels.mean(axis=3).astype(np.float32)
-        return maps, maps.mean(axis=(1, 2))
+class Grey(grey_predictor.Grey):
+    share = 0  # images come in batches of any size
+    calibration = grey_predictor.calibration_of([float(value) for value in range(0, 100, 2)])
 
 
 def grey(path, value=50):

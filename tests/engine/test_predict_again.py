@@ -6,46 +6,33 @@ import subprocess
 import sys
 from pathlib import Path
 
+import grey_predictor
 import numpy as np
 import pytest
 from commands import refused, rows_of, vitlite
 from PIL import Image
 
 import vitlite as library
-from vitlite.engine.predict import Predictor, predict
+from vitlite.engine.predict import predict
 from vitlite.errors import UserError
 from vitlite.files import Claim
 from vitlite.ledger import whole_rows
 
 OLD = Path(__file__).parents[1] / "old_run"  # a trained run and its exported file, which need not be made
-CALIBRATION = {
-    "image_threshold": 100.0,
-    "pixel_threshold": 100.0,
-    "good_scores": [10.0, 200.0],
-    "display": {"low": 0.0, "high": 255.0},
-    "categories": {},
-}
 
 
-class Grey(Predictor):
-    """The score of an image is its brightness and, as in a network, a little of what else is in its batch.
+class Grey(grey_predictor.Grey):
+    """``stop(count)`` is called before each batch with the number of images that were scored before it."""
 
-    ``stop(count)`` is called before each batch with the number of images that were scored before it.
-    """
-
-    calibration, image_size = CALIBRATION, 8
+    share = 1e-3
 
     def __init__(self, stop=lambda count: None):
         self.stop, self.count = stop, 0
 
-    def digest(self):
-        return "grey"
-
     def score_pixels(self, pixels):
         self.stop(self.count)
         self.count += len(pixels)
-        maps = pixels.mean(axis=3).astype(np.float32)
-        return maps, maps.mean(axis=(1, 2)) + np.float32(1e-3) * maps.mean()
+        return super().score_pixels(pixels)
 
 
 def stop_after(count):
@@ -197,7 +184,7 @@ def test_only_the_same_call_goes_on(images, tmp_path, change, says):
     out, detector, options = tmp_path / "out", Grey(), {"maps": True, "batch_size": 3}
     call(images, out)
     before = tree(out)
-    detector.calibration = dict(CALIBRATION)
+    detector.calibration = dict(Grey.calibration)
     if isinstance(change, dict):
         options |= change
     else:
