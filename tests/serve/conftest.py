@@ -1,4 +1,4 @@
-"""What the tests of the server's answers and of its page share."""
+"""What several tests of the server share."""
 
 import pytest
 from small_server import write_model
@@ -6,8 +6,8 @@ from small_server import write_model
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """The file of a model that loads at once; its name has to be quoted in a shell."""
-    return write_model(tmp_path_factory.mktemp("model") / "it's small.onnx")
+    """The file of a model that loads at once."""
+    return write_model(tmp_path_factory.mktemp("model") / "small.onnx")
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import threading
 import time
 
 import pytest
-from small_server import image, serving, write_model
+from small_server import image, serving
 
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
@@ -62,11 +62,6 @@ class Load:
             if (status, answer.get("verdict")) != (422 if bad else 200, expected):
                 self.found["wrong"] += 1
         connection.close()
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_model(tmp_path_factory.mktemp("model") / "small.onnx")
 
 
 def test_500_requests(model):

@@ -5,7 +5,7 @@ import re
 
 import pytest
 from browsing import needs_chromium, open_browser
-from small_server import GOOD, image, serving, write_model
+from small_server import GOOD, image, serving
 
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
@@ -14,16 +14,6 @@ pytestmark = needs_chromium
 
 TOKEN = "a-token-of-22-letters."
 EVIL = "<img src=x onerror=alert(1)>.png"
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_model(tmp_path_factory.mktemp("model") / "small.onnx")
-
-
-@pytest.fixture(scope="module")
-def kept(tmp_path_factory):
-    return tmp_path_factory.mktemp("kept") / "it's good"
 
 
 @pytest.fixture(scope="module")

@@ -35,11 +35,6 @@ def model(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory):
-    return tmp_path_factory.mktemp("kept") / "good"
-
-
-@pytest.fixture(scope="module")
 def server(model, kept):
     limits = ("--queue", QUEUE, "--max-megabytes", 0.5, "--max-megapixels", 1)
     with serving(model, "--good", kept, *limits) as server:
