@@ -61,9 +61,22 @@ def test_upsampling_is_torchs():
     torch.testing.assert_close(matrix @ x @ matrix.T, expected)
 
 
-def test_a_constant_stays_constant():
+@pytest.mark.parametrize("edge", ["mirror", "even"])
+def test_a_constant_stays_constant(edge):
     values = torch.full((1, 8, 8), 3.0)
-    torch.testing.assert_close(SmoothUpsample(8, 64, 4.0)(values), torch.full((1, 64, 64), 3.0))
+    torch.testing.assert_close(SmoothUpsample(8, 64, 4.0, edge)(values), torch.full((1, 64, 64), 3.0))
+
+
+@pytest.mark.parametrize("coarse, size, sigma", [(8, 64, 4.0), (40, 40, 2.0), (10, 37, 1.5), (8, 64, 0.0)])
+def test_an_even_edge_has_the_noise_of_the_inside(coarse, size, sigma):
+    def noise(coarse, size, edge):  # the variance that white noise has in each row, where all of its level is drawn away
+        return SmoothUpsample(coarse, size, sigma, edge).matrix.square().sum(1)
+
+    inside = noise(3 * coarse, 3 * size, "mirror")[size : 2 * size]
+    even, mirror = noise(coarse, size, "even"), noise(coarse, size, "mirror")
+    torch.testing.assert_close(even, inside)
+    assert min(mirror[0], mirror[-1]) > 1.5 * inside[0]
+    torch.testing.assert_close(even[size // 2], mirror[size // 2])
 
 
 def test_positions_are_distinct():

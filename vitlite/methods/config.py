@@ -143,6 +143,9 @@ class TrainingConfig:
     # What an image's score takes from its map: max | top1 | top10 | mean | std | auto, or a method's own.
     score: str = "max"
     places: str = "none"  # for the score, each place against good images there: none | mean | scaled | auto (ours)
+    # What the filter of the map does at the edge: mirror | even. Mirrored noise has twice the variance there; even
+    # draws it towards the mean of the map, until it has the variance of the inside (ours).
+    edge: str = "mirror"
     # The numbers in files of more than 8 bits that become 0 and 255, for all images of the run; without them training
     # learns them from its images. 8-bit files keep 0 to 255.
     black: float | None = None
@@ -190,6 +193,7 @@ class TrainingConfig:
         self.one_of("optimizer", ("adamw", "adam"))
         self.one_of("score", (*self.own_scores, *SCORES, AUTO))
         self.one_of("places", (*PLACES, AUTO))
+        self.one_of("edge", ("mirror", "even"))
         if self.folds < 0 or self.folds == 1:
             self.refuse("folds", "must be 0, or at least 2")
         try:

@@ -52,6 +52,7 @@ MEANINGS = {
         "places": "what each place of the map is compared with for the score: none, mean, scaled, or auto",
         "map": "what the map is made of",
         "sigma": "of the Gaussian filter of the map, in pixels",
+        "edge": "what that filter does at the edge: mirror, or even (noise there as strong as inside)",
         "split_seed": "of the split into subsets that scoring uses",
         "mask_seed": "of the masks that variant I scores with",
     },

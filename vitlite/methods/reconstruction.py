@@ -46,6 +46,7 @@ QUICK: dict[str, Any] = {
     "augment": "flip",
     "score": "auto",
     "places": "auto",
+    "edge": "even",
     "holdout": 0.2,
 }
 
@@ -62,7 +63,7 @@ class Reconstruction(Method):
 
     def __init__(self, config: ReconstructionConfig, weights: str | None = None) -> None:
         super().__init__(config, weights)
-        self.smooth = SmoothUpsample(config.image_size, config.image_size, config.sigma)
+        self.smooth = SmoothUpsample(config.image_size, config.image_size, config.sigma, config.edge)
 
     def reconstruct(self, target: Tensor) -> Tensor:
         """Images (B, 3, S, S) in [-1, 1] to their reconstructions, same shape and range, float32."""

@@ -84,6 +84,7 @@ QUICK = replace(
     subsets=2,  # half the tokens of 4, hence twice the speed
     score="auto",
     places="auto",
+    edge="even",
     holdout=0.2,
     folds=4,
     folds_below=1000,
@@ -236,7 +237,7 @@ class SIVT(Method):
         length = (config.feature_size // config.patch) ** 2
         split = torch.randperm(length, generator=torch.Generator().manual_seed(config.split_seed))
         self.register_buffer("split", split)
-        self.smooth = SmoothUpsample(config.feature_size, config.image_size, config.sigma)
+        self.smooth = SmoothUpsample(config.feature_size, config.image_size, config.sigma, config.edge)
 
     def load_state_dict(self, *args: Any, **options: Any) -> Any:
         self._extractor.clear()  # a copy of the backbone that is about to change

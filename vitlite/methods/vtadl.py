@@ -104,6 +104,7 @@ QUICK = replace(
     density_epochs=200,
     score="auto",
     places="scaled",
+    edge="even",
     holdout=0.2,
     steps=1800,
     max_epochs=300,
@@ -181,7 +182,7 @@ class VTADL(Method):
         self.project = nn.Linear(tokens * c.dim, c.vector)
         self.decoder = Decoder(c.vector, c.decoder_side, c.doublings, c.channels)
         self.mixture = MixtureDensity(c.dim, c.dim, c.gaussians, c.min_std)
-        self.to_map = SmoothUpsample(self.side, c.image_size, c.sigma)
+        self.to_map = SmoothUpsample(self.side, c.image_size, c.sigma, c.edge)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **options: Any) -> Any:
         if "deviation" in state_dict:  # as 0.1.0 wrote it

@@ -32,18 +32,52 @@ def upsample_matrix(coarse: int, fine: int) -> Tensor:
     return F.interpolate(identity[None], size=fine, mode="linear", align_corners=False)[0].T.contiguous()
 
 
+def noise_of(weights: Tensor) -> Tensor:
+    """(rows,) variance of what each row of a linear filter makes of white noise of variance 1."""
+    return weights.square().sum(1)
+
+
+def endless_noise(coarse: int, fine: int, sigma: float) -> Tensor:
+    """(fine,) float64 variance that white noise of variance 1 would have if the coarse values went on beyond the edge.
+
+    Interpolation and filter are those of ``upsample_matrix`` and ``gaussian_matrix``.
+    """
+    radius = int(4 * sigma + 0.5)
+    offsets = torch.arange(-radius, radius + 1, dtype=torch.float64)
+    weights = torch.exp(-0.5 * (offsets / sigma) ** 2) if sigma else torch.ones(1, dtype=torch.float64)
+    weights = (weights / weights.sum()).expand(fine, -1)
+    source = (torch.arange(fine)[:, None] + offsets[None] + 0.5) * (coarse / fine) - 0.5
+    left = source.floor().long()
+    part = source - left
+    first = int(left.min())
+    matrix = torch.zeros(fine, int(left.max()) - first + 2, dtype=torch.float64)
+    matrix.scatter_add_(1, left - first, weights * (1 - part))
+    matrix.scatter_add_(1, left - first + 1, weights * part)
+    return noise_of(matrix)
+
+
 class SmoothUpsample(nn.Module):
     """Bilinear upsampling of (B, h, w) values to (B, size, size), then a Gaussian filter of ``sigma`` pixels.
 
     Both are linear and separable, so one small matrix per axis does them together: ``R x C^T``.
+
+    Mirrored values count twice at the edge, so noise has twice its variance there, and four times in a corner: the
+    highest value of a good image lies at the edge too often. ``edge="even"`` draws what is near the edge towards the
+    mean of the map, as far as gives noise the variance that it has inside; ``"mirror"`` leaves it.
     """
 
     matrix: Tensor
 
-    def __init__(self, coarse: int, size: int, sigma: float) -> None:
+    def __init__(self, coarse: int, size: int, sigma: float, edge: str = "mirror") -> None:
         super().__init__()
         matrix = gaussian_matrix(size, sigma) @ upsample_matrix(coarse, size)
+        self.even = edge == "even"
+        if self.even:
+            matrix *= (endless_noise(coarse, size, sigma) / noise_of(matrix)).sqrt().clamp_max(1)[:, None]
         self.register_buffer("matrix", matrix.float(), persistent=False)
 
     def forward(self, values: Tensor) -> Tensor:
-        return self.matrix @ values @ self.matrix.T
+        if not self.even:
+            return self.matrix @ values @ self.matrix.T
+        level = values.mean((-2, -1), keepdim=True)
+        return self.matrix @ (values - level) @ self.matrix.T + level
