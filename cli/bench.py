@@ -17,9 +17,10 @@ from vitlite.cli._messages import LOGGER
 def command(name: str | None, options: tuple[str, ...]) -> None:
     """Measure operators, metrics and whole methods.
 
-    Without NAME, lists the benchmarks; `all` runs every one. OPTIONS after NAME are the benchmark's own.
+    Without NAME, lists the benchmarks; `all` runs every one that needs no data
+    set or run. OPTIONS after NAME are the benchmark's own.
     """
-    from vitlite.bench.__main__ import BENCHMARKS, run
+    from vitlite.bench.__main__ import BENCHMARKS, NEED_DATA, run
     from vitlite.errors import UserError
 
     if name is None:
@@ -29,5 +30,6 @@ def command(name: str | None, options: tuple[str, ...]) -> None:
     if name != "all" and name not in BENCHMARKS:
         raise UserError(f"bench {name}: no such benchmark; there are {', '.join(BENCHMARKS)} and all")
     LOGGER.setLevel(logging.WARNING)  # a benchmark prints its own figures
-    codes = [run(one, list(options)) for one in (BENCHMARKS if name == "all" else [name])]
+    names = [one for one in BENCHMARKS if one not in NEED_DATA] if name == "all" else [name]
+    codes = [run(one, list(options)) for one in names]
     raise SystemExit(max(codes))

@@ -67,9 +67,11 @@ def test_a_constant_stays_constant(edge):
     torch.testing.assert_close(SmoothUpsample(8, 64, 4.0, edge)(values), torch.full((1, 64, 64), 3.0))
 
 
-@pytest.mark.parametrize("coarse, size, sigma", [(8, 64, 4.0), (40, 40, 2.0), (10, 37, 1.5), (8, 64, 0.0)])
+@pytest.mark.parametrize(("coarse", "size", "sigma"), [(8, 64, 4.0), (40, 40, 2.0), (10, 37, 1.5), (8, 64, 0.0)])
 def test_an_even_edge_has_the_noise_of_the_inside(coarse, size, sigma):
-    def noise(coarse, size, edge):  # the variance that white noise has in each row, where all of its level is drawn away
+    def noise(
+        coarse, size, edge
+    ):  # the variance that white noise has in each row, where all of its level is drawn away
         return SmoothUpsample(coarse, size, sigma, edge).matrix.square().sum(1)
 
     inside = noise(3 * coarse, 3 * size, "mirror")[size : 2 * size]
