@@ -42,6 +42,9 @@ def own_operators() -> dict[Any, Callable[..., int]]:
     def memory(z: Shape, items: Shape, *rest: Any, **options: Any) -> int:
         return 2 * 2 * z[0] * items[0] * items[1]  # similarities, and the weighted sum
 
+    def search(q: Shape, rows: Shape, *rest: Any, **options: Any) -> int:
+        return 2 * q[0] * rows[0] * rows[1]
+
     def attention(query: Shape, key: Shape, value: Shape, *rest: Any, **options: Any) -> int:
         batch, heads, length, width = query
         return 2 * batch * heads * length * key[2] * (width + value[3])
@@ -49,5 +52,7 @@ def own_operators() -> dict[Any, Callable[..., int]]:
     return {
         ops.vitlite.linear_gmm_log_likelihood_forward: mixture,
         ops.vitlite.memory_read_forward: memory,
+        ops.vitlite.nearest_forward: search,
+        ops.vitlite.nearest_packed: search,
         ops.aten._scaled_dot_product_flash_attention_for_cpu: attention,
     }

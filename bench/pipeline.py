@@ -92,10 +92,12 @@ class TimedCache(FeatureCache):
 def training(
     method: Method, settings: RunSettings, paths: list[Path], folder: Path, options: argparse.Namespace
 ) -> tuple[float, float]:
-    """(seconds of a step of the longest stage as the trainer runs it, part of it that fetching takes)."""
+    """(seconds of a step of the longest stage as the trainer runs it, its part that fetching takes); 0 without one."""
     device = torch.device(options.device)
     cache, indices = cache_features(method, paths, folder, device)
     method.fit(cache[i : i + 64].to(device) for i in range(0, len(indices), 64))
+    if not method.stages():
+        return 0.0, 0.0
     timed, c = TimedCache(cache), method.config
     loop = Loop(method, settings, folder, Part(timed, range(len(indices))), device)
     stage = max(method.stages(), key=lambda s: s.epochs)

@@ -38,6 +38,8 @@ REFUSED = {
     "vtadl": f"{TRANSFORMER}, vector=100, gaussians=0, noise=-1.0, noise=nan, min_std=0.0, projection=none, "
     "channels=8, image_size=96, image_size=4 patch=2, likelihood_trains=none, "
     "density_epochs=1 likelihood_trains=all",
+    "knn": f"{MAP}, bank=0, neighbours=0, neighbours=51, neighbourhood=2, neighbourhood=0, sampling=grid, "
+    "normalize=batch, feature_size=0, backbone=magic, resize=cubic",
     "isstad": f"{TRANSFORMER}, variant=IX, decoder_heads=5, decoder_depth=0, mae_epochs=0, mask_ratio=0.3, "
     "mask_ratio=0.99, corrupt_blocks=0, corrupt_share=0.0, corrupt_size=1.5, corrupt_visible=1.0, "
     "checkpoint=vit_base_patch16_384",
@@ -54,6 +56,8 @@ VARIANTS = {
     "items=1000, map=ssim, map=l2",
     "vtadl": "gaussians=1, gaussians=20, noise=0, sigma=2, projection=shared, places=none score=nll, density_epochs=0, "
     "density_epochs=0 likelihood_trains=all",
+    "knn": "neighbours=5 score=weighted, neighbours=1 score=weighted, neighbourhood=1, neighbourhood=5, "
+    "normalize=none, sampling=coreset, backbone=image, backbone=mobilenet_v2 sampling=coreset",
     "isstad": "augment=none, freeze_encoder=true, score=mean, corrupt_blocks=3",
 }
 
@@ -135,6 +139,8 @@ def test_trains_and_scores(name, settings):
 def test_half_precision(name):
     method = tiny(name)
     images = images_for(method)
+    if not method.stages():
+        pytest.skip("nothing is trained")
     with torch.autocast("cpu", torch.bfloat16):
         terms = method.loss(method.frozen(images))
     assert all(torch.isfinite(term) for term in terms.values())
@@ -175,8 +181,8 @@ def test_commands(runs, tiny_data, tmp_path, name):
     vitlite("calibrate", run, "--target-fpr", "0.2")
     vitlite("predict", run, tiny_data / "weave/test/missing", "--out", tmp_path / "p")
     assert (tmp_path / "p/predictions.csv").read_text().count("\n") == 3
-    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     stages = tiny(name).stages()
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()] if stages else []
     assert [entry["stage"] for entry in log] == [stage.name for stage in stages for _ in range(stage.epochs)]
     assert all(np.isfinite(entry["loss"]) for entry in log)
 

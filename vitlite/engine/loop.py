@@ -113,6 +113,8 @@ class Loop:
     def lengthen(self, before: TrainingConfig) -> None:
         """Make ready to train with other numbers of epochs than ``before``, while config.toml still has those."""
         old, new = ([stage.epochs for stage in planned(self.method, one, self.count)] for one in (before, self.config))
+        if not new:
+            raise UserError(f"`method={self.settings.method}`: has no epochs to train; begin anew with other settings")
         place = continued(old, new, self.stage, self.epoch)
         if place is None:
             key = "steps" if self.config.steps else "epochs"

@@ -24,11 +24,21 @@ OPTIONAL = ("init_from", "chosen", "added")  # of config.toml's [run]: left out 
 SEEDS = 2**63  # a seed is below it
 # Settings of methods that say how the network is trained and how its map is read, and not what the network is. Those
 # of the losses (..._weight) and of ISSTAD's corruption (corrupt_...) belong to them.
-OF_TRAINING = frozenset(
-    ("weights", "pretrained", "checkpoint", "augment", "map", "sigma", "noise", "windows", "stride")
-) | frozenset(
-    ("mae_epochs", "mae_lr", "mae_batch_size", "density_epochs", "likelihood_trains", "freeze_encoder", "ssim_window")
-)
+OF_TRAINING = (
+    frozenset(("weights", "pretrained", "checkpoint", "augment", "map", "sigma", "noise", "windows", "stride"))
+    | frozenset(
+        (
+            "mae_epochs",
+            "mae_lr",
+            "mae_batch_size",
+            "density_epochs",
+            "likelihood_trains",
+            "freeze_encoder",
+            "ssim_window",
+        )
+    )
+    | frozenset(("bank", "sampling", "neighbours"))
+)  # the bank is filled anew
 
 
 @dataclass(frozen=True)

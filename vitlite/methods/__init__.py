@@ -16,6 +16,7 @@ REGISTRY = {
     "memca": ("vitlite.methods.memca", "MemCA"),
     "vtadl": ("vitlite.methods.vtadl", "VTADL"),
     "isstad": ("vitlite.methods.isstad", "ISSTAD"),
+    "knn": ("vitlite.methods.knn", "KNN"),
 }
 DEFAULT = "sivt"
 

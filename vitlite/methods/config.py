@@ -151,6 +151,7 @@ class TrainingConfig:
     black: float | None = None
     white: float | None = None
 
+    trains: ClassVar[bool] = True  # False: there is nothing to optimise, and settings of the optimiser do nothing
     meanings: ClassVar[Mapping[str, str]] = {}  # of fields that vitlite/methods/meaning.py does not have
     own_scores: ClassVar[tuple[str, ...]] = ()  # of the method, beside those of a map
     # Fields that 0.1.0 had: {name: (the field that took its place, {its value: the value of that field})}.

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 from vitlite.methods.config import NONE, TrainingConfig, kinds
 
+TRAINING = "training"
+
 # Group: {setting: meaning}. Sections, equations and reasons stand beside the fields of each Config.
 MEANINGS = {
     "images": {
@@ -15,9 +17,10 @@ MEANINGS = {
         "overlap": "the share of a tile that the next one covers too, at least",
         "black": "the number in files of more than 8 bits that becomes 0; none: training learns it",
         "white": "the number in files of more than 8 bits that becomes 255; none: training learns it",
+        "train_images": "at most this number of good images of a category trains, drawn by the seed; 0: all",
         "augment": "how training images are varied: none, flip, or affine (rotation, shift, scale and flips)",
     },
-    "training": {
+    TRAINING: {
         "epochs": "passes over the training images",
         "steps": "above 0: the number of epochs that comes nearest to this number of optimiser steps",
         "max_epochs": "above 0: at most as many epochs, whatever steps says",
@@ -38,7 +41,6 @@ MEANINGS = {
         "clip_norm": "the largest gradient norm; 0: not limited",
         "precision": "of the passes through the network: float32, bfloat16, or auto",
         "compile": "whether torch compiles the loss",
-        "train_images": "at most this number of good images of a category, drawn by the seed; 0: all",
     },
     "good images for the threshold": {
         "holdout": "the share of good images that is kept out of training",
@@ -65,6 +67,10 @@ MEANINGS = {
         "feature_size": "height and width of the fused feature map",
         "resize": "how larger feature maps come to feature_size: bilinear, or area",
         "normalize": "of the features: none, or channel (mean 0 and deviation 1 over the training images)",
+        "neighbourhood": "side of the squares of places whose mean is a vector",
+        "bank": "vectors of good images that are kept, at most",
+        "sampling": "which vectors are kept: random, or coreset (those that lie furthest apart)",
+        "neighbours": "vectors of the bank around the nearest one, by which score=weighted weights",
         "patch": "side of a token: pixels of the image, or places of the feature map",
         "dim": "width of the transformer, or of its encoder",
         "depth": "blocks of the transformer",
@@ -120,7 +126,8 @@ def described(config: TrainingConfig) -> Iterator[str]:
     for group, meanings in {**MEANINGS, "of this method": own}.items():
         names = [name for name in meanings if name in fields]
         if names:
-            yield f"{group}:"
+            idle = group == TRAINING and not config.trains
+            yield f"{group} (this method has none, so these do nothing):" if idle else f"{group}:"
         for name in names:
             yield f"  {name}={in_words(getattr(config, name))}".ljust(28) + f"  {meanings[name]}"
 

@@ -5,7 +5,6 @@ sequences one subset of the tokens is replaced by learned induction tokens, only
 together they are decoded to the features (Algorithm 1). What cannot be induced from its surroundings is anomalous.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -13,27 +12,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vitlite import backbones
 from vitlite.methods.ablations import ALL_PLOTTED, AUROC, MVTEC_ALL, Table, sweep
-from vitlite.methods.base import Method
-from vitlite.methods.config import TrainingConfig
+from vitlite.methods.frozen import FeatureConfig, FeatureMethod
 from vitlite.nn.maps import SmoothUpsample
 from vitlite.nn.transformer import Block, init_transformer, sincos_positions
 
 
 @dataclass(frozen=True)
-class Config(TrainingConfig):
+class Config(FeatureConfig):
     """Defaults are the paper's; section numbers are the paper's. ``(ours)`` marks what it leaves open."""
 
     epochs: int = 400  # IV.A
     batch_size: int = 8  # IV.A
     lr: float = 1e-4  # IV.A, AdamW
-    backbone: str = "efficientnet_b4"  # IV.A; Fig. 4 compares others; "image" is the pixels themselves
-    weights: str = "auto"  # of the backbone: auto | none | PATH
-    strides: tuple[int, ...] = ()  # of the feature maps; empty: the backbone's own four stages
-    feature_size: int = 32  # IV.A, side of the fused feature map
-    resize: str = "bilinear"  # larger maps to feature_size: bilinear | area (ours)
-    normalize: str = "none"  # features: none | channel (zero mean, unit deviation over the training set; ours)
+    backbone: str = "efficientnet_b4"  # IV.A; Fig. 4 compares others
+    feature_size: int = 32  # IV.A
     patch: int = 2  # IV.A, P; Fig. 5b: 1, 2, 4, 8
     dim: int = 240  # IV.A
     encoder_depth: int = 12  # "the design of MAE-base", IV.A
@@ -48,17 +41,10 @@ class Config(TrainingConfig):
     score: str = "std"  # III.E
     split_seed: int = 0  # of the fixed split used for scoring (ours)
 
-    @property
-    def cell(self) -> float:
-        return self.image_size / self.feature_size
-
     def check(self) -> None:
         super().check()
-        self.one_of("backbone", backbones.available())
-        self.one_of("normalize", ("none", "channel"))
-        self.one_of("resize", ("bilinear", "area"))
         self.one_of("map", ("product", "l2", "cosine"))
-        self.at_least(1, "patch", "dim", "encoder_depth", "decoder_depth", "heads", "feature_size")
+        self.at_least(1, "patch", "dim", "encoder_depth", "decoder_depth", "heads")
         self.at_least(0, "sigma")
         self.above(0, "mlp_ratio")
         self.divides("patch", "feature_size")
@@ -212,7 +198,7 @@ class SelfInduction(nn.Module):
         return flat.index_select(1, self.kept).unflatten(1, (self.subsets, -1)).flatten(0, 1)
 
 
-class SIVT(Method):
+class SIVT(FeatureMethod):
     """Frozen features, self-induction reconstruction, product map, standard-deviation score."""
 
     presets: ClassVar = {"paper": PAPER, "quick": QUICK}
@@ -221,69 +207,16 @@ class SIVT(Method):
     default_score = "std"  # III.E
 
     config: Config
-    feature_mean: Tensor
-    feature_std: Tensor
     split: Tensor
 
     def __init__(self, config: Config, weights: str | None = None) -> None:
         super().__init__(config, weights)
-        c = config
-        self.backbone = backbones.create(c.backbone, weights=weights or c.weights, strides=c.strides or None)
-        self._extractor: list[nn.Module] = []  # the fused copy: a list, so that it stays out of the checkpoint
         channels = sum(self.backbone.channels)
-        self.register_buffer("feature_mean", torch.zeros(channels))
-        self.register_buffer("feature_std", torch.ones(channels))
         self.transformer = SelfInduction(config, channels * config.patch**2)
         length = (config.feature_size // config.patch) ** 2
         split = torch.randperm(length, generator=torch.Generator().manual_seed(config.split_seed))
         self.register_buffer("split", split)
         self.smooth = SmoothUpsample(config.feature_size, config.image_size, config.sigma, config.edge)
-
-    def load_state_dict(self, *args: Any, **options: Any) -> Any:
-        self._extractor.clear()  # a copy of the backbone that is about to change
-        return super().load_state_dict(*args, **options)
-
-    def extractor(self, device: torch.device) -> nn.Module:
-        """The inference-only copy of the backbone, made on first use."""
-        if not self._extractor:
-            self._extractor.append(self.backbone.fused().to(device).eval())
-        return self._extractor[0]
-
-    @torch.no_grad()
-    def frozen(self, images: Tensor) -> Tensor:
-        """Features (B, C, 32, 32) of Section III.B: all stages at one size, concatenated."""
-        return torch.cat([self._resize(f) for f in self.extractor(images.device)(images)], dim=1).contiguous()
-
-    def _resize(self, feature: Tensor) -> Tensor:
-        size = self.config.feature_size
-        if feature.shape[-1] == size:
-            return feature
-        if self.config.resize == "area" and feature.shape[-1] > size:
-            return F.adaptive_avg_pool2d(feature, size)
-        return F.interpolate(feature, size=(size, size), mode="bilinear", align_corners=False)
-
-    def fit(self, batches: Iterable[Tensor]) -> None:
-        """Mean and deviation of every feature channel over the training set, for ``normalize = channel``."""
-        if self.config.normalize != "channel":
-            return
-        count = 0
-        total = torch.zeros_like(self.feature_mean, dtype=torch.float64)
-        squares = torch.zeros_like(total)
-        for features in batches:
-            x = features.double()
-            count += x.numel() // x.shape[1]
-            total += x.sum((0, 2, 3))
-            squares += x.square().sum((0, 2, 3))
-        mean = total / count
-        self.feature_mean.copy_(mean)
-        # A channel that never varies (a dead ReLU) keeps its scale instead of being divided by nothing.
-        std = (squares / count - mean.square()).clamp_min(0).sqrt()
-        self.feature_std.copy_(torch.where(std > 1e-6, std, torch.ones_like(std)))
-
-    def normalized(self, features: Tensor) -> Tensor:
-        if self.config.normalize == "none":
-            return features.float()
-        return (features - self.feature_mean[:, None, None]) / self.feature_std[:, None, None]
 
     def reconstruct(self, target: Tensor, order: Tensor) -> Tensor:
         """Normalised features (B, C, H, W) to their reconstruction, in the same shape and in float32."""

@@ -1,0 +1,122 @@
+"""What methods on frozen features share: the backbone, its maps at one size, and the statistics of their channels."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vitlite import backbones
+from vitlite.methods.base import Method
+from vitlite.methods.config import TrainingConfig
+
+
+@dataclass(frozen=True)
+class FeatureConfig(TrainingConfig):
+    """Which features: of which network, from which of its maps, at which size."""
+
+    backbone: str = "efficientnet_b4"  # "image" is the pixels themselves
+    weights: str = "auto"  # of the backbone: auto | none | PATH
+    strides: tuple[int, ...] = ()  # of the feature maps; empty: the backbone's own four stages
+    feature_size: int = 32  # side of the fused feature map
+    resize: str = "bilinear"  # larger maps to feature_size: bilinear | area (ours)
+    normalize: str = "none"  # features: none | channel (zero mean, unit deviation over the training set; ours)
+
+    @property
+    def cell(self) -> float:
+        return self.image_size / self.feature_size
+
+    def check(self) -> None:
+        super().check()
+        self.one_of("backbone", backbones.available())
+        self.one_of("normalize", ("none", "channel"))
+        self.one_of("resize", ("bilinear", "area"))
+        self.at_least(1, "feature_size")
+
+
+class ChannelStatistics:
+    """Mean and deviation of each channel of maps (B, C, h, w)."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.total = self.squares = torch.zeros((), dtype=torch.float64)
+
+    def add(self, features: Tensor) -> None:
+        """Count a batch."""
+        x = features.double()
+        self.count += x.numel() // x.shape[1]
+        self.total = self.total.to(x.device) + x.sum((0, 2, 3))
+        self.squares = self.squares.to(x.device) + x.square().sum((0, 2, 3))
+
+    def of_all(self) -> tuple[Tensor, Tensor]:
+        """(mean, deviation), float64 (C,); a channel that never varies (a dead ReLU) has deviation 1."""
+        mean = self.total / self.count
+        std = (self.squares / self.count - mean.square()).clamp_min(0).sqrt()
+        return mean, torch.where(std > 1e-6, std, torch.ones_like(std))
+
+
+class FeatureMethod(Method):
+    """A method whose ``frozen`` features are the maps of a backbone, at one size and concatenated."""
+
+    config: FeatureConfig
+    feature_mean: Tensor
+    feature_std: Tensor
+
+    def __init__(self, config: FeatureConfig, weights: str | None = None) -> None:
+        super().__init__(config, weights)
+        c = config
+        self.backbone = backbones.create(c.backbone, weights=weights or c.weights, strides=c.strides or None)
+        self._extractor: list[nn.Module] = []  # the fused copy: a list, so that it stays out of the checkpoint
+        channels = sum(self.backbone.channels)
+        self.register_buffer("feature_mean", torch.zeros(channels))
+        self.register_buffer("feature_std", torch.ones(channels))
+
+    def load_state_dict(self, *args: Any, **options: Any) -> Any:
+        self._extractor.clear()  # a copy of the backbone that is about to change
+        return super().load_state_dict(*args, **options)
+
+    def extractor(self, device: torch.device) -> nn.Module:
+        """The inference-only copy of the backbone, made on first use."""
+        if not self._extractor:
+            self._extractor.append(self.backbone.fused().to(device).eval())
+        return self._extractor[0]
+
+    @torch.no_grad()
+    def frozen(self, images: Tensor) -> Tensor:
+        """Features (B, C, h, w): all stages at one size, concatenated."""
+        maps = (self._resize(self.prepared(f)) for f in self.extractor(images.device)(images))
+        return torch.cat(list(maps), dim=1).contiguous()
+
+    def prepared(self, feature: Tensor) -> Tensor:
+        """A map of the backbone as it is resized. Default: the map itself."""
+        return feature
+
+    def _resize(self, feature: Tensor) -> Tensor:
+        size = self.config.feature_size
+        if feature.shape[-1] == size:
+            return feature
+        if self.config.resize == "area" and feature.shape[-1] > size:
+            return F.adaptive_avg_pool2d(feature, size)
+        return F.interpolate(feature, size=(size, size), mode="bilinear", align_corners=False)
+
+    def fit(self, batches: Iterable[Tensor]) -> None:
+        """Mean and deviation of every feature channel over the training set, for ``normalize = channel``."""
+        if self.config.normalize != "channel":
+            return
+        statistics = ChannelStatistics()
+        for features in batches:
+            statistics.add(features)
+        self.learn(statistics)
+
+    def learn(self, statistics: ChannelStatistics) -> None:
+        """Take the statistics of the training set."""
+        mean, std = statistics.of_all()
+        self.feature_mean.copy_(mean)
+        self.feature_std.copy_(std)
+
+    def normalized(self, features: Tensor) -> Tensor:
+        if self.config.normalize == "none":
+            return features.float()
+        return (features - self.feature_mean[:, None, None]) / self.feature_std[:, None, None]
