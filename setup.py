@@ -2,10 +2,11 @@
 
 The fused operators are compiled when torch and a C++ compiler are visible to the build, which needs
 ``pip install --no-build-isolation``. Otherwise the package installs as pure Python and ``vitlite doctor`` says so.
-``VITLITE_NO_EXT=1`` skips the compilation.
+``VITLITE_NO_EXT=1`` skips the compilation, ``VITLITE_REQUIRE_EXT=1`` makes an installation without it fail. A wheel
+without compiled operators is named py3-none-any.
 
-The GPU operators, ``vitlite.kernels._C_cuda`` from csrc/cuda, are compiled besides where nvcc and a CUDA build of torch
-are there; ``VITLITE_CUDA=1`` compiles them with any torch, ``VITLITE_CUDA=0`` never. Neither library needs the other.
+``VITLITE_CUDA=1`` compiles the GPU operators besides, ``vitlite.kernels._C_cuda`` from csrc/cuda, if nvcc is there.
+Neither library needs the other.
 """
 
 import importlib.util
@@ -16,6 +17,7 @@ import tempfile
 from glob import glob
 
 from setuptools import find_namespace_packages, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
 
 # Top-level folders that install under the package, so that no plain `kernels`, `cli` or `bench` lands in site-packages.
@@ -34,9 +36,13 @@ def package_map() -> list[str]:
     return packages
 
 
+def is_set(name: str) -> bool:
+    return os.environ.get(name, "0") not in ("", "0")
+
+
 def why_no_extensions() -> str | None:
     """None if the extensions can be compiled here, or else the reason why not."""
-    if os.environ.get("VITLITE_NO_EXT", "0") not in ("", "0"):
+    if is_set("VITLITE_NO_EXT"):
         return "VITLITE_NO_EXT was set when vitlite was installed"
     try:
         import torch.utils.cpp_extension  # noqa: F401
@@ -89,6 +95,10 @@ def build_cuda(folder: str, temporary: str) -> str | None:
 
 
 def write_build_info(folder: str, reason: str | None, cuda_reason: str | None) -> None:
+    if reason is not None and is_set("VITLITE_REQUIRE_EXT"):
+        raise SystemExit(f"vitlite: VITLITE_REQUIRE_EXT is set, and there are no compiled operators: {reason}")
+    if cuda_reason is not None and os.environ.get("VITLITE_CUDA") == "1" and is_set("VITLITE_REQUIRE_EXT"):
+        raise SystemExit(f"vitlite: VITLITE_REQUIRE_EXT is set, and there are no GPU operators: {cuda_reason}")
     os.makedirs(folder, exist_ok=True)
     info = {"compiled": reason is None, "reason": reason}
     info["cuda"] = {"compiled": cuda_reason is None, "reason": cuda_reason}
@@ -159,12 +169,28 @@ class PurePython(build_py):
         write_build_info(folder, REASON, REASON)
 
 
+class Wheel(bdist_wheel):
+    """One name means one content: what holds no library is a wheel for every platform."""
+
+    def run(self) -> None:
+        if not self.skip_build:
+            self.run_command("build")
+            self.skip_build = True
+        folder = os.path.join(self.get_finalized_command("build").build_lib, "vitlite", "kernels")
+        if not any(glob(os.path.join(folder, f"_C*.{kind}")) for kind in ("so", "pyd")):
+            self.root_is_pure, self.py_limited_api = True, False
+        super().run()
+
+
 REASON = why_no_extensions()
 setup(
     packages=package_map(),
     package_dir={"vitlite": "vitlite", **ROOMS},
     ext_modules=extensions() if REASON is None else [],
-    cmdclass={"build_ext": optional_build_ext()} if REASON is None else {"build_py": PurePython},
+    cmdclass={
+        "bdist_wheel": Wheel,
+        **({"build_ext": optional_build_ext()} if REASON is None else {"build_py": PurePython}),
+    },
     # Tags a wheel for every Python from 3.11 on.
     options={"bdist_wheel": {"py_limited_api": "cp311"}} if REASON is None else {},
 )

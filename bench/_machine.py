@@ -72,13 +72,9 @@ def _processor() -> str:
 
 
 def _kernels() -> str:
-    import torch
-
     from ..kernels import _extension
 
-    if _extension.errors["_C"] is not None:
-        return "not compiled"
-    return ("baseline", "avx2", "avx512")[torch.ops.vitlite.isa_level(-1)]
+    return _extension.instruction_set() or "not compiled"
 
 
 def _driver() -> str:

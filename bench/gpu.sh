@@ -19,7 +19,7 @@ mkdir -p build "$out"
 rm -f "$report"
 
 echo "== build for sm_$arch"
-VITLITE_CUDA=1 VITLITE_CUDA_ARCH="$arch" \
+VITLITE_REQUIRE_EXT=1 VITLITE_CUDA=1 VITLITE_CUDA_ARCH="$arch" \
     "$python" -m pip install -q --no-index --no-deps --no-build-isolation -e . || failed=1
 "$python" -c '
 from vitlite.kernels import _extension

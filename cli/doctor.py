@@ -86,9 +86,14 @@ def report_export(found: dict[str, str]) -> None:
 
 
 def list_operators() -> None:
-    from vitlite.kernels import backends
+    from vitlite.kernels import _extension, backends
 
+    try:
+        level = _extension.instruction_set()
+    except RuntimeError as error:
+        level = str(error).partition("\n")[0]
     click.echo("operators:")
+    click.echo(f"  instruction set of the compiled ones: {level or 'none is there'}")
     for op, found in backends().items():
         chosen = ", ".join(f"{backend} on {device}" for device, backend in found["auto"].items())
         click.echo(f"  {op}: {chosen}")

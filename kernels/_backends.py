@@ -13,6 +13,11 @@ def transformed() -> bool:
     return forward_ad._current_level >= 0 or torch._C._functorch.maybe_current_level() is not None
 
 
+# torch.compile asks it while it traces, when the transforms of the traced function go on, and compiles again if those
+# around the compiled one change. This is torch.compiler.assume_constant_result without its import of the compiler.
+transformed._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
 class Backends:
     """The backends of one operator, best first.
 
@@ -36,7 +41,7 @@ class Backends:
 
     def pick(self, backend: Any, device: str) -> str:
         """Name of the backend that serves ``backend`` on this device type; a ValueError says why there is none."""
-        if not torch.compiler.is_compiling() and transformed():
+        if transformed():
             return self.pick_for_transforms(backend, device)
         chosen = self.choice.get((backend, device)) if isinstance(backend, str) else None
         return self.fallback(backend, device) if chosen is None else chosen
@@ -46,8 +51,8 @@ class Backends:
         if backend == "auto" and "eager" in self.everywhere:
             return "eager"
         chosen = (isinstance(backend, str) and self.choice.get((backend, device))) or self.fallback(backend, device)
-        if chosen not in self.everywhere and forward_ad._current_level >= 0:
-            raise ValueError(f"backend: {backend!r} of {self.op} has no forward-mode derivatives; use 'auto'")
+        if chosen not in self.everywhere:
+            raise ValueError(f"backend: {backend!r} of {self.op} has no torch.func and no forward mode; use 'auto'")
         return chosen
 
     def fallback(self, backend: Any, device: str) -> str:

@@ -15,6 +15,8 @@ HERE = Path(__file__).parent
 NAMESPACE = "vitlite"
 # Dispatch key -> the library that brings its kernels.
 LIBRARIES = {"CPU": "_C", "CUDA": "_C_cuda"}
+# Instruction sets of the compiled operators for CPUs, by their level; VITLITE_ISA in the environment names one of them.
+LEVELS = ("generic", "avx2", "avx512")
 
 _definitions = torch.library.Library(NAMESPACE, "FRAGMENT")
 _conflicts: dict[str, str] = {}
@@ -42,7 +44,8 @@ def _load(name: str) -> str | None:
     try:
         torch.ops.load_library(found[0])
     except OSError as error:
-        return f"{found[0].name} could not be loaded: {' '.join(str(error).split())}"
+        # torch names the file; why it does not go is in what the system said.
+        return f"{found[0].name} could not be loaded: {' '.join(str(error.__cause__ or error).split())}"
     return None
 
 
@@ -93,6 +96,15 @@ def define(schema: str, fake: Callable) -> None:
     except RuntimeError as error:
         if "already has" not in str(error):
             raise  # only a second copy of this folder may find it done
+
+
+def instruction_set() -> str | None:
+    """Name of the instruction set that the compiled operators for CPUs use, or None if they are not there.
+
+    Raises:
+        RuntimeError: VITLITE_ISA names none, or one that the processor does not have.
+    """
+    return None if errors["_C"] is not None else LEVELS[torch.ops.vitlite.isa_level(-1)]
 
 
 def complete(op: str, function: Callable, key: str) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from . import _extension, _triton
+from ._autograd import below_autograd, recording, without_derivative
 from ._backends import Backends
 
 # Those of an operator in the order of its arguments; the first is never None.
@@ -80,14 +81,25 @@ class Operator:
                 _extension.define(schema, fake)
         twins = _triton.serve(tuple(zip(schemas, fakes)), package, launchers)
         # Functions that record a gradient, and the operators without one, by backend.
-        self.functions = {"triton": _differentiable(twins[0], twins[1], self.eager, signature)}
-        self.forwards = {"triton": twins[0]}
-        for key, backend in (("CPU", "cpp"), ("CUDA", "cuda")):
-            if key in compiled:
-                pair = [getattr(torch.ops.vitlite, f"{name}_{step}").default for step in ("forward", "backward")]
-                self.functions[backend] = _differentiable(pair[0], pair[1], self.eager, signature)
-                self.forwards[backend] = pair[0]
+        self.functions: dict[str, Any] = {}
+        self.forwards: dict[str, Callable] = {}
+        self._serve(("triton",), *twins)
+        if compiled:
+            pair = [getattr(torch.ops.vitlite, f"{name}_{step}").default for step in ("forward", "backward")]
+            self._serve([{"CPU": "cpp", "CUDA": "cuda"}[key] for key in compiled], *pair)
         self.backends = Backends(name, self._table(compiled, first))
+
+    def _serve(self, backends: Sequence[str], forward: Any, backward: Any) -> None:
+        """Lets two registered operators serve some backends, and gives them a gradient of their own.
+
+        So a graph that holds them, or a direct call, has the right gradient or an error, never zeros.
+        """
+        pair = below_autograd(forward), below_autograd(backward)
+        self.forwards.update(dict.fromkeys(backends, pair[0]))
+        self.functions.update(dict.fromkeys(backends, _differentiable(*pair, self.eager, self.signature)))
+        whole = _differentiable(*pair, self.eager, self.signature, whole=True)
+        for operator, function in ((forward, whole), (backward, without_derivative(pair[1], self.name))):
+            _extension.complete(operator._schema.name.partition("::")[2], recording(operator, function), "Autograd")
 
     def _table(self, compiled: Sequence[str], first: Sequence[str]) -> list[tuple[str, str | None, str | None]]:
         table: list[tuple[str, str | None, str | None]] = [(backend, None, None) for backend in first]
@@ -196,11 +208,14 @@ class _Signature:
         return tuple(found)
 
 
-def _differentiable(forward: Callable, backward: Callable, eager: Callable, signature: _Signature) -> Any:
+def _differentiable(
+    forward: Callable, backward: Callable, eager: Callable, signature: _Signature, whole: bool = False
+) -> Any:
     """An autograd.Function over two registered operators.
 
     Of the ways that torch has, this one costs the least for a small call: with ``setup_context`` a call takes three
-    times as long, and a custom_op with a registered gradient four times.
+    times as long, and a custom_op with a registered gradient four times. With ``whole`` it returns what is kept for the
+    backward pass, too, as the registered operator does.
     """
     tensors, results, needed = signature.tensors, signature.results, signature.needs
     with_gradient = signature.grads
@@ -216,13 +231,16 @@ def _differentiable(forward: Callable, backward: Callable, eager: Callable, sign
                 ctx.save_for_backward(*arguments[:tensors])
                 return found
             ctx.save_for_backward(*arguments[:tensors], *found[kept:])
-            if results > with_gradient:
-                ctx.mark_non_differentiable(*found[with_gradient:results])
+            returned = signature.returns if whole else results
+            if returned > with_gradient:
+                ctx.mark_non_differentiable(*found[with_gradient:returned])
+            if whole:
+                return found
             return found[0] if results == 1 else found[:results]
 
         @staticmethod
         def backward(ctx: Any, *grads: Tensor) -> Any:
-            needs, grads = ctx.needs_input_grad[:tensors], grads[:with_gradient]
+            grads, needs = grads[:with_gradient], ctx.needs_input_grad[:tensors]
             if wants_second_derivatives():
                 saved, numbers = ctx.saved_tensors[:tensors], ctx.options
                 found = _differentiable_gradients(lambda *own: eager(*own, *numbers), saved, needs, grads)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 CLONE = Path(__file__).parents[2]
-LEVELS = {"baseline": 0, "avx2": 1, "avx512": 2}
+LEVELS = {"generic": 0, "avx2": 1, "avx512": 2}
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +53,8 @@ def level(request, compiled):
 
 @pytest.fixture
 def set_up(tmp_path):
-    """Builds a copy of the sources under an environment: (folder of the package, build information, what was said)."""
+    """Builds a copy of the sources under an environment: (folder of the package, build information, what was said), or
+    what was said if it is to fail."""
     if not (CLONE / "setup.py").exists():
         pytest.skip("not a clone")
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
@@ -62,15 +63,17 @@ def set_up(tmp_path):
     for name in ("vitlite", "kernels", "cli", "bench", "csrc"):
         shutil.copytree(CLONE / name, tmp_path / name, ignore=ignored)
 
-    def build(**environment):
+    def build(*commands, fails=False, **environment):
         done = subprocess.run(
-            [sys.executable, "setup.py", "-q", "build", "--build-base", "out", "--build-lib", "out/lib"],
+            [sys.executable, "setup.py", "-q", "build", "--build-base", "out", "--build-lib", "out/lib", *commands],
             cwd=tmp_path,
             env={**os.environ, "VITLITE_NO_EXT": "", **environment},
             capture_output=True,
             text=True,
         )
-        assert done.returncode == 0, done.stderr
+        assert (done.returncode != 0) == fails, done.stderr
+        if fails:
+            return done.stderr
         installed = tmp_path / "out" / "lib"
         info = json.loads((installed / "vitlite" / "kernels" / "_build_info.json").read_text())
         return installed, info, done.stderr

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -76,7 +77,8 @@ def test_a_library_that_cannot_be_loaded_is_explained(foreign, tmp_path):
     code += "print(kernels.backends('ssim')['unavailable']['cpp'])\n"
     *served, reason = python(code, tmp_path).splitlines()
     assert dict(line.split() for line in served)["ssim"] == "eager"
-    assert "could not be loaded" in reason
+    assert reason.startswith("_C.abi3.so could not be loaded: ")
+    assert "too short" in reason or "invalid ELF header" in reason or sys.platform != "linux"  # what the system says
 
 
 def test_rooms_import_nothing_but_their_own_and_the_declared():
@@ -149,7 +151,7 @@ def test_another_schema_is_a_conflict_and_not_overwritten(compiled):
 
 
 def test_instruction_sets_are_chosen_at_run_time(level):
-    wanted = {"baseline": 0, "avx2": 1, "avx512": 2}[level]
+    wanted = {"generic": 0, "avx2": 1, "avx512": 2}[level]
     assert torch.ops.vitlite.isa_level(-1) == wanted
 
 
@@ -177,3 +179,19 @@ def test_a_build_without_compiler_goes_on_and_keeps_the_reason(set_up, environme
     assert reason in info["reason"]
     assert not list((installed / "vitlite" / "kernels").glob("_C*"))
     assert (installed / "vitlite" / "kernels" / "ssim" / "op.py").exists()
+
+
+@pytest.mark.parametrize("environment", [{"VITLITE_NO_EXT": "1"}, {"CXX": "no-such-compiler"}])
+def test_a_build_that_must_compile_fails_without_a_compiler(set_up, environment):
+    said = set_up(fails=True, VITLITE_REQUIRE_EXT="1", **environment)
+    assert "VITLITE_REQUIRE_EXT is set, and there are no compiled operators: " in said.splitlines()[-1]
+
+
+def test_a_wheel_whose_compilation_failed_is_for_every_platform(set_up, tmp_path):
+    set_up("bdist_wheel", "--dist-dir", "wheels", CXX="no-such-compiler")
+    (wheel,) = (tmp_path / "wheels").glob("*.whl")
+    assert wheel.name.endswith("-py3-none-any.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "vitlite/kernels/ssim/op.py" in names
+    assert not [name for name in names if name.endswith(".so") or "/tests/" in name or "/results/" in name]
+    assert not [name for name in names if ".data/" in name]

@@ -102,7 +102,7 @@ def test_matrix_products_of_all_sizes(level, shape, dtype):
 
 
 def test_same_result_for_any_number_of_threads(level):
-    if level == "baseline":
+    if level == "generic":
         pytest.skip("the matrix products of torch differ with the number of threads")
     arguments = problem(300, 70, 90, margin=0)
     assert_same_for_any_number_of_threads(lambda: run(*arguments))
