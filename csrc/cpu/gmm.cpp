@@ -38,6 +38,7 @@ void backward(const GmmProblem& problem, const GmmGradients& gradients) {
 
 // The log-likelihood (T,), and for the backward pass the logarithms of the components' shares of it (T, K).
 std::tuple<Tensor, Tensor> gmm_forward(const Tensor& y, const Tensor& logits, const Tensor& mean, const Tensor& std) {
+  const IsaScope isa;
   const Mixture mixture(y, logits, mean, std);
   const GmmProblem& problem = mixture.problem;
   const auto type = compute_type(problem.kind);
@@ -56,6 +57,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> gmm_backward(const Tensor& grad, cons
                                                         const Tensor& mean, const Tensor& std,
                                                         const Tensor& log_shares, bool need_y, bool need_logits,
                                                         bool need_mean, bool need_std) {
+  const IsaScope isa;
   const Mixture mixture(y, logits, mean, std);
   const MixtureGradients grads(mixture, grad, log_shares, need_y, need_logits, need_mean, need_std);
   for (const Tensor* fresh : {&grads.y, &grads.logits, &grads.mean, &grads.std}) in_huge_pages(*fresh);

@@ -42,6 +42,7 @@ struct GmmChunk {
 
 // The arguments of one call in memory order, and how they are cut.
 struct Head {
+  IsaScope isa;
   Tensor x, y, w_logits, w_mean, w_std;
   Bias b_logits, b_mean, b_std;
   double min_std;

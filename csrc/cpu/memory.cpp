@@ -63,6 +63,7 @@ int64_t block_rows(int64_t rows, int64_t items) {
 
 // The arguments of one call in memory order.
 struct Memory {
+  IsaScope isa;
   Tensor z, items;
   int64_t rows, count, channels;
   double threshold, temperature;

@@ -44,7 +44,7 @@ void RightFactor<T>::set(const Matrix<T>& b, int64_t rows) {
   }
   T* to = panels_.get();
   const int64_t grain = std::max<int64_t>(1, kPackGrain / (width * std::max<int64_t>(b.rows, 1)));
-  torch::stable::parallel_for(0, count, grain, [&](int64_t first, int64_t last) {
+  parallel_for(0, count, grain, [&](int64_t first, int64_t last) {
     VITLITE_ISA_CALL(product_pack(b.data, b.row_stride, b.column_stride, b.rows, b.columns, first, last, to));
   });
 }
@@ -68,17 +68,15 @@ void RightFactor<T>::multiply(const Matrix<T>& a, T* out, bool add) const {
   // By rows or by columns, whichever leaves the threads more equal shares.
   const auto longest = [&](int64_t parts) { return double(divided_up(parts, threads)) / double(parts); };
   if (longest(tiles) <= longest(panels)) {
-    torch::stable::parallel_for(0, tiles, std::max<int64_t>(1, kProductGrain / (cost * panels)),
-                                [&](int64_t first, int64_t last) {
-                                  const auto own = product.with_out(out + first * height * b.columns);
-                                  VITLITE_ISA_CALL(product_block(own, first, last, int64_t{0}, panels));
-                                });
+    parallel_for(0, tiles, std::max<int64_t>(1, kProductGrain / (cost * panels)), [&](int64_t first, int64_t last) {
+      const auto own = product.with_out(out + first * height * b.columns);
+      VITLITE_ISA_CALL(product_block(own, first, last, int64_t{0}, panels));
+    });
   } else {
-    torch::stable::parallel_for(0, panels, std::max<int64_t>(1, kProductGrain / (cost * tiles)),
-                                [&](int64_t first, int64_t last) {
-                                  const auto own = product.with_out(out + first * width);
-                                  VITLITE_ISA_CALL(product_block(own, int64_t{0}, tiles, first, last));
-                                });
+    parallel_for(0, panels, std::max<int64_t>(1, kProductGrain / (cost * tiles)), [&](int64_t first, int64_t last) {
+      const auto own = product.with_out(out + first * width);
+      VITLITE_ISA_CALL(product_block(own, int64_t{0}, tiles, first, last));
+    });
   }
 }
 

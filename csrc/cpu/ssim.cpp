@@ -65,6 +65,7 @@ namespace {
 
 // Both images of one call, and what the kernels are told of them.
 struct Images : SsimImages {
+  IsaScope isa;
   SsimProblem problem;
 
   Images(const Tensor& x_in, const Tensor& y_in, int64_t window, double sigma, double data_range, bool same)
@@ -91,7 +92,7 @@ void for_strips(const Images& images, int64_t rows, const Work& work) {
   const int64_t cuts = std::max<int64_t>(1, std::min(wanted / std::max<int64_t>(planes, 1), rows / kFewestRows));
   const int64_t height = (rows + cuts - 1) / cuts, strips = (rows + height - 1) / height;
   const int64_t grain = std::max<int64_t>(1, kPixelsPerThread / (height * images.problem.width));
-  torch::stable::parallel_for(0, planes * strips, grain, [&](int64_t first, int64_t last) {
+  parallel_for(0, planes * strips, grain, [&](int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i) {
       const int64_t begin = i % strips * height;
       work(i / strips, begin, std::min(begin + height, rows));

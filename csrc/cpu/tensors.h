@@ -10,6 +10,7 @@
 
 #include "../common/tensors.h"
 #include "allocation.h"
+#include "isa.h"
 
 namespace vitlite {
 
@@ -44,7 +45,7 @@ void in_compute_type(Kind kind, const Work& work) {
 template <class Work>
 void for_range(int64_t count, int64_t cost, const Work& work) {
   constexpr int64_t kGrain = 1 << 13;  // elements that are worth another thread
-  torch::stable::parallel_for(0, count, std::max<int64_t>(1, kGrain / cost), work);
+  parallel_for(0, count, std::max<int64_t>(1, kGrain / cost), work);
 }
 
 }  // namespace vitlite

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import zipfile
 from pathlib import Path
 
@@ -143,11 +144,13 @@ def test_another_schema_is_a_conflict_and_not_overwritten(compiled):
     before = _extension.registered_schema("ssim_forward")
     try:
         _extension.define("ssim_forward(Tensor x) -> Tensor", lambda x: x)
-        assert "another schema" in _extension.why_not("ssim_forward")
+        assert "another schema" in _extension.why_not("ssim")
+        unavailable = Backends("ssim", kernels.operator("ssim")._table(("CPU",), ())).describe()["unavailable"]
+        assert "another schema" in unavailable["cpp"]
     finally:
         _extension._conflicts.clear()
     assert _extension.registered_schema("ssim_forward") == before
-    assert _extension.why_not("ssim_forward") is None
+    assert _extension.why_not("ssim") is None
 
 
 def test_instruction_sets_are_chosen_at_run_time(level):
@@ -195,3 +198,47 @@ def test_a_wheel_whose_compilation_failed_is_for_every_platform(set_up, tmp_path
     assert "vitlite/kernels/ssim/op.py" in names
     assert not [name for name in names if name.endswith(".so") or "/tests/" in name or "/results/" in name]
     assert not [name for name in names if ".data/" in name]
+
+
+ISA_OF_A_PROCESS = "from vitlite.kernels import _extension\nprint(_extension.instruction_set())"
+
+
+@pytest.mark.parametrize("name", ["generic", "avx2"])
+def test_the_environment_names_the_instruction_set(compiled, name):
+    if torch.ops.vitlite.isa_level(-1) < _extension.LEVELS.index(name):
+        pytest.skip(f"this processor has no {name}")
+    assert python(ISA_OF_A_PROCESS, CLONE, VITLITE_ISA=name).strip() == name
+
+
+def test_an_instruction_set_that_there_is_not_is_an_error(compiled):
+    code = ISA_OF_A_PROCESS.replace("print(", "print('before')\nprint(")
+    with pytest.raises(AssertionError, match="VITLITE_ISA=sse: is not one of avx512, avx2, generic"):
+        python(code, CLONE, VITLITE_ISA="sse")
+
+
+def test_a_call_keeps_its_instruction_set_while_another_thread_changes_it(compiled):
+    """Panels laid out for one are never read by another, nor is the memory of one too small for another."""
+    levels = range(torch.ops.vitlite.isa_level(2) + 1)
+    tensors = torch.randn(300, 70), torch.randn(90, 70)
+    right = {level: set_level_and_read(level, tensors) for level in levels}
+    done = threading.Event()
+
+    def change():
+        while not done.is_set():
+            for level in levels:
+                torch.ops.vitlite.isa_level(level)
+
+    changing = threading.Thread(target=change)
+    changing.start()
+    try:
+        found = [kernels.memory_read(*tensors)[0] for _ in range(60)]
+    finally:
+        done.set()
+        changing.join()
+        torch.ops.vitlite.isa_level(2)
+    assert all(any(torch.equal(a, b) for b in right.values()) for a in found)
+
+
+def set_level_and_read(level, tensors):
+    torch.ops.vitlite.isa_level(level)
+    return kernels.memory_read(*tensors)[0]
