@@ -1,13 +1,11 @@
 """Fused operators for anomaly detection, usable alone: nothing here imports the rest of vitlite.
 
 The folder can be copied into another project: imports are relative, and without the compiled extension beside it
-the operators run on eager torch. The public functions are resolved on first use (PEP 562). So the import of the
-package is cheap, and a room that cannot be imported does not take the others with it.
+the operators run on eager torch. The import of the package registers all operators with torch; kernels of Triton are
+made at their first call.
 """
 
 import importlib
-import sys
-import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -69,26 +67,7 @@ def backends(op: str | None = None) -> dict[str, Any]:
     return operator(op).backends.describe()
 
 
-def __getattr__(name: str) -> Any:
-    module = OPERATORS.get(name) or MORE.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = getattr(importlib.import_module(f".{module}", __name__), name)
-    globals()[name] = found
-    return found
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
-
-
-class _Package(types.ModuleType):
-    """Keeps ``ssim`` and ``attention`` the functions: the import of a room of that name binds the module otherwise."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if isinstance(value, types.ModuleType) and name in OPERATORS:
-            value = getattr(value, name)
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
+# Imported at once, which registers the operators: what was exported, or compiled ahead of time, can be loaded. The
+# names are bound last, for ``ssim`` and ``attention`` are the functions, not their folders.
+for _name, _module in {**OPERATORS, **MORE}.items():
+    globals()[_name] = getattr(importlib.import_module(f".{_module}", __name__), _name)

@@ -113,10 +113,16 @@ def complete(op: str, function: Callable, key: str) -> None:
         _definitions.impl(op, function, key)
 
 
-def why_not(op: str, key: str = "CPU") -> str | None:
-    """None if a compiled kernel serves ``vitlite::op`` for this dispatch key, or else the reason in one line."""
-    if op in _conflicts:
-        return _conflicts[op]
-    if _has_compiled(op, key):
+def conflict(name: str) -> str | None:
+    """None, or the reason in one line why forward or backward of an operator is another one than ours."""
+    return _conflicts.get(f"{name}_forward") or _conflicts.get(f"{name}_backward")
+
+
+def why_not(name: str, key: str = "CPU") -> str | None:
+    """None if compiled kernels serve both steps of an operator for this key, or else the reason in one line."""
+    if conflict(name) is not None:
+        return conflict(name)
+    missing = [step for step in ("forward", "backward") if not _has_compiled(f"{name}_{step}", key)]
+    if not missing:
         return None
-    return errors[LIBRARIES[key]] or f"{LIBRARIES[key]} has no {op}; build vitlite again"
+    return errors[LIBRARIES[key]] or f"{LIBRARIES[key]} has no {name}_{missing[0]}; build vitlite again"

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._decomp import decomposition_table, register_decomposition
 
 from . import _extension, _triton
 from ._autograd import below_autograd, recording, without_derivative
@@ -74,7 +75,7 @@ class Operator:
         schemas = f"{name}_forward{forward}", f"{name}_backward{backward}"
         self.signature = signature = _Signature(*schemas, results)
         fakes = fake_forward, fake_backward or signature.empty_gradients
-        self._eager = eager
+        self._eager, self._fake_forward = eager, fake_forward
 
         if compiled:
             for schema, fake in zip(schemas, fakes):
@@ -100,15 +101,29 @@ class Operator:
         whole = _differentiable(*pair, self.eager, self.signature, whole=True)
         for operator, function in ((forward, whole), (backward, without_derivative(pair[1], self.name))):
             _extension.complete(operator._schema.name.partition("::")[2], recording(operator, function), "Autograd")
+        if forward not in decomposition_table:  # another copy of the folder may have said it
+            register_decomposition(forward)(self._in_eager_torch)
+
+    def _in_eager_torch(self, *arguments: Any) -> Any:
+        """All that the forward operator returns, by torch's own operators: what torch's exporter to ONNX makes of it.
+
+        Nothing reads there what is kept for a backward pass; those results are zeros.
+        """
+        results = self.eager(*arguments[: self.signature.tensors + self.signature.options])
+        if self.signature.returns == 1:
+            return results
+        results = (results,) if isinstance(results, Tensor) else results
+        return *results, *[torch.zeros_like(kept) for kept in self._fake_forward(*arguments)[len(results) :]]
 
     def _table(self, compiled: Sequence[str], first: Sequence[str]) -> list[tuple[str, str | None, str | None]]:
         table: list[tuple[str, str | None, str | None]] = [(backend, None, None) for backend in first]
         if "CUDA" in compiled:
-            table.append(("cuda", "cuda", _extension.why_not(f"{self.name}_backward", "CUDA")))
-        table.append(("triton", "cuda", _triton.why_not("cuda")))
+            table.append(("cuda", "cuda", _extension.why_not(self.name, "CUDA")))
+        table.append(("triton", "cuda", _triton.why_not("cuda") or _extension.conflict(f"triton_{self.name}")))
         if "CPU" in compiled:
-            table.append(("cpp", "cpu", _extension.why_not(f"{self.name}_backward", "CPU")))
-        return [*table, ("eager", None, None), ("triton", "cpu", _triton.why_not("cpu"))]
+            table.append(("cpp", "cpu", _extension.why_not(self.name, "CPU")))
+        eager = ("eager", None, None)
+        return [*table, eager, ("triton", "cpu", _triton.why_not("cpu") or _extension.conflict(f"triton_{self.name}"))]
 
     def __call__(self, backend: str, tensors: Tensors, *options: Any) -> Any:
         """The results of the public function, by one backend.

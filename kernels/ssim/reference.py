@@ -55,7 +55,8 @@ def ssim_torch(
     """The same in eager torch, in float32 for half-precision images, with two one-dimensional convolutions."""
     if x.dtype in (torch.float16, torch.bfloat16):
         x, y = x.float(), y.float()
-    weights = torch.tensor(window_weights(window_size, sigma), dtype=x.dtype, device=x.device)
+    # Not torch.tensor, which the exporter to ONNX cannot look into.
+    weights = torch.cat([x.new_full((1,), float(weight)) for weight in window_weights(window_size, sigma)])
     channels = 5 * x.shape[1]
     down = weights.view(1, 1, -1, 1).expand(channels, 1, -1, 1)
     along = weights.view(1, 1, 1, -1).expand(channels, 1, 1, -1)

@@ -94,6 +94,14 @@ def test_rooms_import_nothing_but_their_own_and_the_declared():
             assert {name.split(".")[0] for name in names} <= allowed, file
 
 
+@pytest.mark.slow
+def test_the_import_registers_every_operator(compiled):
+    """What was exported can be loaded then."""
+    code = "import torch, vitlite.kernels as kernels\n"
+    code += "print([n for n in kernels.OPERATORS if not hasattr(torch.ops.vitlite, 'triton_' + n + '_forward')])"
+    assert python(code, CLONE).strip() == "[]"
+
+
 def test_functions_keep_their_names_beside_rooms_of_the_same_name():
     importlib.import_module("vitlite.kernels.ssim")  # binds the room over the function, were it not prevented
     from vitlite.kernels import attention, ssim

@@ -111,6 +111,18 @@ def test_export_takes_other_sizes(op):
 
 
 @every_operator
+@pytest.mark.slow
+def test_export_to_onnx(op, tmp_path):
+    pytest.importorskip("onnxscript")
+    runtime = pytest.importorskip("onnxruntime")
+    tensors, path = tuple(sample(op)), str(tmp_path / "op.onnx")
+    torch.onnx.export(Module(lambda *a: call(op, *a)), tensors, path, dynamo=True, verbose=False)
+    session = runtime.InferenceSession(path)
+    found = session.run(None, {a.name: t.numpy() for a, t in zip(session.get_inputs(), tensors)})
+    assert_close([torch.from_numpy(a) for a in found], call(op, *tensors))
+
+
+@every_operator
 @HALF
 def test_autocast(op, backend, dtype):
     """Computes and returns float32, also for tensors of half precision; attention returns what autocast asks for."""
