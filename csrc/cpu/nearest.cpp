@@ -11,6 +11,7 @@
 #include <limits>
 #include <tuple>
 
+#include "isa.h"
 #include "product.h"
 #include "tensors.h"
 
@@ -50,6 +51,7 @@ int64_t divided_up(int64_t a, int64_t by) {
 
 // The arguments of one call in memory order.
 struct Search {
+  IsaScope isa;
   Tensor q, bank;
   int64_t rows, count, channels, k;
   Kind kind;
@@ -157,7 +159,7 @@ void search_panels(const Search& s, const PackedBank<T>& layout, const T* packed
     lists.clear(parts * size);
   }
   const int64_t cost = height * s.channels * of_part * layout.width;
-  torch::stable::parallel_for(
+  parallel_for(
       0, parts * tiles, std::max<int64_t>(1, kSearchGrain / cost), [&](int64_t begin, int64_t end) {
         for (int64_t next; begin < end; begin = next) {
           const int64_t part = begin / tiles, first = begin % tiles;

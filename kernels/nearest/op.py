@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .. import _extension
+from .._autograd import below_autograd, recording, without_derivative
 from .._checks import check_same_device, check_tensor, is_count
 from .._operator import Operator
 from .._triton import compute_type
@@ -33,6 +34,10 @@ OPERATOR = Operator(
 _extension.define(
     "nearest_packed(Tensor q, Tensor bank, Tensor packed, int k) -> (Tensor, Tensor)",
     lambda q, bank, packed, k: _fake_forward(q, bank, k),
+)
+_packed = torch.ops.vitlite.nearest_packed.default
+_extension.complete(
+    "nearest_packed", recording(_packed, without_derivative(below_autograd(_packed), "nearest")), "Autograd"
 )
 
 
