@@ -65,9 +65,16 @@ def in_one_line(error: Exception) -> str | None:
         return "this needs torch: pip install torch (scoring an exported .onnx file does not)"
     if is_out_of_memory(error):
         return out_of_memory(error)
+    if isinstance(error, RuntimeError) and "VITLITE_ISA=" in str(error):
+        return about_instruction_set(error)
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return None
+
+
+def about_instruction_set(error: RuntimeError) -> str:
+    """What the compiled operators say about VITLITE_ISA, without the place in their source before it."""
+    return "VITLITE_ISA=" + str(error).partition("VITLITE_ISA=")[2].partition("\n")[0]
 
 
 def wrong_use(error: click.UsageError) -> str:

@@ -86,12 +86,13 @@ def report_export(found: dict[str, str]) -> None:
 
 
 def list_operators() -> None:
+    from vitlite.cli._errors import about_instruction_set
     from vitlite.kernels import _extension, backends
 
     try:
         level = _extension.instruction_set()
     except RuntimeError as error:
-        level = str(error).partition("\n")[0]
+        level = about_instruction_set(error)
     click.echo("operators:")
     click.echo(f"  instruction set of the compiled ones: {level or 'none is there'}")
     for op, found in backends().items():

@@ -4,7 +4,7 @@ import click
 import pytest
 from commands import outcome
 
-from vitlite.cli._errors import in_options
+from vitlite.cli._errors import in_one_line, in_options
 from vitlite.errors import UserError
 
 
@@ -85,3 +85,8 @@ def test_what_needs_less_memory_is_an_option_of_the_command(monkeypatch, error, 
     monkeypatch.setattr("vitlite.engine.detector.Detector", fail)
     monkeypatch.setattr("vitlite.engine.evaluate.open_dataset", fail)
     assert outcome(*arguments) == (2, "", f"vitlite: out of memory ({error}){advice}\n")
+
+
+def test_an_instruction_set_that_is_none_is_one_line():
+    found = in_one_line(RuntimeError("set, isa.cpp:51, VITLITE_ISA=sse: is not one of avx2\nException raised from set"))
+    assert found == "VITLITE_ISA=sse: is not one of avx2"
