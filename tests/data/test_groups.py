@@ -38,9 +38,12 @@ def test_few_and_equal_images(count):
     assert numbers.min() == 0
 
 
-def test_groups_by_name():
+def test_groups_by_name(caplog):
     names = ["part_07/a.png", "part_07/b.png", "part_12/a.png", "loose.png", "other.png"]
     assert alike(named(names, "part_([0-9]+)")) == {frozenset(s) for s in ({0, 1}, {2}, {3}, {4})}
+    assert caplog.messages == [
+        f"groups=part_([0-9]+): not found in 2 names of 5, such as {names[3]}; each such image is its own group"
+    ]
     assert alike(named(names, "[a-z]+.png")) == {frozenset(s) for s in ({0, 2}, {1}, {3}, {4})}
     with pytest.raises(UserError, match=r"groups=piece: found in none of the 5 names, such as part_07/a.png"):
         named(names, "piece")

@@ -3,6 +3,7 @@
 Two images of a group are nearly the same to a detector. If one trains it, the other tells nothing about new images.
 """
 
+import logging
 import os
 import re
 from collections.abc import Sequence
@@ -11,6 +12,9 @@ import numpy as np
 from scipy.sparse.csgraph import connected_components
 
 from vitlite.errors import UserError
+from vitlite.files import counted
+
+log = logging.getLogger(__name__)
 
 ALIKE = 0.3  # the correlation from which two images that follow one another are taken for a time lapse ...
 EQUAL = 0.9  # ... and any two for copies
@@ -44,11 +48,18 @@ def named(names: Sequence[str], pattern: str) -> np.ndarray:
     """Number the groups of images by what a regular expression finds in their names: int (n,), from 0.
 
     Images whose names agree in its groups, or in the whole of what it finds if it has none, are one group. An image in
-    whose name it finds nothing is a group by itself. ``UserError`` if it finds nothing in any name.
+    whose name it finds nothing is a group by itself, which a warning says. ``UserError`` if it finds nothing in any
+    name.
     """
     found = [re.search(pattern, name.replace(os.sep, "/")) for name in names]
     if not any(found):
         raise UserError(f"`groups={pattern}`: found in none of the {len(names)} names, such as {names[0]}")
+    without = [name for name, match in zip(names, found) if not match]
+    if without:
+        what = f"{counted(len(without), 'name')} of {len(names)}"
+        log.warning(
+            "groups=%s: not found in %s, such as %s; each such image is its own group", pattern, what, without[0]
+        )
     keys: dict[object, int] = {}
     return np.array(
         [
