@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from .gmm import gmm_log_likelihood as gmm_log_likelihood
     from .gmm import linear_gmm_log_likelihood as linear_gmm_log_likelihood
     from .memory import memory_read as memory_read
+    from .modules import SSIM as SSIM
+    from .modules import GaussianMixtureHead as GaussianMixtureHead
+    from .modules import MemoryRead as MemoryRead
     from .nearest import Bank as Bank
     from .nearest import nearest as nearest
     from .ssim import ssim as ssim
@@ -30,7 +33,12 @@ OPERATORS = {
 }
 
 # What else is public, and the module that defines it.
-MORE = {"Bank": "nearest.op"}
+MORE = {
+    "Bank": "nearest.op",
+    "SSIM": "modules",
+    "MemoryRead": "modules",
+    "GaussianMixtureHead": "modules",
+}
 
 __all__ = [*OPERATORS, *MORE, "backends"]
 
