@@ -1,5 +1,7 @@
 """The public ``ssim``: checks its arguments, then hands them to a backend."""
 
+from typing import Any
+
 from torch import Tensor
 
 from .._checks import check_choice, check_positive, check_same_device, check_tensor, is_count
@@ -53,7 +55,7 @@ def ssim(
     window_size: int = 11,
     window: str = "gaussian",
     sigma: float = 1.5,
-    data_range: float = 1.0,
+    data_range: float | Tensor = 1.0,
     padding: str = "same",
     reduction: str = "mean",
     backend: str = "auto",
@@ -66,10 +68,11 @@ def ssim(
         window_size: odd length of the window along each axis.
         window: "gaussian" with deviation ``sigma``, or "uniform".
         sigma: deviation of the Gaussian in pixels.
-        data_range: difference between the largest and the smallest value that an image can have.
+        data_range: difference between the largest and the smallest value that an image can have: a number, or outside
+            of ``torch.compile`` a tensor of one, whose value is read.
         padding: "same", zeros around the images and one value per pixel; or "valid", only windows inside.
-        reduction: "mean" over all windows, images and channels, "sum", or "none" for the map
-            (B, C, H, W), with "valid" (B, C, H - window_size + 1, W - window_size + 1).
+        reduction: "mean" over all windows, images and channels, of which there must be some; "sum"; or "none" for the
+            map (B, C, H, W), with "valid" (B, C, H - window_size + 1, W - window_size + 1).
         backend: "auto", "cpp" (compiled, CPU), "cuda" (compiled, windows of 11), "triton" (CUDA, windows up to 25) or
             "eager".
 
@@ -85,6 +88,8 @@ def ssim(
     if x.shape != y.shape:
         raise ValueError(f"y: shape {tuple(y.shape)} differs from that of x, {tuple(x.shape)}")
     check_same_device("y", y, "x", x)
+    if isinstance(data_range, Tensor) and data_range.numel() == 1:
+        data_range = data_range.item()
     _check_options(x, window_size, window, sigma, data_range, padding, reduction)
     window_size = window_size if isinstance(window_size, int) else int(window_size)
     chosen = OPERATOR.backends.pick(backend, x.device.type)
@@ -108,7 +113,7 @@ def _for_window(window_size: int, chosen: str, backend: str) -> str:
 
 
 def _check_options(
-    x: Tensor, window_size: int, window: str, sigma: float, data_range: float, padding: str, reduction: str
+    x: Tensor, window_size: int, window: str, sigma: float, data_range: Any, padding: str, reduction: str
 ) -> None:
     if not is_count(window_size) or window_size % 2 == 0:
         raise ValueError(f"window_size: expected an odd number of pixels, got {window_size!r}")
@@ -120,6 +125,8 @@ def _check_options(
     height, width = x.shape[2:]
     if height == 0 or width == 0:
         raise ValueError(f"x: shape {tuple(x.shape)} holds no pixels")
+    if reduction == "mean" and 0 in x.shape[:2]:
+        raise ValueError(f"x: shape {tuple(x.shape)} holds no images, and nothing has no mean; use reduction='sum'")
     if padding == "valid" and (height < window_size or width < window_size):
         raise ValueError(
             f"x: images of {height}x{width} are smaller than the window of {window_size}; "

@@ -158,7 +158,6 @@ def test_ssim_of_nearly_equal_images_is_at_most_one(place):
 
 def test_ssim_of_no_images(place):
     x = torch.empty(0, 3, 12, 12, device=place["device"], requires_grad=True)
-    assert kernels.ssim(x, x, backend=place["backend"]).isnan()
     total = kernels.ssim(x, x, reduction="sum", backend=place["backend"])
     assert total == 0
     assert torch.autograd.grad(total, x)[0].shape == x.shape

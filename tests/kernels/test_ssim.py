@@ -136,10 +136,22 @@ def test_every_half_number_is_read_and_written_right(level, dtype):
 def test_empty_batch(compiled, backend):
     x, y = images((0, 3, 16, 16), requires_grad=True)
     assert ssim(x, y, reduction="none", backend=backend).shape == (0, 3, 16, 16)
-    assert ssim(x, y, reduction="sum", backend=backend).item() == 0
-    value = ssim(x, y, backend=backend)
-    assert value.isnan()  # as the mean of nothing is everywhere in torch
+    value = ssim(x, y, reduction="sum", backend=backend)
+    assert value == 0
     assert torch.autograd.grad(value, x)[0].shape == x.shape
+    for shape in ((0, 3, 16, 16), (2, 0, 16, 16)):
+        with pytest.raises(ValueError, match=r"x: shape .* holds no images"):
+            ssim(torch.zeros(shape), torch.zeros(shape), backend=backend)
+
+
+def test_a_range_may_be_a_tensor():
+    x, y = images((2, 3, 16, 16))
+    expected = ssim(x, y, data_range=2.0)
+    for given in (torch.tensor(2.0), torch.tensor([2], dtype=torch.int32)):
+        assert torch.equal(ssim(x, y, data_range=given), expected)
+    for given in (torch.tensor(-1.0), torch.tensor([1.0, 2.0])):
+        with pytest.raises(ValueError, match="data_range"):
+            ssim(x, y, data_range=given)
 
 
 def test_equal_images_give_exactly_one(level):
