@@ -97,7 +97,7 @@ def test_loss_of_windows(monkeypatch):
 
 
 def test_map_of_whole_images(monkeypatch):
-    method = make(window=0, image_size=32)
+    method = make(window=0, image_size=32, edge="mirror")
     images, output = torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32)
     monkeypatch.setattr(method, "reconstruct", lambda target: output)
     maps, scores = method.anomaly(images)
