@@ -73,7 +73,12 @@ def run(line):
     assert stop.value.code in ((0, 1) if "--fail-on-defect" in words else (0,)), line
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)])
+LONG = {"docs/export.md"}  # several exports to ONNX, as in tests/export
+
+
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=[pytest.mark.slow] * (page in LONG)) for page in PAGES if blocks(page)]
+)
 def test_a_page(page, capsys):
     for language, text in blocks(page):
         if language == "python":

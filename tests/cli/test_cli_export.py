@@ -125,7 +125,7 @@ def test_a_memory_that_fails_at_its_threshold_is_refused(tmp_path, monkeypatch):
     """As the papers' shrinkage does if the exporter drops its eps, though all images of the check go well."""
     run, images, out = OLD_RUNS / "runs/memca", OLD_RUNS / "data", tmp_path / "model.pt2"
 
-    def papers(z, items, backend):
+    def papers(z, items, backend, **_):
         if backend != "eager":
             return memory_read(z, items)
         weights = torch.softmax(normalize(z) @ normalize(items).t(), 1)
@@ -134,7 +134,7 @@ def test_a_memory_that_fails_at_its_threshold_is_refused(tmp_path, monkeypatch):
         return weights @ items, torch.special.entr(weights).sum(1)
 
     with monkeypatch.context() as patch:
-        patch.setattr("vitlite.nn.memory.memory_read", papers)
+        patch.setattr("vitlite.kernels.modules.memory_read", papers)
         says = "its memory at the threshold: not written: for a black image the exported model gives a map with NaN"
         refused("export", run, "--format", "pt2", "--out", out, "--check", images, says=says)
         assert not list(tmp_path.iterdir())

@@ -51,7 +51,7 @@ def run(*command, processes=1):
     return done
 
 
-@pytest.mark.parametrize("method", OPTIONS)
+@pytest.mark.parametrize("method", [pytest.param("sivt", marks=pytest.mark.slow), "memca"])
 def test_two_processes_reach_the_losses_of_one(tiny_run, tiny_data, tmp_path, method):
     """Nine training images in batches of four: the last one gives one process an image and the other none.
 
