@@ -53,8 +53,9 @@ def terminal(monkeypatch):
 
 def test_the_time_left_of_what_follows(terminal, seconds):
     with Progress("fold 1/4", 10, after=30) as work:
-        seconds[0] += 5
-        work.step(5)
+        work.step(1)
+        seconds[0] += 4
+        work.step(4)
         assert terminal.screen()[0].endswith(" 0:35 left in all")
 
 
@@ -76,7 +77,7 @@ def test_messages_have_lines_of_their_own(terminal, seconds):
             log.info("image %d", number)
         assert terminal.screen() == ["image 0", "image 1", "image 2", ""]
         work.step()  # drawn again at once
-        assert terminal.screen()[-1].endswith("scoring  40 %    0:04 left")
+        assert terminal.screen()[-1].endswith("scoring  40 %    0:03 left")
     log.info("the end")
     assert terminal.screen() == ["image 0", "image 1", "image 2", "the end", ""]
 
@@ -92,9 +93,18 @@ def test_a_message_now_and_then(seconds, caplog, capsys):
 
 def test_what_was_done_before_does_not_count_for_the_rate(seconds, caplog):
     with caplog.at_level("INFO", "vitlite"), Progress("training", 100, start=80) as work:
+        work.step(1)
         seconds[0] += 20
         work.step(10)
-    assert caplog.messages == ["training  90 %    0:20 left"]
+    assert caplog.messages == ["training  91 %    0:18 left"]
+
+
+def test_a_slow_start_does_not_count_for_the_rate(seconds, caplog):
+    with caplog.at_level("INFO", "vitlite"), Progress("training", 100) as work:
+        for pause in (60, 20, *[1] * 48):  # the first step, and one that reads files
+            seconds[0] += pause
+            work.step()
+    assert caplog.messages == ["training   1 %    ? left", "training  12 %    4:00 left", "training  42 %    0:58 left"]
 
 
 def test_nothing_without_a_listener(terminal, seconds):

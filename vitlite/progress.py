@@ -3,6 +3,7 @@
 import logging
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
@@ -14,6 +15,7 @@ WIDTH = 118  # of the moving line, at most
 SECONDS_LIVE = 0.1  # between two states of the moving line
 SECONDS_PLAIN = 30  # between two messages; the first one comes after FIRST_PLAIN
 FIRST_PLAIN = 10
+FINEST = 0.01  # of the time so far, between two marks by which the speed is measured
 
 
 def clock(seconds: float) -> str:
@@ -29,16 +31,17 @@ class Progress:
     It shows itself only if the logger ``vitlite`` is enabled for INFO and has a handler. If standard error is a
     terminal, it is a line there that moves and that makes room for messages. Otherwise it is a message of the logger
     after ten seconds and then every half minute. The time left is that of this work and of as much more as ``after``
-    says, in the same units.
+    says, in the same units, at the speed of the later half of the time since the first step: first steps are slow.
     """
 
     def __init__(self, title: str, total: int, *, start: int = 0, after: int = 0) -> None:
-        self.title, self.total, self.done, self.first = title, max(total, 1), start, start
+        self.title, self.total, self.done = title, max(total, 1), start
         self.after = after
         self.shows = log.isEnabledFor(logging.INFO) and log.hasHandlers()
         self.live = self.shows and sys.stderr.isatty()
-        self.began = time.monotonic()
-        self.shown = self.began if self.live else self.began - (SECONDS_PLAIN - FIRST_PLAIN)
+        self.marks: deque[tuple[float, int]] = deque()  # (time, done) from the middle of that time on
+        self.first = 0.0  # the time of the first step
+        self.shown = time.monotonic() - (0 if self.live else SECONDS_PLAIN - FIRST_PLAIN)
         self.width = 0  # of what stands on the moving line
         self.room = _Room(self._clear)
 
@@ -58,10 +61,10 @@ class Progress:
         """Count what is done; ``note`` stands beside the share."""
         self.done += count
         now = time.monotonic()
+        rate = self._rate(now)
         if not self.shows or now - self.shown < (SECONDS_LIVE if self.live else SECONDS_PLAIN):
             return
         self.shown = now
-        rate = (self.done - self.first) / max(now - self.began, 1e-9)
         left = clock((self.total - self.done + self.after) / rate) if rate else "?"
         left += " left in all" if self.after else " left"
         text = f"{self.title} {100 * self.done // self.total:3d} %  {note}  {left}"
@@ -73,6 +76,17 @@ class Progress:
         sys.stderr.write("\r" + text.ljust(self.width))
         sys.stderr.flush()
         self.width = len(text)
+
+    def _rate(self, now: float) -> float:
+        """What is done in a second; 0 if it is not known yet."""
+        if not self.marks:
+            self.first = now
+        if not self.marks or now - self.marks[-1][0] > FINEST * (now - self.first):
+            self.marks.append((now, self.done))
+        while len(self.marks) > 1 and self.marks[1][0] <= (self.first + now) / 2:
+            self.marks.popleft()
+        since, before = self.marks[0]
+        return (self.done - before) / max(now - since, 1e-9)
 
     def _clear(self) -> None:
         if self.width:
