@@ -160,10 +160,12 @@ def test_several_categories(tmp_path):
         ("{new}", ["--set", "folds=x"], "--set folds=x: must be a whole number"),
         ("{new}", ["--data", "{data}/nowhere"], "no such folder"),
         ("{new}", ["--data", "{other}"], "a good image of this run, and not there any more"),
+        ("{new}", ["--data", "{wood}"], "set: is not the data of the run (category='weave': not in"),
     ],
 )
 def test_refused(good, options, says, tiny_run, tiny_data, new, tmp_path):
-    places = {"data": tiny_data, "new": new, "other": new.parents[2]}
+    places = {"data": tiny_data, "new": new, "other": new.parents[2], "wood": tmp_path / "set"}
+    shutil.copytree(new, tmp_path / "set" / "wood" / "train" / "good")
     options = [option.format(**places) for option in options]
     refused("update", tiny_run, "--good", good.format(**places), "--out", tmp_path / "o", *options, says=says)
     assert not (tmp_path / "o").exists()

@@ -99,7 +99,7 @@ def _train(
     if team.leads:
         data_folder(settings, run)  # made once, before the others look for it
     team.wait()
-    dataset = with_added(open_dataset(data_folder(settings, run), settings.category or None), settings)
+    dataset = with_added(open_data(settings, run, resume), settings)
     settings = replace(settings, category=",".join(dataset.categories))
     refuse_invalid_names(settings)
     if not dataset.train:
@@ -171,6 +171,17 @@ def _train(
     if not team.leads:
         return None
     return conclude(loop, samples, cache, split, measured, reading)
+
+
+def open_data(settings: RunSettings, run: Path, resume: bool) -> Dataset:
+    """The data of a run. If the user did not name its categories, ``UserError`` for other ones is about ``data``."""
+    root = data_folder(settings, run)
+    try:
+        return open_dataset(root, settings.category or None)
+    except UserError as error:
+        if not (resume or settings.added) or not error.marked.startswith("`category="):
+            raise
+        raise UserError(f"`data={shown(root)}`: is not the data of the run ({error})") from error
 
 
 def grouping(cache: FeatureCache, samples: Sequence[Sample], root: Path, pattern: str) -> Grouping:
