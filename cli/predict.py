@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     help="One verdict for a part that several images show: those whose names agree in what this finds.",
 )
 @click.option("--shard", metavar="I/N", help="Score share I of N; the call that ends last makes the whole table.")
-@click.option("--category", metavar="NAME", help="Use the thresholds of this category of the run.")
+@click.option("--category", metavar="NAME", help="Use the thresholds, and the region, of this category of the run.")
 @options.sensitivity
 @options.threshold
 @options.pixel_threshold

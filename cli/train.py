@@ -47,6 +47,13 @@ from vitlite.methods import DEFAULT, REGISTRY
 @click.option(
     "--scale", type=float, metavar="FACTOR", help="With --tile: pixels of a tile for one of the image.  [default: 1]"
 )
+@click.option(
+    "--roi",
+    metavar="FILE|auto",
+    help="Look at this part of images alone: a mask, polygons in JSON, or a folder of either by category; auto: "
+    "not at a plain background.",
+)
+@click.option("--ignore", metavar="FILE", help="Do not look at this part of images: a file or folder as for --roi.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="The seed of everything random.  [default: 0]")
 @click.option("--help-settings", is_flag=True, help="Print the settings of the method and preset, and exit.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out; --set steps=N gives it a new end.")
@@ -69,6 +76,8 @@ def command(
     groups: str | None,
     tile: int | None,
     scale: float | None,
+    roi: str | None,
+    ignore: str | None,
     seed: int | None,
     help_settings: bool,
     resume: bool,
@@ -113,7 +122,7 @@ def command(
         if out is None:
             raise UserError("--resume: say which run to go on with, as in --out runs/sivt")
         given = {"--method": method, "--category": category, "--preset": preset, "--seed": seed}
-        given |= {"--init-from": init_from, "--weights": weights}
+        given |= {"--init-from": init_from, "--weights": weights, "--roi": roi, "--ignore": ignore}
         clash = ", ".join(name for name, value in given.items() if value is not None)
         if clash:
             raise UserError(f"{clash}: not together with --resume, which goes on with {out}/{CONFIG_FILE}")
@@ -122,14 +131,14 @@ def command(
         if init_from is not None and weights is not None:
             raise UserError("--weights: not together with --init-from, whose weights are taken")
         if init_from is not None:
-            settings = settings_from(init_from, method, data or None, category, preset, seed or 0, changes)
+            settings = settings_from(init_from, method, data or None, category, preset, seed or 0, changes, roi, ignore)
         else:
             method, preset = method or DEFAULT, preset or "quick"
             config = preset_config(method, preset)
             if weights is not None and not hasattr(config, "weights"):
                 raise UserError(f"--weights: {method} has no weights to load; leave it out")
             config = change(config, changes if weights is None else {**changes, "weights": weights})
-            settings = new_settings(method, config, data or None, category, preset, seed or 0)
+            settings = new_settings(method, config, data or None, category, preset, seed or 0, roi=roi, ignore=ignore)
         out = out or f"runs/{settings.method}"
     try:
         with only_deterministic(deterministic):

@@ -18,7 +18,7 @@ from vitlite.images.loading import Loaded
 from vitlite.images.maps import write_map
 from vitlite.images.png import write_png
 from vitlite.images.reading import NO_ROOM, ImageError
-from vitlite.images.resize import map_at
+from vitlite.images.regions import dim
 from vitlite.ledger import Ledger
 from vitlite.limits import Limits, limits_of, rate_of
 from vitlite.metrics.thresholds import images_needed
@@ -152,10 +152,10 @@ def answer(
     """
     out = out or Path()
     try:
-        values = map_at(pixels, loaded.height, loaded.width)
-        prediction = judge(values, score, limits, shown(loaded.path))
+        values = loaded.full(pixels)
+        prediction = judge(values, score, limits, shown(loaded.path), loaded.inside)
         if "overlay" in files and loaded.original is not None:
-            save_overlay(out / files["overlay"], loaded.original, prediction, calibration["display"])
+            save_overlay(out / files["overlay"], loaded.original, prediction, calibration["display"], loaded.inside)
         if "map" in files:
             write_map(out / files["map"], values)
         return {key: getattr(prediction, key) for key in JUDGED} | files
@@ -169,8 +169,14 @@ def answer(
     return row
 
 
-def save_overlay(path: Path, image: np.ndarray, found: Prediction, scale: dict[str, float]) -> None:
-    """Write the image with its map over it, from ``low`` to ``high`` of the scale, and its defects outlined."""
+def save_overlay(
+    path: Path, image: np.ndarray, found: Prediction, scale: dict[str, float], inside: np.ndarray | None = None
+) -> None:
+    """Write the image with its map over it, from ``low`` to ``high`` of the scale, and its defects outlined.
+
+    Outside the region that counts it is dark.
+    """
+    image = image if inside is None else dim(image, inside)
     drawn = overlay(image, found.map, low=scale["low"], high=scale["high"], marked=found.mask)
     with atomic(path, "wb") as file:
         write_png(file, drawn)

@@ -27,6 +27,8 @@ def train(
     device: str = "auto",
     resume: bool = False,
     init_from: Source | None = None,
+    roi: Source | None = None,
+    ignore: Source | None = None,
     max_megapixels: float = MAX_MEGAPIXELS,
     **settings: Any,
 ) -> "Detector":
@@ -43,6 +45,9 @@ def train(
         resume: go on with the run in ``out``, with its own settings. ``data`` is None, or the new place of the same
             images. Of the settings only ``epochs`` or ``steps`` can be given: the whole number, with those it has had.
         init_from: a run; begin with its weights, and with its settings unless others are given.
+        roi: where to look: a mask (bright pixels), a JSON file with polygons, or a folder with one of them for each
+            category, by name; ``"auto"``: not at a plain background. Nothing else has any effect, in training or later.
+        ignore: where not to look, a file or a folder likewise.
         max_megapixels: larger images are left out.
         settings: settings of the preset to change, such as ``epochs=50, holdout=0.2``.
 
@@ -77,17 +82,26 @@ def train(
         raise UserError(f"`seed={seed!r}`: must be a whole number from 0 to 2^63 - 1")
     names = None if category is None else _names(category)
     if resume:
-        if (method, names, preset, seed, init_from) != (None, None, None, 0, None):
+        if (method, names, preset, seed, init_from, roi, ignore) != (None, None, None, 0, None, None, None):
             raise UserError(
                 f"`resume=True`: takes its settings from {out}/{CONFIG_FILE}; give `out`, `data`, `device` and `steps` "
                 "or `epochs` alone"
             )
         run = resumed_settings(out, settings, data)
     elif init_from is not None:
-        run = settings_from(init_from, method, data, names, preset, seed, settings)
+        run = settings_from(init_from, method, data, names, preset, seed, settings, roi, ignore)
     else:
         method, preset = method or DEFAULT, preset or "quick"
-        run = new_settings(method, change(preset_config(method, preset), settings), data, names, preset, seed)
+        run = new_settings(
+            method,
+            change(preset_config(method, preset), settings),
+            data,
+            names,
+            preset,
+            seed,
+            roi=roi,
+            ignore=ignore,
+        )
     train_run(run, out, device=device, resume=resume, max_megapixels=max_megapixels)
     return Detector(out, device, max_megapixels=max_megapixels)
 

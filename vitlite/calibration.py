@@ -1,19 +1,28 @@
 """What calibration.json says: thresholds from the scores of good images, and from known defects if they are wanted."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vitlite.files import shown
 from vitlite.good_scores import PIXEL_TARGET_FPR, Good
 from vitlite.limits import CONFIDENCE, false_alarms
-from vitlite.metrics.thresholds import balanced_threshold, threshold_above
+from vitlite.metrics.thresholds import balanced_threshold, threshold_above, upper_quantile
 from vitlite.odd import Odd
 
 SCHEMA = 2  # of calibration.json; version 0.1.0 wrote the file without a number
 HELD_OUT, TRAINED_ON = "held out of training", "training itself"  # where the images come from
 ONE_ODD_IN = 20  # good images, at most, is taken for odd
 NO_PROMISE: dict[str, Any] = {"expected_fpr": None, "expected_fpr_interval": [None, None]}
+
+
+def good_image(category: str, score: float, values: np.ndarray, path: Path, inside: np.ndarray | None = None) -> Good:
+    """A good image with its map (h, w), of which what lies ``inside`` counts, bool of the same size."""
+    values = values if inside is None or not inside.any() else values[inside]
+    tail = upper_quantile(values, PIXEL_TARGET_FPR)
+    return Good(category, score, tail, float(np.median(values)), shown(path))
 
 
 def summarize(

@@ -258,3 +258,11 @@ def is_claimed(folder: StrPath) -> bool:
 
 _LONGEST_NAME = 100
 _LONGEST_STEM = 240  # bytes
+
+
+def category_of(path: Path, categories: Sequence[str]) -> str:
+    """The nearest folder of a category's name, in a run of several categories; "" if there is none."""
+    if len(categories) == 1:
+        return categories[0]
+    folders = Path(os.path.abspath(path)).parts[-2::-1]
+    return next((name for name in folders if name in categories), "")

@@ -2,7 +2,6 @@
 
 import logging
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
@@ -13,7 +12,7 @@ import numpy as np
 from scipy.special import betaincinv
 
 from vitlite.errors import UserError
-from vitlite.files import counted, shown
+from vitlite.files import category_of, counted, shown
 from vitlite.metrics.thresholds import ROUNDING, images_needed, threshold_above, threshold_rank
 
 log = logging.getLogger(__name__)
@@ -86,14 +85,6 @@ def limits_of(
     pixel = pixel if pixel_threshold is None else pixel_threshold
     area = calibration.get("min_area", 0) if min_area is None else check_area(min_area)
     return Limits(image, pixel, np.asarray(own["good_scores"], dtype=np.float64), area)
-
-
-def category_of(path: Path, categories: Sequence[str]) -> str:
-    """The nearest folder of a category's name, in a run of several categories; "" if there is none."""
-    if len(categories) == 1:
-        return categories[0]
-    folders = Path(os.path.abspath(path)).parts[-2::-1]
-    return next((name for name in folders if name in categories), "")
 
 
 class ByCategory:

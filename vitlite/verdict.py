@@ -47,16 +47,19 @@ class NoVerdict(UserError):
     """An image whose score or map is not finite: it is neither good nor defective."""
 
 
-def judge(values: np.ndarray, score: float, limits: Limits, name: object = "image") -> Prediction:
+def judge(
+    values: np.ndarray, score: float, limits: Limits, name: object = "image", inside: np.ndarray | None = None
+) -> Prediction:
     """The :class:`Prediction` for a map (H, W) float32 at the original size and its image score.
 
+    Defects lie ``inside`` alone, bool (H, W); None: anywhere.
     ``NoVerdict``, about ``name``, if the score or the map holds NaN or an infinite number.
     """
     extremes = float(values.min()), float(values.max())
     for what, number in (("score", score), *(("map", number) for number in extremes)):
         if not math.isfinite(number):
             raise NoVerdict(f"{name}: its {what} holds {number}, so it has no verdict; train or export again")
-    mask = defects_in(values, limits) if score > limits.image else np.zeros(values.shape, bool)
+    mask = defects_in(values, limits, inside) if score > limits.image else np.zeros(values.shape, bool)
     labels, _ = ndimage.label(mask, structure=CONNECTED)
     return Prediction(
         score=score,
@@ -69,17 +72,21 @@ def judge(values: np.ndarray, score: float, limits: Limits, name: object = "imag
     )
 
 
-def defects_in(values: np.ndarray, limits: Limits) -> np.ndarray:
+def defects_in(values: np.ndarray, limits: Limits, inside: np.ndarray | None = None) -> np.ndarray:
     """Where a map (H, W) at the image's own size shows defects, bool, if the score is above the threshold.
+
+    Pixels that are not ``inside``, bool (H, W), count for nothing.
 
     These are the connected regions of the pixels above ``limits.pixel`` or, if there are none, the one around the
     highest value that is above the middle between it and the median. A region of fewer than ``limits.min_area`` pixels
     is no defect: if all are smaller, nothing is set, and the image is good whatever its score.
     """
+    counted = values.ravel() if inside is None else values[inside]
+    values = values if inside is None else np.where(inside, values, -np.inf)
     mask = values > np.float64(limits.pixel)
     if not mask.any():
         highest = int(values.argmax())
-        labels, _ = ndimage.label(values >= (np.median(values) + values.flat[highest]) / 2, structure=CONNECTED)
+        labels, _ = ndimage.label(values >= (np.median(counted) + values.flat[highest]) / 2, structure=CONNECTED)
         mask = labels == labels.flat[highest]
     if limits.min_area > 1:
         labels, _ = ndimage.label(mask, structure=CONNECTED)
@@ -87,9 +94,9 @@ def defects_in(values: np.ndarray, limits: Limits) -> np.ndarray:
     return mask
 
 
-def all_small(pixels: np.ndarray, height: int, width: int, limits: Limits) -> bool:
+def all_small(pixels: np.ndarray, height: int, width: int, limits: Limits, inside: np.ndarray | None = None) -> bool:
     """Whether an image (height, width) is good whatever its score: all its regions are below ``limits.min_area``.
 
-    ``pixels`` is its map, float32 of any size.
+    ``pixels`` is its map, float32 of any size, of which what is ``inside`` counts.
     """
-    return limits.min_area > 1 and not defects_in(map_at(pixels, height, width), limits).any()
+    return limits.min_area > 1 and not defects_in(map_at(pixels, height, width), limits, inside).any()

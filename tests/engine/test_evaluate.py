@@ -154,7 +154,7 @@ def test_without_masks_no_map_is_kept_at_original_size(detector, data, tmp_path,
         path = tmp_path / "maps/weave/test" / sample.defect / f"{sample.path.stem}.tiff"
         np.testing.assert_array_equal(read_map(path), wanted)
 
-    monkeypatch.setattr("vitlite.engine.evaluate.map_at", None)  # nothing is resized from here on
+    monkeypatch.setattr("vitlite.images.loading.map_at", None)  # nothing is resized from here on
     scored = score(detector, data)
     assert sizes_of_maps(scored) == {(detector.image_size, detector.image_size)}
     result = summarize_category(scored)

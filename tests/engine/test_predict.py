@@ -80,7 +80,7 @@ def test_exit_code(images, tmp_path, monkeypatch, scores, code):
     [
         (loading, "read_noted"),
         (tiles, "resize_image"),
-        (answers, "map_at"),
+        (loading, "map_at"),
         (answers, "judge"),
         (answers, "save_overlay"),
         (answers, "write_map"),

@@ -1,14 +1,20 @@
 """Runs whose network sees tiles: what is small on a large image is found, and every command follows the run."""
 
+import logging
+
 import numpy as np
 import pytest
 from PIL import Image
 from scipy import ndimage
 
 import vitlite
+from vitlite.data import open_dataset
 from vitlite.engine.calibrate import recalibrate
 from vitlite.engine.detector import Detector
+from vitlite.engine.features import log_size
+from vitlite.errors import UserError
 from vitlite.images.tiles import Blend
+from vitlite.methods.config import TrainingConfig
 
 SETTINGS = {"window": 16, "stride": 8, "latent": 5, "steps": 30, "sigma": 1, "batch_size": 4, "folds": 0}
 SHAPE = (112, 160)
@@ -61,7 +67,7 @@ def test_the_map_and_score_come_from_the_tiles(tiled, data):
     assert found.map.shape == SHAPE
     places = tiled.view.places(*SHAPE)
     maps, scores = tiled.score_pixels(np.stack([tiled.view.cut(image, place) for place in places]))
-    blend = Blend(tiled.view, *SHAPE)
+    blend = Blend(tiled.view, *SHAPE, places)
     for values in maps:
         blend.add(values)
     assert found.score == pytest.approx(scores.max(), rel=1e-4)
@@ -79,3 +85,22 @@ def test_calibration_scores_good_images_as_prediction_does(tiled, data):
     )
     again = recalibrate(Detector(tiled.run, "cpu"), good=files)
     assert again["image_threshold"] == pytest.approx(tiled.calibration["image_threshold"], rel=1e-3)
+
+
+def test_training_says_how_small_a_defect_can_be(caplog, data):
+    samples = open_dataset(data).train
+    with caplog.at_level(logging.INFO, "vitlite"):
+        log_size(TrainingConfig(image_size=32), samples)
+        log_size(TrainingConfig(image_size=32, tile=64), samples)
+    whole, tiles = caplog.messages
+    assert (
+        "160 x 112 pixels come to the network as 32 x 32: a defect smaller than 20 x 14 pixels is hardly seen" in whole
+    )
+    assert "tile=32 sees smaller ones" in whole
+    assert "tiles of 64 pixels: a defect smaller than 8 x 8 pixels is hardly seen" in tiles
+
+
+@pytest.mark.parametrize("change", [{"tile": 4}, {"tile": -1}, {"tile": 64, "overlap": 0.8}])
+def test_tiles_that_cannot_be(change):
+    with pytest.raises(UserError, match=next(reversed(change))):
+        TrainingConfig(**change)

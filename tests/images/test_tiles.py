@@ -1,5 +1,7 @@
 """What a network sees of an image: tiles that cover it, at one scale, and one map from theirs."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -39,8 +41,9 @@ def test_maps_are_blended_without_seams():
     """A plane comes back whole, and tiles that disagree by a constant make no step."""
     view, shape = View(32, 32), (80, 130)
     plane = np.add.outer(np.arange(80), 2 * np.arange(130)).astype(np.float32)
-    blend, levels = Blend(view, *shape), Blend(view, *shape)
-    for i, (top, left) in enumerate(view.places(*shape)):
+    places = view.places(*shape)
+    blend, levels = Blend(view, *shape, places), Blend(view, *shape, places)
+    for i, (top, left) in enumerate(places):
         blend.add(plane[top : top + 32, left : left + 32])
         levels.add(np.full((32, 32), float(i % 2), np.float32))
     assert np.allclose(blend.map, plane, rtol=1e-5, atol=1e-4)
@@ -79,3 +82,30 @@ def test_a_scale_and_files(tmp_path):
     assert [batch.pixels.shape for batch in batches] == [(1, 30, 45, 3), (1, 30, 25, 3), (1, 30, 5, 3)]
     assert View(16).shape(60, 90) == (16, 16)
     assert View(16).places(16, 16) == [(0, 0)]
+
+
+def test_tiles_outside_a_region_are_left_out():
+    view, inside = View(16, 16), np.zeros((64, 100), bool)
+    inside[20:30, 70:90] = True
+    places = view.places(64, 100, inside)
+    assert 0 < len(places) < len(view.places(64, 100)) / 2
+    covered = np.zeros_like(inside)
+    for top, left in places:
+        assert inside[top : top + 16, left : left + 16].any()
+        covered[top : top + 16, left : left + 16] = True
+    assert covered[inside].all()
+    blend = Blend(view, 64, 100, places)
+    for _ in places:
+        blend.add(np.ones((16, 16), np.float32))
+    assert np.allclose(blend.map[inside], 1, rtol=1e-5)
+
+
+def test_memory_does_not_grow_with_the_image():
+    view, beside = View(128, 128), []
+    for side in (512, 1536):
+        seen = np.zeros((side, side, 3), np.uint8)
+        tracemalloc.start()
+        values, _ = view.score(seen, lambda tiles: (np.ones(tiles.shape[:3], np.float32), np.ones(len(tiles))), 8)
+        beside.append(tracemalloc.get_traced_memory()[1] - values.nbytes)
+        tracemalloc.stop()
+    assert beside[1] < 1.5 * beside[0]

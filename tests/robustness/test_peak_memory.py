@@ -5,10 +5,10 @@ import weakref
 import numpy as np
 import pytest
 
-from vitlite import answers
 from vitlite.engine import evaluate
 from vitlite.engine import predict as predicting
 from vitlite.engine.detector import Detector
+from vitlite.images import loading
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def detector(tiny_run):
 
 def test_predict_holds_no_image_or_map_of_the_past(detector, tiny_data, tmp_path, monkeypatch):
     """20 images in batches of 2: when the next map is made, at most those of its batch are alive."""
-    alive, most, map_at = weakref.WeakSet(), [], answers.map_at
+    alive, most, map_at = weakref.WeakSet(), [], loading.map_at
 
     class Values(np.ndarray):  # numpy's own arrays take no weak references in a set
         __hash__ = object.__hash__
@@ -29,7 +29,7 @@ def test_predict_holds_no_image_or_map_of_the_past(detector, tiny_data, tmp_path
         most.append(len(alive))
         return values
 
-    monkeypatch.setattr(answers, "map_at", watched)
+    monkeypatch.setattr(loading, "map_at", watched)
     rows = predicting.predict(detector, [tiny_data], tmp_path / "out", maps=True, batch_size=2)
     assert len(rows) == len(most) >= 20
     assert max(most) <= 2

@@ -10,21 +10,19 @@ from typing import Any, cast
 import numpy as np
 
 from vitlite.answers import save_overlay
-from vitlite.calibration import HELD_OUT, NO_PROMISE, TRAINED_ON, set_balanced, summarize
+from vitlite.calibration import HELD_OUT, NO_PROMISE, TRAINED_ON, good_image, set_balanced, summarize
 from vitlite.data import Sample, list_images
 from vitlite.engine.detector import CALIBRATION_FILE, Detector, load_calibration
 from vitlite.engine.settings import RunSettings, data_path
 from vitlite.engine.split import given, held_out_share, known_defects, leave_out
 from vitlite.errors import UserError
 from vitlite.files import StrPath, below, counted, make_folder, shown, write_json
-from vitlite.good_scores import PIXEL_TARGET_FPR, Good, load_good_scores
-from vitlite.images.loading import Unread, pixel_batches
+from vitlite.good_scores import Good, load_good_scores
+from vitlite.images.loading import Loaded, Unread, pixel_batches
 from vitlite.images.reading import NO_ROOM, ImageError
-from vitlite.images.resize import map_at
 from vitlite.images.scale import Reading
 from vitlite.images.tiles import View
 from vitlite.limits import Limits, check_area, check_target, limits_for, limits_of
-from vitlite.metrics.thresholds import upper_quantile
 from vitlite.odd import FOLDER as ODD_FOLDER
 from vitlite.odd import MOST_DRAWN, Odd, clear, find_odd, in_a_line, overlay_name
 from vitlite.progress import Progress
@@ -96,15 +94,14 @@ def score_good(detector: Detector, samples: Sequence[Sample]) -> list[Good]:
                 log.warning("skipped %s", found.reason)
                 continue
             loaded, pixels, score = found
-            tail = upper_quantile(pixels, PIXEL_TARGET_FPR)
             sample = samples[loaded.index]
-            good.append(Good(sample.category, score, tail, float(np.median(pixels)), shown(sample.path)))
+            good.append(good_image(sample.category, score, pixels, sample.path, loaded.seen_inside))
             progress.step()
     return good
 
 
 def draw_odd(
-    map_of: Callable[[int, np.ndarray], np.ndarray],
+    map_of: Callable[[Loaded], np.ndarray],
     samples: Sequence[Sample],
     odd: Sequence[Odd],
     run: StrPath,
@@ -114,7 +111,7 @@ def draw_odd(
 ) -> dict[str, str]:
     """Write overlays of odd images in the place of an earlier calibration's; their names by file.
 
-    ``samples`` are theirs. ``map_of`` gives the map (h, w) of one by its index and what is seen of it (1, h, w, 3).
+    ``samples`` are theirs. ``map_of`` gives the map of one, in the size of what is seen of it.
     """
     clear(run)
     names = {}
@@ -128,10 +125,10 @@ def draw_odd(
         sample, score = samples[loaded.index], odd[loaded.index].score
         name = overlay_name(loaded.index + 1, sample.category, sample.path)
         try:
-            values = map_at(map_of(loaded.index, found.pixels), loaded.height, loaded.width)
-            prediction = judge(values, score, limits)
+            prediction = judge(loaded.full(map_of(loaded)), score, limits, inside=loaded.inside)
             make_folder(Path(run) / ODD_FOLDER)
-            save_overlay(Path(run) / name, cast(np.ndarray, loaded.original), prediction, calibration["display"])
+            image = cast(np.ndarray, loaded.original)
+            save_overlay(Path(run) / name, image, prediction, calibration["display"], loaded.inside)
         except MemoryError:
             log.warning("not drawn: %s", ImageError(loaded.path, NO_ROOM))
             continue
@@ -283,7 +280,8 @@ def misses(detector: Detector, inputs: Sequence[StrPath]) -> list[str]:
             continue
         loaded, pixels, score = found
         own = limits[loaded.index]
-        is_defect = score > own.image and not all_small(pixels, loaded.height, loaded.width, own)
+        small = all_small(pixels, loaded.height, loaded.width, own, loaded.inside)
+        is_defect = score > own.image and not small
         scores.append((score, is_defect, loaded.path))
     if not scores:
         raise UserError(f"`defects`: none of the {len(paths)} images can be read")

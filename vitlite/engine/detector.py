@@ -21,9 +21,10 @@ from vitlite.engine.checkpoint import CALIBRATION_FILE, CHECKPOINT_FILE, load_ch
 from vitlite.engine.distributed import pick_device
 from vitlite.engine.features import to_images
 from vitlite.engine.predict import Predictor
-from vitlite.engine.settings import CONFIG_FILE, build_method, load_settings
+from vitlite.engine.settings import CONFIG_FILE, build_method, load_settings, regions_of
 from vitlite.errors import UserError
 from vitlite.files import MAX_MEGAPIXELS, StrPath
+from vitlite.images.loading import Loaded
 from vitlite.images.scale import Reading, as_pixels
 from vitlite.limits import is_area
 from vitlite.methods.base import Method
@@ -49,7 +50,8 @@ class Detector(Predictor):
         self.settings = load_settings(run)
         self.image_size = self.settings.config.image_size
         self.tiles = self.settings.config.view if self.settings.config.tile else None
-        self.reading = Reading(self.settings.config.image_scale, as_pixels(max_megapixels))
+        regions = regions_of(self.settings, run)
+        self.reading = Reading(self.settings.config.image_scale, as_pixels(max_megapixels), regions)
         state = load_checkpoint(run, self.settings.method)
         self.fingerprint = state["fingerprint"]  # of the images that were trained on
         self.weights_source = state.get("weights")  # where training found the weights of the frozen part; None: unknown
@@ -93,9 +95,9 @@ class Detector(Predictor):
         maps, scores = self.anomaly(to_images(pixels, self.device))
         return maps.cpu().numpy(), scores.cpu().numpy()
 
-    def map_of(self, _: int, pixels: np.ndarray) -> np.ndarray:
-        """The map of one image: of what is seen of it (1, h, w, 3), in that size."""
-        return np.asarray(self.score_seen(pixels)[0][0])
+    def map_of(self, loaded: Loaded) -> np.ndarray:
+        """The map of one image, in the size of what is seen of it."""
+        return self.score_seen([loaded])[0][0]
 
     def digest(self) -> str:
         """SHA-256 of the settings and the weights."""
@@ -104,6 +106,8 @@ class Detector(Predictor):
         for name, values in self.method.state_dict().items():
             whole.update(name.encode())
             whole.update(values.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        if self.reading.regions is not None:
+            whole.update(self.reading.regions.digest().encode())
         return whole.hexdigest()
 
     def anomaly(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -159,17 +163,14 @@ class EveryScore(Predictor):
                 self.kept.setdefault(settings, []).extend(found.tolist())
         return maps.cpu().numpy(), scores.cpu().numpy()
 
-    def score_seen(self, seen: np.ndarray, batch_size: int = 8) -> tuple[np.ndarray, np.ndarray]:
+    def score_seen(self, images: Sequence[Loaded], batch_size: int = 8) -> tuple[list[np.ndarray], list[float]]:
         """As the detector's. Of the scores that are kept of an image's tiles, the highest stays."""
-        if self.tiles is None:
-            return super().score_seen(seen, batch_size)
-        found = []
-        for one in seen:
-            before = len(next(iter(self.kept.values()), []))
-            found.append(super().score_seen(one[None], batch_size))
+        before = len(next(iter(self.kept.values()), []))
+        found = super().score_seen(images, batch_size)
+        if self.tiles is not None:  # images come one by one
             for kept in self.kept.values():
                 kept[before:] = [max(kept[before:])]
-        return np.concatenate([maps for maps, _ in found]), np.concatenate([scores for _, scores in found])
+        return found
 
     def entries(self, labels: Sequence[int]) -> list[dict[str, Any]]:
         """What results.json says of them, with the labels of the images."""

@@ -31,7 +31,6 @@ from vitlite.errors import UserError
 from vitlite.files import StrPath, shown
 from vitlite.images.loading import Loaded, Unread, each
 from vitlite.images.maps import MapError, read_map
-from vitlite.images.resize import map_at
 from vitlite.limits import Limits, limits_of
 from vitlite.progress import Progress
 from vitlite.results import Scored, Values, collect, summarize_category
@@ -256,13 +255,16 @@ def score_category(
             if isinstance(mask, Unread):
                 scored.unread.append(mask)
                 mask = None
+            if mask is not None and loaded.inside is not None:
+                mask = mask & loaded.inside
             needed = full_maps or (has_masks and mask is not None)
             # The smaller of the two is kept: small images may have maps that are larger as the network gives them.
             full = needed or loaded.height * loaded.width <= pixels.size
-            values = map_at(pixels, loaded.height, loaded.width) if full else pixels
+            values = loaded.full(pixels) if full else pixels
             if not (np.isfinite(score) and np.isfinite(pixels).all()):
                 raise UserError(f"{loaded.path}: its score or map is not finite; train again with a smaller `lr`")
-            too_small = limits is not None and all_small(values, loaded.height, loaded.width, limits)
+            size = loaded.height, loaded.width
+            too_small = limits is not None and all_small(values, *size, limits, loaded.inside)
             scored.add(samples[loaded.index], score, values, mask, pixels, too_small=too_small)
             if streaming and maps is not None:
                 save_map(maps, samples[loaded.index], values)

@@ -23,7 +23,7 @@ from vitlite.images.loading import Unread, pixel_batches
 from vitlite.images.reading import FULL_RANGE, ImageError, image_size
 from vitlite.images.resize import resize_image
 from vitlite.images.scale import MAX_PIXELS, Reading, differing, in_words, learn
-from vitlite.images.tiles import View
+from vitlite.images.tiles import Place, View
 from vitlite.methods.base import Method
 from vitlite.methods.config import TrainingConfig
 from vitlite.progress import Progress
@@ -40,6 +40,7 @@ class Tiles:
     """What is known of images that come as tiles, in the order of the images."""
 
     shapes: list[tuple[int, int]] = field(default_factory=list)  # (h, w) of what is seen of each
+    places: list[list[Place]] = field(default_factory=list)  # of the tiles of each
     rows: list[range] = field(default_factory=list)  # of the cache: the tiles of each that train
     coarse: list[Tensor] = field(default_factory=list)  # (1, d) of each as a whole, by which images are compared
 
@@ -47,6 +48,7 @@ class Tiles:
         """Those of some of the images."""
         return Tiles(
             shapes=[self.shapes[image] for image in images],
+            places=[self.places[image] for image in images],
             rows=[self.rows[image] for image in images],
             coarse=[self.coarse[image] for image in images],
         )
@@ -65,6 +67,7 @@ class FeatureCache:
         dtype = np.dtype(kept_as)
         self.kept_as = kept_as
         self.tiles: Tiles | None = None  # None: a row is an image
+        self.insides: list[np.ndarray | None] = []  # of each image in what is seen of it, packed; None: all counts
         size = count * int(np.prod(shape)) * dtype.itemsize
         if size <= MEMORY_LIMIT:
             self.values = torch.empty(count, *shape, dtype=getattr(torch, kept_as))
@@ -147,6 +150,7 @@ def cache_features(
             if cache is None:
                 cache = FeatureCache(len(paths), features.shape[1:], folder, method.cache_as)
             cache.put(len(indices), features)
+            cache.insides += [pack(loaded.seen_inside) for loaded in found.images]
             indices += [loaded.index for loaded in found.images]
             progress.step(len(found.images))
     return readable(cache, paths), indices
@@ -179,7 +183,8 @@ def cache_tiles(
                 cache = FeatureCache(
                     sum(min(most, count) for count in counts), coarse.shape[1:], folder, method.cache_as
                 )
-            places = view.places(*seen.shape[:2])
+            inside = found.images[0].seen_inside
+            places = view.places(seen.shape[0], seen.shape[1], inside)
             drawn = np.random.default_rng(index).permutation(len(places))[: min(most, counts[index])]
             first = tiles.rows[-1].stop if tiles.rows else 0
             for start, pixels in zip(
@@ -189,15 +194,27 @@ def cache_tiles(
                 cache.put(start, method.frozen(to_images(pixels, device)).float().cpu())
             tiles.rows.append(range(first, first + len(drawn)))
             tiles.shapes.append((seen.shape[0], seen.shape[1]))
+            tiles.places.append(places)
+            cache.insides.append(pack(inside))
             tiles.coarse.append(small(coarse))
             indices.append(index)
             progress.step()
     cache = readable(cache, paths)
     cache.tiles = tiles
-    every, used = sum(len(view.places(*shape)) for shape in tiles.shapes), tiles.rows[-1].stop
+    every, used = sum(map(len, tiles.places)), tiles.rows[-1].stop
     of_all = f" of {every}" if used < every else ""
     log.info("tiles: %d%s, with a side of %d pixels, of %s", used, of_all, view.tile, counted(len(indices), "image"))
     return cache, indices
+
+
+def pack(inside: np.ndarray | None) -> np.ndarray | None:
+    """A region, bool (h, w), as bits."""
+    return None if inside is None else np.packbits(inside)
+
+
+def unpack(bits: np.ndarray | None, shape: tuple[int, int]) -> np.ndarray | None:
+    """What ``pack`` made, bool again."""
+    return None if bits is None else np.unpackbits(bits, count=shape[0] * shape[1]).reshape(shape).astype(bool)
 
 
 def tile_count(path: Path, view: View) -> int:
@@ -217,7 +234,8 @@ def tile_features(
         if isinstance(found, Unread):
             raise UserError(found.reason)
         seen = found.pixels[0]
-        for pixels in view.batches(seen, view.places(*seen.shape[:2]), batch_size):
+        places = view.places(seen.shape[0], seen.shape[1], found.images[0].seen_inside)
+        for pixels in view.batches(seen, places, batch_size):
             yield method.frozen(to_images(pixels, device)).float()
 
 

@@ -19,9 +19,9 @@ from vitlite.data.prediction_files import COLUMNS, CSV_FILE, FILES, cells, files
 from vitlite.data.shards import Shard
 from vitlite.errors import UserError
 from vitlite.files import StrPath, make_folder, remove_leftovers, shown
-from vitlite.images.loading import Loaded, Unread, pixel_batches
+from vitlite.images.loading import Loaded, Unread, as_seen, pixel_batches
 from vitlite.images.reading import FULL_RANGE, Notices, as_rgb
-from vitlite.images.resize import map_at
+from vitlite.images.regions import level_outside
 from vitlite.images.scale import Reading
 from vitlite.images.tiles import View
 from vitlite.ledger import Ledger
@@ -49,16 +49,26 @@ class Predictor(ABC):
         """What is seen of an image."""
         return self.tiles or View(self.image_size)
 
-    def score_seen(self, seen: np.ndarray, batch_size: int = 8) -> tuple[np.ndarray, np.ndarray]:
-        """What is seen of images (B, h, w, 3), uint8, to maps (B, h, w) and scores (B,), float32 arrays.
+    def score_seen(self, images: Sequence[Loaded], batch_size: int = 8) -> tuple[list[np.ndarray], list[float]]:
+        """What is seen of images to their maps, each in that size, float32, and their scores.
 
         If that is tiles, ``batch_size`` of them go through the network at a time, and the score of an image is the
         highest of its tiles.
         """
+        insides = [image.seen_inside for image in images]
+        maps: list[np.ndarray] = []
+        scores: list[float] = []
         if self.tiles is None:
-            return self.score_pixels(seen)
-        maps, scores = zip(*(self.tiles.score(one, self.score_pixels, batch_size) for one in seen))
-        return np.stack(maps), np.array(scores)
+            found, numbers = self.score_pixels(np.stack([image.pixels for image in images]))
+            maps, scores = list(found), numbers.tolist()
+        for image, inside in zip(images, insides) if self.tiles else ():
+            values, score = self.view.score(image.pixels, self.score_pixels, batch_size, inside)
+            maps.append(values)
+            scores.append(score)
+        for values, inside in zip(maps, insides):
+            if inside is not None:
+                level_outside(values, inside)
+        return maps, scores
 
     @abstractmethod
     def digest(self) -> str:
@@ -95,7 +105,7 @@ class Predictor(ABC):
             images: one image, or a list or tuple of them, or an array (B, H, W, 3). An image is a path, a
                 uint8 array (H, W, 3) RGB or (H, W) grey, or a PIL image, of any size. A uint16 array has the run's
                 scale for files of more than 8 bits.
-            category: use the thresholds of this category of the run instead of those of all.
+            category: use the thresholds of this category of the run instead of those of all, and its region.
             batch_size: images, or tiles of one, that go through the network at a time.
             min_area: regions of fewer pixels of the image are no defect; None: as the run is calibrated.
 
@@ -120,38 +130,41 @@ class Predictor(ABC):
                 array, notes = as_rgb(*pair, self.reading)
                 notices.say(notes)
                 arrays.append(array)
-            found += self._predict_batch(arrays, names[part], limits, batch_size)
+            found += self._predict_batch(arrays, names[part], limits, batch_size, self.reading.of(category))
         return found[0] if single else found
 
     def score_files(
-        self, paths: Sequence[Path], *, batch_size: int = 8, keep_original: bool = True
+        self, paths: Sequence[Path], *, batch_size: int = 8, keep_original: bool = True, category: str | None = None
     ) -> Iterator[tuple[Loaded, np.ndarray, float] | Unread]:
         """Yield ``(loaded, map, score)`` per readable file in order: the map (S, S) float32 array, the score a float.
 
-        With tiles a map has the size of what is seen of its image.
+        With tiles a map has the size of what is seen of its image. ``category`` is theirs; None: as their folders say.
 
         In the place of a file that cannot be read comes an ``Unread``, as ``pixel_batches`` gives it. ``UserError``
         for a batch size below 1.
         """
         check_batch_size(batch_size)
-        for found in pixel_batches(paths, self.view, batch_size, reading=self.reading, keep_original=keep_original):
+        reading = self.reading.of(category)
+        for found in pixel_batches(paths, self.view, batch_size, reading=reading, keep_original=keep_original):
             if isinstance(found, Unread):
                 yield found
                 continue
-            maps, scores = self.score_seen(found.pixels, batch_size)
-            yield from zip(found.images, maps, scores.tolist())
+            yield from zip(found.images, *self.score_seen(found.images, batch_size))
 
     def _predict_batch(
-        self, arrays: list[np.ndarray], names: list[str], limits: Limits, batch_size: int
+        self, arrays: list[np.ndarray], names: list[str], limits: Limits, batch_size: int, reading: Reading
     ) -> list[Prediction]:
         found = []
         together = 1 if self.tiles else batch_size
         for first in range(0, len(arrays), together):
             part = slice(first, first + together)
-            maps, scores = self.score_seen(np.stack([self.view.see(array) for array in arrays[part]]), batch_size)
+            images = [
+                as_seen(index, array, self.view, reading, Path(name))
+                for index, (array, name) in enumerate(zip(arrays[part], names[part]))
+            ]
             found += [
-                judge(map_at(values, *array.shape[:2]), score, limits, name)
-                for values, array, score, name in zip(maps, arrays[part], scores.tolist(), names[part])
+                judge(image.full(values), score, limits, name, image.inside)
+                for image, values, score, name in zip(images, *self.score_seen(images, batch_size), names[part])
             ]
         return found
 
@@ -205,8 +218,8 @@ def predict(
         out: the folder for what is written; None: nothing is.
         overlays: draw them.
         maps: write the maps.
-        category: use the thresholds of this category. Default, for a model of several: those of the category that a
-            folder above the image is named after, or else those of the whole model.
+        category: use the thresholds, and the region, of this category. Default, for a model of several: those of the
+            category that a folder above the image is named after, or else the thresholds of the whole model.
         batch_size: images, or tiles of one, that go through the network at a time.
         resume: keep the rows with a verdict that an earlier call left in ``out``, and score the other images. The
             detector, the thresholds and all arguments but ``inputs``, which may hold more images, have to be the same.
@@ -310,7 +323,9 @@ def scored(
     waiting: dict[int, tuple[int, dict[str, Any], bool]] = {}
     following = 0
     paths = [image.path for image in images]
-    for found in detector.score_files(paths, batch_size=wanted.batch_size, keep_original=wanted.overlays):
+    for found in detector.score_files(
+        paths, batch_size=wanted.batch_size, keep_original=wanted.overlays, category=wanted.category
+    ):
         loaded = found if isinstance(found, Unread) else found[0]
         image = images[loaded.index]
         if isinstance(found, Unread):

@@ -3,7 +3,7 @@
 import json
 import os
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,8 @@ import vitlite
 from vitlite.data import synthesize
 from vitlite.errors import UserError
 from vitlite.files import make_folder, shown, write_text
+from vitlite.images.region_files import AUTO, FOLDER, load_regions, read_regions
+from vitlite.images.regions import Regions
 from vitlite.methods import method_class
 from vitlite.methods.config import NONE, TrainingConfig, change
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
 CONFIG_FILE = "config.toml"
 SYNTHETIC = "synthetic"  # the value of RunSettings.data, and the folder in the run, of the built-in data set
-OPTIONAL = ("init_from", "chosen", "added")  # of config.toml's [run]: left out if empty
+OPTIONAL = ("init_from", "roi", "ignore", "chosen", "added")  # of config.toml's [run]: left out if empty
 SEEDS = 2**63  # a seed is below it
 # Settings of methods that say how the network is trained and how its map is read, and not what the network is. Those
 # of the losses (..._weight) and of ISSTAD's corruption (corrupt_...) belong to them.
@@ -52,6 +54,8 @@ class RunSettings:
     seed: int
     config: TrainingConfig  # the method's frozen dataclass
     init_from: str = ""  # the run whose weights it begins with; empty: none
+    roi: str = ""  # where to look: a file, a folder of files by category, or "auto"; empty: everywhere
+    ignore: str = ""  # where not to look
     chosen: str = ""  # why training chose ``score`` and ``places``; empty: they were given
     added: tuple[str, ...] = ()  # where an updated run has more good images from, besides ``data``
 
@@ -64,11 +68,14 @@ def new_settings(
     preset: str = "quick",
     seed: int = 0,
     init_from: str = "",
+    roi: str | os.PathLike[str] | None = None,
+    ignore: str | os.PathLike[str] | None = None,
 ) -> RunSettings:
     """The settings of a new run. Without ``data`` it is the synthetic set, by default with all its categories."""
-    if data is None:
-        return RunSettings(method, SYNTHETIC, "all" if category is None else category, preset, seed, config, init_from)
-    return RunSettings(method, os.path.realpath(data), category or "", preset, seed, config, init_from)
+    where = AUTO if roi == AUTO else os.path.realpath(roi) if roi else "", os.path.realpath(ignore) if ignore else ""
+    place = SYNTHETIC if data is None else os.path.realpath(data)
+    categories = category or "" if data is not None else "all" if category is None else category
+    return RunSettings(method, place, categories, preset, seed, config, init_from, *where)
 
 
 def settings_from(
@@ -79,6 +86,8 @@ def settings_from(
     preset: str | None,
     seed: int,
     changes: Mapping[str, object],
+    roi: str | os.PathLike[str] | None = None,
+    ignore: str | os.PathLike[str] | None = None,
 ) -> RunSettings:
     """The settings of a new run that begins with the weights of another, and with its settings unless others are given.
 
@@ -91,8 +100,10 @@ def settings_from(
         raise UserError("`data`: give the good images to train on, together with `init_from`")
     config = origin.config if preset is None else preset_config(origin.method, preset)
     place = os.path.realpath(init_from)
+    if roi is None and ignore is None:
+        roi, ignore = origin.roi, origin.ignore
     settings = new_settings(
-        origin.method, change(config, changes), data, category, preset or origin.preset, seed, place
+        origin.method, change(config, changes), data, category, preset or origin.preset, seed, place, roi, ignore
     )
     refuse_other_network(settings)
     return settings
@@ -181,12 +192,34 @@ def data_folder(settings: RunSettings, run: str | os.PathLike[str]) -> Path:
     return folder
 
 
+def regions_of(settings: RunSettings, run: str | os.PathLike[str]) -> Regions | None:
+    """Where a run looks, from its folder; None: everywhere. ``UserError`` if files of its folder are missing."""
+    if not settings.roi and not settings.ignore:
+        return None
+    everywhere = settings.roi == AUTO and not settings.ignore
+    return load_regions(Path(run) / FOLDER, () if everywhere else settings.category.split(","), settings.roi == AUTO)
+
+
+def new_regions(settings: RunSettings, categories: Sequence[str]) -> Regions | None:
+    """Where a new run looks: as the run that it begins with, from that run's folder, or as its files say."""
+    if settings.init_from:
+        origin = load_settings(settings.init_from)
+        if (settings.roi, settings.ignore) == (origin.roi, origin.ignore):
+            regions = regions_of(origin, settings.init_from)
+            if regions is not None and regions.masks and (missing := regions.lacks(categories)):
+                raise UserError(f"`roi`: {settings.init_from} has no region for {missing}; give another `roi`")
+            return regions
+    return read_regions(settings.roi, settings.ignore, categories)
+
+
 def refuse_invalid_names(settings: RunSettings) -> None:
     """``UserError`` if a name is not valid UTF-8: config.toml could not hold it."""
     values = [
         settings.data,
         settings.init_from,
         *settings.added,
+        settings.roi,
+        settings.ignore,
         *settings.category.split(","),
         *asdict(settings.config).values(),
     ]
@@ -236,8 +269,10 @@ def load_settings(run: str | os.PathLike[str]) -> RunSettings:
 def _from_tables(head: dict[str, Any], values: dict[str, Any]) -> RunSettings:
     """The two tables of config.toml as settings. Refuses what is missing, unknown or of another type."""
     head.pop("vitlite", None)
-    kinds = {"method": str, "data": str, "category": str, "preset": str, "seed": int, "init_from": str, "chosen": str}
-    for key in ("init_from", "chosen"):
+    kinds = {"method": str, "data": str, "category": str, "preset": str, "seed": int} | dict.fromkeys(
+        OPTIONAL[:-1], str
+    )
+    for key in OPTIONAL[:-1]:
         head.setdefault(key, "")
     added = head.pop("added", [])
     if type(added) is not list or not all(type(place) is str for place in added):

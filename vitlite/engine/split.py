@@ -14,9 +14,8 @@ from vitlite.data.copies import copies, fingerprint
 from vitlite.data.index import GOOD, few
 from vitlite.engine.settings import RunSettings, data_folder, data_path
 from vitlite.errors import UserError
-from vitlite.files import StrPath, below, shown, write_json
+from vitlite.files import StrPath, below, category_of, shown, write_json
 from vitlite.images.scale import Reading
-from vitlite.limits import category_of
 from vitlite.methods.config import TrainingConfig
 
 if TYPE_CHECKING:

@@ -37,8 +37,10 @@ from vitlite.engine.settings import (
     data_folder,
     data_path,
     load_settings,
+    new_regions,
     refuse_data_folder,
     refuse_invalid_names,
+    regions_of,
     save_settings,
 )
 from vitlite.engine.split import Grouping, Split, make_split, random_split, recorded, save_split, training_split
@@ -47,6 +49,7 @@ from vitlite.engine.update import UPDATED, earlier_split, grown_split, new_ones,
 from vitlite.errors import UserError
 from vitlite.files import MAX_MEGAPIXELS, Claim, below, counted, remove, remove_leftovers, shown
 from vitlite.good_scores import save_good_scores
+from vitlite.images.region_files import FOLDER, draw_regions, refuse_others, save_regions
 from vitlite.images.scale import Reading, as_pixels
 from vitlite.limits import in_words
 from vitlite.methods.base import Method
@@ -56,6 +59,8 @@ from vitlite.odd import Odd
 
 log = logging.getLogger(__name__)
 
+EXAMPLES = 3  # images on which regions are drawn, ...
+DRAWN_REGIONS = f"{FOLDER}/examples"  # ... in the run
 FOLDS_FILE = "folds.pt"  # what cross-fitting has measured, until training is finished
 CROSS_FITTED = "all good images, each scored by a network that was trained without it"
 
@@ -105,6 +110,11 @@ def _train(
     if not dataset.train:
         raise UserError(f"{settings.data}: no good images to train on")
 
+    samples = [*dataset.train, *dataset.validation]
+    regions = None if resume else new_regions(settings, dataset.categories)
+    if regions is not None:
+        refuse_others(regions, [sample.path for sample in samples])
+
     torch.manual_seed(settings.seed)
     state = None
     if resume and (run / CHECKPOINT_FILE).exists():
@@ -118,7 +128,6 @@ def _train(
                 save_settings(run, settings)
             log.info("%s: already trained to the end; nothing to do", run)
             return load_calibration(run)
-    samples = [*dataset.train, *dataset.validation]
     if settings.added and state is None:
         new_ones(settings, samples, earlier_split(settings, samples, dataset.root))  # refused before long work
     if state is None and team.leads:
@@ -127,6 +136,8 @@ def _train(
             drop_failed(run)
             # A resumed run has its scale, if it has one.
             settings = replace(settings, config=with_scale(settings.config, samples, max_pixels))
+            if regions is not None:
+                save_regions(regions, run / FOLDER)
         save_settings(run, settings)
         drop_log_after(run / LOG_FILE, 0, 0)  # of an earlier start that was stopped before its first checkpoint
     if team.leads:
@@ -138,7 +149,10 @@ def _train(
     log_model(method, origin, device)
     log_size(settings.config, samples)
 
-    reading = Reading(settings.config.image_scale, max_pixels)
+    reading = Reading(settings.config.image_scale, max_pixels, regions_of(settings, run))
+    if team.leads and reading.regions is not None:
+        draw_regions(reading.regions, [sample.path for sample in samples[:EXAMPLES]], run / DRAWN_REGIONS, reading)
+        log.info("regions: look at %s; what is dark there counts for nothing", run / DRAWN_REGIONS)
     cache, indices = cache_features(method, [sample.path for sample in samples], run, device, reading=reading)
     samples = [samples[i] for i in indices]
     if state is None:
@@ -211,7 +225,7 @@ def cross_fit(loop: Loop, samples: Sequence[Sample], cache: FeatureCache, split:
     settings, method = loop.settings, loop.method
     rows = split.scored
     place_of = {row: place for place, row in enumerate(rows)}
-    measured = Measured(method, [samples[row] for row in rows], loop.run, cache.tiles and cache.tiles.of(rows))
+    measured = Measured(method, [samples[row] for row in rows], loop.run, cache, rows)
     key = hashlib.sha256(repr((settings.config, settings.seed, split.folds, loop.fingerprint)).encode()).hexdigest()
     if measured.load(loop.run / FOLDS_FILE, key):
         return measured
@@ -265,7 +279,7 @@ def conclude(
     unseen = bool(split.scored)
     rows = split.scored or split.train
     if measured is None:
-        measured = Measured(method, [samples[row] for row in rows], run, cache.tiles and cache.tiles.of(rows))
+        measured = Measured(method, [samples[row] for row in rows], run, cache, rows)
     place_of = {row: place for place, row in enumerate(rows)}
     own = split.held if unseen else rows
     places = [place_of[row] for row in own]
@@ -293,7 +307,7 @@ def conclude(
         at = {shown(sample.path): index for index, sample in enumerate(measured.samples)}
         chosen = [measured.samples[at[image.file]] for image in odd]
         return draw_odd(
-            lambda index, _: measured.maps(method, at[odd[index].file], itself=itself),
+            lambda loaded: measured.maps(method, at[odd[loaded.index].file], itself=itself),
             chosen,
             odd,
             run,

@@ -15,16 +15,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vitlite.calibration import good_image
 from vitlite.data import DRAWN, Sample, draw_defect
-from vitlite.engine.features import FeatureCache, Part, Tiles, tile_features, to_images
-from vitlite.files import atomic, shown
-from vitlite.good_scores import PIXEL_TARGET_FPR, Good
+from vitlite.engine.features import FeatureCache, Part, tile_features, to_images, unpack
+from vitlite.files import atomic
+from vitlite.good_scores import Good
 from vitlite.images.loading import Unread, pixel_batches
+from vitlite.images.regions import level_outside
 from vitlite.images.scale import Reading
 from vitlite.images.tiles import Blend
 from vitlite.methods.base import Method
 from vitlite.methods.config import AUTO, PLACES, SCORES
-from vitlite.metrics.thresholds import upper_quantile
 from vitlite.nn.score import PlaceStatistics, compare
 
 log = logging.getLogger(__name__)
@@ -41,14 +42,25 @@ BATCH = 8
 class Measured:
     """The anomaly of good images at every place, before places are compared, and of defects drawn onto some of them.
 
-    ``samples`` are the images, in order. A row is an image or, of images that come as ``tiles``, one of all their
-    tiles. A drawn defect lies on the row ``source[i]``.
+    ``samples`` are the images, in order, and ``images`` their places in the ``cache``, which knows tiles and regions. A
+    row is an image or, of images that come as tiles, one of all their tiles. A drawn defect lies on row ``source[i]``.
     """
 
-    def __init__(self, method: Method, samples: Sequence[Sample], folder: Path, tiles: Tiles | None = None) -> None:
+    def __init__(
+        self,
+        method: Method,
+        samples: Sequence[Sample],
+        folder: Path,
+        cache: FeatureCache | None = None,
+        images: Sequence[int] = (),
+    ) -> None:
         self.samples, self.folder, self.shape = list(samples), folder, method.places_shape
-        self.view, self.tiles = method.config.view, tiles
-        places = [self.view.places(*shape) for shape in tiles.shapes] if tiles else [[(0, 0)]] * len(samples)
+        self.view = method.config.view
+        self.tiles = tiles = cache.tiles.of(images) if cache and cache.tiles else None
+        self.packed: list[np.ndarray | None] = [None] * len(samples)  # the region that counts of each image
+        if cache and cache.insides:
+            self.packed = [cache.insides[image] for image in images]
+        places = tiles.places if tiles else [[(0, 0)]] * len(samples)
         ends = np.cumsum([0, *map(len, places)]).tolist()
         self.places = places  # of the rows of each image
         self.rows = [range(*pair) for pair in zip(ends, ends[1:])]
@@ -98,13 +110,14 @@ class Measured:
                 continue
             for loaded, pixels in zip(found.images, found.pixels):
                 place = places[loaded.index]
-                row = self.rows[place].start
+                row, inside = self.rows[place].start, loaded.seen_inside
                 if self.tiles is not None:
                     own = np.random.default_rng((seed, place)).integers(len(self.places[place]))
                     row, pixels = row + int(own), self.view.cut(pixels, self.places[place][own])
+                    inside = None if inside is None else self.view.cut(inside, self.places[place][own])
                 drawn = np.stack(
                     [
-                        draw_defect(pixels, kind, np.random.default_rng((seed, place, number)))[0]
+                        draw_defect(pixels, kind, np.random.default_rng((seed, place, number)), part=inside)[0]
                         for number, kind in enumerate(DRAWN)
                     ]
                 )
@@ -161,9 +174,10 @@ class Measured:
     def good(self, method: Method, *, itself: bool) -> list[Good]:
         """The images, scored: without themselves, or (``itself``) with the places that the method has learned."""
         found = []
-        for sample, (pixels, score) in zip(self.samples, self._scored(method, range(self.count), itself=itself)):
-            tail = upper_quantile(pixels, PIXEL_TARGET_FPR)
-            found.append(Good(sample.category, score, tail, float(np.median(pixels)), shown(sample.path)))
+        scored = self._scored(method, range(self.count), itself=itself)
+        for image, (sample, (pixels, score)) in enumerate(zip(self.samples, scored)):
+            inside = unpack(self.packed[image], pixels.shape)
+            found.append(good_image(sample.category, score, pixels, sample.path, inside))
         return found
 
     def maps(self, method: Method, index: int, *, itself: bool) -> np.ndarray:
@@ -191,12 +205,14 @@ class Measured:
 
     def _whole(self, image: int, parts: Sequence[tuple[np.ndarray, float]]) -> tuple[np.ndarray, float]:
         """Map and score of an image from those of its rows, as :meth:`View.score` makes them."""
-        if self.tiles is None:
-            return parts[0]
-        blend = Blend(self.view, *self.tiles.shapes[image])
-        for values, _ in parts:
-            blend.add(values)
-        return blend.map, float(np.max([score for _, score in parts]))
+        values, score = parts[0]
+        if self.tiles is not None:
+            blend = Blend(self.view, *self.tiles.shapes[image], self.places[image])
+            for tile, _ in parts:
+                blend.add(tile)
+            values, score = blend.map, float(np.max([score for _, score in parts]))
+        inside = unpack(self.packed[image], values.shape)
+        return values if inside is None else level_outside(values, inside), score
 
 
 class DrawnTest:
@@ -223,11 +239,13 @@ class DrawnTest:
                 continue  # it could be read when training began
             good, drawn = [], []
             for loaded, pixels in zip(found.images, found.pixels):
-                places = view.places(*pixels.shape[:2])
-                pixels = view.cut(pixels, places[len(places) // 2])
+                inside = loaded.seen_inside
+                places = view.places(pixels.shape[0], pixels.shape[1], inside)
+                place = places[len(places) // 2]
+                pixels, inside = view.cut(pixels, place), None if inside is None else view.cut(inside, place)
                 kind, rng = DRAWN[loaded.index % len(DRAWN)], np.random.default_rng((self.seed, loaded.index))
                 good.append(pixels)
-                drawn.append(draw_defect(pixels, kind, rng)[0])
+                drawn.append(draw_defect(pixels, kind, rng, part=inside)[0])
             features.append(self.frozen.frozen(to_images(np.stack([*good, *drawn]), device)))
         return features
 

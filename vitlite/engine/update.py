@@ -17,8 +17,7 @@ from vitlite.engine.detector import load_calibration
 from vitlite.engine.settings import RunSettings, data_path, load_settings, refuse_other_network
 from vitlite.engine.split import Grouping, Split, folder_images, make_split, recorded, training_split
 from vitlite.errors import UserError
-from vitlite.files import StrPath, counted, shown
-from vitlite.limits import category_of
+from vitlite.files import StrPath, category_of, counted, shown
 from vitlite.methods.config import TrainingConfig, change, kinds
 
 log = logging.getLogger(__name__)

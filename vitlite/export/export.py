@@ -80,7 +80,7 @@ def export(
 
 def converted(detector: Detector, kind: str, path: Path) -> tuple[bytes, ScorePixels]:
     """The contents of an exported file, and what scores with them."""
-    metadata = describe(detector.settings, detector.calibration)
+    metadata = describe(detector.settings, detector.calibration, detector.reading.regions)
     program = trace(detector.method, detector.image_size)
     if kind == "onnx":
         data = to_onnx(program, metadata)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import vitlite
 from vitlite.errors import UserError
+from vitlite.images.regions import PAINT, Regions
 from vitlite.images.scale import Scale, as_scale
 from vitlite.images.tiles import View
 from vitlite.limits import is_area
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 FORMAT = 1
 KEY = "vitlite"  # in ONNX's metadata_props
 PT2_FILE = "vitlite.json"  # among pt2's extra files
+OUTSIDE = (
+    f"before resize: a pixel that is not set in its region (a base64 PNG of the image's size, by category, or `all`) "
+    f"becomes {PAINT} in each channel; auto: nor one of a plain background; there the map counts for nothing"
+)
 FILE_NAMES = ("good_images", "odd_images")  # what holds them in calibration.json
 INPUT, MAPS, SCORES = "images", "maps", "scores"
 DEFECTIVE = (
@@ -32,7 +37,7 @@ TILED = (
 )
 
 
-def describe(settings: "RunSettings", calibration: dict[str, Any]) -> dict[str, Any]:
+def describe(settings: "RunSettings", calibration: dict[str, Any], regions: Regions | None = None) -> dict[str, Any]:
     """The metadata of a run: format and version, input, outputs, calibration and config.
 
     ``calibration`` is the contents of calibration.json, of which the names of files stay out.
@@ -60,6 +65,8 @@ def describe(settings: "RunSettings", calibration: dict[str, Any]) -> dict[str, 
             "resize_filter": "PIL.Image.Resampling.BILINEAR of Image.resize (antialiased triangle)",
             "tile": view.tile,
             "overlap": view.overlap,
+            "regions": None if regions is None else regions.as_json(),
+            "outside": None if regions is None else OUTSIDE,
         },
         "outputs": {
             MAPS: {"dtype": "float32", "shape": ["batch", size, size], "meaning": "smoothed; larger is more anomalous"},
@@ -98,6 +105,7 @@ def loads(text: str | None, path: str | Path) -> dict[str, Any]:
             raise ValueError(f"min_area {calibration['min_area']!r}")
         scale_of(found)
         view_of(found)
+        known_regions(found)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: its metadata are damaged ({error!r:.120}); export it again") from None
     return found
@@ -110,6 +118,12 @@ def view_of(metadata: dict[str, Any]) -> View:
     if not isinstance(tile, int) or tile < 0 or not 0 <= overlap <= 0.75:
         raise ValueError(f"tile {tile}, overlap {overlap}")
     return View(metadata["image_size"], tile, float(overlap))
+
+
+def known_regions(metadata: dict[str, Any]) -> Regions | None:
+    """Where the run looks; None: everywhere. ValueError, KeyError or TypeError if it cannot be read."""
+    found = metadata.get("input", {}).get("regions")
+    return None if found is None else Regions.from_json(found)
 
 
 def scale_of(metadata: dict[str, Any]) -> Scale | None:

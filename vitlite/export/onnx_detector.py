@@ -10,7 +10,7 @@ import numpy as np
 
 from vitlite.engine.predict import Predictor
 from vitlite.errors import UserError
-from vitlite.export.metadata import INPUT, KEY, MAPS, SCORES, loads, scale_of, view_of
+from vitlite.export.metadata import INPUT, KEY, MAPS, SCORES, known_regions, loads, scale_of, view_of
 from vitlite.files import MAX_MEGAPIXELS
 from vitlite.images.scale import Reading, as_pixels
 
@@ -53,7 +53,7 @@ class OnnxDetector(Predictor):
         self.calibration, self.image_size = self.metadata["calibration"], self.metadata["image_size"]
         view = view_of(self.metadata)
         self.tiles = view if view.tile else None
-        self.reading = Reading(scale_of(self.metadata), as_pixels(max_megapixels))
+        self.reading = Reading(scale_of(self.metadata), as_pixels(max_megapixels), known_regions(self.metadata))
         inputs = [(i.name, i.type, i.shape[1:]) for i in session.get_inputs()]
         outputs = {o.name for o in session.get_outputs()}
         if inputs != [(INPUT, "tensor(uint8)", [self.image_size, self.image_size, 3])] or not {MAPS, SCORES} <= outputs:

@@ -4,15 +4,18 @@ import collections
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from vitlite.images.reading import FULL_RANGE, NO_ROOM, ImageError, Note, Notices, pixel_count, read_noted
+from vitlite.images.regions import level_outside, shrink
+from vitlite.images.resize import map_at
 from vitlite.images.scale import Reading
 from vitlite.images.tiles import View
+from vitlite.images.unusable import Unusable
 
 PIXELS_AHEAD = 64_000_000  # of originals that are kept, 192 MB: fewer images wait if they are large
 MOST_AHEAD = 32  # images that wait at a time
@@ -31,6 +34,17 @@ class Loaded:
     height: int  # of the original
     width: int
     original: np.ndarray | None = None  # (height, width, 3) uint8, if it is kept
+    inside: np.ndarray | None = None  # (height, width) bool, the region that counts; None: all of it
+
+    @property
+    def seen_inside(self) -> np.ndarray | None:
+        """``inside`` in the size of ``pixels``."""
+        return None if self.inside is None else shrink(self.inside, (self.pixels.shape[0], self.pixels.shape[1]))
+
+    def full(self, values: np.ndarray) -> np.ndarray:
+        """A map of this image at the image's own size, float32; the region's lowest value lies outside of it."""
+        values = map_at(values, self.height, self.width)
+        return values if self.inside is None else level_outside(values, self.inside)
 
 
 @dataclass(frozen=True)
@@ -99,13 +113,27 @@ def _load(
 ) -> tuple[Loaded | Unread, list[Note]]:
     try:
         image, notes = read_noted(path, reading)
-        pixels = view.see(image)
+        found = as_seen(index, image, view, reading, path)
     except ImageError as error:
         return Unread(index, path, str(error)), []
     except MemoryError:
         return Unread(index, path, str(ImageError(path, NO_ROOM))), []
+    return found if keep_original else replace(found, original=None), notes
+
+
+def inside_of(image: np.ndarray, reading: Reading, path: Path) -> np.ndarray | None:
+    """Where to look in an image (H, W, 3), bool (H, W); None: everywhere. ``ImageError`` if its region does not fit."""
+    try:
+        return None if reading.regions is None else reading.regions.inside(image, path)
+    except Unusable as error:
+        raise ImageError(path, str(error)) from error
+
+
+def as_seen(index: int, image: np.ndarray, view: View, reading: Reading, path: Path) -> Loaded:
+    """An image (H, W, 3), uint8, as it comes to a network. ``ImageError`` if it does not fit its region."""
+    inside = inside_of(image, reading, path)
     height, width = image.shape[:2]
-    return Loaded(index, path, pixels, height, width, image if keep_original else None), notes
+    return Loaded(index, path, view.see(image, inside), height, width, image, inside)
 
 
 def pixel_batches(

@@ -16,13 +16,14 @@ from its images, and whatever reads an image later uses the same one: what one f
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 
 from vitlite.errors import UserError
 from vitlite.files import MAX_MEGAPIXELS
+from vitlite.images.regions import Regions
 
 MAX_PIXELS = int(MAX_MEGAPIXELS * 1e6)
 DEPTHS = range(8, 33, 2)  # bits
@@ -52,6 +53,11 @@ class Reading:
 
     scale: Scale | None = None  # None: the full range of a file's type
     max_pixels: int = MAX_PIXELS
+    regions: Regions | None = None  # where to look; None: everywhere
+
+    def of(self, category: str | None) -> "Reading":
+        """That of the images of one category, wherever these lie."""
+        return self if self.regions is None else replace(self, regions=self.regions.of(category))
 
 
 class Levels(NamedTuple):

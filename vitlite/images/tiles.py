@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vitlite.images.regions import paint
 from vitlite.images.resize import resize_image
 
 Place = tuple[int, int]  # (top, left) of a tile, in pixels of what is seen
@@ -36,15 +37,26 @@ class View:
             return self.size, self.size
         return max(1, round(height * self.scale)), max(1, round(width * self.scale))
 
-    def see(self, image: np.ndarray) -> np.ndarray:
-        """What is seen of an image (H, W, 3), uint8: an array (h, w, 3) of the ``shape``."""
+    def see(self, image: np.ndarray, inside: np.ndarray | None = None) -> np.ndarray:
+        """What is seen of an image (H, W, 3), uint8: an array (h, w, 3) of the ``shape``.
+
+        Outside a region ``inside``, bool (H, W), nothing of the image is left.
+        """
+        image = image if inside is None else paint(image, inside)
         shape = self.shape(*image.shape[:2])
         return image if self.tile and shape == image.shape[:2] else resize_image(image, shape)
 
-    def places(self, height: int, width: int) -> list[Place]:
-        """Where the tiles of something (height, width) that is seen begin, row by row; without tiles one place."""
+    def places(self, height: int, width: int, inside: np.ndarray | None = None) -> list[Place]:
+        """Where the tiles of something (height, width) that is seen begin, row by row; without tiles one place.
+
+        Of a region ``inside``, bool (height, width), only those with a part of it, and at least one.
+        """
         tops, lefts = (self._starts(length) for length in (height, width))
-        return [(top, left) for top in tops for left in lefts]
+        places = [(top, left) for top in tops for left in lefts]
+        if inside is None:
+            return places
+        size = self.size
+        return [(top, left) for top, left in places if inside[top : top + size, left : left + size].any()] or places[:1]
 
     def _starts(self, length: int) -> list[int]:
         """The first pixels of the tiles along an axis, evenly spaced from end to end."""
@@ -54,40 +66,44 @@ class View:
         return [round(free * i / count) for i in range(count + 1)] if count else [0]
 
     def cut(self, seen: np.ndarray, place: Place) -> np.ndarray:
-        """The tile (S, S, 3) at a place. Where it goes beyond the image, the image is mirrored."""
+        """The tile (S, S, 3), or (S, S) of a region, at a place. Where it goes beyond the image, that is mirrored."""
         top, left = place
         part = seen[top : top + self.size, left : left + self.size]
         beyond = [(0, self.size - length) for length in part.shape[:2]]
-        return np.pad(part, [*beyond, (0, 0)], mode="symmetric") if any(b for _, b in beyond) else part
+        whole = [*beyond, *[(0, 0)] * (seen.ndim - 2)]
+        return np.pad(part, whole, mode="symmetric") if any(b for _, b in beyond) else part
 
     def batches(self, seen: np.ndarray, places: Sequence[Place], size: int) -> Iterator[np.ndarray]:
         """The tiles at some places, (B, S, S, 3), in order, ``size`` at a time."""
         for first in range(0, len(places), size):
             yield np.stack([self.cut(seen, place) for place in places[first : first + size]])
 
-    def score(self, seen: np.ndarray, score_pixels: ScorePixels, batch_size: int) -> tuple[np.ndarray, np.float32]:
+    def score(
+        self, seen: np.ndarray, score_pixels: ScorePixels, batch_size: int, inside: np.ndarray | None = None
+    ) -> tuple[np.ndarray, float]:
         """The map (h, w) of what is seen of an image (h, w, 3), and its score: the highest of its tiles."""
-        places = self.places(*seen.shape[:2])
-        blend = Blend(self, seen.shape[0], seen.shape[1])
+        height, width = seen.shape[:2]
+        places = self.places(height, width, inside)
+        blend = Blend(self, height, width, places)
         scores = []
         for tiles in self.batches(seen, places, batch_size):
             maps, found = score_pixels(tiles)
             for values in maps:
                 blend.add(values)
             scores.append(found)
-        return blend.map, np.concatenate(scores).max()
+        return blend.map, float(np.concatenate(scores).max())
 
 
 class Blend:
     """The maps of an image's tiles as one map (height, width), float32."""
 
-    def __init__(self, view: View, height: int, width: int) -> None:
+    def __init__(self, view: View, height: int, width: int, places: Sequence[Place]) -> None:
         self.map = np.zeros((height, width), np.float32)
-        self._places = iter(view.places(height, width))
+        self._places = iter(places)
         self._rows, self._columns = (_weights(view, length) for length in (height, width))
 
     def add(self, values: np.ndarray) -> None:
-        """Add the map (S, S) of the next tile, in the order of ``View.places``."""
+        """Add the map (S, S) of the next tile, in the order of the places."""
         top, left = next(self._places)
         rows, columns = self._rows[top][:, None], self._columns[left]
         inside = values[: len(rows), : len(columns)]

@@ -11,7 +11,9 @@ from PIL import Image
 from scipy import ndimage
 
 from vitlite.images.heatmap import overlay
+from vitlite.images.loading import inside_of
 from vitlite.images.reading import FULL_RANGE, ImageError, read_image, read_noted
+from vitlite.images.regions import dim
 from vitlite.images.resize import map_at, resize_image
 from vitlite.images.scale import Reading
 from vitlite.limits import Limits
@@ -79,8 +81,10 @@ def make_card(
     """
     image = read_noted(path, reading)[0]  # scoring has named what is odd about it
     height, width = thumbnail_size(*image.shape[:2])
+    inside = inside_of(image, reading, path)
+    image = image if inside is None else dim(image, inside)
     small = resize_image(image, (height, width))
-    defects = shrink_mask(defects_in(map_at(values, *image.shape[:2]), limits), height, width)
+    defects = shrink_mask(defects_in(map_at(values, *image.shape[:2]), limits, inside), height, width)
     heat = overlay(small, map_at(values, height, width), low=scale["low"], high=scale["high"], marked=defects)
     marked = mask is not None and bool(mask.any())
     if mask is not None and marked:

@@ -16,8 +16,10 @@ from PIL import Image
 
 from vitlite.engine.predict import Predictor
 from vitlite.images.heatmap import blend, overlay, scale_map
+from vitlite.images.loading import as_seen
 from vitlite.images.pillow import open_image
 from vitlite.images.reading import ImageError, read_noted
+from vitlite.images.regions import dim
 from vitlite.images.resize import resize_image
 from vitlite.limits import Limits, limits_of
 from vitlite.serve.settings import Settings
@@ -44,7 +46,7 @@ class Scorer:
     """A detector and the limits that a server judges by."""
 
     def __init__(self, detector: Predictor, settings: Settings) -> None:
-        self.detector = detector
+        self.detector, self.category = detector, settings.category
         # Those of a request without a category, then those of each category.
         self.limits: dict[str | None, Limits] = {
             None: limits_of(detector.calibration, settings.category, **settings.judging())
@@ -68,9 +70,13 @@ class Scorer:
 
     def warm_up(self) -> None:
         """Score a grey image, so that no request pays for what happens once. ``UserError`` if nothing can be scored."""
-        side = self.detector.image_size
+        side, regions = self.detector.image_size, self.detector.reading.regions
+        masks = dict(regions.masks) if regions is not None else {}
+        category = self.category if self.category in masks else next(iter(masks), None)
+        size = masks[category].shape if category is not None else (side, side)
         with suppress(NoVerdict):
-            self.answer(as_png(np.full((side, side, 3), 128, np.uint8)), "view", None, None)
+            known = category if category in self.limits else None
+            self.answer(as_png(np.full((*size, 3), 128, np.uint8)), "view", known, None)
 
     def check(self, body: bytes) -> Message:
         """``{"ending"}``, how a file with these bytes has to be named. ``ImageError`` if it is no image."""
@@ -87,13 +93,18 @@ class Scorer:
         """
         start = time.perf_counter()
         limits = self.limits[category]
+        reading = self.detector.reading.of(category or self.category)
         if threshold is not None:
             limits = replace(limits, image=threshold)
         with self._file(body) as path:
-            pixels, notes = read_noted(path, self.detector.reading)
+            pixels, notes = read_noted(path, reading)
             said = [note.text.removeprefix(f"{path}: ") for note in notes]
-        raw = self.detector.predict(pixels)
-        found = judge(raw.map, raw.score, limits)
+            seen = as_seen(0, pixels, self.detector.view, reading, path)
+        maps, (score,) = self.detector.score_seen([seen])
+        values = seen.full(maps[0])
+        found = judge(values, score, limits, "the upload", seen.inside)
+        if seen.inside is not None:
+            pixels = dim(pixels, seen.inside)
         verdict: dict[str, Any] = {
             "score": found.score,
             "threshold": limits.image,
@@ -107,7 +118,7 @@ class Scorer:
         }
         if want == "view":
             anyway = replace(limits, image=-math.inf)
-            verdict["candidates"] = found.regions or judge(raw.map, raw.score, anyway).regions
+            verdict["candidates"] = found.regions or judge(values, score, anyway, inside=seen.inside).regions
             verdict["map"] = base64.b64encode(self._small_map(pixels, found.map)).decode()
         drawn = self._overlay(pixels, found) if want == "overlay" else b""
         verdict["milliseconds"] = round(1e3 * (time.perf_counter() - start), 3)

@@ -1,0 +1,73 @@
+"""Runs that look at a part of the images alone: nothing outside has any effect."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import vitlite
+from vitlite.data import read_mask
+from vitlite.engine.detector import Detector
+from vitlite.engine.predict import predict
+from vitlite.engine.settings import load_settings
+from vitlite.errors import UserError
+from vitlite.export.metadata import describe, dumps, known_regions, loads
+
+SETTINGS = {"window": 16, "stride": 8, "latent": 5, "steps": 10, "sigma": 1, "batch_size": 4, "folds": 0}
+
+
+@pytest.fixture(scope="module")
+def half(tmp_path_factory, tiny_data):
+    """A run on the left half of images of 64 x 64 pixels, in tiles of 32."""
+    folder = tmp_path_factory.mktemp("half")
+    marked = np.zeros((64, 64), np.uint8)
+    marked[:, :32] = 255
+    Image.fromarray(marked).save(folder / "left.png")
+    run = folder / "run"
+    return vitlite.train(tiny_data, run, method="l2cae", device="cpu", tile=32, roi=folder / "left.png", **SETTINGS)
+
+
+def test_nothing_outside_has_an_effect(half, tiny_data):
+    path = next((tiny_data / "weave/test").glob("good/*.png"))
+    image = np.asarray(Image.open(path).convert("RGB"))
+    other = image.copy()
+    noise = np.random.default_rng(0).integers(0, 256, (64, 32, 3))
+    other[:, 32:] = noise
+    one, two = half.predict([image, other])
+    assert one.score == two.score
+    assert np.array_equal(one.map, two.map)
+    assert one.map[:, 32:].max() == one.map[:, :32].min()
+    other[:, :32] = noise
+    found = half.predict(other)
+    assert found.score > one.score
+    assert found.map[:, :32].max() > one.map[:, :32].max()
+    (row,) = predict(half, path, threshold=-9, pixel_threshold=-9)  # every pixel is above
+    assert row["regions"] == ((0, 0, 32, 64),)
+    assert row["defect_pixels"] == 32 * 64
+
+
+def test_the_run_holds_its_region(half, tmp_path, tiny_data):
+    (half.run.parent / "left.png").unlink(missing_ok=True)
+    again = Detector(half.run, "cpu")
+    assert again.digest() == half.digest()
+    assert len(list((half.run / "roi/examples").glob("*.png"))) == 3
+    path = next((tiny_data / "weave/test").glob("good/*.png"))
+    Image.open(path).resize((60, 64)).save(tmp_path / "narrow.png")
+    good, narrow = predict(again, [path, tmp_path / "narrow.png"], tmp_path / "out")
+    assert "is 60x64, but its region (roi) is 64x64" in narrow["error"]
+    drawn, image = (np.asarray(Image.open(one).convert("RGB")) for one in (tmp_path / "out" / good["overlay"], path))
+    assert np.abs(drawn[:, 33:].astype(int) - image[:, 33:] // 2).max() <= 1
+    written = loads(dumps(describe(load_settings(half.run), half.calibration, again.reading.regions)), "a.onnx")
+    assert known_regions(written).digest() == again.reading.regions.digest()
+
+
+def test_a_region_of_another_size_is_refused(tmp_path, tiny_data, put):
+    marked = put(tmp_path / "roi.png", np.full((32, 64), 255, np.uint8))
+    with pytest.raises(UserError, match=r"is 64x64, but its region \(roi\) is 64x32"):
+        vitlite.train(tiny_data, tmp_path / "run", method="l2cae", device="cpu", image_size=32, roi=marked, **SETTINGS)
+    assert not (tmp_path / "run").exists()
+
+
+def test_masks_count_inside_alone(half, tiny_data):
+    masks = [read_mask(path) for path in (tiny_data / "weave/ground_truth").rglob("*.png")]
+    own = vitlite.evaluate(half)["categories"]["weave"]
+    assert own["empty_masks"] == sum(not mask[:, :32].any() for mask in masks) > 0

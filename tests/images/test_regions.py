@@ -1,0 +1,97 @@
+"""Regions of interest from files: masks, polygons, folders by category, and what does not fit."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vitlite.errors import UserError
+from vitlite.images.region_files import load_regions, read_regions, refuse_others, save_regions
+from vitlite.images.regions import Regions, level_outside, paint, shrink
+from vitlite.images.unusable import Unusable
+
+IMAGE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def mask(put, tmp_path):
+    marked = np.zeros((40, 60), np.uint8)
+    marked[10:30, 20:50] = 255
+    return put(tmp_path / "roi.png", marked)
+
+
+def test_a_mask_polygons_and_what_is_ignored(mask, tmp_path):
+    inside = read_regions(mask, None, ["nut"]).inside(IMAGE, "a.png")
+    assert inside[10:30, 20:50].all()
+    assert inside.sum() == 600
+    polygons = tmp_path / "roi.json"
+    corners = [[20, 10], [49, 10], [49, 29], [20, 29]]
+    polygons.write_text(json.dumps({"size": [60, 40], "polygons": [corners]}))
+    assert np.array_equal(read_regions(polygons, None, ["nut"]).inside(IMAGE, "a.png"), inside)
+    assert np.array_equal(read_regions(None, mask, ["nut"]).inside(IMAGE, "a.png"), ~inside)
+    with pytest.raises(UserError, match="leaves nothing"):
+        read_regions(mask, polygons, ["nut"])
+
+
+def test_a_region_for_each_category(mask, tmp_path, put):
+    names = ["nut", "cable"]
+    put(tmp_path / "by" / "cable.png", np.asarray(Image.open(mask)))
+    with pytest.raises(UserError, match=r"has no file for nut; give one for each category, or all.png"):
+        read_regions(tmp_path / "by", None, names)
+    put(tmp_path / "by" / "all.png", np.full((40, 60), 1, np.uint8))
+    regions = read_regions(tmp_path / "by", None, names)
+    assert regions.inside(IMAGE, Path("cable/test/a.png")).sum() == 600
+    assert regions.inside(IMAGE, Path("nut/test/a.png")).all()
+    assert regions.of("cable").inside(IMAGE, "image 0").sum() == 600
+    with pytest.raises(Unusable, match=r"its category, and so its region \(roi\), is not known \(nut, cable\)"):
+        regions.inside(IMAGE, "a.png")
+    save_regions(regions, tmp_path / "run")
+    again = load_regions(tmp_path / "run", names, auto=False)
+    assert again.digest() == regions.digest() == Regions.from_json(json.loads(json.dumps(regions.as_json()))).digest()
+    (tmp_path / "run" / "nut.png").unlink()
+    with pytest.raises(UserError, match="has no region for nut, which this run was trained with"):
+        load_regions(tmp_path / "run", names, auto=False)
+    put(tmp_path / "by" / "bolt.png", np.full((40, 60), 255, np.uint8))
+    with pytest.raises(UserError, match=r"bolt.png: not named after a category of the run \(nut\)"):
+        read_regions(tmp_path / "by", None, ["nut"])
+
+
+def test_what_does_not_fit_is_refused(mask, tmp_path, put):
+    regions = read_regions(mask, None, ["nut"])
+    with pytest.raises(Unusable, match=r"is 50x40, but its region \(roi\) is 60x40"):
+        regions.inside(IMAGE[:, :50], "a.png")
+    path = put(tmp_path / "b.png", IMAGE[:, :50])
+    with pytest.raises(UserError, match="is 50x40"):
+        refuse_others(regions, [mask, path])
+    with pytest.raises(UserError, match="marks nothing"):
+        read_regions(put(tmp_path / "black.png", np.zeros((4, 4), np.uint8)), None, ["nut"])
+    with pytest.raises(UserError, match="as in a photograph"):
+        read_regions(put(tmp_path / "photo.png", IMAGE), None, ["nut"])
+    for text in ("[", "{}", '{"size": [4, 4], "polygons": [[[0, 0], [1, 1]]]}', '{"size": [4, 4], "polygons": [[0]]}'):
+        (tmp_path / "bad.json").write_text(text)
+        with pytest.raises(UserError, match="not of the form"):
+            read_regions(tmp_path / "bad.json", None, ["nut"])
+
+
+def test_a_plain_background_is_left_out_by_itself():
+    image = np.full((64, 64, 3), 240, np.uint8)
+    image[20:44, 16:50] = IMAGE[:24, :34] // 2
+    inside = read_regions("auto", None, ["nut"]).inside(image, "a.png")
+    assert inside[22:42, 18:48].all()
+    assert not inside[:12].any()
+
+
+def test_what_is_outside_leaves_no_trace():
+    inside = np.zeros((40, 60), bool)
+    inside[10:30, 20:50] = True
+    other = IMAGE.copy()
+    other[~inside] = 7
+    assert np.array_equal(paint(IMAGE, inside), paint(other, inside))
+    values = level_outside(IMAGE[..., 0].astype(np.float32), inside)
+    assert values[~inside].max() == values[inside].min()
+    assert shrink(inside, (20, 30)).sum() == 150
+    inside = np.zeros((400, 600), bool)
+    inside[7, 9] = True
+    assert shrink(inside, (32, 32)).sum() == 1  # however small, a region does not vanish
