@@ -30,8 +30,9 @@ CHANNELS = {
 }
 
 
-def test_every_name_is_in_the_table():
-    assert sorted(backbones.available()) == sorted([*CHANNELS, "image"])
+def test_every_network_of_convolutions_is_in_the_table():
+    names = [name for name in backbones.available() if backbones.REGISTRY[name] != "vitlite.backbones.vit"]
+    assert sorted(names) == sorted([*CHANNELS, "image"])
 
 
 @pytest.mark.parametrize("name", CHANNELS)

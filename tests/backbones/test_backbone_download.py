@@ -6,13 +6,14 @@ import io
 import re
 import socket
 import threading
+from dataclasses import replace
 
 import pytest
 import torch
 from backbone_helpers import random_images
 
 from vitlite import backbones
-from vitlite.backbones import efficientnet, resnet
+from vitlite.backbones import efficientnet, resnet, vit
 from vitlite.backbones import published as publishing
 from vitlite.backbones.published import Published
 from vitlite.errors import UserError
@@ -202,9 +203,34 @@ def test_explicit_random_weights_ask_nobody(publisher):
     assert publisher.requests == []
 
 
+def test_a_checksum_that_is_not_in_the_name_is_compared(publisher, monkeypatch, cache):
+    network = replace(vit.NETWORKS["dinov2_vits14"], dim=8, depth=1, heads=1, side=2)
+    monkeypatch.setitem(vit.NETWORKS, "dinov2_vits14", network)
+    buffer = io.BytesIO()
+    torch.save(backbones.create("dinov2_vits14", weights="none", layers=[1]).state_dict(), buffer)
+    publisher.answers["vit.pth"] = (200, buffer.getvalue(), len(buffer.getvalue()))
+    address, digest = publisher.address + "vit.pth", hashlib.sha256(buffer.getvalue()).hexdigest()
+
+    def create(sha256):
+        changed = replace(network, published=Published(address, sha256=sha256))
+        monkeypatch.setitem(vit.NETWORKS, "dinov2_vits14", changed)
+        return backbones.create("dinov2_vits14", layers=[1]).weights_source
+
+    with pytest.raises(UserError, match=f"vit.pth is damaged: its sha256 begins with {digest[:8]}, not 00000000; get"):
+        create("0" * 64)
+    assert list(cache.iterdir()) == []
+    assert create(digest) == f"download {address}"
+    assert create(digest) == f"file {cache / 'vit.pth'}"
+    with pytest.raises(UserError, match=r"is damaged: .* delete it"):
+        create("0" * 64)
+
+
 def test_every_network_has_an_address_with_a_checksum():
     for name in backbones.available():
-        if name != "image":
+        if name != "image" and name not in vit.NETWORKS:
             address = backbones._module(name).architecture(name).published.address
             assert address.startswith(("https://download.pytorch.org/models/", "https://github.com/rwightman/"))
             assert re.fullmatch("[0-9a-f]{8}", publishing.hash_prefix(address.rsplit("/", 1)[1]))
+    for name, network in vit.NETWORKS.items():
+        known = name not in ("dino_vits8", "mae_vit_base_patch16", "vit_base_patch16_224")
+        assert bool(re.fullmatch("[0-9a-f]{64}", network.published.sha256)) == known

@@ -266,7 +266,7 @@ def test_auto_downloads_into_a_folder_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setenv("VITLITE_CACHE", str(tmp_path))
     asked = []
 
-    def fetch(address, folder):
+    def fetch(address, folder, sha256):
         folder.mkdir(parents=True)
         asked.append(address)
         return save(vit_tensors(), folder / "w.pth")

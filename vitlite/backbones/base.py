@@ -36,3 +36,11 @@ class Backbone(nn.Module):
     def train(self, mode: bool = True) -> Self:
         """A backbone stays in evaluation mode, whatever the model around it does."""
         return super().train(False)
+
+
+def check_images(images: Tensor) -> None:
+    """Raise ValueError unless these are images that a backbone takes."""
+    if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+        raise ValueError(
+            f"images must be floating point (B, 3, H, W) in [0, 1], got {images.dtype} {tuple(images.shape)}"
+        )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vitlite.backbones import checkpoint
 from vitlite.backbones.architecture import Architecture, Convention, Naming
-from vitlite.backbones.base import Backbone
+from vitlite.backbones.base import Backbone, check_images
 from vitlite.backbones.fused import fuse_layers
 from vitlite.backbones.layers import ConvUnit, FrozenNorm
 from vitlite.backbones.published import locate
@@ -48,10 +48,7 @@ class FeatureExtractor(Backbone):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """As `Backbone.forward`. Raises ValueError for another shape or dtype."""
-        if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
-            raise ValueError(
-                f"images must be floating point (B, 3, H, W) in [0, 1], got {images.dtype} {tuple(images.shape)}"
-            )
+        check_images(images)
         x, maps = self._normalised(images), []
         for stage, returned in zip(self.stages, self._returned):
             x = stage(x)

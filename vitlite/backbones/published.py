@@ -31,6 +31,7 @@ class Published:
 
     address: str  # the publisher's; eight digits in the file's name are the beginning of its sha256
     folder: str = ""  # within the cache, if the file's own name says nothing
+    sha256: str = ""  # if it is known although it is not in the file's name
     package: tuple[str, str] | None = None  # on PyPI, with the file inside: distribution and import name
 
     @property
@@ -47,10 +48,10 @@ class Published:
         if packaged is not None:
             return packaged
         if self.cached.is_file():
-            verify(self.cached, "delete it, or replace it by a whole copy")
+            verify(self.cached, self.sha256, "delete it, or replace it by a whole copy")
             return self.cached, f"file {self.cached}"
         try:
-            return fetch(self.address, self.cached.parent), f"download {self.address}"
+            return fetch(self.address, self.cached.parent, self.sha256), f"download {self.address}"
         except UserError as error:
             advice = ""
             if self.package is not None:
@@ -67,7 +68,7 @@ class Published:
         files = sorted(file for place in places or () for file in Path(place).glob("models/*.pth"))
         if not files:
             return None
-        verify(files[0], f"reinstall it: pip install --force-reinstall {distribution}")
+        verify(files[0], "", f"reinstall it: pip install --force-reinstall {distribution}")
         try:
             version = importlib.metadata.version(distribution)
         except importlib.metadata.PackageNotFoundError:
@@ -110,21 +111,26 @@ def hash_prefix(file_name: str) -> str | None:
     return found[1] if found else None
 
 
-def verify(path: Path, remedy: str) -> None:
-    """Compare a file with the checksum in its name. Raises UserError, which ends with `remedy`, if they differ."""
-    if hash_prefix(path.name) is None:
+def verify(path: Path, sha256: str, remedy: str) -> None:
+    """Compare a file with its checksum: `sha256`, or the one in its name, if there is any.
+
+    Raises UserError, which ends with `remedy`, if they differ.
+    """
+    expected = sha256 or hash_prefix(path.name)
+    if expected is None:
         return
     try:
         with open(path, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    _compare(path.name, digest, str(path), remedy)
+    _compare(expected, digest, str(path), remedy)
 
 
-def fetch(address: str, folder: Path) -> Path:
+def fetch(address: str, folder: Path, sha256: str = "") -> Path:
     """Download `address` into `folder` under its own name and return the path.
 
+    sha256: of the file; empty: what its name says of it, if anything.
     The file appears whole and verified, or not at all. Raises UserError with the reason and what to do instead.
     """
     name = address.rsplit("/", 1)[1]
@@ -140,7 +146,7 @@ def fetch(address: str, folder: Path) -> Path:
     try:
         with os.fdopen(handle, "wb") as file:
             digest = _receive(address, file)
-        _compare(name, digest, address, remedy)
+        _compare(sha256 or hash_prefix(name), digest, address, remedy)
         os.chmod(partial, 0o644)
         os.replace(partial, target)
     except (OSError, http.client.HTTPException) as error:
@@ -167,10 +173,9 @@ def _receive(address: str, file: BinaryIO) -> str:
     return digest.hexdigest()
 
 
-def _compare(name: str, digest: str, where: str, remedy: str) -> None:
-    expected = hash_prefix(name)
+def _compare(expected: str | None, digest: str, where: str, remedy: str) -> None:
     if expected is not None and not digest.startswith(expected):
-        raise UserError(f"{where} is damaged: its sha256 begins with {digest[:8]}, not {expected}; {remedy}")
+        raise UserError(f"{where} is damaged: its sha256 begins with {digest[:8]}, not {expected[:8]}; {remedy}")
 
 
 def _reason(error: Exception) -> str:

@@ -5,6 +5,7 @@ checkpoints may hold the decoder as well.
 """
 
 import os
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,6 +87,44 @@ def load_mae(module: Any, name: str, weights: str | os.PathLike) -> None:
         names = {ours: theirs for ours, theirs in names.items() if ours.startswith("encoder.")}
         module.weights_source += ", without decoder"
     _copy(module, name, names, *tensors, ())
+
+
+# What timm (registers alone) and `transformers` call otherwise than the publishers. The latter has two sets of names:
+# those in its files and, from version 5 on, those of its modules.
+_RENAMED = (
+    (r"^(vit|dinov2|dinov2_with_registers)\.", ""),
+    (r"^reg_token$", "register_tokens"),
+    (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
+    (r"^embeddings\.position_embeddings$", "pos_embed"),
+    (r"^embeddings\.", ""),
+    (r"^(encoder\.layer|layers)\.", "blocks."),
+    (r"\.attention\.(attention\.)?(q|k|v)(uery|ey|alue|_proj)\.", r".attn.\2."),
+    (r"\.attention\.(output\.dense|o_proj)\.", ".attn.proj."),
+    (r"\.intermediate\.dense\.", ".mlp.fc1."),
+    (r"\.output\.dense\.", ".mlp.fc2."),
+    (r"\.layernorm_before\.", ".norm1."),
+    (r"\.layernorm_after\.", ".norm2."),
+    (r"\.layer_scale([12])\.lambda1$", r".ls\1.gamma"),
+    (r"^layernorm\.", "norm."),
+)
+
+
+def common_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a vision transformer's encoder under the names that DINO, DINOv2, MAE and timm give them.
+
+    tensors: of a checkpoint with these names or with those of `transformers`, whose queries, keys and values are
+        three tensors. What else there is keeps its name.
+    """
+    named = {}
+    for key, value in tensors.items():
+        for pattern, replacement in _RENAMED:
+            key = re.sub(pattern, replacement, key)
+        named[key] = value
+    for key in [key for key in named if re.fullmatch(r"blocks\.\d+\.attn\.q\.(weight|bias)", key)]:
+        parts = [key.replace(".q.", f".{part}.") for part in "qkv"]
+        if all(part in named for part in parts):
+            named[key.replace(".q.", ".qkv.")] = torch.cat([named.pop(part) for part in parts])
+    return named
 
 
 def whereabouts(name: str) -> str:

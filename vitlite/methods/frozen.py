@@ -20,6 +20,7 @@ class FeatureConfig(TrainingConfig):
     backbone: str = "efficientnet_b4"  # "image" is the pixels themselves
     weights: str = "auto"  # of the backbone: auto | none | PATH
     strides: tuple[int, ...] = ()  # of the feature maps; empty: the backbone's own four stages
+    layers: tuple[int, ...] = ()  # of a transformer: blocks, counted from 1; empty: four, evenly spaced
     feature_size: int = 32  # side of the fused feature map
     resize: str = "bilinear"  # larger maps to feature_size: bilinear | area (ours)
     normalize: str = "none"  # features: none | channel (zero mean, unit deviation over the training set; ours)
@@ -67,7 +68,9 @@ class FeatureMethod(Method):
     def __init__(self, config: FeatureConfig, weights: str | None = None) -> None:
         super().__init__(config, weights)
         c = config
-        self.backbone = backbones.create(c.backbone, weights=weights or c.weights, strides=c.strides or None)
+        self.backbone = backbones.create(
+            c.backbone, weights=weights or c.weights, strides=c.strides or None, layers=c.layers or None
+        )
         self._extractor: list[nn.Module] = []  # the fused copy: a list, so that it stays out of the checkpoint
         channels = sum(self.backbone.channels)
         self.register_buffer("feature_mean", torch.zeros(channels))

@@ -64,6 +64,7 @@ MEANINGS = {
         "pretrained": "whether the encoder starts from published weights",
         "checkpoint": "which published weights weights=auto takes",
         "strides": "of the feature maps that are taken; empty: all of the backbone's stages",
+        "layers": "blocks of a transformer whose outputs are the feature maps, from 1 on; empty: four, evenly spaced",
         "feature_size": "height and width of the fused feature map",
         "resize": "how larger feature maps come to feature_size: bilinear, or area",
         "normalize": "of the features: none, or channel (mean 0 and deviation 1 over the training images)",

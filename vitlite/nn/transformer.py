@@ -61,26 +61,44 @@ class Mlp(nn.Module):
         return self.fc2(F.gelu(self.fc1(x)))
 
 
-class Block(nn.Module):
-    """Pre-norm transformer block: x + attention(norm(x)), then x + mlp(norm(x))."""
+class LayerScale(nn.Module):
+    """A learned factor for each channel of tokens (B, N, dim) (Touvron et al., 2021)."""
 
-    def __init__(self, dim: int, heads: int, mlp_ratio: float = 4.0, eps: float = 1e-5) -> None:
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gamma
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block: x + attention(norm(x)), then x + mlp(norm(x)).
+
+    With ``layer_scale`` what is added to x each time is scaled before.
+    """
+
+    def __init__(
+        self, dim: int, heads: int, mlp_ratio: float = 4.0, eps: float = 1e-5, layer_scale: bool = False
+    ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=eps)
         self.attn = Attention(dim, heads)
+        self.ls1 = LayerScale(dim) if layer_scale else nn.Identity()
         self.norm2 = nn.LayerNorm(dim, eps=eps)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
+        self.ls2 = LayerScale(dim) if layer_scale else nn.Identity()
 
     def feed_forward(self, x: Tensor) -> Tensor:
         """The second half of the block."""
-        return x + self.mlp(self.norm2(x))
+        return x + self.ls2(self.mlp(self.norm2(x)))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.feed_forward(x + self.attn(self.norm1(x)))
+        return self.feed_forward(x + self.ls1(self.attn(self.norm1(x))))
 
     def forward_kept(self, x: Tensor, kept: Callable[[Tensor], Tensor]) -> Tensor:
         """``kept(self(x))`` for a function that selects tokens, computed for the selected tokens alone."""
-        return self.feed_forward(kept(x) + self.attn.forward_kept(self.norm1(x), kept))
+        return self.feed_forward(kept(x) + self.ls1(self.attn.forward_kept(self.norm1(x), kept)))
 
 
 def init_transformer(module: nn.Module) -> None:
