@@ -25,6 +25,7 @@ REFERENCES = {
     "dinov2_vits14_reg": ("Dinov2WithRegisters", {"num_register_tokens": 4}),
     "mae_vit_base_patch16": ("ViTMAE", {"intermediate_size": 64, "mask_ratio": 0.0}),
     "vit_base_patch16_224": ("ViT", {"intermediate_size": 64}),
+    "dinov3_vits16": ("DINOv3ViT", {"intermediate_size": 64, "num_register_tokens": 4, "layer_norm_eps": 1e-5}),
 }
 
 
@@ -56,7 +57,7 @@ def reference(name):
     transformers = pytest.importorskip("transformers")
     kind, settings = REFERENCES[name]
     shape = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "patch_size": 14, "image_size": 56}
-    config = getattr(transformers, f"{kind}Config")(**shape, **settings, layer_norm_eps=1e-6)
+    config = getattr(transformers, f"{kind}Config")(**{"layer_norm_eps": 1e-6, **shape, **settings})
     return scattered(getattr(transformers, f"{kind}Model")(config))
 
 
@@ -65,7 +66,7 @@ def outputs_of(model, pixels):
     options = {"output_hidden_states": True}
     if type(model).__name__ == "ViTMAEModel":  # in order: nothing is hidden
         options["noise"] = torch.arange(pixels[0, 0].numel() // 14**2).expand(len(pixels), -1).float()
-    if type(model).__name__.startswith("ViT"):
+    if type(model).__name__.startswith("ViT"):  # not DINO's
         options["interpolate_pos_encoding"] = True
     with torch.no_grad():
         found = model(pixels, **options)
@@ -117,13 +118,14 @@ def test_position_embeddings_are_interpolated_as_by_their_publisher(name, offset
     table = backbone.pos_embed.double().numpy()[0]
     rows, columns = (weights_between(n, 4, (n + offset) / 4) for n in (3, 7))
     expected = np.einsum("ia,jb,abc->ijc", rows, columns, table[1:].reshape(4, 4, 16)).reshape(21, 16)
-    got = backbone.positions(3, 7)[0]
+    got = backbone.places(3, 7)[0]
     np.testing.assert_allclose(got[1:], expected, atol=1e-6)
     np.testing.assert_array_equal(got[0], table[0].astype(np.float32))
-    assert backbone.positions(4, 4) is backbone.pos_embed
+    assert backbone.places(4, 4) is backbone.pos_embed
 
 
-# Of each, what the published file holds without a head; those of DINOv2 hold a mask token too.
+# Of each, what the published file holds without a head; those of DINOv2 and DINOv3 hold a mask token too, and those of
+# DINOv3, as `transformers` has them, no bias of keys.
 PARAMETERS = {
     "dinov2_vits14": 22_056_576,
     "dinov2_vitb14": 86_580_480,
@@ -131,6 +133,9 @@ PARAMETERS = {
     "dinov2_vits14_reg": 22_058_112,
     "dinov2_vitb14_reg": 86_583_552,
     "dinov2_vitl14_reg": 304_372_736,
+    "dinov3_vits16": 21_596_544,
+    "dinov3_vitb16": 85_660_416,
+    "dinov3_vitl16": 303_129_600,
     "dino_vits8": 21_670_272,
     "dino_vitb16": 85_798_656,
     "mae_vit_base_patch16": 85_798_656,
@@ -147,8 +152,9 @@ def test_every_transformer_is_in_the_table():
 def test_the_published_number_of_parameters(name):
     network = vit.NETWORKS[name]
     backbone = vit.VisionBackbone(name, network, [network.depth])  # memory that is not touched
-    mask_token = network.dim if name.startswith("dinov2") else 0
-    assert sum(parameter.numel() for parameter in backbone.parameters()) + mask_token == PARAMETERS[name]
+    others = network.dim if name.startswith(("dinov2", "dinov3")) else 0
+    others -= network.dim * network.depth if network.rotary else 0
+    assert sum(parameter.numel() for parameter in backbone.parameters()) + others == PARAMETERS[name]
     assert not any(parameter.requires_grad for parameter in backbone.parameters())
 
 
@@ -165,6 +171,16 @@ def by_timm(backbone):
     return {**state, "head.weight": torch.zeros(10, 16), "head.bias": torch.zeros(10)}
 
 
+def by_dinov3(backbone):
+    """Registers have another name, and the bias of keys is masked; its numbers mean nothing."""
+    state = {key.replace("register_tokens", "storage_tokens"): value for key, value in backbone.state_dict().items()}
+    for key in [key for key in state if key.endswith("qkv.bias")]:
+        state[key] = state[key].clone()
+        state[key][16:32] = 7.0
+        state[f"{key}_mask"] = torch.full((48,), torch.nan)
+    return {**state, "mask_token": torch.zeros(1, 16), "rope_embed.periods": torch.ones(2)}
+
+
 def by_mae(backbone):
     decoder = {"mask_token": torch.zeros(1, 1, 16), "decoder_embed.bias": torch.ones(8)}
     return {"model": {**backbone.state_dict(), **decoder}}
@@ -179,10 +195,14 @@ def by_mae(backbone):
         ("dino_vits8", by_timm),
         ("vit_base_patch16_224", by_timm),
         ("mae_vit_base_patch16", by_mae),
+        ("dinov3_vits16", by_dinov3),
     ],
 )
 def test_the_names_of_publishers_and_timm(name, named, networks, tmp_path):
     source = scattered(backbones.create(name, weights="none", layers=[3]))
+    if source.network.rotary:
+        for block in source.blocks:
+            block.attn.qkv.bias.data[16:32] = 0  # keys have none
     torch.save(named(source), tmp_path / "weights.pth")
     images = random_images(*OTHERS[0])
     loaded = backbones.create(name, weights=tmp_path / "weights.pth", layers=[3])
@@ -194,7 +214,8 @@ def test_the_names_of_modules_of_transformers_with_a_head_around(name, networks,
     """Version 5 calls parts of a module otherwise than in the files that it writes."""
     model = reference(name)
     model.save_pretrained(tmp_path)
-    around = {"Dinov2": "dinov2.", "Dinov2WithRegisters": "dinov2_with_registers."}.get(REFERENCES[name][0], "vit.")
+    heads = {"Dinov2": "dinov2.", "Dinov2WithRegisters": "dinov2_with_registers.", "DINOv3ViT": ""}
+    around = heads.get(REFERENCES[name][0], "vit.")
     state = {around + key: value for key, value in model.state_dict().items()}
     torch.save({**state, "classifier.bias": torch.zeros(2)}, tmp_path / "model.pth")
     images = random_images(*NATIVE)
@@ -277,6 +298,12 @@ def test_layers_and_strides_that_do_not_exist(options, says, networks):
 def test_other_networks_have_no_layers():
     with pytest.raises(UserError, match=r"layers=3: resnet18 is no transformer; choose maps by strides"):
         backbones.create("resnet18", weights="none", layers=[3])
+
+
+def test_dinov3_is_never_downloaded():
+    with pytest.raises(UserError, match=r"weights=auto: dinov3_vitb16 is not downloaded, for its licence .* path"):
+        backbones.create("dinov3_vitb16")
+    assert backbones.whereabouts("dinov3_vitb16").startswith("only by path: from https://")
 
 
 def test_a_file_of_another_network_is_refused(networks, tmp_path, monkeypatch):

@@ -1,5 +1,5 @@
 """Frozen feature extractors: EfficientNet B0 to B7 and Lite0 to Lite4, ResNet, MobileNetV2, VGG19, vision transformers
-(DINOv2, DINO, MAE, ViT), and plain pixels.
+(DINO, DINOv2, DINOv3, MAE, ViT), and plain pixels.
 
     backbone = vitlite.backbones.create("efficientnet_lite2")
     maps = backbone(images)                    # images (B, 3, H, W) in [0, 1]; one map per stride
@@ -33,6 +33,7 @@ REGISTRY = {
     "mobilenet_v2": "vitlite.backbones.mobilenet",
     "vgg19": "vitlite.backbones.vgg",
     **{f"dinov2_vit{size}14{kind}": "vitlite.backbones.vit" for kind in ("", "_reg") for size in "sbl"},
+    **{f"dinov3_vit{size}16": "vitlite.backbones.vit" for size in "sbl"},
     **dict.fromkeys(("dino_vits8", "dino_vitb16"), "vitlite.backbones.vit"),
     **dict.fromkeys(("mae_vit_base_patch16", "vit_base_patch16_224"), "vitlite.backbones.vit"),
     "image": "vitlite.backbones.pixels",

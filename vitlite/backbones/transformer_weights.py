@@ -89,19 +89,19 @@ def load_mae(module: Any, name: str, weights: str | os.PathLike) -> None:
     _copy(module, name, names, *tensors, ())
 
 
-# What timm (registers alone) and `transformers` call otherwise than the publishers. The latter has two sets of names:
-# those in its files and, from version 5 on, those of its modules.
+# What timm (registers alone), DINOv3 (registers too) and `transformers` call otherwise than the other publishers.
+# `transformers` has two sets of names: those in its files and, from version 5 on, those of its modules.
 _RENAMED = (
     (r"^(vit|dinov2|dinov2_with_registers)\.", ""),
-    (r"^reg_token$", "register_tokens"),
-    (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
+    (r"^(reg_token|storage_tokens)$", "register_tokens"),
+    (r"^embeddings\.patch_embeddings\.(projection\.)?", "patch_embed.proj."),
     (r"^embeddings\.position_embeddings$", "pos_embed"),
     (r"^embeddings\.", ""),
-    (r"^(encoder\.layer|layers)\.", "blocks."),
+    (r"^(encoder\.layer|layers|(model\.)?layer)\.", "blocks."),
     (r"\.attention\.(attention\.)?(q|k|v)(uery|ey|alue|_proj)\.", r".attn.\2."),
     (r"\.attention\.(output\.dense|o_proj)\.", ".attn.proj."),
-    (r"\.intermediate\.dense\.", ".mlp.fc1."),
-    (r"\.output\.dense\.", ".mlp.fc2."),
+    (r"\.(intermediate\.dense|mlp\.up_proj)\.", ".mlp.fc1."),
+    (r"\.(output\.dense|mlp\.down_proj)\.", ".mlp.fc2."),
     (r"\.layernorm_before\.", ".norm1."),
     (r"\.layernorm_after\.", ".norm2."),
     (r"\.layer_scale([12])\.lambda1$", r".ls\1.gamma"),
@@ -109,11 +109,12 @@ _RENAMED = (
 )
 
 
-def common_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def common_names(tensors: dict[str, Tensor], key_bias: bool = True) -> dict[str, Tensor]:
     """The tensors of a vision transformer's encoder under the names that DINO, DINOv2, MAE and timm give them.
 
     tensors: of a checkpoint with these names or with those of `transformers`, whose queries, keys and values are
         three tensors. What else there is keeps its name.
+    key_bias: False: keys have no bias, so theirs is 0, whatever the checkpoint holds.
     """
     named = {}
     for key, value in tensors.items():
@@ -122,8 +123,14 @@ def common_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         named[key] = value
     for key in [key for key in named if re.fullmatch(r"blocks\.\d+\.attn\.q\.(weight|bias)", key)]:
         parts = [key.replace(".q.", f".{part}.") for part in "qkv"]
+        if not key_bias and key.endswith("bias"):
+            named.setdefault(parts[1], named[key])  # becomes 0 below
         if all(part in named for part in parts):
             named[key.replace(".q.", ".qkv.")] = torch.cat([named.pop(part) for part in parts])
+    if not key_bias:
+        for key in [key for key in named if key.endswith(".attn.qkv.bias")]:
+            query, _, value = named[key].chunk(3)
+            named[key] = torch.cat([query, torch.zeros_like(query), value])
     return named
 
 

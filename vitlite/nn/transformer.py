@@ -19,6 +19,15 @@ def merge_heads(tokens: Tensor) -> Tensor:
     return tokens.transpose(1, 2).flatten(2)
 
 
+def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Tokens (B, heads, N, E) turned by the angles of their places (Su et al., 2021), given by cosine and sine (N, E).
+
+    Channels i and i + E / 2 are turned together.
+    """
+    first, second = x.chunk(2, dim=-1)
+    return x * cos + torch.cat([-second, first], dim=-1) * sin
+
+
 class Attention(nn.Module):
     """Multi-head self-attention over tokens (B, N, dim), with one projection for queries, keys and values."""
 
@@ -30,13 +39,18 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Projected (B, M, dim) queries and (B, N, dim) keys and values to the (B, M, dim) output."""
-        heads = (split_heads(x, self.heads) for x in (query, key, value))
-        return self.proj(merge_heads(attention(*heads)))
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, *rotation: Tensor) -> Tensor:
+        """Projected (B, M, dim) queries and (B, N, dim) keys and values to the (B, M, dim) output.
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.attend(*self.qkv(x).chunk(3, dim=-1))
+        rotation: nothing, or cosine and sine (N, dim / heads) of angles by which queries and keys are turned.
+        """
+        query, key, value = (split_heads(x, self.heads) for x in (query, key, value))
+        if rotation:
+            query, key = (turned(x, *rotation) for x in (query, key))
+        return self.proj(merge_heads(attention(query, key, value)))
+
+    def forward(self, x: Tensor, *rotation: Tensor) -> Tensor:
+        return self.attend(*self.qkv(x).chunk(3, dim=-1), *rotation)
 
     def forward_kept(self, x: Tensor, kept: Callable[[Tensor], Tensor]) -> Tensor:
         """Attention outputs for the queries that ``kept`` selects; every token still serves as key and value.
@@ -75,7 +89,7 @@ class LayerScale(nn.Module):
 class Block(nn.Module):
     """Pre-norm transformer block: x + attention(norm(x)), then x + mlp(norm(x)).
 
-    With ``layer_scale`` what is added to x each time is scaled before.
+    With ``layer_scale`` what is added to x each time is scaled before. ``rotation`` is that of ``Attention.attend``.
     """
 
     def __init__(
@@ -93,8 +107,8 @@ class Block(nn.Module):
         """The second half of the block."""
         return x + self.ls2(self.mlp(self.norm2(x)))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.feed_forward(x + self.ls1(self.attn(self.norm1(x))))
+    def forward(self, x: Tensor, *rotation: Tensor) -> Tensor:
+        return self.feed_forward(x + self.ls1(self.attn(self.norm1(x), *rotation)))
 
     def forward_kept(self, x: Tensor, kept: Callable[[Tensor], Tensor]) -> Tensor:
         """``kept(self(x))`` for a function that selects tokens, computed for the selected tokens alone."""
