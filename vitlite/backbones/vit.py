@@ -205,7 +205,7 @@ class VisionBackbone(Backbone):
         if not self.network.rotary:
             patches, first = patches + places[:, 1:], first + places[:, :1]
         heads = [first] if self.register_tokens is None else [first, self.register_tokens]
-        return torch.cat([*(head.expand(len(patches), -1, -1) for head in heads), patches], dim=1)
+        return torch.cat([*(head.expand(patches.shape[0], -1, -1) for head in heads), patches], dim=1)
 
     def places(self, rows: int, columns: int) -> Tensor:
         """Position embeddings (1, 1 + rows * columns, dim), the class token's first.
