@@ -152,6 +152,7 @@ def test_a_method_outside_the_package(copy, parts):
     copy.use(("python", f"{code}print(detector.predict('parts/train/good/000.png').score)"))
 
 
+@pytest.mark.slow
 def test_a_backbone(copy, parts):
     commands = one_file_and_one_line(copy, "adding-a-backbone.md", "vitlite/backbones/gabor.py")
     shutil.copytree(parts, copy.work / "parts")
@@ -236,6 +237,7 @@ def test_an_operator_compiled(copy):
     assert "l1_map: cpp on cpu" in printed
 
 
+@pytest.mark.slow
 def test_a_layout(copy, parts):
     commands = one_file_and_one_line(copy, "adding-a-layout.md", "vitlite/data/layouts/table.py")
     station = copy.work / "station"

@@ -1,5 +1,6 @@
 """vitlite ablate as a person types it."""
 
+import pytest
 from commands import outcome as vitlite
 from tiny_settings import TINY_OPTIONS
 
@@ -20,6 +21,7 @@ def test_a_table(tiny_data, tmp_path):
     assert "ablation.csv" in again
 
 
+@pytest.mark.slow
 def test_synthetic_data_are_made_once(tmp_path):
     options = ["--table", "induction", "--rows", "1", "--category", "weave", "--out", tmp_path / "out", "--quiet"]
     code, out, err = vitlite("ablate", "--method", "sivt", *options, "--device", "cpu", *TINY_OPTIONS)

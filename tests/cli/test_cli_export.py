@@ -121,6 +121,7 @@ def test_what_is_not_finite_is_refused(tiny_run, tmp_path, monkeypatch, traced):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_memory_that_fails_at_its_threshold_is_refused(tmp_path, monkeypatch):
     """As the papers' shrinkage does if the exporter drops its eps, though all images of the check go well."""
     run, images, out = OLD_RUNS / "runs/memca", OLD_RUNS / "data", tmp_path / "model.pt2"

@@ -239,7 +239,13 @@ def test_export_needs_no_operator_of_ours(runs, tmp_path, name):
     assert not [target for target in nodes if "vitlite" in target or "mkldnn" in target]
 
 
-@each
+# The exporter takes long; each of these has what the others have not: attention, a memory, a search.
+QUICK_TO_EXPORT = ("sivt", "memca", "knn")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK_TO_EXPORT)) for name in REGISTRY]
+)
 def test_export_to_onnx(runs, tiny_data, tmp_path, name):
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package)
