@@ -37,6 +37,21 @@ class FeatureConfig(TrainingConfig):
         self.at_least(1, "feature_size")
 
 
+# What the quick presets of these methods share: the same features, so that the methods can be compared, and how good
+# images serve the score and the threshold.
+QUICK_FEATURES: dict[str, Any] = {
+    "backbone": "efficientnet_lite2",
+    "normalize": "channel",
+    "resize": "area",
+    "score": "auto",
+    "places": "auto",
+    "edge": "even",
+    "holdout": 0.2,
+    "folds": 4,
+    "folds_below": 1000,
+}
+
+
 class ChannelStatistics:
     """Mean and deviation of each channel of maps (B, C, h, w)."""
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from vitlite.kernels import Bank, nearest
 from vitlite.methods.base import Stage
-from vitlite.methods.frozen import ChannelStatistics, FeatureConfig, FeatureMethod
+from vitlite.methods.frozen import QUICK_FEATURES, ChannelStatistics, FeatureConfig, FeatureMethod
 from vitlite.nn.maps import SmoothUpsample
 from vitlite.nn.portable import nearest_rows
 from vitlite.progress import Progress
@@ -54,23 +54,7 @@ class Config(FeatureConfig):
 
 
 PAPER = Config()
-# The features of SIVT's quick preset, so that the two can be compared.
-QUICK = replace(
-    PAPER,
-    image_size=256,
-    backbone="efficientnet_lite2",
-    strides=(),
-    feature_size=32,
-    resize="area",
-    normalize="channel",
-    sampling="random",
-    score="auto",
-    places="auto",
-    edge="even",
-    holdout=0.2,
-    folds=4,
-    folds_below=1000,
-)
+QUICK = replace(PAPER, **QUICK_FEATURES, image_size=256, strides=(), feature_size=32, sampling="random")
 
 
 class KNN(FeatureMethod):
