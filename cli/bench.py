@@ -17,8 +17,8 @@ from vitlite.cli._messages import LOGGER
 def command(name: str | None, options: tuple[str, ...]) -> None:
     """Measure operators, metrics and whole methods.
 
-    Without NAME, lists the benchmarks; `all` runs every one that needs no data
-    set or run. OPTIONS after NAME are the benchmark's own.
+    Without NAME, lists the benchmarks; `all` runs every one that needs no data set or run. OPTIONS after NAME are the
+    benchmark's own.
     """
     from vitlite.bench.__main__ import BENCHMARKS, NEED_DATA, run
     from vitlite.errors import UserError

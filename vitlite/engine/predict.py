@@ -56,15 +56,13 @@ class Predictor(ABC):
         highest of its tiles.
         """
         insides = [image.seen_inside for image in images]
-        maps: list[np.ndarray] = []
-        scores: list[float] = []
         if self.tiles is None:
             found, numbers = self.score_pixels(np.stack([image.pixels for image in images]))
             maps, scores = list(found), numbers.tolist()
-        for image, inside in zip(images, insides) if self.tiles else ():
-            values, score = self.view.score(image.pixels, self.score_pixels, batch_size, inside)
-            maps.append(values)
-            scores.append(score)
+        else:
+            tiles, score = self.tiles, self.score_pixels
+            pairs = [tiles.score(image.pixels, score, batch_size, inside) for image, inside in zip(images, insides)]
+            maps, scores = [values for values, _ in pairs], [number for _, number in pairs]
         for values, inside in zip(maps, insides):
             if inside is not None:
                 level_outside(values, inside)
