@@ -231,12 +231,36 @@ def test_weight_decay_on_matrices_only(tiny_run):
     settings = load_settings(tiny_run)
     method = build_method(settings)
     optimizer = training_loop.make_optimizer(method, method.stages()[0], settings.config)
-    decayed, others = (group["params"] for group in optimizer.param_groups)
+    decayed, others = (
+        {p for group in optimizer.param_groups if (group["weight_decay"] > 0) == decays for p in group["params"]}
+        for decays in (True, False)
+    )
     trained = {id(p) for p in method.parameters() if p.requires_grad}
-    assert {id(p) for p in decayed + others} == trained
-    assert method.transformer.positions in set(others)
-    assert method.transformer.induction in set(others)
-    assert method.transformer.embed.weight in set(decayed)
+    assert {id(p) for p in decayed | others} == trained
+    assert method.transformer.positions in others
+    assert method.transformer.induction in others
+    assert method.transformer.embed.weight in decayed
+
+
+def test_muon_orthogonalises_the_steps_of_matrices(tiny_run):
+    """The first step of a matrix has singular values that are nearly the same."""
+    from vitlite.engine.settings import build_method
+
+    settings = load_settings(tiny_run)
+    config = replace(settings.config, optimizer="muon", weight_decay=0.0)
+    method = build_method(replace(settings, config=config))
+    optimizer = training_loop.make_optimizer(method, method.stages()[0], config)
+    before = {name: p.detach().clone() for name, p in method.named_parameters()}
+    size, channels = config.feature_size, len(method.feature_mean)
+    method.loss(torch.randn(2, channels, size, size, generator=torch.Generator().manual_seed(0)))["loss"].backward()
+    optimizer.step()
+    for name in ("transformer.embed.weight", "transformer.encoder.0.attn.proj.weight"):
+        step = method.get_parameter(name).detach() - before[name]
+        values = torch.linalg.svdvals(step) / (0.2 * max(step.shape) ** 0.5 * config.lr)
+        assert values.median() > 0.6, name  # those of a gradient spread over orders of magnitude
+        assert values.max() < 1.4, name
+    moved = method.transformer.positions.detach() - before["transformer.positions"]
+    assert moved.abs().max() == pytest.approx(config.lr, rel=1e-3)  # AdamW's first step: the sign of the gradient
 
 
 def test_a_loss_that_is_not_finite_stops_with_a_line(tiny_run, tmp_path, monkeypatch):

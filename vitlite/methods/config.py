@@ -121,7 +121,9 @@ class TrainingConfig:
     # Parts of a batch that are computed one after the other: less memory, the same step. Exceptions: batch norms take
     # the statistics of a part, and SIVT draws a split for each part.
     accumulate: int = 1
-    optimizer: str = "adamw"  # adamw | adam (weight decay then is an L2 term)
+    # adamw | adam (weight decay then is an L2 term) | muon (the momentum of a matrix is orthogonalised, Jordan et al.,
+    # 2024; what is no matrix has adamw).
+    optimizer: str = "adamw"
     beta1: float = 0.9  # of the optimiser: decay of the mean gradient
     beta2: float = 0.999  # of the optimiser: decay of the mean squared gradient
     lr: float = 1e-4  # peak learning rate
@@ -191,7 +193,7 @@ class TrainingConfig:
                 self.refuse(key, "must be at least 0 and below 1")
         self.one_of("schedule", ("constant", "cosine"))
         self.one_of("precision", ("float32", "bfloat16", "auto"))
-        self.one_of("optimizer", ("adamw", "adam"))
+        self.one_of("optimizer", ("adamw", "adam", "muon"))
         self.one_of("score", (*self.own_scores, *SCORES, AUTO))
         self.one_of("places", (*PLACES, AUTO))
         self.one_of("edge", ("mirror", "even"))

@@ -29,7 +29,7 @@ MEANINGS = {
         "batch_size": "images for each optimiser step",
         "mae_batch_size": "the same in the first stage; 0: batch_size",
         "accumulate": "parts of a batch that are computed one after the other, with less memory",
-        "optimizer": "adamw, or adam",
+        "optimizer": "adamw, adam, or muon (adamw for what is no matrix)",
         "lr": "the peak learning rate",
         "mae_lr": "the same in the first stage, for a batch of 256",
         "beta1": "decay of the optimiser's mean gradient",
