@@ -1,5 +1,6 @@
 """What all benchmarks share: what numbers depend on, tables that name it, and processes of their own."""
 
+import contextlib
 import csv
 import datetime
 import json
@@ -59,6 +60,31 @@ def in_a_process(benchmark: str, *args: object, **environment: str) -> Any:
 
 def judged(met: bool) -> str:
     return "met" if met else "NOT MET"
+
+
+def commit() -> str:
+    """The commit of the checkout that vitlite runs from, with "+" if files were changed; empty if it is installed."""
+    folder = Path(vitlite.__file__).parent.parent
+    if not (folder / ".git").exists():
+        return ""
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty=+", "--exclude=*", "--abbrev=9"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def forget_peak() -> None:
+    """Let :func:`peak_mib` begin anew, where the system can (Linux)."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_mib() -> int | None:
+    """The most memory that this process has had, in MiB, since :func:`forget_peak`; None if the system does not say."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) // 1024 for line in lines if line.startswith("VmHWM:")), None)
 
 
 def _processor() -> str:

@@ -1,7 +1,10 @@
 """The table of the benchmark of methods, for people: a line for each method and data set."""
 
 import statistics
+from pathlib import Path
 from typing import Any
+
+from vitlite.errors import UserError
 
 from ._flops import COUNTED
 
@@ -22,8 +25,9 @@ def markdown(rows: list[Row]) -> str:
     groups: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row["data"], row["kind"], row["method"]), []).append(row)
-    head = ["data", "method", *SCORES.values(), "parameters", "operations", "images/s", "training", "weights"]
-    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * 2 + " ---: |" * (len(head) - 3) + " --- |"]
+    head = ["data", "method", *SCORES.values(), "parameters", "operations", "images/s", "training", "memory", "weights"]
+    head.append("commit")
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * 2 + " ---: |" * (len(head) - 4) + " --- |" * 2]
     for (data, kind, method), group in groups.items():
         name = {TRAINED: method, UNTRAINED: f"{method}, untrained", CONSTANT: CONSTANT}[kind]
         if group[0]["models"] > 1:
@@ -31,7 +35,9 @@ def markdown(rows: list[Row]) -> str:
         cells = [data, name, *(spread([r[key] for r in group]) for key in SCORES)]
         cells += [scaled(group, "parameters", 1e6, "M"), scaled(group, "operations", 1e9, "G")]
         cells += [scaled(group, "images_per_second", 1, ""), scaled(group, "training_seconds", 1, "s")]
-        lines.append("| " + " | ".join([*cells, group[0]["weights"]]) + " |")
+        cells += [scaled(group, "peak_mib", 1, "MiB"), group[0]["weights"]]
+        cells.append(", ".join(dict.fromkeys(row.get("commit") or "-" for row in group)))
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", footnote(rows)]) + "\n"
 
 
@@ -45,6 +51,7 @@ def footnote(rows: list[Row]) -> str:
         f"Scores in percent, the mean over categories{many}; AUPRO to 0.3, of which a constant map reaches 15. Preset "
         f"{first['preset']}{changed}, one model for all categories of a data set unless the line names more models, "
         f"whose training times are added. {COUNTED}. Images/s of `vitlite predict` without overlays. "
+        "Memory: the most that the process had while it trained. "
         f"{machine}, torch {first['torch']}."
     )
 
@@ -61,3 +68,33 @@ def spread(values: list[float | None]) -> str:
 def scaled(group: list[Row], key: str, unit: float, name: str) -> str:
     values = [row[key] / unit for row in group if row.get(key) is not None]
     return f"{statistics.median(values):.4g} {name}".strip() if values else "-"
+
+
+def plot(rows: list[Row], path: Path) -> None:
+    """Draw image AUROC (mean over seeds) against minutes of training, a point for each trained method and data set.
+
+    Raises ``UserError`` without matplotlib, or if it does not know the ending of ``path``.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise UserError(f"`plot={path}`: needs matplotlib: pip install matplotlib") from None
+    groups: dict[str, dict[str, list[Row]]] = {}
+    for row in rows:
+        if row["kind"] == TRAINED and row["training_seconds"] and row["image_auroc"] is not None:
+            groups.setdefault(row["method"], {}).setdefault(row["data"], []).append(row)
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    for method, sets in groups.items():
+        minutes = [statistics.mean(row["training_seconds"] for row in group) / 60 for group in sets.values()]
+        auroc = [statistics.mean(row["image_auroc"] for row in group) for group in sets.values()]
+        label = f"{method}: mean {statistics.mean(auroc):.3f}, {statistics.mean(minutes):.1f} min"
+        points = axes.scatter(minutes, auroc, label=label, alpha=0.6)
+        axes.scatter(statistics.mean(minutes), statistics.mean(auroc), marker="P", s=120, color=points.get_facecolor())
+    axes.set(xscale="log", xlabel="minutes of training", ylabel="image AUROC")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right")
+    try:
+        figure.savefig(path)
+    except ValueError as error:
+        raise UserError(f"`plot={path}`: {error}") from None

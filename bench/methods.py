@@ -1,10 +1,11 @@
 """Every method on given data: accuracy, size, work, speed and training time, in one table that can be repeated.
 
 ``vitlite bench methods --data DIR --seeds 3 --markdown table.md`` trains and evaluates each registered method (preset
-``quick``) on each data set and measures it: one model for all categories, or one for each with ``--separate``. A cell
-(method, data set, seed) that is done is read from ``--out``, so an interrupted benchmark goes on; only the speed of
-prediction is measured anew. Two controls tell what the numbers mean: the same networks with random weights, and a map
-that is the same everywhere.
+``quick``) on each data set and measures it: one model for all categories, or one for each with ``--separate``. A method
+may have settings of its own, and then stand there several times: ``--methods knn,knn+backbone=dino_vits8``. A cell
+(method, data set, seed) that is done is read from ``--out``, so an interrupted benchmark goes on, on another day and
+with another commit, which each row names; only the speed of prediction is measured anew. Two controls tell what the
+numbers mean: the same networks with random weights, and a map that is the same everywhere.
 """
 
 import argparse
@@ -19,7 +20,7 @@ import numpy as np
 import torch
 
 from vitlite.data import open_dataset
-from vitlite.engine.ablate import SECONDS, run_part
+from vitlite.engine.ablate import SECONDS, run_part, slug
 from vitlite.engine.detector import Detector
 from vitlite.engine.evaluate import evaluate, score_category
 from vitlite.engine.predict import Predictor
@@ -30,17 +31,20 @@ from vitlite.methods.base import Method, TrainingConfig
 from vitlite.results import mean_of, summarize_category
 
 from ._flops import operations_of
-from ._machine import machine, write_csv
-from ._methods_table import CONSTANT, SCORES, TRAINED, UNTRAINED, Row, markdown
+from ._machine import commit, forget_peak, machine, peak_mib, write_csv
+from ._methods_table import CONSTANT, SCORES, TRAINED, UNTRAINED, Row, markdown, plot
 from ._runs import method_names, scoring_rate, synthetic, untrained_run
 
 COLUMNS = ("method", "data", "categories", "models", "seed", "kind", "preset", "settings", *SCORES)
-COLUMNS += ("parameters", "trained_parameters", "operations", "images_per_second", "training_seconds", "weights")
+COLUMNS += ("parameters", "trained_parameters", "operations", "images_per_second", "training_seconds", "peak_mib")
+COLUMNS += ("weights", "commit")
 
 
 def parse(args: Sequence[str] | None) -> argparse.Namespace:
     p = argparse.ArgumentParser(prog="vitlite bench methods", description=(__doc__ or "").splitlines()[0])
-    p.add_argument("--methods", default="", help="names with commas; default: all there are")
+    p.add_argument(
+        "--methods", default="", help="names with commas, each maybe with +KEY=VALUE; default: all there are"
+    )
     p.add_argument("--data", action="append", default=[], help="data set folder; repeatable; default: synthetic")
     p.add_argument("--category", default="all", help="categories of every data set; default: all")
     p.add_argument("--separate", default="", help="methods with commas, or all: one model for each category")
@@ -58,6 +62,7 @@ def parse(args: Sequence[str] | None) -> argparse.Namespace:
     p.add_argument("--device", default="cpu")
     p.add_argument("--out", default="runs/bench-methods", help="folder for the runs and methods.csv")
     p.add_argument("--markdown", help="file for the table as markdown")
+    p.add_argument("--plot", help="file for a plot of accuracy against minutes of training (.svg, .png)")
     which = p.add_mutually_exclusive_group()
     which.add_argument("--no-controls", dest="controls", action="store_false", help="trained methods alone")
     which.add_argument("--no-training", dest="trained", action="store_false", help="controls alone, of every seed")
@@ -71,6 +76,7 @@ def parse(args: Sequence[str] | None) -> argparse.Namespace:
 class Cell:
     """One line of the table before seeds are put together."""
 
+    label: str  # of the method with its own settings, in tables
     method: str
     data: str  # folder
     name: str  # of the data set, in tables and folder names
@@ -88,20 +94,23 @@ def main(args: Sequence[str] | None = None) -> int:
     options = parse(args)
     if options.threads:
         torch.set_num_threads(options.threads)
-    names = method_names(options.methods)
+    variants = [name.strip() for name in options.methods.split(",") if name.strip()] or method_names()
+    names = list(dict.fromkeys(method_names(",".join(variant.partition("+")[0] for variant in variants))))
     separate = separated(options.separate, names)
+    configs = {variant: config_of(variant, options) for variant in variants}
     out = make_folder(Path(options.out))
-    about = machine(options.device)
-    configs = {name: config_of(name, options) for name in names}
+    about = machine(options.device) | {"commit": commit()}
     rows = []
-    for cell in cells(names, open_data(options, out), options, separate):
-        print(f"{cell.name}: {cell.method} {cell.kind}, seed {cell.seed}", file=sys.stderr)
-        rows.append(measure_once(cell, configs[cell.method], out, options, about))
+    for cell in cells(variants, open_data(options, out), options, separate):
+        print(f"{cell.name}: {cell.label} {cell.kind}, seed {cell.seed}", file=sys.stderr)
+        rows.append(measure_once(cell, configs[cell.label], out, options, about))
         write_csv(out / "methods.csv", COLUMNS, rows, about)
     text = markdown(rows)
     print(text)
     if options.markdown:
         write_text(Path(options.markdown), text)
+    if options.plot:
+        plot(rows, Path(options.plot))
     return 0
 
 
@@ -114,15 +123,16 @@ def separated(text: str, names: list[str]) -> list[str]:
     return wanted
 
 
-def config_of(method: str, options: argparse.Namespace) -> TrainingConfig:
-    """The preset of a method with the options that are meant for it."""
+def config_of(variant: str, options: argparse.Namespace) -> TrainingConfig:
+    """The preset of a method with the options that are meant for it, and then its own: ``METHOD+KEY=VALUE``."""
+    method, *own = variant.split("+")
     chosen = []
     for item in options.overrides:
         target, colon, rest = item.partition(":")
         aimed = colon and "=" not in target
         if not aimed or target == method:
             chosen.append(rest if aimed else item)
-    return apply_overrides(preset_config(method, options.preset), chosen)
+    return apply_overrides(preset_config(method, options.preset), [*chosen, *own])
 
 
 def open_data(options: argparse.Namespace, out: Path) -> list[tuple[str, str, str]]:
@@ -135,19 +145,20 @@ def open_data(options: argparse.Namespace, out: Path) -> list[tuple[str, str, st
 
 
 def cells(
-    names: list[str], data: list[tuple[str, str, str]], options: argparse.Namespace, separate: Sequence[str] = ()
+    variants: list[str], data: list[tuple[str, str, str]], options: argparse.Namespace, separate: Sequence[str] = ()
 ) -> Iterator[Cell]:
     """Every cell in order: a data set, a method, its seeds; then the controls of that data set."""
     for folder, name, categories in data:
-        for method in names:
+        for variant in variants:
+            method = variant.partition("+")[0]
             for seed in range(options.seeds * options.trained):
                 apart = method in separate and "," in categories
-                yield Cell(method, folder, name, categories, seed, TRAINED, apart)
+                yield Cell(variant, method, folder, name, categories, seed, TRAINED, apart)
         if options.controls:
-            for method in names:
+            for variant in variants:
                 for seed in range(1 if options.trained else options.seeds):
-                    yield Cell(method, folder, name, categories, seed, UNTRAINED)
-            yield Cell(names[0], folder, name, categories, 0, CONSTANT)
+                    yield Cell(variant, variant.partition("+")[0], folder, name, categories, seed, UNTRAINED)
+            yield Cell(variants[0], variants[0].partition("+")[0], folder, name, categories, 0, CONSTANT)
 
 
 def measure_once(
@@ -156,13 +167,14 @@ def measure_once(
     """The row of a cell, from its file if it was measured with the same settings before; the speed is always new."""
     settings = [RunSettings(cell.method, cell.data, part, options.preset, cell.seed, config) for part in cell.parts()]
     kind = "separate" if cell.separate else cell.kind.replace(" ", "-")
-    folder = out / cell.name / cell.method / f"{kind}-{cell.seed}"
+    place = cell.method if cell.label == cell.method else slug(cell.label)
+    folder = out / cell.name / place / f"{kind}-{cell.seed}"
     kept, asked = folder / "cell.json", {"settings": list(map(repr, settings))}
     held = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
     if held.get("asked") == asked:
         return held["row"] | speed_of(cell, settings, folder, options)
     row = {
-        "method": "any" if cell.kind == CONSTANT else cell.method,
+        "method": "any" if cell.kind == CONSTANT else cell.label,
         "data": cell.name,
         "categories": cell.categories,
         "models": len(settings),
@@ -184,6 +196,7 @@ def run_folder(folder: Path, settings: list[RunSettings], part: RunSettings) -> 
 
 def measure_trained(settings: list[RunSettings], folder: Path, options: argparse.Namespace) -> Row:
     """Train (or go on with) the runs, evaluate them, and say how large one is; the time is that of all together."""
+    forget_peak()
     parts = [run_part(part, run_folder(folder, settings, part), options.device) for part in settings]
     detector = Detector(run_folder(folder, settings, settings[0]), options.device)
     seconds = [part[SECONDS] for part in parts]
@@ -191,6 +204,7 @@ def measure_trained(settings: list[RunSettings], folder: Path, options: argparse
         **scores_of(mean_of([scores for part in parts for scores in part["categories"].values()])),
         **size_of(detector.method),
         "training_seconds": None if None in seconds else sum(seconds),
+        "peak_mib": None if None in seconds else peak_mib(),
         "weights": weights_of(detector),
     }
 

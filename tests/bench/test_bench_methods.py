@@ -2,7 +2,9 @@
 
 import csv
 import json
+import re
 import shutil
+import sys
 from dataclasses import replace
 
 import pytest
@@ -11,7 +13,7 @@ from tiny_settings import TINY, options_of
 
 from vitlite.bench import methods as bench
 from vitlite.bench._flops import operations_of
-from vitlite.bench._methods_table import markdown
+from vitlite.bench._methods_table import markdown, plot
 from vitlite.data import DRAWN, synthesize
 from vitlite.errors import UserError
 from vitlite.methods import REGISTRY
@@ -46,11 +48,27 @@ def test_the_table_holds_what_was_measured(measured):
     assert trained["weights"] == "efficientnet_lite0 (random (seed 0))"
     assert int(trained["parameters"]) > int(trained["trained_parameters"]) > 0
     assert trained["operations"] == rows[1]["operations"]
+    assert int(trained["peak_mib"]) > 100 or sys.platform != "linux"
+    assert re.fullmatch(r"([0-9a-f]{9}\+?)?", trained["commit"])
     text = (out.parent / "table.md").read_text().splitlines()
     assert text[2].startswith(f"| set | sivt | {100 * results['mean']['image_auroc']:.1f} |")
     assert "sivt, untrained" in text[3]
     assert "constant map" in text[4]
     assert {line.count("|") for line in text[:5]} == {text[0].count("|")}
+
+
+def test_the_plot_names_methods_and_their_means(tmp_path):
+    pytest.importorskip("matplotlib")
+    base = {"kind": "trained", "seed": 0}
+    rows = [
+        {**base, "method": "m", "data": "a", "training_seconds": 60.0, "image_auroc": 0.9},
+        {**base, "method": "m", "data": "b", "training_seconds": 180.0, "image_auroc": 0.7},
+        {**base, "method": "n", "data": "a", "training_seconds": None, "image_auroc": 0.7},
+    ]
+    plot(rows, tmp_path / "plot.svg")
+    assert "m: mean 0.800, 2.0 min" in (tmp_path / "plot.svg").read_text()
+    with pytest.raises(UserError, match=r"plot\.foo"):
+        plot(rows, tmp_path / "plot.foo")
 
 
 def test_controls_can_be_measured_alone(tiny_data, tmp_path, capsys):
@@ -122,6 +140,8 @@ def test_settings_for_one_method():
     assert bench.config_of("sivt", options).dim == 96
     assert bench.config_of("vtadl", options).gaussians == 7
     assert bench.config_of("vtadl", options).lr == bench.config_of("sivt", options).lr == 0.5
+    own = bench.config_of("sivt+dim=48+lr=0.25", options)
+    assert (own.dim, own.lr) == (48, 0.25)
 
 
 def test_seeds_are_put_together():
