@@ -82,9 +82,10 @@ class TimedCache(FeatureCache):
     def __init__(self, cache: FeatureCache) -> None:
         self.values, self.kept_as, self.tiles, self.seconds = cache.values, cache.kept_as, cache.tiles, 0.0
 
-    def __getitem__(self, indices: Tensor | slice) -> Tensor:
+    def take(self, indices: Tensor | slice) -> Tensor:
+        """As the cache's."""
         began = time.perf_counter()
-        values = super().__getitem__(indices)
+        values = super().take(indices)
         self.seconds += time.perf_counter() - began
         return values
 

@@ -4,7 +4,8 @@ Inside ``pretended_cuda()`` torch says that it has one GPU. Tensors that a progr
 and are computed on the processor, but know that they are "on" it, and torch's rules for devices hold: an operator takes
 tensors of one device, numpy reads none of a GPU's memory, a random generator serves its own device only, and operators
 that have no deterministic form on CUDA refuse under ``use_deterministic_algorithms``. A program that passes here has no
-tensor left behind on the wrong device. What the numbers would be on a GPU, and how fast, is not known from it.
+tensor left behind on the wrong device. It is also counted how often the program waits for the GPU, and how many
+operators it starts there. What the numbers would be on a GPU, and how fast, is not known from it.
 
 In a rehearsal (see rehearsal.py), where this is a plugin of pytest that is imported before vitlite, torch seems to be
 built with CUDA and the GPU to be fast in bfloat16: the Triton kernels then serve it, under autocast.
@@ -17,14 +18,18 @@ from unittest import mock
 import torch
 from rehearsal import REHEARSAL
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.nn.utils import clip_grad
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+GROUPS = "_group_tensors_by_device_and_dtype"
 CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
 # Moves between devices; and where an index or a mask may come from the processor.
 MOVES = {"aten::copy_", "aten::_to_copy", "aten::set_"}
 INDEXED = {"aten::index", "aten::index_put_", "aten::index_put", "aten::_index_put_impl_"}
+# The size of the result is known on the GPU alone, or the number is: the program waits for it.
+READ = {"aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::unique_dim", "aten::_unique2"}
 # torch.use_deterministic_algorithms lists these, of those that the methods could come to use, as refused on CUDA.
 NOT_DETERMINISTIC = {
     "aten::_adaptive_avg_pool2d_backward",
@@ -74,6 +79,8 @@ class Pretended:
     def __init__(self):
         self.there = Storages()
         self.moved = 0  # tensors that were put on the GPU: a test can tell that there were any
+        self.waits: list[str] = []  # what the program waited for: numbers that it read, and copies
+        self.started = 0  # operators that compute something there
 
     def device(self, tensor):
         real = _real_device.__get__(tensor)
@@ -120,6 +127,13 @@ class Operators(TorchDispatchMode):
             refused = name in NOT_DETERMINISTIC and torch.are_deterministic_algorithms_enabled()
             if refused and (name != "aten::cumsum" or inputs[0].is_floating_point()):
                 raise RuntimeError(f"{name} does not have a deterministic implementation")
+        if any(on_gpu):
+            self.state.started += not function.is_view
+            masks = name in INDEXED and any(
+                a.dtype in (torch.bool, torch.uint8) for a in tree_leaves(args[1]) if a is not None
+            )
+            if name in READ or masks:
+                self.state.waits.append(name)
         results = function(*args, **kwargs)
         if any(on_gpu) and name not in MOVES:
             known = {id(a) for a in inputs}
@@ -148,6 +162,10 @@ class Calls(TorchFunctionMode):
             return self.to(args[0], [CPU], {})
         if function in (torch.Tensor.numpy, torch.Tensor.__array__) and args[0] in self.state.there:
             raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() first")
+        if function is torch.Tensor.tolist and args[0] in self.state.there:
+            self.state.waits.append("tolist")
+        if function is torch.Tensor.new_tensor and args[0] in self.state.there:
+            self.state.waits.append("new_tensor")
         if function is torch.Tensor.pin_memory:
             return args[0]
         if function is torch.Tensor.__deepcopy__ and args[0] in self.state.there:  # copies the storage, by no operator
@@ -156,6 +174,8 @@ class Calls(TorchFunctionMode):
             return function(*args, **kwargs)
         there = names_cuda(kwargs["device"])
         if there:
+            if function in (torch.tensor, torch.as_tensor):
+                self.state.waits.append("tensor")
             if kwargs.get("generator") is not None:
                 raise RuntimeError("Expected a 'cuda' device type for generator but found 'cpu'")
             kwargs["device"] = CPU
@@ -167,7 +187,7 @@ class Calls(TorchFunctionMode):
     def to(self, tensor, args, kwargs):
         """``Tensor.to`` with a device, a dtype, both, or another tensor."""
         device, dtype = kwargs.pop("device", None), kwargs.pop("dtype", None)
-        kwargs.pop("non_blocking", None)
+        waits = not kwargs.pop("non_blocking", False)
         for a in args:
             if isinstance(a, torch.Tensor):
                 device, dtype = self.state.device(a), a.dtype
@@ -180,6 +200,8 @@ class Calls(TorchFunctionMode):
             return result
         if torch.device(device).type == "meta":
             return torch.Tensor.to(result, device)
+        if waits:
+            self.state.waits.append(f"to {device}")
         return self.state.move(torch.Tensor.clone(result), torch.device(device))
 
 
@@ -188,6 +210,17 @@ class Autocast(_autocast):
 
     def __init__(self, device_type, *args, **kwargs):
         super().__init__("cpu", *args, **kwargs)
+
+
+def groups_by_place(state):
+    """What clips gradients asks torch's core for their devices, which knows the real ones."""
+    real = getattr(clip_grad, GROUPS)
+
+    def grouped(lists, *args, **kwargs):
+        found = real(lists, *args, **kwargs)
+        return {(state.device(group[0][0][0]), kind): group for (_, kind), group in found.items()}
+
+    return grouped
 
 
 def choices_of_triton():
@@ -221,6 +254,7 @@ def pretended_cuda():
             "synchronize": lambda *a: None,
             "is_current_stream_capturing": lambda: False,
             "empty_cache": lambda: None,
+            "mem_get_info": lambda *a: (2**34, 2**34),
             "_sleep": lambda cycles: None,
             "get_device_name": lambda *a: "pretended",
             "is_bf16_supported": lambda *a, **k: REHEARSAL,
@@ -239,6 +273,7 @@ def pretended_cuda():
         for choice in choices_of_triton():
             stack.enter_context(mock.patch.dict(choice, {("auto", "cuda"): "eager"}))
         stack.enter_context(mock.patch.object(torch.Tensor, "device", property(state.device), create=True))
+        stack.enter_context(mock.patch.object(clip_grad, GROUPS, groups_by_place(state)))
         is_cuda = property(lambda tensor: tensor in state.there)
         stack.enter_context(mock.patch.object(torch.Tensor, "is_cuda", is_cuda, create=True))
         stack.enter_context(Operators(state))

@@ -214,7 +214,7 @@ def test_a_run_that_failed_is_replaced(run, tiny_data, monkeypatch):
 
     def spoil(self, *args):
         terms = step(self, *args)
-        return {**terms, "loss": float("nan")} if self.epoch == 1 else terms
+        return {**terms, "loss": torch.tensor(float("nan"))} if self.epoch == 1 else terms
 
     begin = ("train", "--method", "sivt", "--data", tiny_data, "--out", run, *options_of(METHODS["sivt"]))
     again = (*begin, "--set", "lr=0.0005", "--device", "cpu")
@@ -258,7 +258,7 @@ def test_a_run_without_a_checkpoint_is_replaced(tiny_run, tmp_path, stop, caplog
 
 def test_a_finished_run_that_fails_later_is_not_given_up(run, monkeypatch):
     before = (run / "checkpoint.pt").stat().st_size
-    monkeypatch.setattr(training_loop.Loop, "train_step", lambda self, *args: {"loss": float("inf")})
+    monkeypatch.setattr(training_loop.Loop, "train_step", lambda self, *args: {"loss": torch.tensor(float("inf"))})
     with pytest.raises(UserError, match=r"the loss became inf; train again with a smaller lr than 0\.001$"):
         longer(run, epochs=5)
     assert not (run / "failed.txt").exists()

@@ -127,4 +127,14 @@ def test_what_the_pretended_device_refuses():
         assert (x + torch.tensor(1.0)).is_cuda  # a number goes along
         assert not x.cpu().is_cuda
         assert gpu.moved >= 3
+        gpu.waits.clear()
+        started = gpu.started
+        assert [float(x.sum()), x.sum().tolist(), x[x > 2].numel(), bool(x.sum() > 9), x.new_tensor(3).dim()]
+        x.nonzero()
+        x.to("cpu")
+        ones.to("cuda", non_blocking=True)
+        # In the order of the list; the sums, comparisons and what is waited for were started.
+        scalar, index = "aten::_local_scalar_dense", "aten::index"
+        assert gpu.waits == [scalar, "tolist", index, scalar, "new_tensor", "aten::nonzero", "to cpu"]
+        assert gpu.started > started
     assert not x.is_cuda

@@ -254,6 +254,6 @@ def test_each_stage_has_its_own_batch_and_rate(tiny_data, tmp_path, monkeypatch)
     batch = settings.config.batch_size
     assert {stage: max(n for s, n in seen if s == stage) for stage, _ in seen} == {"mae": 3, "pixel": min(batch, 9)}
 
-    monkeypatch.setattr(training_loop.Loop, "train_step", lambda *arguments: {"loss": float("nan")})
+    monkeypatch.setattr(training_loop.Loop, "train_step", lambda *arguments: {"loss": torch.tensor(float("nan"))})
     with pytest.raises(UserError, match=f"mae_lr than {settings.config.mae_lr}"):
         training.train(settings, tmp_path / "other", device="cpu")

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from pretend_cuda import pretended_cuda
 
 from vitlite.nn import corruption
 from vitlite.nn.corruption import Draw, change_pixels, corrupt, draw_blocks, paint
@@ -37,6 +38,17 @@ def test_labels_are_exact(visible):
     assert 0 <= corrupted.min() <= corrupted.max() <= 1
     levels = corrupted * 255
     assert torch.allclose(levels, levels.round(), atol=1e-4)
+
+
+def test_a_gpu_computes_every_pixel():
+    """How many are covered is not asked for there, since the answer would have to be waited for."""
+    images = random_images(8)
+    with pretended_cuda() as gpu:
+        corrupted, labels = corrupt(images.to("cuda"), blocks=3)
+        assert "aten::nonzero" not in gpu.waits
+        corrupted, labels = corrupted.cpu(), labels.cpu()
+    assert torch.equal((corrupted != images).any(1), labels.bool())
+    assert 0 < labels.mean() < 0.5
 
 
 def test_pixels_that_do_not_change_have_no_label():

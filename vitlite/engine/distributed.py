@@ -58,18 +58,18 @@ class Team:
             distributed.broadcast_object_list(values)
         return values[0]
 
-    def add_up(self, parameters: Iterable[Tensor], values: dict[str, float]) -> dict[str, float]:
-        """Sum gradients in place over all processes; returns the sums of the dict of floats ``values``."""
+    def add_up(self, parameters: Iterable[Tensor], values: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Sum gradients in place over all processes; returns the sums of the scalars ``values``."""
         if self.size == 1:
             return values
         gradients = [p.grad for p in parameters if p.grad is not None]
-        numbers = torch.tensor(list(values.values()), dtype=torch.float32, device=gradients[0].device)
+        numbers = torch.stack(list(values.values()))
         flat = torch.cat([g.reshape(-1).float() for g in gradients] + [numbers])
         distributed.all_reduce(flat)
         *sums, numbers = flat.split([g.numel() for g in gradients] + [len(values)])
         for gradient, total in zip(gradients, sums):
             gradient.copy_(total.view_as(gradient))
-        return dict(zip(values, numbers.tolist()))
+        return dict(zip(values, numbers.unbind()))
 
 
 ALONE = Team()

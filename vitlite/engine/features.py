@@ -31,6 +31,7 @@ from vitlite.progress import Progress
 log = logging.getLogger(__name__)
 
 MEMORY_LIMIT = 6 * 2**30  # bytes; beyond it the features go to a file
+GPU_SHARE = 0.25  # of a GPU's free memory that training features may take
 SIZES = 64  # images whose size is looked at, about
 COARSE_SIDE = 16  # of the maps by which images are compared
 
@@ -88,8 +89,11 @@ class FeatureCache:
         self.values[start : start + len(features)] = features
 
     def __getitem__(self, indices: Tensor | slice) -> Tensor:
-        values = self.values[indices]
-        return values.float() / 255 if self.kept_as == "uint8" else values
+        return as_floats(self.take(indices))
+
+    def take(self, indices: Tensor | slice) -> Tensor:
+        """The outputs in the dtype that they are kept in."""
+        return self.values[indices]
 
 
 class Part:
@@ -101,6 +105,7 @@ class Part:
     def __init__(self, cache: FeatureCache, images: Sequence[int]) -> None:
         rows = images if cache.tiles is None else [row for image in images for row in cache.tiles.rows[image]]
         self.cache, self.rows = cache, torch.tensor(rows, dtype=torch.long)
+        self.kept: Tensor | None = None  # all of them, on a GPU
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -108,10 +113,39 @@ class Part:
     def __getitem__(self, indices: Tensor) -> Tensor:
         return self.cache[self.rows[indices]]
 
+    def keep_on(self, device: torch.device, at_once: int = 64) -> None:
+        """Copy all of them to a GPU, if they take a small share of what is free there: no step copies any then."""
+        size = len(self) * self.cache.values[0].nbytes
+        if device.type == "cuda" and size <= GPU_SHARE * torch.cuda.mem_get_info(device)[0]:
+            self.kept = torch.empty(
+                len(self), *self.cache.values.shape[1:], dtype=self.cache.values.dtype, device=device
+            )
+            for place, rows in zip(self.kept.split(at_once), self.rows.split(at_once)):
+                place.copy_(self.cache.take(rows))
+
+    @property
+    def place(self) -> torch.device:
+        """Where the indices for ``fetch`` are best."""
+        return self.rows.device if self.kept is None else self.kept.device
+
+    def fetch(self, indices: Tensor, device: torch.device) -> Tensor:
+        """``self[indices]`` on a device. What is kept as uint8 goes there as uint8."""
+        if self.kept is not None:
+            return as_floats(self.kept.index_select(0, indices.to(self.kept.device)))
+        values = self.cache.take(self.rows[indices])
+        if device.type == "cuda":
+            values = values.pin_memory()  # or the copy would make the host wait
+        return as_floats(values.to(device, non_blocking=True))
+
     def batches(self, size: int = 64) -> Iterator[Tensor]:
         """The features of all of them, in order."""
         for first in range(0, len(self), size):
             yield self[torch.arange(first, min(first + size, len(self)))]
+
+
+def as_floats(values: Tensor) -> Tensor:
+    """Features in the dtype of a cache as float32; uint8 stands for 255 times the value."""
+    return values.float() / 255 if values.dtype == torch.uint8 else values
 
 
 def reserve(file: BinaryIO, size: int) -> None:

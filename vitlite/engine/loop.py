@@ -75,6 +75,7 @@ class Loop:
         self.method, self.settings, self.config = method, settings, settings.config
         self.run, self.features, self.count, self.device = run, features, len(features), device
         self.planned_for = planned_for or self.count
+        features.keep_on(device)
         self.loss = method.loss
         self.stage, self.epoch = 0, 0  # the next to be trained
         self.optimizer_state: dict[str, Any] | None = None
@@ -174,7 +175,7 @@ class Loop:
     def batches(self, size: int = 64) -> Iterator[Tensor]:
         """The frozen outputs of all training images, in order."""
         for first in range(0, self.count, size):
-            yield self.features[torch.arange(first, min(first + size, self.count))].to(self.device)
+            yield self.features.fetch(torch.arange(first, min(first + size, self.count)), self.device)
 
     def run_stage(self, stages: Sequence[Stage]) -> None:
         """Train what is left of the present stage."""
@@ -197,11 +198,14 @@ class Loop:
             use_average(optimizer)
 
     def run_epoch(self, stage: Stage, optimizer: torch.optim.Optimizer, steps: int, progress: Progress) -> None:
-        """One pass over the training set in an order that depends on seed, stage and epoch alone."""
+        """One pass over the training set in an order that depends on seed, stage and epoch alone.
+
+        Loss terms stay on the device and are read once, at the end: a step never waits for a GPU.
+        """
         self.method.train()
         generator = torch.Generator().manual_seed(self.seed_of(self.epoch))
-        order = torch.randperm(self.count, generator=generator)
-        sums: dict[str, float] = {}
+        order = torch.randperm(self.count, generator=generator).to(self.features.place)
+        sums: dict[str, Tensor] = {}
         began = time.monotonic()
         for step, indices in enumerate(order.split(stage.batch_size or self.config.batch_size)):
             peak = stage.lr or self.config.lr
@@ -212,18 +216,20 @@ class Loop:
             terms = self.train_step(optimizer, indices, rate)
             if self.config.average:
                 average_weights(optimizer, self.config.average, self.epoch * steps + step)
-            if not math.isfinite(terms["loss"]):
-                self.fail(stage, terms["loss"])
             for name, value in terms.items():
-                sums[name] = sums.get(name, 0.0) + value * len(indices) / self.count
+                part = value.double() * len(indices) / self.count
+                sums[name] = sums[name] + part if name in sums else part
             found = "" if self.figure is None else f"  drawn defects {self.figure:.2f} AUROC"
             progress.step(len(indices), f"epoch {self.epoch + 1}/{stage.epochs}{found}")
+        values = dict(zip(sums, torch.stack([*sums.values()]).tolist()))
+        if not math.isfinite(values["loss"]):
+            self.fail(stage, values["loss"])
         speed = self.count / (time.monotonic() - began)
         every = max(stage.epochs * steps // TESTS, LEAST_STEPS)
         if self.test and self.team.leads and (self.epoch + 1) * steps // every > self.epoch * steps // every:
             self.figure = self.test(self.method)
-            sums |= {} if self.figure is None else {"drawn_auroc": self.figure}
-        line = {"stage": stage.name, "stage_index": self.stage, "epoch": self.epoch + 1, **sums, "lr": rate}
+            values |= {} if self.figure is None else {"drawn_auroc": self.figure}
+        line = {"stage": stage.name, "stage_index": self.stage, "epoch": self.epoch + 1, **values, "lr": rate}
         if self.team.leads and not self.fold:
             append_line(self.run / LOG_FILE, json.dumps({**line, "images_per_second": round(speed, 2)}))
 
@@ -243,17 +249,17 @@ class Loop:
             seed = seed * 1_000_003 + number
         return seed % 2**63
 
-    def train_step(self, optimizer: torch.optim.Optimizer, indices: Tensor, rate: float) -> dict[str, float]:
-        """One optimiser step; returns the loss terms."""
+    def train_step(self, optimizer: torch.optim.Optimizer, indices: Tensor, rate: float) -> dict[str, Tensor]:
+        """One optimiser step; returns the loss terms, scalars on the device."""
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.zero_grad(set_to_none=True)
-        values: dict[str, float] = {}
+        values: dict[str, Tensor] = {}
         for batch in indices.chunk(self.config.accumulate):
             part, count = self.team.part(batch)
             share = count / len(indices)
             for name, value in self.add_gradients(part, share).items():
-                values[name] = values.get(name, 0.0) + share * value
+                values[name] = values[name] + share * value if name in values else share * value
         trained = [p for g in optimizer.param_groups for p in g["params"]]
         values = self.team.add_up(trained, values)
         if self.config.clip_norm > 0:
@@ -261,12 +267,12 @@ class Loop:
         optimizer.step()
         return values
 
-    def add_gradients(self, indices: Tensor, share: float) -> dict[str, float]:
+    def add_gradients(self, indices: Tensor, share: float) -> dict[str, Tensor]:
         """Backward pass of ``share`` times the loss of some images; returns the loss terms."""
-        features = self.features[indices].to(self.device, non_blocking=True)
+        features = self.features.fetch(indices, self.device)
         if self.team.size > 1:
             set_counts(self.method, share > 0)
         with autocast(self.config.precision, self.device):
             terms = self.loss(features)
         (terms["loss"] if share == 1 else terms["loss"] * share).backward()
-        return {name: float(term.detach()) for name, term in terms.items()}
+        return {name: term.detach().float() for name, term in terms.items()}

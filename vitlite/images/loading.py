@@ -19,6 +19,7 @@ from vitlite.images.unusable import Unusable
 
 PIXELS_AHEAD = 64_000_000  # of originals that are kept, 192 MB: fewer images wait if they are large
 MOST_AHEAD = 32  # images that wait at a time
+MOST_THREADS = 16  # that decode
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -94,7 +95,7 @@ def load_ahead(
     def has_room(pixels: int) -> bool:
         return len(waiting) < MOST_AHEAD and (len(waiting) < least or held + pixels <= PIXELS_AHEAD)
 
-    with ThreadPoolExecutor(workers or min(4, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(workers or min(MOST_THREADS, os.cpu_count() or 1)) as pool:
         while waiting or following is not None:
             while following is not None and has_room(following[2]):
                 index, path, pixels = following

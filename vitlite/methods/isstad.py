@@ -174,6 +174,7 @@ class ISSTAD(Method):
     config: Config
     mean: Tensor
     std: Tensor
+    positive_weight: Tensor
     mask_order: Tensor
 
     def __init__(self, config: Config, weights: str | None = None) -> None:
@@ -188,6 +189,7 @@ class ISSTAD(Method):
         for head in heads:
             nn.init.xavier_uniform_(head.weight)
             nn.init.zeros_(head.bias)
+        self.register_buffer("positive_weight", torch.tensor(c.positive_weight), persistent=False)
         load_mae(self.mae, c.checkpoint, weights or c.weights)
         for name, values in zip(("mean", "std"), NORMALIZATION[c.checkpoint]):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
@@ -255,8 +257,8 @@ class ISSTAD(Method):
     def pixel_loss(self, levels: list[Tensor], labels: Tensor) -> Tensor:
         """Equations 10 and 11: cross-entropy with weight omega on corrupted pixels, mean over pixels and blocks."""
         logits = self.logits(levels)
-        weight = logits.new_tensor(self.config.positive_weight)
-        return F.binary_cross_entropy_with_logits(logits, labels.expand_as(logits), pos_weight=weight)
+        labels = labels.expand_as(logits)
+        return F.binary_cross_entropy_with_logits(logits, labels, pos_weight=self.positive_weight)
 
     def values(self, images: Tensor) -> Tensor:
         """Equations 15 to 22: smoothed error times smoothed probability, smoothed again."""

@@ -179,15 +179,16 @@ def coreset(rows: Tensor, count: int) -> Tensor:
     projected = rows
     if rows.shape[1] > PROJECTED:
         projected = rows @ torch.randn(rows.shape[1], PROJECTED).to(rows)
-    chosen = torch.zeros(count, dtype=torch.long)
+    chosen = torch.zeros(count, dtype=torch.long, device=rows.device)  # read there alone: a GPU is not waited for
     chosen[0] = torch.randint(len(rows), ())
     squares = projected.square().sum(1)
     least = torch.full_like(squares, torch.inf)
     with Progress("coreset", count, start=1) as progress:
         for i in range(1, count):
-            last = chosen[i - 1]
-            least = torch.minimum(least, squares - 2 * projected @ projected[last] + squares[last])
-            least[last] = -torch.inf
+            last = chosen[i - 1 : i]
+            own = projected.index_select(0, last)[0]
+            least = torch.minimum(least, squares - 2 * projected @ own + squares.index_select(0, last))
+            least.index_fill_(0, last, -torch.inf)
             chosen[i] = least.argmax()
             progress.step(1)
-    return rows[chosen.to(rows.device)]
+    return rows[chosen]

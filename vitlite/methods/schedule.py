@@ -117,8 +117,8 @@ def average_weights(optimizer: torch.optim.Optimizer, decay: float, step: int) -
     parameters = [p for group in optimizer.param_groups for p in group["params"] if p in optimizer.state]
     averages = [optimizer.state[p].setdefault(AVERAGE, p.detach().clone()) for p in parameters]
     share = 1 - min(decay, (1 + step) / (10 + step))
-    for average, parameter in zip(averages, parameters):
-        average.lerp_(parameter, share)
+    if averages:
+        torch._foreach_lerp_(averages, parameters, share)
 
 
 @torch.no_grad()

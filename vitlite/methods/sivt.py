@@ -166,8 +166,9 @@ class SelfInduction(nn.Module):
         only the kept positions need queries, outputs and the MLP.
         """
         batch, _, dim = x.shape
-        tokens = (x + self.positions)[:, order]
-        induction = (self.induction + self.positions)[order]
+        # index_select, not [...]: the gradient of that sorts the indices on a GPU.
+        tokens = (x + self.positions).index_select(1, order)
+        induction = (self.induction + self.positions).index_select(0, order)
         blocks: list[Any] = list(self.encoder)
         first, *middle, last = blocks if len(blocks) > 1 else [None, *blocks]
 
@@ -179,7 +180,7 @@ class SelfInduction(nn.Module):
             sequences = block(sequences)
         latent = last.forward_kept(sequences, self._keep)
         back = self.slot_of[torch.argsort(order)]
-        return latent.reshape(batch, -1, dim)[:, back]
+        return latent.reshape(batch, -1, dim).index_select(1, back)
 
     def _mix(self, induction: Tensor, tokens: Tensor) -> Tensor:
         """(L, E) and (B, L, E) to (B * N, L, E): sequence i takes ``induction`` on the slots of subset i."""

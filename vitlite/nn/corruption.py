@@ -40,12 +40,12 @@ def corrupt(
     size = images.shape[-1]
     table = draw_blocks(draw, len(images), size, blocks, largest, share)
     owner = paint(table, size)
-    image, row, column = (owner >= 0).nonzero(as_tuple=True)
+    image, row, column = covered(owner)
     block = owner[image, row, column]
     pixels = images.permute(0, 2, 3, 1)
     before = pixels[image, row, column]
     after = change_pixels(draw, pixels, table, image, block, row, column)
-    changed = (after - before).abs().amax(1) > max(visible, 0.5 * LEVEL)
+    changed = ((after - before).abs().amax(1) > max(visible, 0.5 * LEVEL)) & (block >= 0)
 
     corrupted, labels = pixels.clone(), torch.zeros_like(pixels[..., 0])
     corrupted[image, row, column] = torch.where(changed[:, None], after, before)
@@ -129,6 +129,16 @@ def paint(table: Table, size: int) -> Tensor:
     order = torch.arange(1, rows.shape[1] + 1, device=rows.device, dtype=torch.float64)
     sums = (rows * torch.exp2(2 * order)[:, None]).transpose(1, 2) @ columns.double()
     return torch.where(sums > 0, (torch.frexp(sums).exponent - 1).long() // 2, 0) - 1
+
+
+def covered(owner: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(image, row, column), (n,) each, of the pixels that a block covers; on a GPU of all, to count none there."""
+    if owner.is_cuda:
+        image, row, column = (torch.arange(size, device=owner.device) for size in owner.shape)
+        image, row, column = (index.flatten() for index in torch.meshgrid(image, row, column, indexing="ij"))
+    else:
+        image, row, column = owner.ge(0).nonzero(as_tuple=True)
+    return image, row, column
 
 
 def change_pixels(
