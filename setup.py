@@ -15,6 +15,7 @@ import os
 import sys
 import tempfile
 from glob import glob
+from typing import Any
 
 from setuptools import find_namespace_packages, setup
 from setuptools.command.bdist_wheel import bdist_wheel
@@ -22,8 +23,6 @@ from setuptools.command.build_py import build_py
 
 # Top-level folders that install under the package, so that no plain `kernels`, `cli` or `bench` lands in site-packages.
 ROOMS = {"vitlite.kernels": "kernels", "vitlite.cli": "cli", "vitlite.bench": "bench"}
-# The stable ABI of the oldest torch that the package accepts: one build runs with that and every later one.
-TARGET_TORCH = "0x020a000000000000"
 # What became of the compilation, for `vitlite doctor`; installed beside the operators.
 BUILD_INFO = "_build_info.json"
 
@@ -54,34 +53,17 @@ def why_no_extensions() -> str | None:
     return None
 
 
-def extensions() -> list:
-    """The library for the processor."""
-    from torch.utils.cpp_extension import CppExtension
-
-    if sys.platform == "win32":
-        flags = ["/O2", "/std:c++20"]
-    else:
-        # Comparisons, infinities and NaN keep their meaning, and only what is written fused is fused.
-        flags = ["-O3", "-std=c++20", "-g0", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno"]
-        # Vectors are passed between inlined functions only; GCC's own AVX-512 headers trip the other warning.
-        flags += ["-Wno-psabi", "-Wno-maybe-uninitialized", "-Wno-unknown-warning-option"]
-    return [
-        CppExtension(
-            "vitlite.kernels._C",
-            sorted(["csrc/library.cpp", *glob("csrc/cpu/*.cpp")]),
-            depends=sorted(glob("csrc/**/*.h", recursive=True)),
-            extra_compile_args=flags,
-            define_macros=[("TORCH_TARGET_VERSION", TARGET_TORCH)],
-            py_limited_api=True,
-        )
-    ]
+def csrc_build() -> Any:
+    """csrc/build.py, which knows how the sources are compiled."""
+    spec = importlib.util.spec_from_file_location("csrc_build", os.path.join("csrc", "build.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def build_cuda(folder: str, temporary: str) -> str | None:
     """Compiles the library for GPUs into ``folder``; None, or else the reason why it is not there."""
-    spec = importlib.util.spec_from_file_location("cuda_build", os.path.join("csrc", "cuda", "build.py"))
-    cuda = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(cuda)
+    cuda = csrc_build().cuda_builder()
     reason = cuda.why_not()
     if reason is None:
         try:
@@ -110,9 +92,8 @@ def write_build_info(folder: str, reason: str | None, cuda_reason: str | None) -
 
 def optional_build_ext() -> type:
     """torch's build command, which lets the installation go on when a compilation fails, and keeps the reason."""
-    from torch.utils.cpp_extension import BuildExtension
 
-    class OptionalBuildExt(BuildExtension):
+    class OptionalBuildExt(csrc_build().BuildLibrary):
         def run(self) -> None:
             reason, log, folder = None, _Log(), self.kernels_folder()
             try:
@@ -128,9 +109,6 @@ def optional_build_ext() -> type:
             if self.inplace:
                 return ROOMS["vitlite.kernels"]
             return os.path.join(self.build_lib, "vitlite", "kernels")
-
-        def get_export_symbols(self, ext: object) -> list[str]:
-            return []  # the library is no Python module
 
     return OptionalBuildExt
 
@@ -186,7 +164,7 @@ REASON = why_no_extensions()
 setup(
     packages=package_map(),
     package_dir={"vitlite": "vitlite", **ROOMS},
-    ext_modules=extensions() if REASON is None else [],
+    ext_modules=[csrc_build().library("vitlite.kernels._C")] if REASON is None else [],
     cmdclass={
         "bdist_wheel": Wheel,
         **({"build_ext": optional_build_ext()} if REASON is None else {"build_py": PurePython}),

@@ -1,11 +1,11 @@
 // Every operator schema of the library. The kernels register themselves in their own files with
-// STABLE_TORCH_LIBRARY_IMPL(vitlite, CPU, m). Nothing here needs Python: the library is loaded with
+// VITLITE_KERNELS(CPU, m). Nothing here needs Python: the library is loaded with
 // torch.ops.load_library, so one build serves every Python version.
 
-#include <torch/csrc/stable/library.h>
+#include "common/library.h"
 
 // Gradients are attached in Python (kernels/_operator.py); the operators themselves do not record any.
-STABLE_TORCH_LIBRARY(vitlite, m) {
+VITLITE_LIBRARY(m) {
   m.def("isa_level(int level=-1) -> int");
 
   m.def(

@@ -1,8 +1,8 @@
 """Loads the compiled libraries once, remembers why one could not be loaded, and completes what they leave open.
 
-torch's operator table is one for the whole process and its names are under ``vitlite::``. A second copy of this
-folder (one installed, one copied into a project) therefore finds the operators of the first and uses those, if the
-schemas are the same.
+torch's operator table is one for the whole process and its names are under ``NAMESPACE``. A second copy of this folder
+under the same name (one installed, one copied into a project) therefore finds the operators of the first and uses
+those, if the schemas are the same. ``python -m vitlite.kernels.vendor`` makes a copy under another name.
 """
 
 import json
@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 
 HERE = Path(__file__).parent
-NAMESPACE = "vitlite"
+NAMESPACE = "vitlite"  # as in csrc/common/library.h
+OPS = getattr(torch.ops, NAMESPACE)
 # Dispatch key -> the library that brings its kernels.
 LIBRARIES = {"CPU": "_C", "CUDA": "_C_cuda"}
 # Instruction sets of the compiled operators for CPUs, by their level; VITLITE_ISA in the environment names one of them.
@@ -23,8 +24,8 @@ _conflicts: dict[str, str] = {}
 
 
 def registered_schema(op: str) -> str | None:
-    """Schema of ``vitlite::op`` as text, or None if nobody has defined it."""
-    packet = getattr(torch.ops.vitlite, op, None)
+    """Schema of a registered operator as text, or None if nobody has defined it."""
+    packet = getattr(OPS, op, None)
     return None if packet is None else str(packet.default._schema)
 
 
@@ -55,11 +56,13 @@ def _build_reason(name: str) -> str:
         reason = (info["cuda"] if name == "_C_cuda" else info)["reason"]
     except (OSError, ValueError, KeyError):
         reason = None
+    if reason is None and (HERE / "csrc").exists():
+        reason = f"python {HERE / 'csrc' / 'build.py'} compiles it"
     return f"{name} is not built" + (f": {reason}" if reason else "")
 
 
 def _compiled_elsewhere(op: str, key: str) -> bool:
-    """Whether another copy of this folder has brought a compiled kernel for ``vitlite::op``."""
+    """Whether another copy of this folder has brought a compiled kernel for an operator."""
     return registered_schema(op) is not None and _has_compiled(op, key)
 
 
@@ -89,7 +92,7 @@ def define(schema: str, fake: Callable) -> None:
     if present is None:
         _definitions.define(schema)
     elif present != str(wanted):
-        _conflicts[op] = f"the {op} that is loaded has another schema; build vitlite again ({present})"
+        _conflicts[op] = f"the {op} that is loaded has another schema; build {NAMESPACE} again ({present})"
         return
     try:
         torch.library.register_fake(f"{NAMESPACE}::{op}", fake, lib=_definitions)
@@ -104,11 +107,11 @@ def instruction_set() -> str | None:
     Raises:
         RuntimeError: VITLITE_ISA names none, or one that the processor does not have.
     """
-    return None if errors["_C"] is not None else LEVELS[torch.ops.vitlite.isa_level(-1)]
+    return None if errors["_C"] is not None else LEVELS[OPS.isa_level(-1)]
 
 
 def complete(op: str, function: Callable, key: str) -> None:
-    """Lets a Python function serve ``vitlite::op`` for a dispatch key, unless something does already."""
+    """Lets a Python function serve an operator for a dispatch key, unless something does already."""
     if op not in _conflicts and not _has_kernel(op, key):
         _definitions.impl(op, function, key)
 
@@ -125,4 +128,4 @@ def why_not(name: str, key: str = "CPU") -> str | None:
     missing = [step for step in ("forward", "backward") if not _has_compiled(f"{name}_{step}", key)]
     if not missing:
         return None
-    return errors[LIBRARIES[key]] or f"{LIBRARIES[key]} has no {name}_{missing[0]}; build vitlite again"
+    return errors[LIBRARIES[key]] or f"{LIBRARIES[key]} has no {name}_{missing[0]}; build {NAMESPACE} again"

@@ -86,7 +86,7 @@ class Operator:
         self.forwards: dict[str, Callable] = {}
         self._serve(("triton",), *twins)
         if compiled:
-            pair = [getattr(torch.ops.vitlite, f"{name}_{step}").default for step in ("forward", "backward")]
+            pair = [getattr(_extension.OPS, f"{name}_{step}").default for step in ("forward", "backward")]
             self._serve([{"CPU": "cpp", "CUDA": "cuda"}[key] for key in compiled], *pair)
         self.backends = Backends(name, self._table(compiled, first))
 
@@ -194,7 +194,7 @@ class _Signature:
     """What the schemas of forward and backward say of their arguments."""
 
     def __init__(self, forward: str, backward: str, results: int | None = None) -> None:
-        ahead, back = (torch._C.parse_schema(f"vitlite::{schema}") for schema in (forward, backward))
+        ahead, back = (torch._C.parse_schema(schema) for schema in (forward, backward))
         names = [a.name for a in back.arguments]
         kinds = ["Tensor" in str(a.type) for a in back.arguments]
         self.tensors = sum("Tensor" in str(a.type) for a in ahead.arguments)

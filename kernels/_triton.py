@@ -65,7 +65,7 @@ def serve(operators: Sequence[tuple[str, Callable]], package: str, launchers: st
         launchers: module of the launchers inside the package; it has one function for each operator.
 
     Returns:
-        The overloads ``vitlite::triton_<op>`` of forward and backward.
+        The overloads ``triton_<op>`` of forward and backward.
     """
     twins = []
     for schema, fake in operators:
@@ -78,7 +78,7 @@ def serve(operators: Sequence[tuple[str, Callable]], package: str, launchers: st
                 _extension.complete(op, launcher, "CUDA")
         if why_not("cpu") is None:
             _extension.complete(f"triton_{op}", launcher, "CPU")
-        twins.append(getattr(torch.ops.vitlite, f"triton_{op}").default)
+        twins.append(getattr(_extension.OPS, f"triton_{op}").default)
     return twins
 
 

@@ -73,7 +73,7 @@ def run(line):
     assert stop.value.code in ((0, 1) if "--fail-on-defect" in words else (0,)), line
 
 
-LONG = {"docs/export.md"}  # several exports to ONNX, as in tests/export
+LONG = {"docs/export.md", "docs/embedding.md"}  # what they export and compile takes long
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,12 @@
 // Log-likelihood of Gaussian mixtures on the CPU: every mean and deviation is read once in each direction.
 
-#include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
 #include <cstdint>
 #include <tuple>
 
+#include "../common/library.h"
 #include "../common/mixture.h"
 #include "tensors.h"
 
@@ -68,7 +68,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> gmm_backward(const Tensor& grad, cons
 }  // namespace
 }  // namespace vitlite
 
-STABLE_TORCH_LIBRARY_IMPL(vitlite, CPU, m) {
+VITLITE_KERNELS(CPU, m) {
   m.impl("gmm_log_likelihood_forward", TORCH_BOX(&vitlite::gmm_forward));
   m.impl("gmm_log_likelihood_backward", TORCH_BOX(&vitlite::gmm_backward));
 }

@@ -108,7 +108,7 @@ struct Head {
   template <class T>
   Matrix<T> rows_of(const Tensor& matrix, int64_t begin, int64_t count) const {
     const int64_t width = matrix.size(1);
-    return Matrix<T>(data_of<T>(matrix) + begin * width, count, width);
+    return Matrix<T>(data_of<const T>(matrix) + begin * width, count, width);
   }
 };
 
@@ -133,10 +133,11 @@ struct Chunks {
   T* data(int64_t begin) const {
     return head.widened() ? data_of<T>(*buffer) : data_of<T>(all) + begin * head.dims * head.features;
   }
-  // Calls work(begin, end, half) for parts of the rows of a chunk in half precision; `half` is the first row of a part.
-  template <class Work>
+  // Calls work(begin, end, half) for parts of the rows of a chunk in half precision; `half` points to the first row of
+  // a part, as Bytes that are written (char) or only read (const char).
+  template <class Byte, class Work>
   void for_half_rows(int64_t begin, int64_t count, const Work& work) const {
-    char* half = static_cast<char*>(all.mutable_data_ptr()) + begin * head.dims * head.features * 2;
+    Byte* half = data_of<Byte>(all) + begin * head.dims * head.features * 2;
     for_range(count * head.dims, head.features, [&](int64_t first, int64_t last) {
       work(first * head.features, (last - first) * head.features, half + first * head.features * 2);
     });
@@ -149,14 +150,15 @@ struct Weights : Chunks<T> {
   using Chunks<T>::Chunks;
 
   Matrix<T> chunk(int64_t begin, int64_t count) const {
+    const Head& head = this->head;
+    const int64_t rows = count * head.dims;
+    if (!head.widened()) return head.rows_of<T>(this->all, begin * head.dims, rows);
     if constexpr (sizeof(T) == 4) {
-      if (this->head.widened()) {
-        this->for_half_rows(begin, count, [&](int64_t at, int64_t n, const char* half) {
-          gmm_widen_rows(half, this->head.weight_kind, n, this->data(begin) + at);
-        });
-      }
+      this->template for_half_rows<const char>(begin, count, [&](int64_t at, int64_t n, const char* half) {
+        gmm_widen_rows(half, head.weight_kind, n, this->data(begin) + at);
+      });
     }
-    return Matrix<T>(this->data(begin), count * this->head.dims, this->head.features);
+    return Matrix<T>(this->data(begin), rows, head.features);
   }
 };
 

@@ -2,7 +2,6 @@
 // of rows and a chunk of components at a time, between a matrix product and the next; the backward pass computes
 // them again.
 
-#include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
@@ -10,6 +9,7 @@
 #include <cstdint>
 #include <tuple>
 
+#include "../common/library.h"
 #include "gmm_head.h"
 
 #define VITLITE_KERNEL "gmm_linear_kernel.h"
@@ -45,7 +45,7 @@ void forward(const Head& head, const Tensor& likelihood, const Tensor& log_share
       const int64_t rows = std::min(head.block, head.rows - t);
       const Matrix<T> x = head.rows_of<T>(head.x, t, rows);
       GmmChunk<T> chunk = head_products(head, x, k, count, to_mean, to_std, mean, std);
-      chunk.y = data_of<T>(head.y) + t * head.dims;
+      chunk.y = data_of<const T>(head.y) + t * head.dims;
       chunk.densities = densities + t * components + k;
       for_range(rows * count, head.dims,
                 [&](int64_t first, int64_t last) { VITLITE_ISA_CALL(gmm_chunk_densities(chunk, first, last)); });
@@ -74,6 +74,6 @@ std::tuple<Tensor, Tensor, Tensor> linear_gmm_forward(const Tensor& x, const Ten
 }  // namespace
 }  // namespace vitlite
 
-STABLE_TORCH_LIBRARY_IMPL(vitlite, CPU, m) {
+VITLITE_KERNELS(CPU, m) {
   m.impl("linear_gmm_log_likelihood_forward", TORCH_BOX(&vitlite::linear_gmm_forward));
 }

@@ -1,7 +1,6 @@
 // Gradients of a mixture density head and its log-likelihood on the CPU: the means and deviations are computed again, a
 // chunk of components at a time.
 
-#include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
@@ -11,6 +10,7 @@
 #include <tuple>
 #include <vector>
 
+#include "../common/library.h"
 #include "gmm_head.h"
 
 #define VITLITE_KERNEL "gmm_linear_kernel.h"
@@ -30,7 +30,7 @@ struct WeightGrads : Chunks<T> {
     if (!written) std::fill_n(this->data(begin), count * this->head.dims * this->head.features, T(0));
     if constexpr (sizeof(T) == 4) {
       if (!this->head.widened()) return;
-      this->for_half_rows(begin, count, [&](int64_t at, int64_t n, char* half) {
+      this->template for_half_rows<char>(begin, count, [&](int64_t at, int64_t n, char* half) {
         VITLITE_ISA_CALL(gmm_narrow(this->data(begin) + at, this->head.weight_kind, n, half));
       });
     }
@@ -64,9 +64,9 @@ Tensor logits_backward(const Head& head, const Tensor& grad, const Tensor& log_s
   const int64_t components = head.components;
   const Tensor shares = head.empty({head.rows, components}), grad_logits = head.empty({head.rows, components});
   for_range(head.rows, components, [&](int64_t first, int64_t last) {
-    VITLITE_ISA_CALL(gmm_rows_shares<T>(data_of<T>(logits), data_of<T>(log_shares), components, data_of<T>(grad),
-                                        data_of<T>(shares), data_of<T>(grad_logits), wide_row(components), first,
-                                        last));
+    VITLITE_ISA_CALL(gmm_rows_shares<T>(data_of<const T>(logits), data_of<const T>(log_shares), components,
+                                        data_of<const T>(grad), data_of<T>(shares), data_of<T>(grad_logits),
+                                        wide_row(components), first, last));
   });
   const Matrix<T> by_logits = head.rows_of<T>(grad_logits, 0, head.rows);
   if (to.x.numel() > 0) {
@@ -108,8 +108,8 @@ struct SharingRows {
     }
   }
   void gather(int64_t begin, int64_t number, int64_t component, int64_t count) const {
-    copy(data_of<T>(head.x), head.features, 0, head.features, begin, number, data_of<T>(x));
-    copy(data_of<T>(head.y), head.dims, 0, head.dims, begin, number, data_of<T>(y));
+    copy(data_of<const T>(head.x), head.features, 0, head.features, begin, number, data_of<T>(x));
+    copy(data_of<const T>(head.y), head.dims, 0, head.dims, begin, number, data_of<T>(y));
     copy(shares, head.components, component, count, begin, number, data_of<T>(part));
     std::fill_n(data_of<T>(grad_y), number * head.dims, T(0));
   }
@@ -231,6 +231,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> linea
 }  // namespace
 }  // namespace vitlite
 
-STABLE_TORCH_LIBRARY_IMPL(vitlite, CPU, m) {
+VITLITE_KERNELS(CPU, m) {
   m.impl("linear_gmm_log_likelihood_backward", TORCH_BOX(&vitlite::linear_gmm_backward));
 }

@@ -2,7 +2,6 @@
 
 #include "isa.h"
 
-#include <torch/csrc/stable/library.h>
 #include <torch/headeronly/util/Exception.h>
 
 #include <algorithm>
@@ -10,6 +9,8 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+
+#include "../common/library.h"
 
 namespace vitlite {
 namespace {
@@ -84,6 +85,6 @@ IsaScope::~IsaScope() {
 
 }  // namespace vitlite
 
-STABLE_TORCH_LIBRARY_IMPL(vitlite, CompositeExplicitAutograd, m) {
+VITLITE_KERNELS(CompositeExplicitAutograd, m) {
   m.impl("isa_level", TORCH_BOX(&vitlite::isa_level_op));
 }

@@ -1,7 +1,6 @@
 // Reading from a memory (Gong et al. 2019, equations 3 to 7 and 9) on the CPU: matrix products around one pass over
 // the rows between them, for blocks of rows, so that only a block of the (T, N) weights is held at a time.
 
-#include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
@@ -12,6 +11,7 @@
 #include <optional>
 #include <tuple>
 
+#include "../common/library.h"
 #include "product.h"
 #include "tensors.h"
 
@@ -95,7 +95,7 @@ struct Memory {
   template <class T>
   Tensor unit_items() const {
     const Tensor unit = empty({count, channels});
-    const T* from = data_of<T>(items);
+    const T* from = data_of<const T>(items);
     T* to = data_of<T>(unit);
     for_range(count, channels, [&](int64_t begin, int64_t end) {
       const int64_t at = begin * channels;
@@ -112,10 +112,10 @@ void forward(const Memory& memory, const Tensor& output, const Tensor& entropy, 
   const bool keep = kept.numel() > 0;
   const Tensor unit = memory.unit_items<T>(), own = memory.empty({block, n}, !keep);
   const RightFactor<T> to_scores(Matrix<T>(data_of<T>(unit), n, c).transposed());
-  const RightFactor<T> to_output(Matrix<T>(data_of<T>(memory.items), n, c));
+  const RightFactor<T> to_output(Matrix<T>(data_of<const T>(memory.items), n, c));
   for (int64_t begin = 0; begin < memory.rows; begin += block) {
     const int64_t count = std::min(block, memory.rows - begin);
-    const T* z = data_of<T>(memory.z) + begin * c;
+    const T* z = data_of<const T>(memory.z) + begin * c;
     T* weights = keep ? data_of<T>(kept) + begin * n : data_of<T>(own);
     to_scores.multiply(Matrix<T>(z, count, c), weights);
     T* found = data_of<T>(sums) + begin;
@@ -159,15 +159,15 @@ void backward(const Memory& memory, const Grads& grads) {
   const bool kept = grads.weights.numel() > 0;
   const Tensor unit = memory.unit_items<T>(), own = memory.empty({block, n}, !kept), scores = memory.empty({block, n});
   const Tensor by_weights = memory.empty({n, c}, grads.need_items);
-  const Matrix<T> unit_items(data_of<T>(unit), n, c), items(data_of<T>(memory.items), n, c);
+  const Matrix<T> unit_items(data_of<T>(unit), n, c), items(data_of<const T>(memory.items), n, c);
   const RightFactor<T> to_weights(items.transposed());
   RightFactor<T> to_scores, to_z, rows_of_z, rows_of_grad;
   if (!kept) to_scores.set(unit_items.transposed());
   if (grads.need_z) to_z.set(unit_items);
   for (int64_t begin = 0; begin < memory.rows; begin += block) {
     const int64_t count = std::min(block, memory.rows - begin);
-    const Matrix<T> z(data_of<T>(memory.z) + begin * c, count, c);
-    const Matrix<T> grad_output(data_of<T>(grads.output) + begin * c, count, c);
+    const Matrix<T> z(data_of<const T>(memory.z) + begin * c, count, c);
+    const Matrix<T> grad_output(data_of<const T>(grads.output) + begin * c, count, c);
     T* weights = kept ? data_of<T>(grads.weights) + begin * n : data_of<T>(own);
     if (!kept) {
       to_scores.multiply(z, weights);
@@ -178,7 +178,7 @@ void backward(const Memory& memory, const Grads& grads) {
     }
     to_weights.multiply(grad_output, data_of<T>(scores));
     const MemoryGradRows<T> rows{
-        n, c, T(memory.temperature), z.data, weights, data_of<T>(scores), data_of<T>(grads.entropy) + begin};
+        n, c, T(memory.temperature), z.data, weights, data_of<T>(scores), data_of<const T>(grads.entropy) + begin};
     for_range(count, n, [&](int64_t first, int64_t last) { VITLITE_ISA_CALL(memory_backward_rows(rows, first, last)); });
     const Matrix<T> by_scores(data_of<T>(scores), count, n);
     if (grads.need_z) {
@@ -240,7 +240,7 @@ std::tuple<Tensor, Tensor> memory_read_backward(const Tensor& grad_output, const
 }  // namespace
 }  // namespace vitlite
 
-STABLE_TORCH_LIBRARY_IMPL(vitlite, CPU, m) {
+VITLITE_KERNELS(CPU, m) {
   m.impl("memory_read_forward", TORCH_BOX(&vitlite::memory_read_forward));
   m.impl("memory_read_backward", TORCH_BOX(&vitlite::memory_read_backward));
 }

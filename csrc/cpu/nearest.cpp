@@ -1,7 +1,6 @@
 // The nearest rows of a bank on the CPU. Matrix products are compared tile by tile as they are summed, so that the
 // (T, N) of them are never in memory.
 
-#include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
@@ -11,6 +10,7 @@
 #include <limits>
 #include <tuple>
 
+#include "../common/library.h"
 #include "isa.h"
 #include "product.h"
 #include "tensors.h"
@@ -106,7 +106,7 @@ template <class T>
 Tensor packed_for(const Tensor& bank, int level) {
   const PackedBank<T> layout(bank.size(0), bank.size(1), level);
   const Tensor packed = new_tensor(bank, {layout.size()});
-  layout.fill(data_of<T>(bank), data_of<T>(packed));
+  layout.fill(data_of<const T>(bank), data_of<T>(packed));
   return packed;
 }
 
@@ -129,9 +129,9 @@ void search_blocks(const Search& s, const T* half_norms, const Found<T>& found) 
   const Tensor block = new_tensor(s.q, {rows, columns});
   T* products = data_of<T>(block);
   for (int64_t begin = 0; begin < s.rows; begin += rows) {
-    const Matrix<T> q(data_of<T>(s.q) + begin * s.channels, std::min(rows, s.rows - begin), s.channels);
+    const Matrix<T> q(data_of<const T>(s.q) + begin * s.channels, std::min(rows, s.rows - begin), s.channels);
     for (int64_t from = 0; from < s.count; from += columns) {
-      const Matrix<T> bank(data_of<T>(s.bank) + from * s.channels, std::min(columns, s.count - from), s.channels);
+      const Matrix<T> bank(data_of<const T>(s.bank) + from * s.channels, std::min(columns, s.count - from), s.channels);
       multiply(q, bank.transposed(), products);
       for_range(q.rows, bank.rows, [&](int64_t first, int64_t last) {
         VITLITE_ISA_CALL(nearest_merge(products + first * bank.rows, last - first, bank.rows, half_norms + from, from,
@@ -144,7 +144,7 @@ void search_blocks(const Search& s, const T* half_norms, const Found<T>& found) 
 // The k best by our own products. Threads share the queries, and the bank too if there are few of them.
 template <class T>
 void search_panels(const Search& s, const PackedBank<T>& layout, const T* packed, const Found<T>& found) {
-  const Product<T> product{s.rows, s.count, s.channels, data_of<T>(s.q), s.channels, 1, packed, nullptr, 0, false};
+  const Product<T> product{s.rows, s.count, s.channels, data_of<const T>(s.q), s.channels, 1, packed, nullptr, 0, false};
   const T* type = nullptr;
   const int64_t height = VITLITE_ISA_CALL(product_tile_rows(type)), tiles = divided_up(s.rows, height);
   const int64_t threads = static_cast<int64_t>(torch::stable::get_num_threads());
@@ -196,7 +196,7 @@ void search(const Search& s, const PackedBank<T>& layout, const T* packed, const
   }
   for_range(s.rows, s.k * s.channels, [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) complete(s.k, found.indices + r * s.k);
-    VITLITE_ISA_CALL(nearest_distances(data_of<T>(s.q) + begin * s.channels, data_of<T>(s.bank), end - begin, s.channels,
+    VITLITE_ISA_CALL(nearest_distances(data_of<const T>(s.q) + begin * s.channels, data_of<const T>(s.bank), end - begin, s.channels,
                                        s.k, found.scores + begin * s.k, found.indices + begin * s.k));
   });
 }
@@ -206,7 +206,7 @@ std::tuple<Tensor, Tensor> searched(const Search& s, const Tensor& packed, int l
   in_compute_type(s.kind, [&](auto t) {
     using T = decltype(t);
     const PackedBank<T> layout(s.count, s.channels, level);
-    search<T>(s, layout, data_of<T>(packed), {data_of<T>(distances), data_of<int64_t>(indices)});
+    search<T>(s, layout, data_of<const T>(packed), {data_of<T>(distances), data_of<int64_t>(indices)});
   });
   return {distances, indices};
 }
@@ -237,7 +237,7 @@ std::tuple<Tensor, Tensor> nearest_packed(const Tensor& q, const Tensor& bank, c
   in_compute_type(s.kind, [&](auto t) {
     using T = decltype(t);
     const int64_t size = PackedBank<T>(s.count, s.channels, level).size();
-    fits = packed.numel() == size && data_of<T>(packed)[size - 1] == T(level);
+    fits = packed.numel() == size && data_of<const T>(packed)[size - 1] == T(level);
   });
   return searched(s, fits ? packed : packed_bank(s.bank, s.kind, level), level);  // packed for another instruction set
 }
@@ -251,7 +251,7 @@ std::tuple<Tensor, Tensor> nearest_backward(const Tensor& grad, const Tensor& q,
   STD_TORCH_CHECK(by.numel() == size && by.scalar_type() == s.q.scalar_type(), "grad: wrong shape or dtype");
   STD_TORCH_CHECK(found.numel() == size && found.scalar_type() == s.q.scalar_type(), "distances: wrong shape or dtype");
   STD_TORCH_CHECK(rows.numel() == size && rows.scalar_type() == ScalarType::Long, "indices: wrong shape or dtype");
-  const int64_t* index = data_of<int64_t>(rows);
+  const int64_t* index = data_of<const int64_t>(rows);
   STD_TORCH_CHECK(std::all_of(index, index + size, [&](int64_t i) { return i >= 0 && i < s.count; }),
                   "indices: not those of rows of bank");
   const Tensor grad_q = new_tensor(s.q, {s.rows, s.channels}, need_q);
@@ -263,11 +263,11 @@ std::tuple<Tensor, Tensor> nearest_backward(const Tensor& grad, const Tensor& q,
     const NearestGrads<T> grads{s.rows,
                                 s.channels,
                                 k,
-                                data_of<T>(s.q),
-                                data_of<T>(s.bank),
-                                data_of<T>(found),
+                                data_of<const T>(s.q),
+                                data_of<const T>(s.bank),
+                                data_of<const T>(found),
                                 index,
-                                data_of<T>(by),
+                                data_of<const T>(by),
                                 need_q ? data_of<T>(grad_q) : nullptr,
                                 to_bank};
     // By columns: a row of the bank may be the nearest of many queries, and its gradient is added up in their order.
@@ -282,7 +282,7 @@ std::tuple<Tensor, Tensor> nearest_backward(const Tensor& grad, const Tensor& q,
 }  // namespace
 }  // namespace vitlite
 
-STABLE_TORCH_LIBRARY_IMPL(vitlite, CPU, m) {
+VITLITE_KERNELS(CPU, m) {
   m.impl("nearest_forward", TORCH_BOX(&vitlite::nearest_forward));
   m.impl("nearest_backward", TORCH_BOX(&vitlite::nearest_backward));
   m.impl("nearest_pack", TORCH_BOX(&vitlite::nearest_pack));

@@ -1,6 +1,5 @@
 // SSIM (Wang et al. 2004, eq. 13) on the CPU: splits planes into strips of rows and gives them to threads.
 
-#include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
@@ -9,6 +8,7 @@
 #include <tuple>
 #include <vector>
 
+#include "../common/library.h"
 #include "../common/ssim_images.h"
 #include "tensors.h"
 
@@ -175,7 +175,7 @@ std::tuple<Tensor, Tensor> ssim_backward(const Tensor& grad, const Tensor& x, co
 }  // namespace
 }  // namespace vitlite
 
-STABLE_TORCH_LIBRARY_IMPL(vitlite, CPU, m) {
+VITLITE_KERNELS(CPU, m) {
   m.impl("ssim_forward", TORCH_BOX(&vitlite::ssim_forward));
   m.impl("ssim_backward", TORCH_BOX(&vitlite::ssim_backward));
 }

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <optional>
+#include <type_traits>
 
 #include "../common/tensors.h"
 #include "allocation.h"
@@ -25,9 +26,14 @@ inline Tensor new_tensor(const Tensor& like, std::initializer_list<int64_t> shap
   return in_huge_pages(empty(like, shape, wanted));
 }
 
+// `data_of<const T>` for what is only read: to ask for the other would copy an input that is copied on write.
 template <class T>
 T* data_of(const Tensor& tensor) {
-  return static_cast<T*>(tensor.mutable_data_ptr());
+  if constexpr (std::is_const_v<T>) {
+    return static_cast<T*>(tensor.const_data_ptr());
+  } else {
+    return static_cast<T*>(tensor.mutable_data_ptr());
+  }
 }
 
 template <class T>

@@ -2,12 +2,12 @@
 
 #include "gmm.h"
 
-#include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/tensor.h>
 
 #include <cstdint>
 #include <tuple>
 
+#include "../common/library.h"
 #include "../common/mixture.h"
 #include "tensors.h"
 
@@ -71,7 +71,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> gmm_backward(const Tensor& grad, cons
 }  // namespace
 }  // namespace vitlite
 
-STABLE_TORCH_LIBRARY_IMPL(vitlite, CUDA, m) {
+VITLITE_KERNELS(CUDA, m) {
   m.impl("gmm_log_likelihood_forward", TORCH_BOX(&vitlite::gmm_forward));
   m.impl("gmm_log_likelihood_backward", TORCH_BOX(&vitlite::gmm_backward));
 }

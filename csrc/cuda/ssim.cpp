@@ -2,13 +2,13 @@
 
 #include "ssim.h"
 
-#include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/tensor.h>
 
 #include <cstdint>
 #include <tuple>
 #include <utility>
 
+#include "../common/library.h"
 #include "../common/ssim_images.h"
 #include "tensors.h"
 
@@ -107,7 +107,7 @@ std::tuple<Tensor, Tensor> ssim_backward(const Tensor& grad, const Tensor& x, co
 }  // namespace
 }  // namespace vitlite
 
-STABLE_TORCH_LIBRARY_IMPL(vitlite, CUDA, m) {
+VITLITE_KERNELS(CUDA, m) {
   m.impl("ssim_forward", TORCH_BOX(&vitlite::ssim_forward));
   m.impl("ssim_backward", TORCH_BOX(&vitlite::ssim_backward));
 }

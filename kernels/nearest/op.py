@@ -35,7 +35,7 @@ _extension.define(
     "nearest_packed(Tensor q, Tensor bank, Tensor packed, int k) -> (Tensor, Tensor)",
     lambda q, bank, packed, k: _fake_forward(q, bank, k),
 )
-_packed = torch.ops.vitlite.nearest_packed.default
+_packed = _extension.OPS.nearest_packed.default
 _extension.complete(
     "nearest_packed", recording(_packed, without_derivative(below_autograd(_packed), "nearest")), "Autograd"
 )
@@ -61,7 +61,7 @@ class Bank:
         on_cpu = rows.device.type == "cpu"
         self.rows = rows.detach().to(compute_type(rows.dtype) if on_cpu else rows.dtype, copy=True).contiguous()
         compiled = on_cpu and OPERATOR.backends.choice.get(("auto", "cpu")) == "cpp"
-        self.packed = torch.ops.vitlite.nearest_pack(self.rows) if compiled else None
+        self.packed = _extension.OPS.nearest_pack(self.rows) if compiled else None
 
     def serves(self, q: Tensor, backend: str) -> bool:
         """Whether the layout serves this call; one that wants a gradient, or another dtype, takes the rows."""
@@ -97,7 +97,7 @@ def nearest(q: Tensor, bank: Tensor | Bank, *, k: int = 1, backend: str = "auto"
     chosen = OPERATOR.backends.pick(backend, q.device.type)
     if not isinstance(bank, Bank) or not bank.serves(q, chosen):
         return OPERATOR(chosen, (q, rows), int(k))
-    distances, indices = torch.ops.vitlite.nearest_packed(q.to(rows.dtype), rows, bank.packed, int(k))
+    distances, indices = _packed(q.to(rows.dtype), rows, bank.packed, int(k))
     return distances.to(torch.promote_types(q.dtype, rows.dtype)), indices
 
 

@@ -147,17 +147,19 @@ def test_schemas_in_python_are_those_of_the_library(compiled):
     assert _extension._conflicts == {}
 
 
-def test_another_schema_is_a_conflict_and_not_overwritten(compiled):
+@pytest.mark.parametrize("step", ["forward", "backward"])
+def test_another_schema_is_a_conflict_and_not_overwritten(compiled, step):
+    """Of either step: one of each would not go together."""
     kernels.backends("ssim")
-    before = _extension.registered_schema("ssim_forward")
+    before = _extension.registered_schema(f"ssim_{step}")
     try:
-        _extension.define("ssim_forward(Tensor x) -> Tensor", lambda x: x)
+        _extension.define(f"ssim_{step}(Tensor x) -> Tensor", lambda x: x)
         assert "another schema" in _extension.why_not("ssim")
         unavailable = Backends("ssim", kernels.operator("ssim")._table(("CPU",), ())).describe()["unavailable"]
         assert "another schema" in unavailable["cpp"]
     finally:
         _extension._conflicts.clear()
-    assert _extension.registered_schema("ssim_forward") == before
+    assert _extension.registered_schema(f"ssim_{step}") == before
     assert _extension.why_not("ssim") is None
 
 

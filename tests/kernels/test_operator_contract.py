@@ -71,6 +71,14 @@ def test_opcheck(op, dtype):
 
 
 @every_operator
+def test_inputs_that_are_copied_on_write_are_not_copied(op, backend):
+    tensors = [torch._lazy_clone(a).requires_grad_() for a in sample(op)]
+    results = [r for r in call(op, *tensors, backend=backend) if r.is_floating_point()]
+    torch.autograd.grad(results, tensors, [torch.ones_like(r) for r in results])
+    assert all(map(torch._C._is_cow_tensor, tensors))
+
+
+@every_operator
 @pytest.mark.parametrize("compiler", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 def test_compiles_to_one_graph_with_dynamic_shapes(op, backend, compiler):
     # Eager torch gets dynamic shapes when it sees the second size: from the start a deviation would be dynamic too, of
