@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from vitlite.errors import UserError
+from vitlite.images.foreground import estimate_part
 from vitlite.images.region_files import load_regions, read_regions, refuse_others, save_regions
 from vitlite.images.regions import Regions, level_outside, paint, shrink
 from vitlite.images.unusable import Unusable
@@ -81,6 +82,17 @@ def test_a_plain_background_is_left_out_by_itself():
     inside = read_regions("auto", None, ["nut"]).inside(image, "a.png")
     assert inside[22:42, 18:48].all()
     assert not inside[:12].any()
+
+
+def test_what_looks_like_the_background_within_a_part_is_not_left_out():
+    """Two bright ends of a part that is as dark as the background between them."""
+    image = np.full((64, 64, 3), 10, np.uint8)
+    image[20:44, 10:22] = image[24:40, 44:54] = 200
+    assert not estimate_part(image)[30, 32]
+    inside = read_regions("auto", None, ["nut"]).inside(image, "a.png")
+    assert inside[30, 12:52].all()
+    assert not inside[:16].any()
+    assert not inside[21, 50]
 
 
 def test_what_is_outside_leaves_no_trace():

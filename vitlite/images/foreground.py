@@ -1,7 +1,9 @@
 """Where the part is on an image with a plain background."""
 
 import numpy as np
+from PIL import Image, ImageDraw
 from scipy import ndimage
+from scipy.spatial import ConvexHull, QhullError
 
 from vitlite.images.resize import map_at, resize_image
 
@@ -27,6 +29,29 @@ def estimate_part(image: np.ndarray) -> np.ndarray:
     if not 0.03 < part.mean() < 0.9:
         return np.ones((height, width), bool)
     return map_at(part, height, width) > 0.5
+
+
+def region_of_part(image: np.ndarray) -> np.ndarray:
+    """Where to look for defects, bool (H, W): the convex hull of the part, or everywhere.
+
+    The hull, because some of a part may look as the background does: dark rubber before black.
+
+    Args:
+        image: uint8 (H, W, 3).
+    """
+    part = estimate_part(image)
+    if part.all():
+        return part
+    rows = np.flatnonzero(part.any(1))
+    first, last = part[rows].argmax(1), part.shape[1] - 1 - part[rows, ::-1].argmax(1)
+    ends = np.concatenate([np.stack([first, rows], 1), np.stack([last, rows], 1)])
+    try:
+        corners = ends[ConvexHull(ends).vertices]
+    except QhullError:  # all in a line
+        return part
+    hull = Image.new("1", part.shape[::-1])
+    ImageDraw.Draw(hull).polygon([(int(x), int(y)) for x, y in corners], fill=1, outline=1)
+    return np.asarray(hull) | part
 
 
 def _rim(values: np.ndarray) -> np.ndarray:

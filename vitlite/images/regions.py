@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from vitlite.files import category_of, shown
-from vitlite.images.foreground import estimate_part
+from vitlite.images.foreground import region_of_part
 from vitlite.images.unusable import Unusable
 
 EVERY = "all"  # the name of the region of all categories
@@ -46,9 +46,9 @@ class Regions:
         ``Unusable`` as for :meth:`fitting`.
         """
         if not self.masks:
-            return estimate_part(image)
+            return region_of_part(image)
         mask = self.fitting(name, (image.shape[0], image.shape[1]))
-        part = mask & estimate_part(image) if self.auto else mask
+        part = mask & region_of_part(image) if self.auto else mask
         return part if part.any() else mask
 
     def fitting(self, name: object, size: Size) -> np.ndarray:
