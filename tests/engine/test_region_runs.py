@@ -60,6 +60,30 @@ def test_the_run_holds_its_region(half, tmp_path, tiny_data):
     assert known_regions(written).digest() == again.reading.regions.digest()
 
 
+def test_without_tiles_the_box_around_the_region_is_seen(tmp_path, tiny_data):
+    """As if the images had been cut to it, with the map at its place in the whole image."""
+    box = (slice(8, 40), slice(16, 48))
+    marked = np.zeros((64, 64), np.uint8)
+    marked[box] = 255
+    Image.fromarray(marked).save(tmp_path / "roi.png")
+    cut = tmp_path / "cut"
+    for path in tiny_data.rglob("*.png"):
+        place = cut / path.relative_to(tiny_data)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.asarray(Image.open(path))[box]).save(place)
+    settings = {**SETTINGS, "method": "l2cae", "device": "cpu", "image_size": 32}
+    whole = vitlite.train(tiny_data, tmp_path / "whole", roi=tmp_path / "roi.png", **settings)
+    small = vitlite.train(cut, tmp_path / "small", **settings)
+    name = next((tiny_data / "weave/test").glob("[!g]*/*.png")).relative_to(tiny_data)
+    one, two = whole.predict(tiny_data / name), small.predict(cut / name)
+    assert one.score == two.score
+    assert np.array_equal(one.map[box], two.map)
+    assert one.map.max() == two.map.max()
+    assert one.map[:8].max() == two.map.min()
+    figures = [vitlite.evaluate(detector)["mean"]["image_auroc"] for detector in (whole, small)]
+    assert figures[0] == figures[1]
+
+
 def test_a_region_of_another_size_is_refused(tmp_path, tiny_data, put):
     marked = put(tmp_path / "roi.png", np.full((32, 64), 255, np.uint8))
     with pytest.raises(UserError, match=r"is 64x64, but its region \(roi\) is 64x32"):

@@ -9,8 +9,12 @@ from PIL import Image
 
 from vitlite.errors import UserError
 from vitlite.images.foreground import estimate_part
-from vitlite.images.region_files import load_regions, read_regions, refuse_others, save_regions
-from vitlite.images.regions import Regions, level_outside, paint, shrink
+from vitlite.images.loading import as_seen
+from vitlite.images.region_files import around_parts, load_regions, read_regions, refuse_others, save_regions
+from vitlite.images.regions import Regions, box_of, level_outside, paint, shrink
+from vitlite.images.resize import resize_image
+from vitlite.images.scale import Reading
+from vitlite.images.tiles import View
 from vitlite.images.unusable import Unusable
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
@@ -93,6 +97,35 @@ def test_what_looks_like_the_background_within_a_part_is_not_left_out():
     assert inside[30, 12:52].all()
     assert not inside[:16].any()
     assert not inside[21, 50]
+
+
+def test_of_a_mask_the_box_around_it_is_seen(mask):
+    reading = Reading(regions=read_regions(mask, None, ["nut"]))
+    seen = as_seen(0, IMAGE, View(16), reading, Path("a.png"))
+    assert np.array_equal(seen.pixels, resize_image(IMAGE[10:30, 20:50], (16, 16)))
+    values = np.ones((16, 16), np.float32)
+    values[8:] = 3
+    full = seen.full(values)
+    assert (full[24:30, 20:50] == 3).all()
+    full[20:30, 20:50] = 1
+    assert (full == 1).mean() > 0.95  # outside is the lowest value inside; between the halves lie interpolated ones
+    assert as_seen(0, IMAGE, View(16, 16), reading, Path("a.png")).pixels.shape == IMAGE.shape  # for tiles
+
+
+def test_one_box_around_the_parts_of_all_images(tmp_path, put):
+    paths = []
+    for number, top in enumerate((20, 24)):
+        image = np.full((64, 80, 3), 240, np.uint8)
+        image[top : top + 20, 16:50] = IMAGE[:20, :34] // 2
+        paths.append(put(tmp_path / f"{number}.png", image))
+    auto = read_regions("auto", None, ["nut"])
+    rows, columns = box_of(around_parts(auto, paths, Reading()).masks["all"])
+    assert 16 <= rows.start <= 19
+    assert 45 <= rows.stop <= 48
+    assert 12 <= columns.start <= 15
+    assert 51 <= columns.stop <= 54
+    assert around_parts(auto, [*paths, put(tmp_path / "other.png", IMAGE)], Reading()) is auto  # of another size
+    assert around_parts(auto, [put(tmp_path / "full.png", IMAGE)], Reading()) is auto  # no plain background
 
 
 def test_what_is_outside_leaves_no_trace():

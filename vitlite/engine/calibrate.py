@@ -280,7 +280,7 @@ def misses(detector: Detector, inputs: Sequence[StrPath]) -> list[str]:
             continue
         loaded, pixels, score = found
         own = limits[loaded.index]
-        small = all_small(pixels, loaded.height, loaded.width, own, loaded.inside)
+        small = own.min_area > 1 and all_small(loaded.full(pixels), loaded.height, loaded.width, own, loaded.inside)
         is_defect = score > own.image and not small
         scores.append((score, is_defect, loaded.path))
     if not scores:

@@ -259,7 +259,7 @@ def score_category(
                 mask = mask & loaded.inside
             needed = full_maps or (has_masks and mask is not None)
             # The smaller of the two is kept: small images may have maps that are larger as the network gives them.
-            full = needed or loaded.height * loaded.width <= pixels.size
+            full = needed or loaded.box is not None or loaded.height * loaded.width <= pixels.size
             values = loaded.full(pixels) if full else pixels
             if not (np.isfinite(score) and np.isfinite(pixels).all()):
                 raise UserError(f"{loaded.path}: its score or map is not finite; train again with a smaller `lr`")

@@ -21,6 +21,7 @@ from vitlite.errors import UserError
 from vitlite.files import counted, shown
 from vitlite.images.loading import Unread, pixel_batches
 from vitlite.images.reading import FULL_RANGE, ImageError, image_size
+from vitlite.images.regions import Regions, box_of
 from vitlite.images.resize import resize_image
 from vitlite.images.scale import MAX_PIXELS, Reading, differing, in_words, learn
 from vitlite.images.tiles import Place, View
@@ -311,12 +312,15 @@ def with_scale(config: TrainingConfig, samples: Sequence[Sample], max_pixels: in
     return replace(config, black=scale.black, white=scale.white)
 
 
-def log_size(config: TrainingConfig, samples: Sequence[Sample]) -> None:
+def log_size(config: TrainingConfig, samples: Sequence[Sample], regions: Regions | None = None) -> None:
     """Log how small a defect can be and still be seen, if the images are larger than what the network sees."""
     sizes = []
-    for sample in samples[:: -(-len(samples) // SIZES)]:
-        with contextlib.suppress(ImageError):
-            sizes.append(image_size(sample.path))
+    if regions is not None and regions.masks and not config.tile:
+        sizes = [mask[box_of(mask)].shape for mask in regions.masks.values()]
+    else:
+        for sample in samples[:: -(-len(samples) // SIZES)]:
+            with contextlib.suppress(ImageError):
+                sizes.append(image_size(sample.path))
     size = max(sizes, key=lambda one: one[0] * one[1], default=(0, 0))
     if config.tile:
         log.info("size: %s", small_in_words(config.view, config.cell, size))

@@ -49,7 +49,7 @@ from vitlite.engine.update import UPDATED, earlier_split, grown_split, new_ones,
 from vitlite.errors import UserError
 from vitlite.files import MAX_MEGAPIXELS, Claim, below, counted, remove, remove_leftovers, shown
 from vitlite.good_scores import save_good_scores
-from vitlite.images.region_files import FOLDER, draw_regions, refuse_others, save_regions
+from vitlite.images.region_files import FOLDER, around_parts, draw_regions, refuse_others, save_regions
 from vitlite.images.scale import Reading, as_pixels
 from vitlite.limits import in_words
 from vitlite.methods.base import Method
@@ -137,7 +137,8 @@ def _train(
             # A resumed run has its scale, if it has one.
             settings = replace(settings, config=with_scale(settings.config, samples, max_pixels))
             if regions is not None:
-                save_regions(regions, run / FOLDER)
+                reading = Reading(settings.config.image_scale, max_pixels)
+                save_regions(around_parts(regions, [sample.path for sample in samples], reading), run / FOLDER)
         save_settings(run, settings)
         drop_log_after(run / LOG_FILE, 0, 0)  # of an earlier start that was stopped before its first checkpoint
     if team.leads:
@@ -147,9 +148,8 @@ def _train(
     settings = team.agree(settings)
     method.to(device)
     log_model(method, origin, device)
-    log_size(settings.config, samples)
-
     reading = Reading(settings.config.image_scale, max_pixels, regions_of(settings, run))
+    log_size(settings.config, samples, reading.regions)
     if team.leads and reading.regions is not None:
         draw_regions(reading.regions, [sample.path for sample in samples[:EXAMPLES]], run / DRAWN_REGIONS, reading)
         log.info("regions: look at %s; what is dark there counts for nothing", run / DRAWN_REGIONS)

@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from vitlite.images.reading import FULL_RANGE, NO_ROOM, ImageError, Note, Notices, pixel_count, read_noted
-from vitlite.images.regions import level_outside, shrink
+from vitlite.images.regions import Box, box_of, level_outside, shrink
 from vitlite.images.resize import map_at
 from vitlite.images.scale import Reading
 from vitlite.images.tiles import View
@@ -36,15 +36,25 @@ class Loaded:
     width: int
     original: np.ndarray | None = None  # (height, width, 3) uint8, if it is kept
     inside: np.ndarray | None = None  # (height, width) bool, the region that counts; None: all of it
+    box: Box | None = None  # the part of the original that ``pixels`` show; None: all of it
 
     @property
     def seen_inside(self) -> np.ndarray | None:
-        """``inside`` in the size of ``pixels``."""
-        return None if self.inside is None else shrink(self.inside, (self.pixels.shape[0], self.pixels.shape[1]))
+        """``inside``, as much as is seen of it, in the size of ``pixels``."""
+        if self.inside is None:
+            return None
+        inside = self.inside if self.box is None else self.inside[self.box]
+        return shrink(inside, (self.pixels.shape[0], self.pixels.shape[1]))
 
     def full(self, values: np.ndarray) -> np.ndarray:
         """A map of this image at the image's own size, float32; the region's lowest value lies outside of it."""
-        values = map_at(values, self.height, self.width)
+        if self.box is None:
+            values = map_at(values, self.height, self.width)
+        else:
+            whole = np.zeros((self.height, self.width), np.float32)
+            part = whole[self.box]
+            part[:] = map_at(values, *part.shape)
+            values = whole
         return values if self.inside is None else level_outside(values, self.inside)
 
 
@@ -131,10 +141,16 @@ def inside_of(image: np.ndarray, reading: Reading, path: Path) -> np.ndarray | N
 
 
 def as_seen(index: int, image: np.ndarray, view: View, reading: Reading, path: Path) -> Loaded:
-    """An image (H, W, 3), uint8, as it comes to a network. ``ImageError`` if it does not fit its region."""
+    """An image (H, W, 3), uint8, as it comes to a network. ``ImageError`` if it does not fit its region.
+
+    If a mask says where to look, that is the box around it, unless the network sees tiles.
+    """
     inside = inside_of(image, reading, path)
     height, width = image.shape[:2]
-    return Loaded(index, path, view.see(image, inside), height, width, image, inside)
+    if inside is None or view.tile or reading.regions is None or not reading.regions.masks:
+        return Loaded(index, path, view.see(image, inside), height, width, image, inside)
+    box = box_of(reading.regions.fitting(path, (height, width)))
+    return Loaded(index, path, view.see(image[box], inside[box]), height, width, image, inside, box)
 
 
 def pixel_batches(

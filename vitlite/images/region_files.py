@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,14 +13,20 @@ from PIL import Image, ImageDraw
 
 from vitlite.errors import UserError
 from vitlite.files import StrPath, make_folder, remove, shown
+from vitlite.images.foreground import region_of_part
 from vitlite.images.heatmap import overlay
 from vitlite.images.mask_evidence import decide, evidence_of
 from vitlite.images.masks import read_mask
 from vitlite.images.reading import ImageError, image_size, read_noted, size_text
-from vitlite.images.regions import EVERY, Regions, dim, own
+from vitlite.images.regions import EVERY, Regions, box_of, dim, own
 from vitlite.images.scale import MAX_PIXELS, Reading
 from vitlite.images.unusable import Unusable
 
+log = logging.getLogger(__name__)
+
+LOOKED_AT = 64  # images on which parts are looked for, at most
+MARGIN = 0.05  # on each side of the box around these parts, as a share of its length: others may lie further out
+LARGEST = 0.8  # share of an image that a box has at most: otherwise nothing is gained
 AUTO = "auto"  # in the place of a file: what is not plain background, in each image by itself
 FOLDER = "roi"  # of a run
 POLYGONS = '{"size": [width, height], "polygons": [[[x, y], ...], ...]}'  # in pixels; of a JSON file
@@ -75,6 +82,47 @@ def refuse_others(regions: Regions, paths: Iterable[Path]) -> None:
                 regions.fitting(path, size)
             except Unusable as error:
                 raise UserError(f"{shown(path)}: {error}") from error
+
+
+def around_parts(regions: Regions, paths: Sequence[Path], reading: Reading) -> Regions:
+    """With ``auto``: the same regions within one box that holds the part of every image, so that the network sees it.
+
+    Nothing changes if images differ in size, if some background is not plain, or if the box is nearly all of an image.
+    Parts are looked for on ``LOOKED_AT`` images, evenly spaced.
+    """
+    if not regions.auto or len(_sizes(paths)) != 1:
+        return regions
+    union: np.ndarray | None = None
+    for path in paths[:: -(-len(paths) // LOOKED_AT)]:
+        with contextlib.suppress(ImageError):
+            part = region_of_part(read_noted(path, reading)[0])
+            union = part if union is None else union | part
+    if union is None or union.all():
+        return regions
+    box = tuple(
+        slice(max(0, side.start - margin), min(length, side.stop + margin))
+        for side, length in zip(box_of(union), union.shape)
+        for margin in [math.ceil(MARGIN * (side.stop - side.start))]
+    )
+    mask = np.zeros(union.shape, bool)
+    mask[box] = True
+    if mask.mean() > LARGEST:
+        return regions
+    rows, columns = box
+    log.info(
+        "regions: all parts lie in a box of %d x %d pixels: this is seen", *(s.stop - s.start for s in (columns, rows))
+    )
+    masks = {name: found & mask for name, found in regions.masks.items()} or {EVERY: mask}
+    return regions if not all(found.any() for found in masks.values()) else Regions(masks, auto=True)
+
+
+def _sizes(paths: Iterable[Path]) -> set[tuple[int, int]]:
+    """The sizes of images, from the headers of their files; of those that can be read."""
+    found = set()
+    for path in paths:
+        with contextlib.suppress(ImageError):
+            found.add(image_size(path))
+    return found
 
 
 def draw_regions(regions: Regions, paths: Iterable[Path], folder: Path, reading: Reading) -> None:

@@ -1,7 +1,8 @@
 """Where a detector looks: a region of interest for all images, or for those of each category.
 
 What lies outside a region is painted in one colour before anything sees it, and the map there gets its lowest value
-inside. So no pixel outside has any effect: on training, statistics, thresholds, maps, scores or boxes.
+inside. So no pixel outside has any effect: on training, statistics, thresholds, maps, scores or boxes. Of an image with
+a mask the network sees the box around the mask, at its full size.
 """
 
 import base64
@@ -23,6 +24,7 @@ EVERY = "all"  # the name of the region of all categories
 PAINT = 128  # grey, outside
 
 Size = tuple[int, int]
+Box = tuple[slice, slice]  # of rows and columns
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +98,14 @@ class Regions:
         if not masks and found["auto"] is not True:
             raise ValueError("no region")
         return cls(masks, bool(found["auto"]))
+
+
+def box_of(mask: np.ndarray) -> Box:
+    """The smallest box around the pixels that a mask (H, W), bool, marks; all of it if it marks none."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        return slice(0, mask.shape[0]), slice(0, mask.shape[1])
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
 def paint(image: np.ndarray, inside: np.ndarray) -> np.ndarray:
