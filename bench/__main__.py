@@ -10,11 +10,12 @@ BENCHMARKS = {
     "methods": "every method on given data: accuracy, size, speed and training time",
     "verdict": "false alarms and misses at the calibrated threshold, on given data sets",
     "edges": "how often good images have their highest value at the edge of the map",
+    "predict": "milliseconds an image of a run: torch, ONNX Runtime, OpenVINO",
     "sivt": "training and scoring speed of SIVT against a plain eager one",
     "pipeline": "whether images come as fast as the methods take them",
     "memory": "peak memory of predict and eval over many images",
 }
-NEED_DATA = ("verdict", "edges")  # `bench all` leaves them out
+NEED_DATA = ("verdict", "edges", "predict")  # `bench all` leaves them out
 
 
 def run(name: str, args: Sequence[str]) -> int:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import pickle
 import shutil
 import subprocess
 import sys
@@ -255,6 +256,22 @@ def test_categories(detector):
     for category in (["weave"], 3, {}):
         with pytest.raises(UserError, match="must be the name of one category"):
             detector.predict(grey, category=category)
+
+
+def test_scoring_in_bfloat16_changes_scores_a_little(tiny_run, images, tmp_path):
+    exact, lower = vitlite.load(tiny_run, "cpu"), vitlite.load(tiny_run, "cpu", precision="bfloat16")
+    for one, two in zip(exact.predict(images), lower.predict(images)):
+        assert one.score != two.score
+        assert two.score == pytest.approx(one.score, rel=0.02)
+        assert two.map.dtype == np.float32
+    assert exact.digest() != lower.digest()
+    copy = pickle.loads(pickle.dumps(lower))
+    assert copy.digest() == lower.digest()
+    assert copy.predict(images[0]).score == lower.predict(images[0]).score
+    with pytest.raises(UserError, match=r"precision=bfloat16.*has its own"):
+        vitlite.load(tmp_path / "model.onnx", precision="bfloat16")
+    with pytest.raises(UserError, match="precision=float16: sivt scores in float32 or bfloat16"):
+        vitlite.load(tiny_run, precision="float16")
 
 
 def test_threads_give_the_numbers_of_one(tiny_run, images):

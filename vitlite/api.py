@@ -163,7 +163,12 @@ def evaluate(
 
 
 def load(
-    path: Source, device: str = "auto", *, max_megapixels: float = MAX_MEGAPIXELS, threads: int | None = None
+    path: Source,
+    device: str = "auto",
+    *,
+    max_megapixels: float = MAX_MEGAPIXELS,
+    threads: int | None = None,
+    precision: str = "float32",
 ) -> "Predictor":
     """Load what ``train`` or ``vitlite export`` wrote.
 
@@ -173,6 +178,8 @@ def load(
         max_megapixels: larger images are not read.
         threads: of the processor that the network uses, at least 1; None: all. For a run it holds for all of torch in
             this process.
+        precision: of the trained network of ``sivt``, ``"float32"`` or ``"bfloat16"``, which is faster on processors
+            and GPUs that multiply in it and changes scores a little. An .onnx file has its own.
 
     Returns:
         Predictor: ``detector.predict(image)`` gives a ``Prediction`` with ``score``, ``is_defect``, ``percentile``,
@@ -186,6 +193,8 @@ def load(
     if not isinstance(path, _PATH):
         raise UserError(f"{path!r}: give the folder of a run, or an exported .onnx file")
     if is_exported(path):
+        if precision != "float32":
+            raise UserError(f"`precision={precision}`: {path} has its own; give the run that it was exported from")
         from vitlite.export.onnx_detector import OnnxDetector
 
         return OnnxDetector(Path(path), device, max_megapixels=max_megapixels, threads=threads)
@@ -197,7 +206,7 @@ def load(
         import torch
 
         torch.set_num_threads(threads)
-    return Detector(path, device, max_megapixels=max_megapixels)
+    return Detector(path, device, max_megapixels=max_megapixels, precision=precision)
 
 
 def is_exported(source: Source) -> bool:

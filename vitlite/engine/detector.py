@@ -27,6 +27,7 @@ from vitlite.files import MAX_MEGAPIXELS, StrPath
 from vitlite.images.loading import Loaded
 from vitlite.images.scale import Reading, as_pixels
 from vitlite.limits import is_area
+from vitlite.methods import method_class
 from vitlite.methods.base import Method
 from vitlite.score_table import entries
 
@@ -44,10 +45,20 @@ class Detector(Predictor):
     """
 
     def __init__(
-        self, run: StrPath, device: str = "auto", *, calibrated: bool = True, max_megapixels: float = MAX_MEGAPIXELS
+        self,
+        run: StrPath,
+        device: str = "auto",
+        *,
+        calibrated: bool = True,
+        max_megapixels: float = MAX_MEGAPIXELS,
+        precision: str = "float32",
     ) -> None:
-        self.run, self.device = Path(run), pick_device(device)
+        self.run, self.device, self.precision = Path(run), pick_device(device), precision
         self.settings = load_settings(run)
+        known = method_class(self.settings.method).precisions
+        if precision not in known:
+            name = self.settings.method
+            raise UserError(f"`precision={precision}`: {name} scores in {' or '.join(known)}")
         self.image_size = self.settings.config.image_size
         self.tiles = self.settings.config.view if self.settings.config.tile else None
         regions = regions_of(self.settings, run)
@@ -66,6 +77,7 @@ class Detector(Predictor):
         self.method = build_method(self.settings, weights="none")
         restore_model(self.method, state, self.run / CHECKPOINT_FILE)
         self.method.to(self.device).eval()
+        self.method.scoring = self.precision
         self._one_at_a_time = threading.Lock()
         self._process = os.getpid()
 
@@ -100,8 +112,10 @@ class Detector(Predictor):
         return self.score_seen([loaded])[0][0]
 
     def digest(self) -> str:
-        """SHA-256 of the settings and the weights."""
+        """SHA-256 of the settings, the weights and the precision."""
         settings = {"method": self.settings.method, **asdict(self.settings.config)}
+        if self.precision != "float32":
+            settings["precision in scoring"] = self.precision
         whole = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         for name, values in self.method.state_dict().items():
             whole.update(name.encode())

@@ -44,9 +44,11 @@ class Method(nn.Module):
 
     least_deviation: ClassVar[float | None] = None  # of a place, added to that of good images: see Places
     shows_compared: ClassVar[bool] = False  # whether ``places`` changes the map too, and not only the image's score
+    precisions: ClassVar[tuple[str, ...]] = ("float32",)  # in which the trained network can score
     default_score: ClassVar[str] = "max"  # what ``score=auto`` stands for until training decides, and if in doubt
 
     config: TrainingConfig
+    scoring: str = "float32"  # the precision in which ``values`` runs the trained network; all else is float32
     stage: str | None = None  # name of the training stage that ``loss`` is called in
     _trainable: set[str] | None = None  # names of the parameters that any stage trains
 

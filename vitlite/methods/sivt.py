@@ -5,6 +5,7 @@ sequences one subset of the tokens is replaced by learned induction tokens, only
 together they are decoded to the features (Algorithm 1). What cannot be induced from its surroundings is anomalous.
 """
 
+import contextlib
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -199,6 +200,7 @@ class SIVT(FeatureMethod):
     ablations: ClassVar = ABLATIONS
     draws_for_batch = True  # the split into subsets
     default_score = "std"  # III.E
+    precisions = ("float32", "bfloat16")
 
     config: Config
     split: Tensor
@@ -231,7 +233,12 @@ class SIVT(FeatureMethod):
     def values(self, features: Tensor) -> Tensor:
         """Equation 3 per position, at the input size and smoothed."""
         target = self.normalized(features)
-        l2, cosine = residuals(target, self.reconstruct(target, self.split))
+        lower: Any = contextlib.nullcontext()  # not a disabled autocast, which exporters would keep
+        if self.scoring == "bfloat16":
+            lower = torch.autocast(target.device.type, torch.bfloat16)
+        with lower:
+            output = self.reconstruct(target, self.split)
+        l2, cosine = residuals(target, output)
         values = {"product": l2 * cosine, "l2": l2, "cosine": cosine}[self.config.map]
         return self.smooth(values)
 

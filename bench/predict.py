@@ -1,0 +1,175 @@
+"""Milliseconds that one image takes with a trained run: torch, ONNX Runtime and OpenVINO, with one thread and with two.
+
+Each way of scoring runs in a process of its own, in alternating rounds, over the same images one by one. *Reading* is
+decoding and resizing, *network* all from pixels to map and score. Scores are compared with those of torch in float32:
+the largest relative difference, and how many images get another verdict at the run's threshold. OpenVINO (``pip
+install openvino``) reads the ONNX file. What is not installed, or what the run's method does not have, is left out.
+
+Example: vitlite bench predict --run runs/bottle --images 64
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from itertools import cycle, islice
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from vitlite.data import open_dataset
+from vitlite.engine.predict import Predictor
+from vitlite.engine.settings import load_settings
+from vitlite.errors import UserError
+from vitlite.export.onnx_detector import OnnxDetector
+from vitlite.images.loading import as_seen
+from vitlite.images.reading import read_noted
+from vitlite.results import aligned
+
+from ._machine import described, in_a_process, machine
+
+WARM = 3  # images before the clock starts
+
+
+class OpenVino(OnnxDetector):
+    """Scores with OpenVINO what ONNX Runtime would score."""
+
+    def __init__(self, path: Path, threads: int, precision: str) -> None:
+        import openvino
+
+        super().__init__(path, threads=threads)
+        hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": precision}
+        self._compiled = openvino.Core().compile_model(str(path), "CPU", hints)
+
+    def score_pixels(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        found = self._compiled([pixels])
+        return found["maps"], found["scores"]
+
+
+def from_run(precision: str) -> Callable[[Path, Path, int], Predictor]:
+    """What opens a run with torch."""
+
+    def opened(run: Path, onnx: Path, threads: int) -> Predictor:
+        import vitlite
+
+        return vitlite.load(run, "cpu", threads=threads, precision=precision)
+
+    return opened
+
+
+WAYS: dict[str, Callable[[Path, Path, int], Predictor]] = {
+    "torch float32": from_run("float32"),
+    "torch bfloat16": from_run("bfloat16"),
+    "ONNX Runtime": lambda run, onnx, threads: OnnxDetector(onnx, threads=threads),
+    "OpenVINO float32": lambda run, onnx, threads: OpenVino(onnx, threads, "f32"),
+    "OpenVINO bfloat16": lambda run, onnx, threads: OpenVino(onnx, threads, "bf16"),
+}
+FIRST = next(iter(WAYS))
+
+
+def parse(args: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="vitlite bench predict", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--run", required=True, help="folder that vitlite train wrote")
+    parser.add_argument("--images", type=int, default=32, help="test images of the run's data, at most")
+    parser.add_argument("--rounds", type=int, default=3, help="processes for each way")
+    parser.add_argument("--threads", default="1,2", help="numbers of threads with commas")
+    parser.add_argument("--onnx", help="its exported file; default: exported now")
+    parser.add_argument("--worker", nargs=2, metavar=("WAY", "THREADS"), help=argparse.SUPPRESS)
+    return parser.parse_args(args)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    options = parse(args)
+    if options.worker:
+        print(json.dumps(measure(options)))
+        return 0
+    try:
+        threads = [int(number) for number in options.threads.split(",")]
+        if min(*threads, options.images, options.rounds) < 1:
+            raise ValueError
+    except ValueError:
+        print("--threads, --images and --rounds: give whole numbers from 1", file=sys.stderr)
+        return 2
+    try:
+        report(options, threads)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def report(options: argparse.Namespace, threads: Sequence[int]) -> None:
+    """Measure every way with every number of threads, and print the table."""
+    from vitlite.engine.detector import Detector
+    from vitlite.export.export import export
+
+    detector = Detector(options.run, "cpu")
+    left_out = [] if "bfloat16" in detector.method.precisions else ["torch bfloat16"]
+    left_out += [] if find_spec("openvino") else [way for way in WAYS if way.startswith("OpenVINO")]
+    ways = [way for way in WAYS if way not in left_out]
+    with tempfile.TemporaryDirectory() as folder:
+        onnx = options.onnx or export(options.run, "onnx", Path(folder) / "model.onnx")
+        found: dict[tuple[str, int], list[dict[str, Any]]] = {}
+        for _ in range(options.rounds):
+            for number in threads:
+                for way in ways:
+                    common = ("--run", options.run, "--images", options.images, "--onnx", onnx)
+                    environment = {"OMP_NUM_THREADS": str(number)}
+                    one = in_a_process("predict", *common, "--worker", way, number, **environment)
+                    found.setdefault((way, number), []).append(one)
+    images = len(found[FIRST, threads[0]][0]["scores"])
+    print(described(machine(packages=("torch", "onnxruntime", "openvino"))))
+    print(f"{options.run}: {images} images one by one, milliseconds each, the median of {options.rounds} processes")
+    if left_out:
+        print(f"left out: {', '.join(left_out)}")
+    limit = detector.calibration["image_threshold"]
+    print("\n".join(aligned(table(found, np.array(found[FIRST, threads[0]][0]["scores"]), limit))))
+
+
+def table(
+    found: dict[tuple[str, int], list[dict[str, Any]]], expected: np.ndarray, limit: float
+) -> list[tuple[str, ...]]:
+    """The rows; ``expected`` are the scores that all ways should give, and ``limit`` is the threshold."""
+    head = ("way", "threads", "reading", "network", "whole", "of torch float32", "scores differ by", "other verdicts")
+    rows: list[tuple[str, ...]] = [head]
+    whole = {key: median(one["reading"] + one["network"] for one in rounds) * 1000 for key, rounds in found.items()}
+    for (way, number), rounds in found.items():
+        scores = np.array(rounds[0]["scores"])
+        differ = np.max(np.abs(scores - expected) / np.abs(expected))
+        others = int(((scores > limit) != (expected > limit)).sum())
+        times = [median(one[part] for one in rounds) * 1000 for part in ("reading", "network")]
+        ratio = whole[way, number] / whole[FIRST, number]
+        numbers = (f"{value:.1f}" for value in (*times, whole[way, number]))
+        rows.append((way, str(number), *numbers, f"{ratio:.2f}", f"{differ:.1e}", str(others)))
+    return rows
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """In a process of its own: the median seconds of reading and of the network, and the scores."""
+    way, threads = options.worker
+    run = Path(options.run)
+    settings = load_settings(run)
+    samples = open_dataset(settings.data, settings.category, need_train=False, need_test=True).test
+    paths = [sample.path for sample in samples]
+    paths = paths[:: -(-len(paths) // options.images)]
+    detector = WAYS[way](run, Path(options.onnx), int(threads))
+    reading, network, scores = [], [], []
+    for path in (*islice(cycle(paths), WARM), *paths):
+        began = time.perf_counter()
+        image, _ = read_noted(path, detector.reading)
+        seen = as_seen(0, image, detector.view, detector.reading, path)
+        decoded = time.perf_counter()
+        score = detector.score_seen([seen])[1][0]
+        reading.append(decoded - began)
+        network.append(time.perf_counter() - decoded)
+        scores.append(score)
+    return {"reading": median(reading[WARM:]), "network": median(network[WARM:]), "scores": scores[WARM:]}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,38 @@
+"""The benchmark of single images: what it compares, and what it refuses."""
+
+import json
+
+import numpy as np
+import pytest
+
+import vitlite
+from vitlite.bench import predict as bench
+
+
+def test_a_worker_scores_what_the_run_scores(tiny_run, tiny_data, capsys):
+    options = ["--run", str(tiny_run), "--onnx", "none.onnx", "--images", "3", "--worker", "torch float32", "1"]
+    assert bench.main(options) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["reading"] > 0
+    assert found["network"] > 0
+    paths = sorted((tiny_data / "weave/test").rglob("*.png"))
+    known = [one.score for one in vitlite.load(tiny_run, "cpu").predict(paths)]
+    assert len(found["scores"]) == 3
+    assert all(np.isclose(score, known, rtol=1e-5).any() for score in found["scores"])
+
+
+def test_the_table_compares_with_the_first_way():
+    rounds = {
+        ("torch float32", 1): [{"reading": 0.01, "network": 0.03, "scores": [1.0, 2.0]}],
+        ("ONNX Runtime", 1): [{"reading": 0.01, "network": 0.01, "scores": [1.0, 2.2]}] * 3,
+    }
+    head, first, second = bench.table(rounds, np.array([1.0, 2.0]), 2.1)
+    assert first == ("torch float32", "1", "10.0", "30.0", "40.0", "1.00", "0.0e+00", "0")
+    assert second == ("ONNX Runtime", "1", "10.0", "10.0", "20.0", "0.50", "1.0e-01", "1")
+    assert len(head) == len(first)
+
+
+@pytest.mark.parametrize("options", [["--threads", "0"], ["--threads", "a"], ["--images", "0"], ["--rounds", "0"]])
+def test_wrong_numbers_are_refused(options, capsys):
+    assert bench.main(["--run", "none", *options]) == 2
+    assert "whole numbers from 1" in capsys.readouterr().err
