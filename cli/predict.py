@@ -51,6 +51,11 @@ if TYPE_CHECKING:
 @options.pixel_threshold
 @options.min_area
 @click.option("--maps", is_flag=True, help="Write the anomaly maps as 32-bit float TIFFs at the original size.")
+@click.option(
+    "--parts",
+    is_flag=True,
+    help="Draw each image beside its reconstruction and the parts of its map, if the method has them: DIR/parts.",
+)
 @click.option("--no-overlays", is_flag=True, help="Write the CSV alone.")
 @click.option("--resume", is_flag=True, help="Go on with the predictions that are in --out.")
 @click.option("--overwrite", is_flag=True, help="Replace the predictions that are in --out.")
@@ -85,6 +90,7 @@ def command(
     pixel_threshold: float | None,
     min_area: int | None,
     maps: bool,
+    parts: bool,
     no_overlays: bool,
     resume: bool,
     overwrite: bool,
@@ -121,7 +127,7 @@ def command(
     from vitlite.engine.watch import predict_coming
 
     check_source(images, watch, stdin_image, settle, shard)
-    check_out(out, resume=resume, overwrite=overwrite, maps=maps, shard=shard)
+    check_out(out, resume=resume, overwrite=overwrite, maps=maps, parts=parts, shard=shard)
     if out is None and form is None:
         if watch is not None or images == ("-",):
             form = "jsonl"
@@ -130,6 +136,7 @@ def command(
     wanted: dict[str, Any] = {
         "overlays": not no_overlays,
         "maps": maps,
+        "parts": parts,
         "category": category,
         "sensitivity": sensitivity,
         "threshold": threshold,

@@ -11,14 +11,17 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from vitlite.data.parts import Parts
-from vitlite.data.prediction_files import JUDGED, cells
+from vitlite.data.prediction_files import FILES, JUDGED, cells
+from vitlite.errors import UserError
 from vitlite.files import atomic, remove, shown
 from vitlite.images.heatmap import overlay
 from vitlite.images.loading import Loaded
 from vitlite.images.maps import write_map
+from vitlite.images.panels import caption, panel, panel_size, shrink_mask, span_of, strip
 from vitlite.images.png import write_png
 from vitlite.images.reading import NO_ROOM, ImageError
 from vitlite.images.regions import dim
+from vitlite.images.resize import map_at, resize_image
 from vitlite.ledger import Ledger
 from vitlite.limits import Limits, limits_of, rate_of
 from vitlite.metrics.thresholds import images_needed
@@ -39,6 +42,13 @@ class Wanted:
     threshold: float | None = None
     pixel_threshold: float | None = None
     min_area: int | None = None
+    parts: bool = False
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The columns of the files that each image gets."""
+        wanted = {"overlay": self.overlays, "map": self.maps, "parts": self.parts}
+        return tuple(column for column in FILES if wanted[column])
 
     @property
     def changes(self) -> dict[str, Any]:
@@ -46,8 +56,13 @@ class Wanted:
         names = ("sensitivity", "threshold", "pixel_threshold", "min_area")
         return {name: getattr(self, name) for name in names}
 
-    def warn(self, calibration: dict[str, Any]) -> None:
-        """Warn if the calibration has too few good images for the sensitivity."""
+    def check(self, calibration: dict[str, Any], without_parts: str) -> None:
+        """Warn if the calibration has too few good images for the sensitivity.
+
+        ``UserError`` for parts of a detector that is ``without_parts`` for this reason.
+        """
+        if self.parts and without_parts:
+            raise UserError(f"`parts=True`: {without_parts}")
         if self.sensitivity is None:
             return
         needed = images_needed(rate_of(self.sensitivity))
@@ -72,6 +87,7 @@ class Wanted:
             "category": self.category,
             "overlays": bool(self.overlays),
             "maps": bool(self.maps),
+            "parts": bool(self.parts),
             "batch_size": int(self.batch_size),
         }
 
@@ -145,10 +161,11 @@ def answer(
     files: dict[str, str],
     limits: Limits,
     calibration: dict[str, Any],
+    parts_of: Callable[[Loaded], dict[str, np.ndarray]],
 ) -> dict[str, Any]:
     """Judge an image and write its ``files``, by column, into ``out``; what its row says besides its file.
 
-    Without ``out`` there are no files.
+    Without ``out`` there are no files. ``parts_of`` gives what shows how the map comes about.
     """
     out = out or Path()
     try:
@@ -158,6 +175,15 @@ def answer(
             save_overlay(out / files["overlay"], loaded.original, prediction, calibration["display"], loaded.inside)
         if "map" in files:
             write_map(out / files["map"], values)
+        if "parts" in files and loaded.original is not None:
+            save_parts(
+                out / files["parts"],
+                loaded.original,
+                prediction,
+                calibration["display"],
+                parts_of(loaded),
+                loaded.inside,
+            )
         return {key: getattr(prediction, key) for key in JUDGED} | files
     except NoVerdict as error:
         row = {"score": score, "error": str(error)}
@@ -178,5 +204,27 @@ def save_overlay(
     """
     image = image if inside is None else dim(image, inside)
     drawn = overlay(image, found.map, low=scale["low"], high=scale["high"], marked=found.mask)
+    with atomic(path, "wb") as file:
+        write_png(file, drawn)
+
+
+def save_parts(
+    path: Path,
+    image: np.ndarray,
+    found: Prediction,
+    scale: dict[str, float],
+    parts: dict[str, np.ndarray],
+    inside: np.ndarray | None = None,
+) -> None:
+    """Write a strip of panels: the image, its ``parts``, and its map as ``save_overlay`` draws it.
+
+    Each map among the parts has colours from its lowest to its highest value, which stand above it.
+    """
+    height, width = panel_size(*image.shape[:2])
+    image = resize_image(image if inside is None else dim(image, inside), (height, width))
+    spans = {name: span_of([part]) for name, part in parts.items()}
+    heat = overlay(image, map_at(found.map, height, width), **scale, marked=shrink_mask(found.mask, height, width))
+    panels = [(caption(name, spans[name]), panel(part, height, width, spans[name])) for name, part in parts.items()]
+    drawn = strip([("image", image), *panels, (caption("map", (scale["low"], scale["high"])), heat)])
     with atomic(path, "wb") as file:
         write_png(file, drawn)

@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 from commands import refused, rows_of, vitlite
+from PIL import Image
+
+from vitlite.images.panels import GAP, LINE, SIDE
 
 OLD = Path(__file__).parents[1] / "old_run"  # a trained run and its exported file, which need not be made
 RUN = OLD / "runs/anovit/model.onnx"
@@ -57,6 +60,28 @@ def test_rows_on_standard_output_are_those_of_the_table(images):
     good = [(row["part_images"], row["part_verdict"]) for row in rows if row["part"] == "good"]
     assert [count for count, _ in good] == ["1", "2", "3"]
     assert {verdict for _, verdict in good} <= {"good", "defect"}
+
+
+def test_parts_are_drawn_beside_each_image(images):
+    options = ("--out", "p", "--parts", "--no-overlays", "--device", "cpu")
+    vitlite("predict", OLD / "runs/isstad", *images[:2], *options)
+    *_, row = rows_of("p/predictions.csv")
+    drawn = Path("p", row["parts"])
+    panels, whole = 5, drawn.read_bytes()  # image, reconstruction, error, probability, map
+    assert row["overlay"] == ""
+    assert drawn.parent == Path("p/parts")
+    with Image.open(drawn) as strip:
+        assert strip.size == (panels * (SIDE + GAP) + GAP, SIDE + LINE + GAP)
+    drawn.unlink()
+    refused(
+        "predict", OLD / "runs/isstad", *images[:2], "--out", "p", "--no-overlays", "--resume", says="another parts"
+    )
+    vitlite("predict", OLD / "runs/isstad", *images[:2], *options, "--resume")
+    assert drawn.read_bytes() == whole
+    refused(
+        "predict", RUN, "images", "--out", "q", "--parts", says="--parts: an exported file gives maps and scores alone"
+    )
+    refused("predict", OLD / "runs/isstad", images[0], "--parts", says="--parts: needs --out, a folder")
 
 
 def test_one_image_without_a_folder(images, stdin):

@@ -77,6 +77,14 @@ def test_the_map_and_score_come_from_the_tiles(tiled, data):
     assert several[0].score == several[2].score == pytest.approx(found.score, rel=1e-4)
 
 
+def test_the_parts_are_those_of_the_tiles(tiled, data):
+    path = data / "plate/test/good/0.png"
+    (loaded, *_), *_ = tiled.score_files([path])
+    (reconstruction,) = tiled.parts_of(loaded).values()
+    assert reconstruction.shape == (3, *SHAPE)
+    assert np.abs(reconstruction - loaded.original.transpose(2, 0, 1) / 255).mean() < 0.2
+
+
 def test_calibration_scores_good_images_as_prediction_does(tiled, data):
     held = [image["file"] for image in tiled.calibration["good_images"]]
     files = [data / file for file in held]

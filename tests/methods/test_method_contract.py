@@ -136,6 +136,35 @@ def test_trains_and_scores(name, settings):
 
 
 @each
+@torch.no_grad()
+def test_parts_are_images_and_maps(name):
+    method = tiny(name).eval()
+    images = images_for(method)
+    parts = method.parts(method.frozen(images))
+    assert bool(parts) == (name != "knn")
+    for values in parts.values():
+        assert values.shape in (images.shape, images[:, 0].shape)
+        assert torch.isfinite(values).all()
+        assert values.ndim == 3 or (values.min() >= 0 and values.max() <= 1)
+
+
+@torch.no_grad()
+def test_maps_come_of_their_parts():
+    found = {}
+    for name in ("isstad", "anovit", "vtadl"):
+        method = tiny(name).eval()
+        features = method.frozen(images_for(method))
+        found[name] = method, features, method.parts(features), method.maps(method.values(features))
+    method, _, parts, maps = found["isstad"]
+    torch.testing.assert_close(method.smooth(parts["error"] * parts["probability"]), maps)
+    method, features, parts, maps = found["anovit"]
+    distance = 2 * (features - parts["reconstruction"]).square().sum(1).sqrt()
+    torch.testing.assert_close(method.smooth(distance), maps)
+    *_, parts, maps = found["vtadl"]
+    torch.testing.assert_close(parts["negative log-likelihood"], maps)
+
+
+@each
 def test_half_precision(name):
     method = tiny(name)
     images = images_for(method)

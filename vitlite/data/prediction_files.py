@@ -8,12 +8,13 @@ from typing import Any
 from vitlite.data.listing import list_images
 from vitlite.data.map_files import MAPS_FOLDER
 from vitlite.errors import UserError
-from vitlite.files import StrPath, distinct_candidates, distinct_names, shown
+from vitlite.files import StrPath, distinct_candidates, distinct_names, make_folder, remove_leftovers, shown
 from vitlite.ledger import Ledger
 
 CSV_FILE = "predictions.csv"
 JUDGED = ("score", "percentile", "verdict", "defect_pixels", "regions")  # what a detector says of an image
-FILES = ("overlay", "map")  # columns that name a file of the image
+PATTERNS = {"overlay": "{}.png", "map": f"{MAPS_FOLDER}/{{}}.tiff", "parts": "parts/{}.png"}
+FILES = tuple(PATTERNS)  # columns that name a file of the image
 COLUMNS = ("file", *JUDGED, *FILES, "error")
 
 
@@ -41,10 +42,17 @@ def not_written_here(paths: list[Path], inputs: StrPath | Iterable[StrPath], out
     return rest
 
 
-def files_of(paths: Sequence[Path], overlays: bool, maps: bool) -> list[dict[str, str]]:
-    """The names of the files that belong to each image's row, by column."""
-    patterns = _patterns(overlays, maps)
-    return [_filled(patterns, name) for name in distinct_names(paths)]
+def files_of(paths: Sequence[Path], columns: Sequence[str]) -> list[dict[str, str]]:
+    """The names of the files that belong to each image's row, by column of ``FILES``."""
+    return [_filled(columns, name) for name in distinct_names(paths)]
+
+
+def make_folders(out: Path, columns: Sequence[str], *, alone: bool) -> None:
+    """Make the folders of these files below ``out``; ``alone``: no other call writes there, so no leftover stays."""
+    for column in columns:
+        folder = make_folder((out / PATTERNS[column]).parent)
+        if alone:
+            remove_leftovers(folder)
 
 
 class Names:
@@ -54,35 +62,31 @@ class Names:
     call are gone on with, no file that is in ``folder`` already is replaced.
     """
 
-    def __init__(self, folder: Path, overlays: bool, maps: bool, known: Iterable[dict[str, Any]] = ()) -> None:
-        self.folder, self.patterns = folder, _patterns(overlays, maps)
-        written = {row["file"]: row.get("overlay") or row.get("map") for row in known}
+    def __init__(self, folder: Path, columns: Sequence[str], known: Iterable[dict[str, Any]] = ()) -> None:
+        self.folder, self.columns = folder, columns
+        written = {row["file"]: next(filter(None, map(row.get, FILES)), None) for row in known}
         self._names = {file: Path(name).stem for file, name in written.items() if name}
         self._used = set(self._names.values())
         self._replaces = bool(self._names)
 
     def of(self, path: Path) -> dict[str, str]:
         """The names of an image's files by column, as :func:`files_of` gives them."""
-        if not self.patterns:
+        if not self.columns:
             return {}
         name = self._names.get(shown(path))
         if name is None:
             name = next(filter(self._free, distinct_candidates(path)))
             self._names[shown(path)] = name
             self._used.add(name)
-        return _filled(self.patterns, name)
+        return _filled(self.columns, name)
 
     def _free(self, name: str) -> bool:
-        files = _filled(self.patterns, name).values()
+        files = _filled(self.columns, name).values()
         return name not in self._used and (self._replaces or not any((self.folder / file).exists() for file in files))
 
 
-def _patterns(overlays: bool, maps: bool) -> dict[str, str]:
-    return ({"overlay": "{}.png"} if overlays else {}) | ({"map": f"{MAPS_FOLDER}/{{}}.tiff"} if maps else {})
-
-
-def _filled(patterns: dict[str, str], name: str) -> dict[str, str]:
-    return {column: pattern.format(name) for column, pattern in patterns.items()}
+def _filled(columns: Sequence[str], name: str) -> dict[str, str]:
+    return {column: PATTERNS[column].format(name) for column in columns}
 
 
 def kept_rows(

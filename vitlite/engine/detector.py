@@ -25,6 +25,7 @@ from vitlite.engine.settings import CONFIG_FILE, build_method, load_settings, re
 from vitlite.errors import UserError
 from vitlite.files import MAX_MEGAPIXELS, StrPath
 from vitlite.images.loading import Loaded
+from vitlite.images.regions import level_outside
 from vitlite.images.scale import Reading, as_pixels
 from vitlite.limits import is_area
 from vitlite.methods import method_class
@@ -78,6 +79,8 @@ class Detector(Predictor):
         restore_model(self.method, state, self.run / CHECKPOINT_FILE)
         self.method.to(self.device).eval()
         self.method.scoring = self.precision
+        has_parts = type(self.method).parts is not Method.parts
+        self.without_parts = "" if has_parts else f"{self.settings.method} shows a map alone; leave it out"
         self._one_at_a_time = threading.Lock()
         self._process = os.getpid()
 
@@ -110,6 +113,27 @@ class Detector(Predictor):
     def map_of(self, loaded: Loaded) -> np.ndarray:
         """The map of one image, in the size of what is seen of it."""
         return self.score_seen([loaded])[0][0]
+
+    def parts_of(self, image: Loaded, batch_size: int = 8) -> dict[str, np.ndarray]:
+        """What shows how the map of an image comes about, as the method's ``parts``; empty if it has none."""
+        if self.without_parts:
+            return {}
+        inside = image.seen_inside
+        if self.tiles is None:
+            found = {name: own[0] for name, own in self._part_pixels(image.pixels[None]).items()}
+        else:
+            found = self.tiles.stitch(image.pixels, self._part_pixels, batch_size, inside)
+        for values in found.values():
+            if inside is not None and values.ndim == 2:
+                level_outside(values, inside)
+        return found
+
+    @torch.no_grad()
+    def _part_pixels(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
+        """uint8 images (B, S, S, 3) to the parts (B, S, S) or (B, 3, S, S), float32, by name."""
+        with self.one_at_a_time() as method:
+            found = method.parts(method.frozen(to_images(pixels, self.device)))
+        return {name: values.float().cpu().numpy() for name, values in found.items()}
 
     def digest(self) -> str:
         """SHA-256 of the settings, the weights and the precision."""

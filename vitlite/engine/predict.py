@@ -13,12 +13,20 @@ from PIL import Image
 
 from vitlite.answers import Asked, Sender, Wanted, answer
 from vitlite.data import list_images
-from vitlite.data.map_files import MAPS_FOLDER
 from vitlite.data.parts import Parts, write_parts
-from vitlite.data.prediction_files import COLUMNS, CSV_FILE, FILES, cells, files_of, kept_rows, not_written_here
+from vitlite.data.prediction_files import (
+    COLUMNS,
+    CSV_FILE,
+    FILES,
+    cells,
+    files_of,
+    kept_rows,
+    make_folders,
+    not_written_here,
+)
 from vitlite.data.shards import Shard
 from vitlite.errors import UserError
-from vitlite.files import StrPath, make_folder, remove_leftovers, shown
+from vitlite.files import StrPath, make_folder, shown
 from vitlite.images.loading import Loaded, Unread, as_seen, pixel_batches
 from vitlite.images.reading import FULL_RANGE, Notices, as_rgb
 from vitlite.images.regions import level_outside
@@ -38,6 +46,7 @@ class Predictor(ABC):
     calibration: Any  # the contents of calibration.json; None before there is one
     image_size: int  # side of the images that it scores, in pixels
     reading: Reading = FULL_RANGE  # the scale of the run's images, and the most pixels of one
+    without_parts = "an exported file gives maps and scores alone; give the run"  # why there are no parts; empty: some
     tiles: View | None = None  # what is seen of an image, if that is tiles; None: the whole image, resized
 
     @abstractmethod
@@ -67,6 +76,13 @@ class Predictor(ABC):
             if inside is not None:
                 level_outside(values, inside)
         return maps, scores
+
+    def parts_of(self, image: Loaded, batch_size: int = 8) -> dict[str, np.ndarray]:
+        """What shows how the map of an image comes about, by name, in the size of what is seen of it.
+
+        Images (3, h, w) in [0, 1], such as a reconstruction, and maps (h, w), float32.
+        """
+        return {}
 
     @abstractmethod
     def digest(self) -> str:
@@ -192,6 +208,7 @@ def predict(
     *,
     overlays: bool = True,
     maps: bool = False,
+    parts: bool = False,
     category: str | None = None,
     batch_size: int = 8,
     resume: bool = False,
@@ -216,6 +233,7 @@ def predict(
         out: the folder for what is written; None: nothing is.
         overlays: draw them.
         maps: write the maps.
+        parts: draw each image beside its reconstruction and the parts of its map, as far as the method has them.
         category: use the thresholds, and the region, of this category. Default, for a model of several: those of the
             category that a folder above the image is named after, or else the thresholds of the whole model.
         batch_size: images, or tiles of one, that go through the network at a time.
@@ -241,34 +259,31 @@ def predict(
             needs ``out``.
     """
     check_batch_size(batch_size)
-    check_out(out, resume=resume, overwrite=overwrite, maps=maps, shard=shard)
+    check_out(out, resume=resume, overwrite=overwrite, maps=maps, parts=parts, shard=shard)
     limiting = (sensitivity, threshold, pixel_threshold, min_area)
-    wanted = Wanted(overlays and out is not None, maps, category, batch_size, *limiting)
+    wanted = Wanted(overlays and out is not None, maps, category, batch_size, *limiting, parts)
     share = Shard.parse(shard) if shard is not None else None
-    parts = Parts(group_by) if group_by is not None else None
+    grouped = Parts(group_by) if group_by is not None else None
     every = list_images(inputs) if out is None else not_written_here(list_images(inputs), inputs, out)
-    wanted.warn(detector.calibration)
+    wanted.check(detector.calibration, detector.without_parts)
     limits = limits_for(every, detector.calibration, category, **wanted.changes)
     chosen = share.places(len(every), batch_size) if share else range(len(every))
-    names = files_of(every, wanted.overlays, maps)
+    names = files_of(every, wanted.files)
     images = [Asked(every[i], names[i], limits[i]) for i in chosen]
     rows: dict[int, dict[str, Any]] = {}
     if out is None:
-        _score(detector, wanted, None, images, rows, Sender(None, parts, emit))
+        _score(detector, wanted, None, images, rows, Sender(None, grouped, emit))
         return [rows[i] for i in range(len(images))]
     out = make_folder(out)
     facts = wanted.facts(detector.digest(), detector.calibration)
     with share.ledger(out, every, facts) if share else Ledger(out / CSV_FILE, COLUMNS, FILES, facts) as ledger:
         own = [name for image in images for name in image.files.values()]
         earlier = ledger.begin(resume=resume, overwrite=overwrite, names=own + [CSV_FILE] * bool(share))
-        if maps:
-            make_folder(out / MAPS_FOLDER)
-            if not share:  # other shares may be writing there
-                remove_leftovers(out / MAPS_FOLDER)
+        make_folders(out, wanted.files, alone=share is None)
         rows = kept_rows(ledger, earlier, [i.path for i in images], [i.files for i in images], batch_size)
         if earlier:
             log.info("%d of %d images have their row already", len(rows), len(images))
-        _score(detector, wanted, out, images, rows, Sender(ledger, parts, emit))
+        _score(detector, wanted, out, images, rows, Sender(ledger, grouped, emit))
         ordered = [rows[i] for i in range(len(images))]
         ledger.finish(map(cells, ordered))
         if share:
@@ -322,14 +337,14 @@ def scored(
     following = 0
     paths = [image.path for image in images]
     for found in detector.score_files(
-        paths, batch_size=wanted.batch_size, keep_original=wanted.overlays, category=wanted.category
+        paths, batch_size=wanted.batch_size, keep_original=wanted.overlays or wanted.parts, category=wanted.category
     ):
         loaded = found if isinstance(found, Unread) else found[0]
         image = images[loaded.index]
         if isinstance(found, Unread):
             row: dict[str, Any] = {"error": found.reason}
         else:
-            row = answer(*found, out, image.files, image.limits, detector.calibration)
+            row = answer(*found, out, image.files, image.limits, detector.calibration, detector.parts_of)
         row["file"] = str(image.path)
         waiting[loaded.index] = loaded.index, row, not isinstance(found, Unread)
         while following in waiting:  # a file that cannot be read is known before those of its batch are scored

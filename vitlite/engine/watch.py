@@ -14,11 +14,10 @@ from scipy.special import betaln, gammaln
 
 from vitlite.answers import Asked, Sender, Tally, Wanted
 from vitlite.data.coming import Coming
-from vitlite.data.map_files import MAPS_FOLDER
 from vitlite.data.parts import Parts
-from vitlite.data.prediction_files import COLUMNS, CSV_FILE, FILES, Names, row_of
+from vitlite.data.prediction_files import COLUMNS, CSV_FILE, FILES, Names, make_folders, row_of
 from vitlite.engine.predict import Predictor, check_out, scored
-from vitlite.files import StrPath, make_folder, remove_leftovers, shown
+from vitlite.files import StrPath, make_folder, shown
 from vitlite.ledger import Ledger
 from vitlite.limits import ByCategory, Limits
 from vitlite.metrics.thresholds import threshold_rank
@@ -133,10 +132,10 @@ def predict_coming(
         group_by: as for ``predict``; parts.csv is written at the end, also if an exception or a signal is the end.
         emit: takes each row as soon as its image is scored.
     """
-    check_out(out, resume=resume, overwrite=overwrite, maps=wanted.maps)
+    check_out(out, resume=resume, overwrite=overwrite, maps=wanted.maps, parts=wanted.parts)
     wanted = replace(wanted, overlays=wanted.overlays and out is not None)
     limits = ByCategory(detector.calibration, wanted.category, **wanted.changes)
-    wanted.warn(detector.calibration)
+    wanted.check(detector.calibration, detector.without_parts)
     parts = Parts(group_by) if group_by is not None else None
     with contextlib.ExitStack() as stack:
         ledger, kept = None, []
@@ -146,8 +145,7 @@ def predict_coming(
             ledger = stack.enter_context(Ledger(out / CSV_FILE, COLUMNS, FILES, facts))
             earlier = ledger.begin(resume=resume, overwrite=overwrite, names=())
             kept = [row_of(ledger, row) for row in {row["file"]: row for row in earlier}.values() if row["verdict"]]
-            if wanted.maps:
-                remove_leftovers(make_folder(out / MAPS_FOLDER))
+            make_folders(out, wanted.files, alone=True)
             if parts is not None:
                 stack.callback(parts.write, out)
         stream = _Stream(detector, wanted, out, limits, kept, Sender(ledger, parts, emit))
@@ -169,7 +167,7 @@ class _Stream:
         send: Sender,
     ) -> None:
         self.detector, self.wanted, self.out, self.limits, self.send = detector, wanted, out, limits, send
-        self.names = Names(out or Path(), wanted.overlays, wanted.maps, kept)
+        self.names = Names(out or Path(), wanted.files, kept)
         self.tally = Tally()
         self.drifts: dict[str, Drift] = {}  # by category
         self.warned = False

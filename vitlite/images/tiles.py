@@ -15,6 +15,7 @@ from vitlite.images.regions import paint
 from vitlite.images.resize import resize_image
 
 Place = tuple[int, int]  # (top, left) of a tile, in pixels of what is seen
+PartsOf = Callable[[np.ndarray], dict[str, np.ndarray]]  # tiles (B, S, S, 3) to what is (B, S, S) or (B, C, S, S)
 ScorePixels = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]  # tiles (B, S, S, 3) to maps (B, S, S), scores (B,)
 
 
@@ -93,12 +94,29 @@ class View:
             scores.append(found)
         return blend.map, float(np.concatenate(scores).max())
 
+    def stitch(
+        self, seen: np.ndarray, parts_of: PartsOf, batch_size: int, inside: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
+        """Maps (h, w) and images (C, h, w), by name, of what is seen of an image, from those of its tiles."""
+        height, width = seen.shape[:2]
+        places = self.places(height, width, inside)
+        blends: dict[str, Blend] = {}
+        for tiles in self.batches(seen, places, batch_size):
+            for name, values in parts_of(tiles).items():
+                if name not in blends:
+                    blends[name] = Blend(self, height, width, places, values.shape[1:-2])
+                for own in values:
+                    blends[name].add(own)
+        return {name: blend.map for name, blend in blends.items()}
+
 
 class Blend:
-    """The maps of an image's tiles as one map (height, width), float32."""
+    """The maps of an image's tiles as one map (height, width), float32; ``leading`` axes precede these two."""
 
-    def __init__(self, view: View, height: int, width: int, places: Sequence[Place]) -> None:
-        self.map = np.zeros((height, width), np.float32)
+    def __init__(
+        self, view: View, height: int, width: int, places: Sequence[Place], leading: tuple[int, ...] = ()
+    ) -> None:
+        self.map = np.zeros((*leading, height, width), np.float32)
         self._places = iter(places)
         self._rows, self._columns = (_weights(view, length) for length in (height, width))
 
@@ -106,8 +124,8 @@ class Blend:
         """Add the map (S, S) of the next tile, in the order of the places."""
         top, left = next(self._places)
         rows, columns = self._rows[top][:, None], self._columns[left]
-        inside = values[: len(rows), : len(columns)]
-        self.map[top : top + len(rows), left : left + len(columns)] += rows * (columns * inside)
+        inside = values[..., : len(rows), : len(columns)]
+        self.map[..., top : top + len(rows), left : left + len(columns)] += rows * (columns * inside)
 
 
 def _weights(view: View, length: int) -> dict[int, np.ndarray]:

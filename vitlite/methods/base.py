@@ -185,6 +185,14 @@ class Method(nn.Module):
         """Maps (B, S, S) from ``values`` that may have been compared place by place. Default: the values themselves."""
         return values
 
+    def parts(self, features: Tensor) -> dict[str, Tensor]:
+        """What shows people how maps come about, by name, from ``frozen`` features; only computed if asked for.
+
+        Each is an image (B, 3, S, S) in [0, 1], such as a reconstruction, or a map (B, S, S), such as a term of the
+        map. Default: none.
+        """
+        return {}
+
     def own_score(self, how: str, values: Tensor, errors: Tensor | None) -> Tensor:
         """Scores (B,) by one of ``config.own_scores``, from compared ``values`` and what ``measure`` gave with them."""
         raise NotImplementedError

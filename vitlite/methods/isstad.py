@@ -264,13 +264,27 @@ class ISSTAD(Method):
         """Equations 15 to 22: smoothed error times smoothed probability, smoothed again."""
         if not self.variant.pixel:
             return self.smooth(self.smooth(self.hidden_error(images)))
-        levels = self.mae.levels(self.normalized(images))
-        factors = []
-        if self.variant.reconstructs:
-            factors.append(self.smooth(self.error(images, self.repaired(levels))))
-        if self.variant.classifies:
-            factors.append(self.smooth(self.logits(levels).sigmoid().mean(0)))
+        factors = list(self.factors(images, self.mae.levels(self.normalized(images))).values())
         return self.smooth(factors[0] * factors[1] if len(factors) == 2 else factors[0])
+
+    def factors(self, images: Tensor, levels: list[Tensor]) -> dict[str, Tensor]:
+        """Equations 15 to 21: those of error and probability, smoothed, that the variant has."""
+        found = {}
+        if self.variant.reconstructs:
+            found["error"] = self.smooth(self.error(images, self.repaired(levels)))
+        if self.variant.classifies:
+            found["probability"] = self.smooth(self.logits(levels).sigmoid().mean(0))
+        return found
+
+    def parts(self, images: Tensor) -> dict[str, Tensor]:
+        """The repaired image, and the factors of the map, as far as the variant has them."""
+        if not self.variant.pixel:
+            return {"error": self.smooth(self.hidden_error(images))}
+        levels = self.mae.levels(self.normalized(images))
+        found = self.factors(images, levels)
+        if not self.variant.reconstructs:
+            return found
+        return {"reconstruction": (self.repaired(levels) * self.std + self.mean).clamp(0, 1), **found}
 
     def error(self, images: Tensor, output: Tensor) -> Tensor:
         """Equations 15 to 18: squared error, mean over the colours, (B, S, S)."""

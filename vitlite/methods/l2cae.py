@@ -7,6 +7,7 @@ autoencoders" (Bergmann, Lowe, Fauser, Sattlegger and Steger, 2019), whose netwo
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from vitlite.methods.reconstruction import QUICK as QUICK_RECONSTRUCTION
@@ -111,6 +112,9 @@ class L2CAE(Reconstruction):
     def residual(self, target: Tensor, output: Tensor) -> Tensor:
         values = super().residual(target, output)
         return self.grid.merge(values) if self.grid is not None else values
+
+    def whole(self, output: Tensor) -> Tensor:
+        return output if self.grid is None else torch.stack([self.grid.merge(o) for o in output.unbind(1)], 1)
 
     def scored(self, target: Tensor) -> Tensor:
         return self.grid.cut(target) if self.grid is not None else target

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vitlite.kernels import ssim
 from vitlite.methods.ablations import AUROC, MVTEC_ONE, Row, Table
-from vitlite.methods.reconstruction import QUICK_AUTOENCODER, AutoencoderConfig, Reconstruction
+from vitlite.methods.reconstruction import QUICK_AUTOENCODER, AutoencoderConfig, Reconstruction, to_unit
 from vitlite.nn.coordinate_attention import CoordinateAttention
 from vitlite.nn.decoders import as_map
 from vitlite.nn.memory import MemoryModule
@@ -113,8 +113,3 @@ class MemCA(Reconstruction):
         if self.config.map == "ssim":
             return structure
         return (target - output).square().mean(1) + self.config.ssim_weight * structure
-
-
-def to_unit(images: Tensor) -> Tensor:
-    """[-1, 1] to [0, 1]."""
-    return (images + 1) / 2

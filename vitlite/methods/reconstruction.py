@@ -81,6 +81,15 @@ class Reconstruction(Method):
         """The parts of the images that are reconstructed for scoring; ``residual`` returns to the images' shape."""
         return target
 
+    def whole(self, output: Tensor) -> Tensor:
+        """Reconstructions of what ``scored`` gives to images (B, 3, S, S). Default: themselves."""
+        return output
+
+    def parts(self, features: Tensor) -> dict[str, Tensor]:
+        """The reconstruction."""
+        output = self.whole(self.reconstruct(self.scored(to_network(features.float()))))
+        return {"reconstruction": to_unit(output).clamp(0, 1)}
+
     def loss(self, features: Tensor) -> dict[str, Tensor]:
         """Mean squared difference over all values."""
         target = self.targets(features)
@@ -143,3 +152,8 @@ QUICK_AUTOENCODER: dict[str, Any] = {
 def to_network(images: Tensor) -> Tensor:
     """[0, 1] to [-1, 1]."""
     return 2 * images - 1
+
+
+def to_unit(images: Tensor) -> Tensor:
+    """[-1, 1] to [0, 1]."""
+    return (images + 1) / 2

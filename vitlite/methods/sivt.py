@@ -232,15 +232,24 @@ class SIVT(FeatureMethod):
 
     def values(self, features: Tensor) -> Tensor:
         """Equation 3 per position, at the input size and smoothed."""
+        l2, cosine = self.distances(features)
+        values = {"product": l2 * cosine, "l2": l2, "cosine": cosine}[self.config.map]
+        return self.smooth(values)
+
+    def distances(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """The two factors of Equation 3, with the split that scoring uses."""
         target = self.normalized(features)
         lower: Any = contextlib.nullcontext()  # not a disabled autocast, which exporters would keep
         if self.scoring == "bfloat16":
             lower = torch.autocast(target.device.type, torch.bfloat16)
         with lower:
             output = self.reconstruct(target, self.split)
-        l2, cosine = residuals(target, output)
-        values = {"product": l2 * cosine, "l2": l2, "cosine": cosine}[self.config.map]
-        return self.smooth(values)
+        return residuals(target, output)
+
+    def parts(self, features: Tensor) -> dict[str, Tensor]:
+        """Both factors, smoothed."""
+        names = ("squared distance", "cosine distance")
+        return {name: self.smooth(values) for name, values in zip(names, self.distances(features))}
 
 
 @torch.compiler.disable  # the compiler of torch 2.13 fails on randperm

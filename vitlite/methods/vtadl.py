@@ -267,6 +267,12 @@ class VTADL(Method):
         errors = self.config.mse_weight * mse + self.config.ssim_weight * dissimilarity
         return self.unlikelihood(patches), errors
 
+    def parts(self, features: Tensor) -> dict[str, Tensor]:
+        """The reconstruction, and the likelihood before places are compared."""
+        patches = self.encoder(2 * features - 1)
+        image = ((self.reconstruct(patches) + 1) / 2).clamp(0, 1)
+        return {"reconstruction": image, "negative log-likelihood": self.maps(self.unlikelihood(patches))}
+
     def maps(self, values: Tensor) -> Tensor:
         """Bilinear at the input size (V.A)."""
         return self.to_map(values)

@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from vitlite.images.heatmap import overlay
 from vitlite.images.loading import inside_of
+from vitlite.images.panels import shrink_mask
 from vitlite.images.reading import FULL_RANGE, ImageError, read_image, read_noted
 from vitlite.images.regions import dim
 from vitlite.images.resize import map_at, resize_image
@@ -106,12 +107,6 @@ def thumbnail_size(height: int, width: int) -> tuple[int, int]:
     """(height, width) in the same proportion with about SIDE * SIDE pixels; small images keep their size."""
     factor = min(1.0, SIDE / (height * width) ** 0.5)
     return max(1, round(height * factor)), max(1, round(width * factor))
-
-
-def shrink_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The mask at another size, bool; a pixel that holds any part of a defect is set, so that thin defects stay."""
-    shares = Image.fromarray(np.asarray(mask, np.uint8) * 255).convert("F")
-    return np.asarray(shares.resize((width, height), Image.Resampling.BOX)) > 0
 
 
 def mark(image: np.ndarray, region: np.ndarray) -> np.ndarray:
