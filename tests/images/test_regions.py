@@ -134,6 +134,10 @@ def test_what_is_outside_leaves_no_trace():
     other = IMAGE.copy()
     other[~inside] = 7
     assert np.array_equal(paint(IMAGE, inside), paint(other, inside))
+    assert (paint(IMAGE, inside)[~inside] == 128).all()
+    other[~inside] = [7, 60, 9]
+    other[0, 0] = 255
+    assert (paint(other, inside, plain=True)[~inside] == [7, 60, 9]).all()  # a plain background keeps its colour
     values = level_outside(IMAGE[..., 0].astype(np.float32), inside)
     assert values[~inside].max() == values[inside].min()
     assert shrink(inside, (20, 30)).sum() == 150

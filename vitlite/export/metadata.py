@@ -21,8 +21,9 @@ KEY = "vitlite"  # in ONNX's metadata_props
 PT2_FILE = "vitlite.json"  # among pt2's extra files
 OUTSIDE = (
     f"before resize: a pixel that is not set in its region (a base64 PNG of the image's size, by category, or `all`) "
-    f"becomes {PAINT} in each channel; auto: nor one outside the convex hull of what differs from a plain background; "
-    f"there the map counts for nothing; without tiles, what is resized is the box around the region, and the map is its"
+    f"becomes {PAINT} in each channel; auto: nor one outside the convex hull of what differs from a plain background, "
+    "and the colour is the median of all of these pixels; there the map counts for nothing; without tiles, what is "
+    "resized is the box around the region, and the map is of this box"
 )
 FILE_NAMES = ("good_images", "odd_images")  # what holds them in calibration.json
 INPUT, MAPS, SCORES = "images", "maps", "scores"

@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from vitlite.images.reading import FULL_RANGE, NO_ROOM, ImageError, Note, Notices, pixel_count, read_noted
-from vitlite.images.regions import Box, box_of, level_outside, shrink
+from vitlite.images.regions import Box, box_of, level_outside, paint, shrink
 from vitlite.images.resize import map_at
 from vitlite.images.scale import Reading
 from vitlite.images.tiles import View
@@ -145,12 +145,15 @@ def as_seen(index: int, image: np.ndarray, view: View, reading: Reading, path: P
 
     If a mask says where to look, that is the box around it, unless the network sees tiles.
     """
+    regions, (height, width) = reading.regions, image.shape[:2]
     inside = inside_of(image, reading, path)
-    height, width = image.shape[:2]
-    if inside is None or view.tile or reading.regions is None or not reading.regions.masks:
-        return Loaded(index, path, view.see(image, inside), height, width, image, inside)
-    box = box_of(reading.regions.fitting(path, (height, width)))
-    return Loaded(index, path, view.see(image[box], inside[box]), height, width, image, inside, box)
+    if regions is None or inside is None:
+        return Loaded(index, path, view.see(image), height, width, image)
+    painted = paint(image, inside, plain=regions.auto)
+    if view.tile or not regions.masks:
+        return Loaded(index, path, view.see(painted), height, width, image, inside)
+    box = box_of(regions.fitting(path, (height, width)))
+    return Loaded(index, path, view.see(painted[box]), height, width, image, inside, box)
 
 
 def pixel_batches(

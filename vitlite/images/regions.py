@@ -1,8 +1,9 @@
 """Where a detector looks: a region of interest for all images, or for those of each category.
 
 What lies outside a region is painted in one colour before anything sees it, and the map there gets its lowest value
-inside. So no pixel outside has any effect: on training, statistics, thresholds, maps, scores or boxes. Of an image with
-a mask the network sees the box around the mask, at its full size.
+inside. So no pixel outside has any effect: on training, statistics, thresholds, maps, scores or boxes. A plain
+background has its own median colour, because an edge of another colour would be as odd as a defect. Of an image with a
+mask the network sees the box around the mask, at its full size.
 """
 
 import base64
@@ -21,7 +22,9 @@ from vitlite.images.foreground import region_of_part
 from vitlite.images.unusable import Unusable
 
 EVERY = "all"  # the name of the region of all categories
-PAINT = 128  # grey, outside
+PAINT = 128  # grey, outside a mask
+
+SAMPLED = 20_000  # pixels that a median is taken of, about
 
 Size = tuple[int, int]
 Box = tuple[slice, slice]  # of rows and columns
@@ -108,9 +111,16 @@ def box_of(mask: np.ndarray) -> Box:
     return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
-def paint(image: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """A copy of an image (H, W, 3), uint8, with one colour outside the region."""
-    return np.where(inside[..., None], image, np.uint8(PAINT))
+def paint(image: np.ndarray, inside: np.ndarray, *, plain: bool = False) -> np.ndarray:
+    """A copy of an image (H, W, 3), uint8, with one colour outside the region: grey, or what is there in the median.
+
+    The median is for a ``plain`` background.
+    """
+    outside = image[~inside]
+    if not len(outside):
+        return image
+    colour = np.median(outside[:: 1 + len(outside) // SAMPLED], axis=0).astype(np.uint8) if plain else np.uint8(PAINT)
+    return np.where(inside[..., None], image, colour)
 
 
 def level_outside(values: np.ndarray, inside: np.ndarray) -> np.ndarray:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vitlite.images.regions import paint
 from vitlite.images.resize import resize_image
 
 Place = tuple[int, int]  # (top, left) of a tile, in pixels of what is seen
@@ -38,12 +37,8 @@ class View:
             return self.size, self.size
         return max(1, round(height * self.scale)), max(1, round(width * self.scale))
 
-    def see(self, image: np.ndarray, inside: np.ndarray | None = None) -> np.ndarray:
-        """What is seen of an image (H, W, 3), uint8: an array (h, w, 3) of the ``shape``.
-
-        Outside a region ``inside``, bool (H, W), nothing of the image is left.
-        """
-        image = image if inside is None else paint(image, inside)
+    def see(self, image: np.ndarray) -> np.ndarray:
+        """What is seen of an image (H, W, 3), uint8: an array (h, w, 3) of the ``shape``."""
         shape = self.shape(*image.shape[:2])
         return image if self.tile and shape == image.shape[:2] else resize_image(image, shape)
 
