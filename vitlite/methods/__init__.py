@@ -17,6 +17,7 @@ REGISTRY = {
     "vtadl": ("vitlite.methods.vtadl", "VTADL"),
     "isstad": ("vitlite.methods.isstad", "ISSTAD"),
     "knn": ("vitlite.methods.knn", "KNN"),
+    "dinomaly": ("vitlite.methods.dinomaly", "Dinomaly"),
 }
 DEFAULT = "sivt"
 

@@ -11,11 +11,14 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from vitlite.backbones import Backbone
 from vitlite.methods.ablations import Table
 from vitlite.methods.config import AUTO, NONE, PLACES, SCORES, TrainingConfig
 from vitlite.nn.score import Places, compare, score_of
+
+COARSE_SIDE = 16  # of the maps by which images are compared
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,8 @@ class Method(nn.Module):
 
     presets: ClassVar[dict[str, TrainingConfig]]  # "paper", "quick" and others
     ablations: ClassVar[dict[str, Table]] = {}  # tables that `vitlite ablate` runs, by name
-    cache_as: ClassVar[str] = "float32"  # dtype in which features are kept; "uint8" for plain images, without loss
+    # dtype in which features are kept: "float32", "float16", or "uint8" for plain images, without loss
+    cache_as: ClassVar[str] = "float32"
     draws_for_batch: ClassVar[bool] = False  # whether ``loss`` draws for a whole batch, and nothing for single images
 
     least_deviation: ClassVar[float | None] = None  # of a place, added to that of good images: see Places
@@ -50,6 +54,7 @@ class Method(nn.Module):
     config: TrainingConfig
     scoring: str = "float32"  # the precision in which ``values`` runs the trained network; all else is float32
     stage: str | None = None  # name of the training stage that ``loss`` is called in
+    step: int = 0  # of the optimiser in that stage, counted from 0: the one that ``loss`` is called for
     _trainable: set[str] | None = None  # names of the parameters that any stage trains
 
     def __init__(self, config: TrainingConfig, weights: str | None = None) -> None:
@@ -127,6 +132,15 @@ class Method(nn.Module):
     def frozen(self, images: Tensor) -> Tensor:
         """Float images (B, 3, S, S) in [0, 1] to what ``loss`` reads: everything that no training changes."""
         return images
+
+    def coarse(self, features: Tensor) -> Tensor:
+        """``frozen`` features as one vector for each image (B, d), by which images are compared.
+
+        Default: all of them; of maps (B, C, h, w) at most 16 by 16 places.
+        """
+        if features.ndim == 4 and max(features.shape[2:]) > COARSE_SIDE:
+            features = F.adaptive_avg_pool2d(features, COARSE_SIDE)
+        return features.flatten(1)
 
     def fit(self, batches: Iterable[Tensor]) -> None:
         """Take statistics of the training set, or a bank, from batches of ``frozen`` features.

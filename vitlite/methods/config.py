@@ -122,14 +122,17 @@ class TrainingConfig:
     # the statistics of a part, and SIVT draws a split for each part.
     accumulate: int = 1
     # adamw | adam (weight decay then is an L2 term) | muon (the momentum of a matrix is orthogonalised, Jordan et al.,
-    # 2024; what is no matrix has adamw).
+    # 2024; what is no matrix has adamw) | stableadamw (AMSGrad, and a tensor's step is shortened if its second moment
+    # lags behind, Wortsman et al., 2023).
     optimizer: str = "adamw"
     beta1: float = 0.9  # of the optimiser: decay of the mean gradient
     beta2: float = 0.999  # of the optimiser: decay of the mean squared gradient
     lr: float = 1e-4  # peak learning rate
     weight_decay: float = 0.01  # on matrices only
-    schedule: str = "constant"  # after warm-up: constant | cosine (to 0)
+    schedule: str = "constant"  # after warm-up: constant | cosine (to last_lr)
+    last_lr: float = 0.0  # with schedule=cosine: the learning rate at the end
     warmup_epochs: float = 0.0  # linear from 0
+    warmup_steps: int = 0  # above 0: so many steps in place of warmup_epochs
     average: float = 0.0  # above 0: the weights at the end are an exponential average with this decay a step (ours)
     clip_norm: float = 0.0  # largest gradient norm; 0 does not clip
     holdout: float = 0.1  # share of the good training images kept for the threshold (ours; the papers keep none)
@@ -178,10 +181,11 @@ class TrainingConfig:
             self.refuse("tile", "must be 0, for no tiles, or at least 8")
         if not 0 <= self.overlap <= 0.75:
             self.refuse("overlap", "must be from 0 to 0.75")
-        self.at_least(
-            0, "steps", "max_epochs", "weight_decay", "warmup_epochs", "clip_norm", "train_images", "folds_below"
-        )
+        self.at_least(0, "steps", "max_epochs", "weight_decay", "warmup_epochs", "warmup_steps", "last_lr", "clip_norm")
+        self.at_least(0, "train_images", "folds_below")
         self.above(0, "lr")
+        if self.last_lr > self.lr:
+            self.refuse("last_lr", f"must be at most lr={self.lr}")
         for key, value in vars(self).items():
             numbers = value if isinstance(value, (list, tuple)) else (value,)
             # An infinite clip_norm leaves gradients as they are.
@@ -193,7 +197,7 @@ class TrainingConfig:
                 self.refuse(key, "must be at least 0 and below 1")
         self.one_of("schedule", ("constant", "cosine"))
         self.one_of("precision", ("float32", "bfloat16", "auto"))
-        self.one_of("optimizer", ("adamw", "adam", "muon"))
+        self.one_of("optimizer", ("adamw", "adam", "muon", "stableadamw"))
         self.one_of("score", (*self.own_scores, *SCORES, AUTO))
         self.one_of("places", (*PLACES, AUTO))
         self.one_of("edge", ("mirror", "even"))

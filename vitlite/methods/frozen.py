@@ -37,18 +37,21 @@ class FeatureConfig(TrainingConfig):
         self.at_least(1, "feature_size")
 
 
-# What the quick presets of these methods share: the same features, so that the methods can be compared, and how good
-# images serve the score and the threshold.
-QUICK_FEATURES: dict[str, Any] = {
-    "backbone": "efficientnet_lite2",
-    "normalize": "channel",
-    "resize": "area",
+# What the quick presets of methods on frozen features share: how good images serve the score and the threshold ...
+QUICK_HEAD: dict[str, Any] = {
     "score": "auto",
     "places": "auto",
     "edge": "even",
     "holdout": 0.2,
     "folds": 4,
     "folds_below": 1000,
+}
+# ... and the features themselves, so that the methods can be compared.
+QUICK_FEATURES: dict[str, Any] = {
+    **QUICK_HEAD,
+    "backbone": "efficientnet_lite2",
+    "normalize": "channel",
+    "resize": "area",
 }
 
 

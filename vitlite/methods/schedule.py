@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vitlite.methods.base import Method, Stage
 from vitlite.methods.config import TrainingConfig
+from vitlite.nn.stable_adamw import StableAdamW
 
 AVERAGE = "average"  # of a parameter, in the optimiser's state
 
@@ -68,6 +69,8 @@ def make_optimizer(method: Method, stage: Stage, config: TrainingConfig) -> torc
             (decayed if matrix else others).append(parameter)
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
     betas = (config.beta1, config.beta2)
+    if config.optimizer == "stableadamw":
+        return StableAdamW(groups, lr=config.lr, betas=betas)
     if config.optimizer != "muon":
         kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.optimizer]
         return kind(groups, lr=config.lr, betas=betas, fused=True)
@@ -129,10 +132,11 @@ def use_average(optimizer: torch.optim.Optimizer) -> None:
 
 
 def learning_rate(config: TrainingConfig, step: int, steps_per_epoch: int, total: int) -> float:
-    """Share of the peak rate: linear warm-up from 0, then constant or a half cosine to 0; ``step`` counts from 0."""
-    warmup = config.warmup_epochs * steps_per_epoch
+    """Share of the peak rate: linear warm-up from 0, then constant or a half cosine; ``step`` counts from 0."""
+    warmup = config.warmup_steps or config.warmup_epochs * steps_per_epoch
     if step < warmup:
         return (step + 1) / (warmup + 1)
     if config.schedule == "constant":
         return 1.0
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))
+    last = config.last_lr / config.lr
+    return last + (1 - last) * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))

@@ -5,17 +5,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def gaussian_matrix(size: int, sigma: float) -> Tensor:
-    """(size, size) float64 matrix of a Gaussian filter cut at 4 sigma with mirrored borders; rows sum to 1.
+def gaussian_matrix(size: int, sigma: float, radius: int | None = None) -> Tensor:
+    """(size, size) float64 matrix of a Gaussian filter with mirrored borders; rows sum to 1.
 
-    The same filter as ``scipy.ndimage.gaussian_filter1d(mode="reflect")``. ``sigma`` 0 gives the identity.
+    It is cut beyond ``radius``, by default 4 sigma: the same filter as ``scipy.ndimage.gaussian_filter1d`` with
+    ``mode="reflect"``. ``sigma`` 0 gives the identity.
     Raises ValueError for a sigma below 0 or not finite.
     """
     if not 0 <= sigma < float("inf"):
         raise ValueError(f"sigma={sigma}: must be at least 0 and finite")
     if sigma == 0:
         return torch.eye(size, dtype=torch.float64)
-    radius = int(4 * sigma + 0.5)
+    radius = int(4 * sigma + 0.5) if radius is None else radius
     offsets = torch.arange(-radius, radius + 1)
     weights = torch.exp(-0.5 * (offsets.double() / sigma) ** 2)
     weights = weights / weights.sum()
@@ -26,10 +27,13 @@ def gaussian_matrix(size: int, sigma: float) -> Tensor:
     return matrix.scatter_add_(1, columns, weights.expand(size, -1).contiguous())
 
 
-def upsample_matrix(coarse: int, fine: int) -> Tensor:
-    """(fine, coarse) float64 matrix of bilinear interpolation along one axis (half-pixel centres)."""
+def upsample_matrix(coarse: int, fine: int, corners: bool = False) -> Tensor:
+    """(fine, coarse) float64 matrix of bilinear interpolation along one axis.
+
+    Values lie at the centres of pixels or, with ``corners``, the outer ones on the outer ones.
+    """
     identity = torch.eye(coarse, dtype=torch.float64)
-    return F.interpolate(identity[None], size=fine, mode="linear", align_corners=False)[0].T.contiguous()
+    return F.interpolate(identity[None], size=fine, mode="linear", align_corners=corners)[0].T.contiguous()
 
 
 def noise_of(weights: Tensor) -> Tensor:

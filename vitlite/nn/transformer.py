@@ -63,6 +63,23 @@ class Attention(nn.Module):
         return self.attend(query, key, value)
 
 
+class LinearAttention(Attention):
+    """Attention whose cost grows linearly with the tokens (Katharopoulos et al., 2020): phi = elu + 1, no softmax.
+
+    The output is phi(q) (phi(k)^T v) / (phi(q) . sum of phi(k)), for each head.
+    """
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, *rotation: Tensor) -> Tensor:
+        """As ``Attention.attend``."""
+        # Copied to one block a head: matrix products of strided heads take longer than the copy.
+        query, key, value = (split_heads(x, self.heads).contiguous() for x in (query, key, value))
+        if rotation:
+            query, key = (turned(x, *rotation) for x in (query, key))
+        query, key = F.elu(query) + 1, F.elu(key) + 1
+        whole = query @ key.sum(-2).unsqueeze(-1)
+        return self.proj(merge_heads(query @ (key.transpose(-2, -1) @ value) / whole))
+
+
 class Mlp(nn.Module):
     """Two linear layers with GELU between them, (B, N, dim) to the same shape."""
 
@@ -93,11 +110,17 @@ class Block(nn.Module):
     """
 
     def __init__(
-        self, dim: int, heads: int, mlp_ratio: float = 4.0, eps: float = 1e-5, layer_scale: bool = False
+        self,
+        dim: int,
+        heads: int,
+        mlp_ratio: float = 4.0,
+        eps: float = 1e-5,
+        layer_scale: bool = False,
+        attention: type[Attention] = Attention,
     ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=eps)
-        self.attn = Attention(dim, heads)
+        self.attn = attention(dim, heads)
         self.ls1 = LayerScale(dim) if layer_scale else nn.Identity()
         self.norm2 = nn.LayerNorm(dim, eps=eps)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
