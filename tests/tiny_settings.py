@@ -43,7 +43,8 @@ METHODS = {
     "knn": {"backbone": "efficientnet_lite0", "weights": "none", "image_size": 64, "feature_size": 8, "bank": 50}
     | {"sigma": 1, "folds": 0, "holdout": 0.1, "score": "max", "places": "none"},
     "dinomaly": {"weights": "none", "image_size": 28, "layers": "1,2", "depth": 2, "sigma": 1, "batch_size": 4}
-    | {"epochs": 2, "folds": 0, "holdout": 0.1, "score": "top1", "places": "none", "precision": "float32"},
+    | {"epochs": 2, "folds": 0, "holdout": 0.1, "score": "top1", "places": "none", "precision": "float32"}
+    | {"mining_steps": 2},
     "vtadl": {"image_size": 64, "patch": 16, "dim": 16, "vector": 64, "channels": "8,8,8,8", "gaussians": 3}
     | {"epochs": 2, "density_epochs": 2, "sigma": 1, "batch_size": 4},
     "isstad": {"image_size": 32, "patch": 8, "dim": 16, "encoder_depth": 2, "decoder_dim": 16, "decoder_depth": 2}

@@ -210,9 +210,10 @@ def test_learning_rate():
 
 
 def test_the_weights_at_the_end_are_an_average_of_all_steps(tiny_run, tmp_path, monkeypatch):
-    steps, step = [], training_loop.Loop.train_step
+    steps, numbers, step = [], [], training_loop.Loop.train_step
 
     def recorded(self, *args):
+        numbers.append(self.method.step)
         terms = step(self, *args)
         steps.append(self.method.transformer.embed.weight.detach().clone())
         return terms
@@ -225,6 +226,7 @@ def test_the_weights_at_the_end_are_an_average_of_all_steps(tiny_run, tmp_path, 
     for number, weight in enumerate(steps):
         expected = expected.lerp(weight.double(), 1 - min(0.6, (1 + number) / (10 + number)))
     assert len(steps) > 8
+    assert numbers == list(range(len(steps)))
     torch.testing.assert_close(weights(tmp_path / "run")["transformer.embed.weight"].double(), expected)
 
 
