@@ -107,6 +107,10 @@ def test_of_a_mask_the_box_around_it_is_seen(mask):
     values[8:] = 3
     full = seen.full(values)
     assert (full[24:30, 20:50] == 3).all()
+    framed = seen.framed(np.stack([values, values, values / 2]))
+    assert np.array_equal(framed[0, 10:30, 20:50], full[10:30, 20:50])
+    assert framed.shape == (3, 40, 60)
+    assert (framed[:, :10] == 0.5).all()
     full[20:30, 20:50] = 1
     assert (full == 1).mean() > 0.95  # outside is the lowest value inside; between the halves lie interpolated ones
     assert as_seen(0, IMAGE, View(16, 16), reading, Path("a.png")).pixels.shape == IMAGE.shape  # for tiles

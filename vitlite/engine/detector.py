@@ -115,7 +115,10 @@ class Detector(Predictor):
         return self.score_seen([loaded])[0][0]
 
     def parts_of(self, image: Loaded, batch_size: int = 8) -> dict[str, np.ndarray]:
-        """What shows how the map of an image comes about, as the method's ``parts``; empty if it has none."""
+        """What shows how the map of an image comes about, as the method's ``parts``; empty if it has none.
+
+        If a box of the image is seen, they have the size of the whole image.
+        """
         if self.without_parts:
             return {}
         inside = image.seen_inside
@@ -126,7 +129,7 @@ class Detector(Predictor):
         for values in found.values():
             if inside is not None and values.ndim == 2:
                 level_outside(values, inside)
-        return found
+        return {name: image.framed(values) for name, values in found.items()}
 
     @torch.no_grad()
     def _part_pixels(self, pixels: np.ndarray) -> dict[str, np.ndarray]:

@@ -48,14 +48,22 @@ class Loaded:
 
     def full(self, values: np.ndarray) -> np.ndarray:
         """A map of this image at the image's own size, float32; the region's lowest value lies outside of it."""
-        if self.box is None:
-            values = map_at(values, self.height, self.width)
-        else:
-            whole = np.zeros((self.height, self.width), np.float32)
-            part = whole[self.box]
-            part[:] = map_at(values, *part.shape)
-            values = whole
+        values = map_at(values, self.height, self.width) if self.box is None else self.framed(values)
         return values if self.inside is None else level_outside(values, self.inside)
+
+    def framed(self, values: np.ndarray) -> np.ndarray:
+        """A map (h, w) or an image (3, h, w) of what is seen, float32, as one of the whole image.
+
+        Without a box it stays as it is. Otherwise it gets the image's own size, with its lowest value around the box.
+        """
+        if self.box is None:
+            return values
+        planes = values.reshape(-1, *values.shape[-2:])
+        whole = np.full((len(planes), self.height, self.width), values.min(), np.float32)
+        for plane, frame in zip(planes, whole):
+            part = frame[self.box]
+            part[:] = map_at(plane, *part.shape)
+        return whole.reshape(*values.shape[:-2], self.height, self.width)
 
 
 @dataclass(frozen=True)
