@@ -297,6 +297,20 @@ def test_images_decode_at_the_size_they_are_given(page):
         assert (str(found.width), str(found.height)) == (image.attributes["width"], image.attributes["height"])
 
 
+def test_parts_of_maps_stand_below_each_pair(report, page, detector, data, monkeypatch):
+    cards = {int(card.attributes["data-index"]): card for card in page.all("li", class_="card")}
+    assert len(cards) == 10
+    said = [[figure.words() for figure in card.one(class_="parts").all("figcaption")] for card in cards.values()]
+    assert all(words == said[0] for words in said)  # one range for all
+    squared, cosine = said[0]
+    assert re.fullmatch(r"squared distance, \S+ to \S+", squared)
+    assert re.fullmatch(r"cosine distance, \S+ to \S+", cosine)
+    monkeypatch.setattr(detector, "without_parts", "none here")
+    plain = render(build_report(detector, data=data))
+    assert 'class="parts"' not in plain
+    assert "made of" not in plain
+
+
 def luminance(colour):
     parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]

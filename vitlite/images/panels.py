@@ -34,9 +34,17 @@ def caption(name: str, span: Span) -> str:
 
 def panel(part: np.ndarray, height: int, width: int, span: Span) -> np.ndarray:
     """An image (3, h, w) in [0, 1] or a map (h, w), float32, drawn in uint8 (height, width, 3)."""
-    if span is None:
-        return resize_image(np.rint(part.transpose(1, 2, 0) * 255).astype(np.uint8), (height, width))
-    return np.rint(colorize(scale_map(map_at(part, height, width), *span))).astype(np.uint8)
+    return pixels_of(part, height, width) if span is None else coloured(map_at(part, height, width), span)
+
+
+def pixels_of(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """An image (3, h, w) in [0, 1], float32, as uint8 (height, width, 3)."""
+    return resize_image(np.rint(image.transpose(1, 2, 0) * 255).astype(np.uint8), (height, width))
+
+
+def coloured(values: np.ndarray, span: tuple[float, float]) -> np.ndarray:
+    """A map (h, w) in colours, uint8 (h, w, 3)."""
+    return np.rint(colorize(scale_map(values, *span))).astype(np.uint8)
 
 
 def strip(panels: Sequence[tuple[str, np.ndarray]]) -> np.ndarray:

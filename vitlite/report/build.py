@@ -3,7 +3,7 @@
 import datetime
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -12,7 +12,7 @@ from vitlite.engine.evaluate import about, open_test_data, score_category
 from vitlite.files import counted, shown
 from vitlite.limits import Limits, limits_of
 from vitlite.report.curves import Curve, image_curves, pixel_curves
-from vitlite.report.gallery import Card, choose, make_card, share, small_overlay
+from vitlite.report.gallery import Card, choose, make_card, part_figures, share, small_overlay
 from vitlite.report.svg import Axis, score_axis
 from vitlite.results import Scored, mean_of, summarize_category
 
@@ -182,6 +182,9 @@ def build_part(scored: Scored, detector: Detector, *, first: int, limit: int) ->
         )
         for i in choose(labels, [image.compared for image in images], limit)
     ]
+    if not detector.without_parts:
+        files = [scored.samples[card.index - first].path for card in cards]
+        cards = [replace(card, parts=parts) for card, parts in zip(cards, part_figures(files, detector))]
     return Part(
         name=shown(scored.name),
         own=scored.name if scored.name in known and len(known) > 1 else None,

@@ -5,14 +5,16 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+from vitlite.engine.predict import Predictor
 from vitlite.images.heatmap import overlay
-from vitlite.images.loading import inside_of
-from vitlite.images.panels import shrink_mask
+from vitlite.images.loading import as_seen, inside_of
+from vitlite.images.panels import caption, coloured, pixels_of, shrink_mask, span_of
 from vitlite.images.reading import FULL_RANGE, ImageError, read_image, read_noted
 from vitlite.images.regions import dim
 from vitlite.images.resize import map_at, resize_image
@@ -23,7 +25,16 @@ from vitlite.verdict import defects_in
 LIMIT = 60  # images in a report: about 2 MB
 LEAST = 4  # images of a category, however many categories there are
 SIDE = 256  # an image is shown with about SIDE * SIDE pixels, whatever its shape
+PART_SIDE = 144  # likewise a part of its map
 MARK = np.array([40, 255, 60], dtype=np.uint8)  # in no part of the heat map's scale, and not its outline
+
+
+class Figure(NamedTuple):
+    """A small JPEG and what stands below it."""
+
+    caption: str
+    source: str  # data URI
+    size: tuple[int, int]  # (width, height)
 
 
 @dataclass(frozen=True)
@@ -36,6 +47,7 @@ class Card:
     size: tuple[int, int]  # (width, height) as shown
     image: str  # data URI
     heat: str  # data URI: the image with its heat map
+    parts: tuple["Figure", ...] = ()  # what its map is made of
 
 
 def share(categories: int) -> int:
@@ -93,6 +105,31 @@ def make_card(
     return Card(index, file, marked, (width, height), jpeg_uri(small), jpeg_uri(heat))
 
 
+def part_figures(paths: Sequence[Path], detector: Predictor) -> list[tuple[Figure, ...]]:
+    """The parts of each image's map; the colours of a part mean the same in all of these images."""
+    found = [small_parts(path, detector) for path in paths]
+    spans = {name: span_of([parts[name] for parts in found]) for name in (found[0] if found else ())}
+    return [
+        tuple(
+            Figure(
+                caption(name, span), jpeg_uri(values if span is None else coloured(values, span)), values.shape[1::-1]
+            )
+            for (name, values), span in zip(parts.items(), spans.values())
+        )
+        for parts in found
+    ]
+
+
+def small_parts(path: Path, detector: Predictor) -> dict[str, np.ndarray]:
+    """The parts of an image's map: images as uint8 (h, w, 3), maps as float32 (h, w), in a small size."""
+    image = as_seen(0, read_noted(path, detector.reading)[0], detector.view, detector.reading, path)
+    size = thumbnail_size(image.height, image.width, PART_SIDE)
+    return {
+        name: pixels_of(values, *size) if values.ndim == 3 else map_at(values, *size)
+        for name, values in detector.parts_of(image).items()
+    }
+
+
 def small_overlay(path: Path) -> tuple[str, tuple[int, int]] | None:
     """An overlay of a run as (data URI, (width, height)); None if it is no longer there or cannot be read."""
     try:
@@ -103,9 +140,9 @@ def small_overlay(path: Path) -> tuple[str, tuple[int, int]] | None:
     return jpeg_uri(resize_image(image, (height, width))), (width, height)
 
 
-def thumbnail_size(height: int, width: int) -> tuple[int, int]:
-    """(height, width) in the same proportion with about SIDE * SIDE pixels; small images keep their size."""
-    factor = min(1.0, SIDE / (height * width) ** 0.5)
+def thumbnail_size(height: int, width: int, side: int = SIDE) -> tuple[int, int]:
+    """(height, width) in the same proportion with about side * side pixels; small images keep their size."""
+    factor = min(1.0, side / (height * width) ** 0.5)
     return max(1, round(height * factor)), max(1, round(width * factor))
 
 

@@ -19,10 +19,15 @@ from vitlite.results import HEADS
 
 VERDICTS = (("Passed", "False alarm"), ("Missed", "Found"))  # by label, and by whether the score is above the threshold
 
+PARTS = (
+    '<p class="soft">Below each pair: what the map is made of. The colours of a part go from its lowest to its highest '
+    "value in the images of its category that are shown here; its caption has both.</p>"
+)
 
-def asset(suffix: str) -> str:
-    """The text of page.html, page.css or page.js beside this file."""
-    return files("vitlite.report").joinpath(f"page.{suffix}").read_text(encoding="utf-8")
+
+def asset(suffix: str, name: str = "page") -> str:
+    """The text of page.html, page.css, page.js or compare.html beside this file."""
+    return files("vitlite.report").joinpath(f"{name}.{suffix}").read_text(encoding="utf-8")
 
 
 def render(report: Report) -> str:
@@ -62,6 +67,7 @@ def render(report: Report) -> str:
         scale="logarithmic" if report.axis.log else "linear",
         mistakes="\n".join(mistakes(report)),
         limited=limited if len(cards) < len(report.images) else "",
+        parts=PARTS if any(card.parts for card in cards) else "",
         gallery="\n".join(gallery(report, cards)),
         odd=odd_section(report.odd),
         odd_link='<a href="#odd">Odd good images</a>' if report.odd else "",
@@ -201,8 +207,18 @@ def card_item(card: Card, image: TestedImage, threshold: float) -> str:
         f'<div class="pair"><figure><img src="{card.image}" alt="{file}, {labelled}" {size}>'
         f"<figcaption>{labelled}</figcaption></figure>"
         f'<figure><img src="{card.heat}" alt="Heat map of {file}" {size}><figcaption>heat map</figcaption></figure>'
-        f'</div><p class="file"><bdi>{file}</bdi></p></li>'
+        f'</div>{part_row(card, file)}<p class="file"><bdi>{file}</bdi></p></li>'
     )
+
+
+def part_row(card: Card, file: str) -> str:
+    """The parts of a card's map below its two images; ``file`` is escaped."""
+    figures = "".join(
+        f'<figure><img src="{source}" alt="{escape(words)}, {file}" width="{size[0]}" height="{size[1]}" '
+        f'decoding="async"><figcaption>{escape(words)}</figcaption></figure>'
+        for words, source, size in card.parts
+    )
+    return f'<div class="parts">{figures}</div>' if figures else ""
 
 
 def odd_section(images: list[OddImage]) -> str:
