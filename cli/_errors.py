@@ -102,7 +102,7 @@ def wrong_use(error: click.UsageError) -> str:
 
 def name_of(param: click.Parameter) -> str:
     """A parameter as the user types it: the long name of an option, the word of an argument."""
-    return max(param.opts, key=len) if isinstance(param, click.Option) else param.human_readable_name
+    return max(param.opts, key=len) if isinstance(param, click.Option) else param.human_readable_name.rstrip(".")
 
 
 def kind_of(kind: click.ParamType) -> str:

@@ -5,13 +5,12 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from vitlite.engine.predict import Predictor
 from vitlite.images.heatmap import overlay
 from vitlite.images.loading import as_seen, inside_of
 from vitlite.images.panels import caption, coloured, pixels_of, shrink_mask, span_of
@@ -21,6 +20,9 @@ from vitlite.images.resize import map_at, resize_image
 from vitlite.images.scale import Reading
 from vitlite.limits import Limits
 from vitlite.verdict import defects_in
+
+if TYPE_CHECKING:
+    from vitlite.engine.predict import Predictor
 
 LIMIT = 60  # images in a report: about 2 MB
 LEAST = 4  # images of a category, however many categories there are
@@ -105,7 +107,7 @@ def make_card(
     return Card(index, file, marked, (width, height), jpeg_uri(small), jpeg_uri(heat))
 
 
-def part_figures(paths: Sequence[Path], detector: Predictor) -> list[tuple[Figure, ...]]:
+def part_figures(paths: Sequence[Path], detector: "Predictor") -> list[tuple[Figure, ...]]:
     """The parts of each image's map; the colours of a part mean the same in all of these images."""
     found = [small_parts(path, detector) for path in paths]
     spans = {name: span_of([parts[name] for parts in found]) for name in (found[0] if found else ())}
@@ -120,7 +122,7 @@ def part_figures(paths: Sequence[Path], detector: Predictor) -> list[tuple[Figur
     ]
 
 
-def small_parts(path: Path, detector: Predictor) -> dict[str, np.ndarray]:
+def small_parts(path: Path, detector: "Predictor") -> dict[str, np.ndarray]:
     """The parts of an image's map: images as uint8 (h, w, 3), maps as float32 (h, w), in a small size."""
     image = as_seen(0, read_noted(path, detector.reading)[0], detector.view, detector.reading, path)
     size = thumbnail_size(image.height, image.width, PART_SIDE)
