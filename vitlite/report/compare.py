@@ -114,6 +114,7 @@ def add_category(
                 cast(Limits, scored.limits),  # a run has a calibration
                 detector.calibration["display"],
                 detector.reading,
+                outlined=flagged,
             )
             verdict = VERDICTS[sample.label][flagged]
             run.answers[sample] = Answer(card, judged["score"], verdict, flagged != bool(sample.label))
@@ -149,12 +150,12 @@ def tables(found: Comparison) -> Iterator[str]:
 
 def table(runs: Sequence[Compared], values: Sequence[dict[str, Any]], title: str) -> str:
     """The figures of each run."""
-    heads = "".join(f'<th scope="col">{escape(head)}</th>' for head in (*HEADS.values(), "missed", "false alarms"))
+    heads = "".join(f'<th scope="col">{escape(head)}</th>' for head in ("missed", "false alarms", *HEADS.values()))
     rows = []
     for run, own in zip(runs, values):
         cells = "".join(f"<td>{'–' if own[key] is None else format(own[key], '.4f')}</td>" for key in HEADS)
         name = f"{escape(run.name)}<br>{escape(run.method)}"
-        rows.append(f'<tr><th scope="row" class="wide">{name}</th>{cells}<td>{own["fn"]}</td><td>{own["fp"]}</td></tr>')
+        rows.append(f'<tr><th scope="row" class="wide">{name}</th><td>{own["fn"]}</td><td>{own["fp"]}</td>{cells}</tr>')
     return (
         f'<h3>{escape(title)}</h3><div class="scroll" tabindex="0" role="region" aria-label="{escape(title)}, scrolls '
         f'sideways"><table><thead><tr><th scope="col">run</th>{heads}</tr></thead><tbody>{"".join(rows)}</tbody>'

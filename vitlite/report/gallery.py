@@ -80,10 +80,12 @@ def make_card(
     limits: Limits,
     scale: dict[str, float],
     reading: Reading = FULL_RANGE,
+    *,
+    outlined: bool = True,
 ) -> Card:
     """Read an image again and draw it with its mask outlined, and with its map on the calibration's scale.
 
-    Outlined over the map is what counts as the defect if the image is called defective.
+    If ``outlined``, what counts as the defect if the image is called defective has an outline over the map.
 
     Args:
         index, file: kept as they are.
@@ -99,7 +101,9 @@ def make_card(
     inside = inside_of(image, reading, path)
     image = image if inside is None else dim(image, inside)
     small = resize_image(image, (height, width))
-    defects = shrink_mask(defects_in(map_at(values, *image.shape[:2]), limits, inside), height, width)
+    defects = np.zeros((height, width), bool)
+    if outlined:
+        defects = shrink_mask(defects_in(map_at(values, *image.shape[:2]), limits, inside), height, width)
     heat = overlay(small, map_at(values, height, width), low=scale["low"], high=scale["high"], marked=defects)
     marked = mask is not None and bool(mask.any())
     if mask is not None and marked:
