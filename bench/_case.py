@@ -23,7 +23,8 @@ class Case:
     Args:
         op: name of the operator.
         name: what distinguishes the case, such as its shape.
-        size: "large" if the work counts, "small" if the cost of a call counts, "overhead" for the bare call.
+        size: "large" if the work counts, "small" if the cost of a call counts, "tiny" if that is all, "overhead" for
+            the bare call.
         inputs: makes the tensors in float32 on the CPU; those that require a gradient get one.
         numbers: how many numbers must be read and written, (forward, forward and backward).
         operations: how many floating point operations must be done, (forward, forward and backward).

@@ -52,7 +52,7 @@ def contenders_of(case: Case, device: str, compiled: bool) -> dict[str, Function
         ours = case.ours
         found["vitlite triton"] = lambda *tensors: ours(*tensors, backend="triton")
     found |= {"eager": case.eager, **case.contenders}
-    if compiled and case.size != "overhead":
+    if compiled and case.size not in ("tiny", "overhead"):
         torch.compiler.reset()
         # The check has other shapes than the timing; without `dynamic` torch.compile would then make code for any.
         found["torch.compile"] = torch.compile(case.eager, dynamic=False)

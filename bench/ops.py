@@ -1,6 +1,6 @@
 """The fused operators against eager torch, torch.compile of it, and the library that a user would pick.
 
-    python -m vitlite.bench ops [--op NAME ...] [--size large|small|overhead] [--device cuda] [--csv FILE]
+    python -m vitlite.bench ops [--op NAME ...] [--size large|small|overhead|tiny] [--device cuda] [--csv FILE]
 
 Every case is checked against float64 before it is timed. If a result or a gradient of ours is off, the case is not
 reported and the exit code is 1. Alternatives take turns. On a CPU the table gives the fastest round of each, on a GPU
@@ -24,7 +24,7 @@ from ._machine import described, judged, machine, write_csv
 
 Row = dict[str, Any]
 PHASES = ("forward", "both")  # "both" is forward and backward
-SIZES = ("large", "small", "overhead")
+SIZES = ("large", "small", "overhead", "tiny")
 LIMITS = {"copy": "a copy", "matrix": "a matrix product"}
 OVERHEAD_US = 40.0  # microseconds that the bare call of ours may take on a CPU
 TIMES = ("ms", "median_ms", "ratio", "bytes", "copy_share", "matrix_share")
@@ -88,7 +88,8 @@ def run_case(case: Case, device: str, compiled: bool, seconds: float, limits: di
                     print(f"{case.op} {case.label}: {name} failed, {one_line(failure)}")
             if "vitlite" not in calls:
                 return []
-            for name, times in _measure.interleaved(calls, device, seconds).items():
+            fewest = 60 if case.size == "tiny" else 5
+            for name, times in _measure.interleaved(calls, device, seconds, fewest).items():
                 add_times(rows[name], case, i, times[device == "cuda"], times[1])
             for row in rows.values():
                 if f"{phase}_ms" in row:
@@ -150,7 +151,7 @@ def print_rows(case: Case, rows: list[Row]) -> None:
     for i, phase in enumerate(PHASES):
         for what, amounts, rate_unit in (("copy", case.bytes(), "GB/s"), ("matrix", case.operations, "GFLOP/s")):
             share = rows[0].get(f"{phase}_{what}_share")
-            if share is not None and case.size != "overhead":
+            if share is not None and case.size not in ("tiny", "overhead"):
                 rate = amounts[i] / rows[0][f"{phase}_ms"] * 1e-6
                 print(f"  ours, {phase}: {rate:.1f} {rate_unit}, {share:.0%} of {LIMITS[what]}")
     if rows[0]["bars"]:
@@ -160,7 +161,7 @@ def print_rows(case: Case, rows: list[Row]) -> None:
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="vitlite bench ops", description=(__doc__ or "").splitlines()[0])
     p.add_argument("--op", action="append", choices=kernels.OPERATORS, help="only this operator; repeatable")
-    p.add_argument("--size", action="append", choices=SIZES, help="only these cases; repeatable")
+    p.add_argument("--size", action="append", choices=SIZES, help="only these cases; repeatable (default all but tiny)")
     p.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     p.add_argument("--threads", type=int, help="number of threads of the CPU")
     p.add_argument("--seconds", type=float, default=2.0, help="about how long to time one case and pass (default 2)")
@@ -183,7 +184,7 @@ def main(argv: list[str] | None = None) -> int:
     refused = refusals(options.tests, ops) if options.tests else {}
     for op, why in refused.items():
         print(f"{op}: not timed, {why}")
-    cases = _cases.cases(options.device, [op for op in ops if op not in refused], options.size or list(SIZES))
+    cases = _cases.cases(options.device, [op for op in ops if op not in refused], options.size or list(SIZES[:3]))
     if options.check:
         wrong = [
             c for c in cases if "vitlite" not in checked(c, contenders_of(c, options.device, False), options.device)

@@ -52,9 +52,9 @@ def memory_read(
         items: memory (N, C); another floating dtype is brought to the wider of the two.
         threshold: t, at least 0; None is 1 / N.
         temperature: above 0, what the cosines are multiplied by; 1 in the papers.
-        backend: "auto", "cpp" (compiled, CPU; holds a block of the (T, N) weights, or all of them if a gradient is
-            wanted and T N is at most 2^24), "triton" (CUDA; holds at most 2^23 of them, or those of 16 queries) or
-            "eager" (holds several (T, N) matrices).
+        backend: "auto", "cpp" (compiled, CPU; holds a block of the (T, N) weights), "triton" (CUDA; holds 2^23 of them
+            at most, or those of 16 queries) or "eager" (holds several (T, N) matrices). If a gradient is wanted and T N
+            is at most 2^24, the first two keep all of them.
 
     Returns:
         output (T, C) and entropy (T,), the entropy between 0 and log N, in the wider dtype of the arguments; computed
@@ -67,7 +67,7 @@ def memory_read(
     chosen = OPERATOR.backends.pick(backend, z.device.type)
     # None goes on as it is: 1 / N as a number would make torch.export take N to be fixed.
     threshold = None if threshold is None else float(threshold)
-    save = chosen == "cpp" and not exporting() and rows * count <= KEPT_WEIGHTS
+    save = chosen in ("cpp", "triton") and not exporting() and rows * count <= KEPT_WEIGHTS
     return OPERATOR(chosen, (z, items), threshold, float(temperature), save)
 
 

@@ -7,10 +7,10 @@ import triton.language as tl
 from torch import Tensor
 
 from .._triton import accumulator, ceil_div, compute_type, launch, power_of_two, product_precision
+from .._triton_math import row_norms
 from .triton_kernels import (
     nearest_best_kernel,
     nearest_distances_kernel,
-    nearest_half_norms_kernel,
     nearest_scores_kernel,
     nearest_smallest_kernel,
 )
@@ -28,7 +28,7 @@ def nearest_forward(q: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Distances (T, k) in the type of the computation, ascending, and indices (T, k)."""
     q, bank = q.contiguous(), bank.contiguous()
     types = _types_of(q.dtype)
-    half_norms = _half_norms(bank)
+    half_norms = row_norms(bank, half_squares=True)
     indices = _nearest(q, bank, half_norms, types) if k == 1 else _several(q, bank, half_norms, types, k)
     distances = q.new_empty(indices.shape, dtype=compute_type(q.dtype))
     channels, pairs = q.shape[1], indices.numel()
@@ -95,17 +95,6 @@ def _several(q: Tensor, bank: Tensor, half_norms: Tensor, types: dict[str, Any],
         numbers = {"count": count, "k": k}
         launch(nearest_smallest_kernel, (rows,), {**table, **numbers}, BN=power_of_two(count, 16, 2048))
     return indices.sort(1).values.long()
-
-
-def _half_norms(bank: Tensor) -> Tensor:
-    count, channels = bank.shape
-    half_norms = bank.new_empty((count,), dtype=compute_type(bank.dtype))
-    columns = power_of_two(channels, 16, 1024)
-    rows = min(max(1, 4096 // columns), 16)
-    arguments = {"bank": bank, "half_norms": half_norms, "count": count, "channels": channels}
-    shapes = {"BR": rows, "BK": columns, "ACC": accumulator(bank.dtype)}
-    launch(nearest_half_norms_kernel, (ceil_div(count, rows),), arguments, **shapes)
-    return half_norms
 
 
 def _types_of(dtype: torch.dtype) -> dict[str, Any]:

@@ -9,20 +9,7 @@ the cache, then the next one, and so on.
 import triton
 import triton.language as tl
 
-from .._triton_math import dot
-
-
-@triton.jit
-def _tile(base, rows, count, columns, width, TYPE: tl.constexpr):
-    """Elements (rows, columns) of a contiguous matrix of so many rows and columns, zeros outside."""
-    mask = (rows < count)[:, None] & (columns < width)[None, :]
-    return tl.load(base + (rows[:, None] * width + columns[None, :]), mask=mask, other=0.0).to(TYPE)
-
-
-@triton.jit
-def _at(pointer, first, width):
-    """Address of a row of a contiguous matrix, in 64 bits; what a tile adds to it fits in 32."""
-    return pointer + tl.cast(first, tl.int64) * width
+from .._triton_math import at, dot, tile
 
 
 @triton.jit
@@ -33,28 +20,15 @@ def _scores(
 ):  # fmt: skip
     """Scores (BM, BN) of the queries from ``first`` on with the rows of the bank from ``start`` on."""
     rows, own = tl.arange(0, BM), tl.arange(0, BN)
-    left, right = _at(q, first, channels), _at(bank, start, channels)
+    left, right = at(q, first, channels), at(bank, start, channels)
     acc = tl.zeros([BM, BN], ACC)
-    for at in range(0, channels, BK):
-        columns = at + tl.arange(0, BK)
-        a = _tile(left, rows, queries - first, columns, channels, WORK)
-        b = _tile(right, own, count - start, columns, channels, WORK)
+    for offset in range(0, channels, BK):
+        columns = offset + tl.arange(0, BK)
+        a = tile(left, rows, queries - first, columns, channels, WORK)
+        b = tile(right, own, count - start, columns, channels, WORK)
         acc = dot(a, tl.trans(b), acc, PRECISION)
     scores = tl.load(half_norms + start + own, mask=own < count - start, other=float("inf"))[None, :] - acc
     return tl.where(scores == scores, scores, float("inf"))
-
-
-@triton.jit
-def nearest_half_norms_kernel(bank, half_norms, count, channels, BR: tl.constexpr, BK: tl.constexpr, ACC: tl.constexpr):
-    """Half of the squared norm of each row of the bank."""
-    first = tl.program_id(0) * BR
-    rows = tl.arange(0, BR)
-    base = _at(bank, first, channels)
-    squares = tl.zeros([BR, BK], ACC)
-    for start in range(0, channels, BK):
-        tile = _tile(base, rows, count - first, start + tl.arange(0, BK), channels, ACC)
-        squares += tile * tile
-    tl.store(half_norms + first + rows, tl.sum(squares, 1) / 2, mask=rows < count - first)
 
 
 @triton.jit
@@ -79,8 +53,8 @@ def nearest_best_kernel(
         best = tl.where(better, score, best)
         best_index = tl.where(better, index, best_index)
     there = rows < queries - first
-    tl.store(_at(scores, part, queries) + first + rows, best, mask=there)
-    tl.store(_at(indices, part, queries) + first + rows, best_index, mask=there)
+    tl.store(at(scores, part, queries) + first + rows, best, mask=there)
+    tl.store(at(indices, part, queries) + first + rows, best_index, mask=there)
 
 
 @triton.jit
@@ -95,14 +69,14 @@ def nearest_scores_kernel(
     found = _scores(q, bank, half_norms, first, start, queries, count, channels, BM, BN, BK, WORK, PRECISION, ACC)
     rows, columns = tl.arange(0, BM), start + tl.arange(0, BN)
     mask = (rows < queries - first)[:, None] & (columns < count)[None, :]
-    tl.store(_at(scores, first, count) + (rows[:, None] * count + columns[None, :]), found, mask=mask)
+    tl.store(at(scores, first, count) + (rows[:, None] * count + columns[None, :]), found, mask=mask)
 
 
 @triton.jit
 def nearest_smallest_kernel(scores, indices, count, k, BN: tl.constexpr):
     """The k smallest of one row of scores: each is the first one that comes after the one before."""
-    row = _at(scores, tl.program_id(0), count)
-    out = _at(indices, tl.program_id(0), k)
+    row = at(scores, tl.program_id(0), count)
+    out = at(indices, tl.program_id(0), k)
     last = tl.full([], -float("inf"), scores.dtype.element_ty)
     last_index = tl.full([], -1, tl.int32)
     for place in range(k):

@@ -5,11 +5,13 @@ The launches are recorded from the launchers themselves, so that what is compile
 and spills of each kernel are written to build/triton-resources.txt.
 """
 
+from collections import Counter
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from vitlite.kernels import _triton
 
@@ -47,8 +49,9 @@ def attention(batch, heads, tokens, width, dtype):
 def memory(rows, items, channels, dtype):
     room = launchers("memory")
     z, memory = empty(rows, channels, dtype=dtype), empty(items, channels, dtype=dtype)
-    output, entropy, *kept = room.memory_read_forward(z, memory, None, 1.0, False)
-    room.memory_read_backward(output, entropy, z, memory, *kept, None, 1.0, True, True)
+    for save in (False, True):
+        output, entropy, *kept = room.memory_read_forward(z, memory, None, 1.0, save)
+        room.memory_read_backward(output, entropy, z, memory, *kept, None, 1.0, True, True)
 
 
 def nearest(queries, rows, channels, k, dtype):
@@ -203,20 +206,48 @@ def test_triton_launches_what_was_compiled_ahead(call, arguments):
 
 @pytest.mark.parametrize("items", [1, 2000, 3 << 20])
 def test_memory_takes_no_more_room_for_more_queries(items):
-    room = launchers("memory").ROOM
+    """A table between two products; what is kept for the backward pass is asked for by the caller."""
+    room = launchers("memory")
+    z, memory = empty(200_000, 4), empty(items, 4)
     with _triton.recording() as launches:
-        memory(200_000, items, 4, SINGLE)
-    given = 200_000 * 4, items * 4
-    between = [
-        (name, tensor.numel())
-        for launch in launches
-        for name, tensor in launch.arguments.items()
-        if isinstance(tensor, torch.Tensor) and tensor.numel() > max(given)
+        output, entropy, *kept = room.memory_read_forward(z, memory, None, 1.0, False)
+        room.memory_read_backward(output, entropy, z, memory, *kept, None, 1.0, True, True)
+    tables = [
+        launch.arguments[name] for launch in launches for name in ("products", "weights") if name in launch.arguments
     ]
-    assert all(numbers <= max(room, 16 * launchers("memory").width_of(items)) for _, numbers in between), between
-    assert {name for name, _ in between} == {"exponentials", "cosines", "given", "weights", "grads"}
+    assert max(table.numel() for table in tables) <= max(room.ROOM, 16 * (items + 16))
+    taken = [launch.kernel.__name__ for launch in launches]
+    assert taken.count("memory_weights_kernel") == -(-200_000 // tables[0].shape[0])
     if items == 2000:
         assert len(launches) > 90  # it did take them a share at a time
+
+
+@pytest.mark.parametrize(("save", "products"), [(True, 6), (False, 7)])
+def test_memory_multiplies_by_torch_and_launches_one_kernel_between(save, products):
+    """What a step costs: two products forward, and four backward if the weights are kept, as autograd of these."""
+    z, memory = empty(2000, 64), empty(2000, 64)
+    with Products() as counted, _triton.recording() as launches:
+        room = launchers("memory")
+        output, entropy, *kept = room.memory_read_forward(z, memory, None, 1.0, save)
+        room.memory_read_backward(output, entropy, z, memory, *kept, None, 1.0, True, True)
+    assert counted.number == products
+    taken = Counter(launch.kernel.__name__ for launch in launches)
+    assert taken == {
+        "row_norms_kernel": 4,
+        "memory_weights_kernel": 1,
+        "memory_score_grads_kernel": 1,
+        "memory_unit_grads_kernel": 2,
+    }
+
+
+class Products(TorchDispatchMode):
+    """Counts matrix products."""
+
+    number = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.number += function in (torch.ops.aten.mm.out, torch.ops.aten.addmm_.default)
+        return function(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize(("k", "rows"), [(1, 5000), (4, 5000), (4, 1 << 22)])

@@ -73,7 +73,7 @@ def test_memory_of_a_few_queries_at_a_time(dtype, monkeypatch):
     """As it goes where the weights of all queries are more than there is room for."""
     from vitlite.kernels.memory import triton
 
-    monkeypatch.setattr(triton, "ROOM", 40 * 33)
+    monkeypatch.setattr(triton, "ROOM", 40 * 48)
     assert [s.stop for s in triton.slabs(70, triton.at_a_time(70, 33, triton.ROOM))] == [40, 70]
     cases.check_memory(DEVICE, (70, 33, 40), 1.0, dtype, {"threshold": 0.0})
 
