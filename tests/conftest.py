@@ -64,13 +64,16 @@ def tiny_run(tmp_path_factory, tiny_data):
 
 @pytest.fixture(scope="session")
 def tiny_onnx(tmp_path_factory, tiny_run):
-    """The tiny run as an ONNX file."""
+    """The tiny run as an ONNX file. One worker of pytest-xdist exports it for all: every tiny run is the same."""
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package)
-    from vitlite.cli import main
+    from filelock import FileLock
 
-    out = tmp_path_factory.mktemp("exported") / "tiny.onnx"
-    with pytest.raises(SystemExit) as end:
-        main(["export", str(tiny_run), "--out", str(out), "--quiet"])
-    assert not end.value.code
-    return out
+    from vitlite.export.export import export
+
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    out = folder / "tiny.onnx"
+    with FileLock(f"{out}.lock"):
+        return out if out.exists() else export(tiny_run, out=out)

@@ -4,6 +4,7 @@ A block with a title is a file: a new one, or lines ("+") that stand after or be
 """
 
 import json
+import math
 import os
 import re
 import shutil
@@ -12,6 +13,9 @@ import sys
 from pathlib import Path
 
 import pytest
+
+import vitlite
+from vitlite.methods import REGISTRY
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("kernels", "cli", "bench")
@@ -140,16 +144,21 @@ def test_a_method(copy, parts):
     assert (copy.work / "runs/squeeze/results.json").is_file()
 
 
-def test_a_method_outside_the_package(copy, parts):
+def test_a_method_outside_the_package(parts, tmp_path, monkeypatch):
     """In a module of another project, registered from there."""
     ((text,),) = [[text for _, title, text in blocks("adding-a-method.md") if title.endswith("squeeze.py")]]
     (registered,) = shown("adding-a-method.md", "py")
-    (copy.work / "my_project").mkdir()
-    (copy.work / "my_project/squeeze.py").write_text(text)
-    shutil.copytree(parts, copy.work / "parts")
+    (tmp_path / "my_project").mkdir()
+    (tmp_path / "my_project/squeeze.py").write_text(text)
+    shutil.copytree(parts, tmp_path / "parts")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(REGISTRY, "squeeze", None)  # gone again after the test
     small = "weights='none', image_size=64, epochs=1, sigma=1.0, device='cpu', width=4"
-    code = f"import sys\nsys.path.insert(0, '.')\n{registered.replace('width=4', small)}\n"
-    copy.use(("python", f"{code}print(detector.predict('parts/train/good/000.png').score)"))
+    names = {}
+    exec(registered.replace("width=4", small), names)
+    assert math.isfinite(names["detector"].predict("parts/train/good/000.png").score)
+    assert vitlite.load("runs/squeeze").method.__class__.__module__ == "my_project.squeeze"
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from commands import vitlite
 from tiny_settings import RECONSTRUCTION, TINY_OPTIONS, options_of
 
 from vitlite.engine import train as training
@@ -41,14 +42,14 @@ MEMCA |= {"schedule": "constant", "warmup_epochs": 0, "lr": 0.00001}  # steps at
 OPTIONS = {"sivt": TINY_OPTIONS, "memca": options_of(MEMCA)}
 
 
-def run(*command, processes=1):
-    """A training, which has to succeed, in a process of its own or in several by torchrun."""
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", processes, "--master-port", 0, "--standalone"]
-    whole = [sys.executable, *(launcher if processes > 1 else ()), *command]
+def run(*command):
+    """A training, which has to succeed, in two processes by torchrun."""
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", 2, "--master-port", 0, "--standalone"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    whole = [sys.executable, *launcher, *command]
     done = subprocess.run(list(map(str, whole)), capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
-    return done
+    return done.stdout, done.stderr
 
 
 @pytest.mark.parametrize("method", [pytest.param("sivt", marks=pytest.mark.slow), "memca"])
@@ -57,24 +58,11 @@ def test_two_processes_reach_the_losses_of_one(tiny_run, tiny_data, tmp_path, me
 
     MemCA has a batch norm, whose statistics are of all processes' images. One process prints and logs.
     """
-    options = [
-        *OPTIONS[method],
-        "--set",
-        "batch_size=4",
-        "--set",
-        "epochs=3",
-        "--set",
-        "holdout=0.1",
-        "--data",
-        tiny_data,
-        "--device",
-        "cpu",
-    ]
-    for processes in (1, 2):
-        command = ["-m", "vitlite", "train", "--method", method, *options, "--out", tmp_path / str(processes)]
-        done = run(*command, processes=processes)
-        assert done.stdout.count("trained:") == 1, done.stdout
-        assert done.stderr.count("data: 9 good images") == 1, done.stderr
+    options = [*OPTIONS[method], "--set", "batch_size=4", "--set", "epochs=3", "--set", "holdout=0.1"]
+    command = ["train", "--method", method, *options, "--data", tiny_data, "--device", "cpu", "--out"]
+    for out, err in (vitlite(*command, tmp_path / "1"), run("-m", "vitlite", *command, tmp_path / "2")):
+        assert out.count("trained:") == 1, out
+        assert err.count("data: 9 good images") == 1, err
     one, two = losses(tmp_path / "1"), losses(tmp_path / "2")
     assert len(one) == 3
     # Each process's own statistics would move the first of MemCA's losses by 2e-3. Adam magnifies rounding later.
@@ -120,8 +108,8 @@ def test_a_resumed_run_of_two_processes_reaches_the_same_weights(tiny_data, tmp_
     options = ["--method", "anovit", *options_of(tiny), "--data", tiny_data, "--device", "cpu"]
     printed = ""
     for stop, out, arguments in ((9, "whole", options), (2, "cut", options), (9, "cut", ["--resume"])):
-        done = run(script, stop, "train", *arguments, "--out", tmp_path / out, processes=2)
-        printed = printed or done.stdout
+        said, _ = run(script, stop, "train", *arguments, "--out", tmp_path / out)
+        printed = printed or said
     one, two = (torch.load(tmp_path / out / "checkpoint.pt", weights_only=True)["model"] for out in ("whole", "cut"))
     assert all(torch.equal(one[name], two[name]) for name in one)
     drawn = [line.split()[-1] for line in printed.splitlines() if line.startswith("drawn")]
