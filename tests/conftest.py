@@ -60,20 +60,3 @@ def tiny_run(tmp_path_factory, tiny_data):
     run = tmp_path_factory.mktemp("runs") / "tiny"
     train(RunSettings("sivt", str(tiny_data), "weave", "quick", 0, config), run, device="cpu")
     return run
-
-
-@pytest.fixture(scope="session")
-def tiny_onnx(tmp_path_factory, tiny_run):
-    """The tiny run as an ONNX file. One worker of pytest-xdist exports it for all: every tiny run is the same."""
-    for package in ("onnx", "onnxscript", "onnxruntime"):
-        pytest.importorskip(package)
-    from filelock import FileLock
-
-    from vitlite.export.export import export
-
-    folder = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent
-    out = folder / "tiny.onnx"
-    with FileLock(f"{out}.lock"):
-        return out if out.exists() else export(tiny_run, out=out)

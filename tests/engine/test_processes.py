@@ -6,11 +6,14 @@ import pickle
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import vitlite
 from vitlite.data import list_images
+
+OLD_FILE = Path(__file__).parents[1] / "old_run/runs/anovit/model.onnx"
 
 # Started by itself: OpenMP's number of threads is fixed when a process begins, and the parent has to have used them.
 PARENT = """
@@ -83,6 +86,15 @@ if __name__ == "__main__":
 """
 
 
+@pytest.fixture(params=["run", "onnx"])
+def source(request, tiny_run):
+    """A run, and an exported file."""
+    if request.param == "run":
+        return tiny_run
+    pytest.importorskip("onnxruntime")
+    return OLD_FILE
+
+
 @pytest.fixture(scope="module")
 def files(tiny_data):
     return [str(path) for path in list_images(tiny_data / "weave" / "test")[:3]]
@@ -100,9 +112,7 @@ def in_workers(tmp_path, path, method, files, parent=PARENT):
     return json.loads(ended.stdout)
 
 
-@pytest.mark.parametrize("source", ["tiny_run", "tiny_onnx"])
-def test_a_pickle_scores_the_same_without_the_files(source, files, tmp_path, request):
-    source = request.getfixturevalue(source)
+def test_a_pickle_scores_the_same_without_the_files(source, files, tmp_path):
     path = tmp_path / source.name
     (shutil.copytree if source.is_dir() else shutil.copy)(source, path)
     detector = vitlite.load(path, "cpu")
@@ -116,12 +126,11 @@ def test_a_pickle_scores_the_same_without_the_files(source, files, tmp_path, req
     assert [p.map.tobytes() for p in found] == [p.map.tobytes() for p in want]
 
 
-@pytest.mark.parametrize("source", ["tiny_run", "tiny_onnx"])
 @pytest.mark.parametrize("methods", ["spawn fork", pytest.param("forkserver", marks=pytest.mark.slow)])
-def test_workers_score_as_their_parent(source, methods, files, tmp_path, request):
-    found = in_workers(tmp_path, request.getfixturevalue(source), methods, files)
+def test_workers_score_as_their_parent(source, methods, files, tmp_path):
+    found = in_workers(tmp_path, source, methods, files)
     want = found.pop("parent")
-    if source == "tiny_run" and "fork" in methods.split():
+    if source.is_dir() and "fork" in methods.split():
         assert "loaded before a fork" in found.pop("global fork")
     assert len(found) >= 3
     for how, scores in found.items():
@@ -129,13 +138,12 @@ def test_workers_score_as_their_parent(source, methods, files, tmp_path, request
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("source", ["tiny_run", "tiny_onnx"])
 @pytest.mark.parametrize("method", ["spawn", "fork", "forkserver"])
-def test_workers_of_a_data_loader(source, method, files, tmp_path, request):
+def test_workers_of_a_data_loader(source, method, files, tmp_path):
     """Of each way to start them; they are two, and every answer comes back whole."""
-    found = in_workers(tmp_path, request.getfixturevalue(source), method, files, LOADER)
+    found = in_workers(tmp_path, source, method, files, LOADER)
     want = found.pop("parent")
-    if (source, method) == ("tiny_run", "fork"):
+    if source.is_dir() and method == "fork":
         assert "loaded before a fork; load it in each worker" in found.pop("global")
     for how, scores in found.items():
         assert scores == pytest.approx(want, rel=1e-5), how

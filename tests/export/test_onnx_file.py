@@ -12,6 +12,7 @@ import vitlite
 from vitlite.api import load
 from vitlite.engine.detector import Detector
 from vitlite.errors import UserError
+from vitlite.export.export import export
 from vitlite.export.metadata import FORMAT
 from vitlite.export.onnx_detector import OnnxDetector
 from vitlite.images.reading import read_image
@@ -22,6 +23,13 @@ pytest.importorskip("onnxruntime")
 
 ROOT = Path(__file__).parents[2]
 SIZE = 64
+
+
+@pytest.fixture(scope="module")
+def tiny_onnx(tmp_path_factory, tiny_run):
+    """The tiny run as an ONNX file. Exporting takes long: tests of using such a file take that of an old run."""
+    pytest.importorskip("onnxscript")
+    return export(tiny_run, out=tmp_path_factory.mktemp("exported") / "tiny.onnx")
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,8 @@ from PIL import Image
 from vitlite.engine.detector import Detector
 from vitlite.engine.predict import predict
 
+RUN = Path(__file__).parents[1] / "old_run/runs/anovit"
+MODEL = RUN / "model.onnx"
 BLOCKED = """
 import importlib.abc, sys
 NAMES = ("torch", "triton", "numba", "onnx", "onnxscript", "sklearn", "skimage")
@@ -48,11 +50,11 @@ def inputs(tiny_data, tmp_path_factory):
     return [tiny_data / "weave/test/scratch", tiny_data / "weave/test/good", folder]
 
 
-def test_predict(tiny_run, tiny_onnx, inputs, tmp_path):
-    result = blocked("predict", tiny_onnx, *inputs, "--out", tmp_path / "without", "--maps")
+def test_predict(inputs, tmp_path):
+    result = blocked("predict", MODEL, *inputs, "--out", tmp_path / "without", "--maps")
     assert result.returncode == 3, result.stderr
     assert "1 not read" in result.stdout
-    predict(Detector(tiny_run, "cpu"), [str(i) for i in inputs], tmp_path / "with", maps=True)
+    predict(Detector(RUN, "cpu"), [str(i) for i in inputs], tmp_path / "with", maps=True)
     want, got = (rows_of(tmp_path / name / "predictions.csv") for name in ("with", "without"))
     assert len(got) == len(want) > 6
     for one, other in zip(got, want):
@@ -67,16 +69,16 @@ def test_predict(tiny_run, tiny_onnx, inputs, tmp_path):
         assert (tmp_path / "without" / one["overlay"]).is_file()
 
 
-def test_fail_on_defect_is_the_same(tiny_run, tiny_onnx, tiny_data, tmp_path):
+def test_fail_on_defect_is_the_same(tiny_data, tmp_path):
     images = tiny_data / "weave/test/scratch"
-    rows = predict(Detector(tiny_run, "cpu"), [str(images)], tmp_path / "a")
+    rows = predict(Detector(RUN, "cpu"), [str(images)], tmp_path / "a")
     expected = int(any(row["verdict"] == "defect" for row in rows))
-    result = blocked("predict", tiny_onnx, images, "--out", tmp_path / "b", "--fail-on-defect", "--no-overlays")
+    result = blocked("predict", MODEL, images, "--out", tmp_path / "b", "--fail-on-defect", "--no-overlays")
     assert result.returncode == expected, result.stderr
 
 
-def test_what_needs_torch_says_so(tiny_run, tiny_data, tmp_path):
-    result = blocked("predict", tiny_run, tiny_data / "weave/test/good", "--out", tmp_path / "o")
+def test_what_needs_torch_says_so(tiny_data, tmp_path):
+    result = blocked("predict", RUN, tiny_data / "weave/test/good", "--out", tmp_path / "o")
     assert result.returncode == 2
     (line,) = result.stderr.strip().splitlines()
     assert "needs torch" in line
@@ -93,7 +95,7 @@ def test_damaged_file(tmp_path, tiny_data):
 
 
 @pytest.mark.slow
-def test_an_installation_for_scoring(tiny_onnx, inputs, tmp_path):
+def test_an_installation_for_scoring(inputs, tmp_path):
     """The line of docs/export.md in a new environment: small, without torch, and it scores."""
     root = Path(__file__).parents[2]
     (line,) = re.findall(r"^pip install --no-deps .*$", (root / "docs/export.md").read_text(encoding="utf-8"), re.M)
@@ -110,7 +112,7 @@ def test_an_installation_for_scoring(tiny_onnx, inputs, tmp_path):
     size = sum(path.stat().st_size for path in site.rglob("*") if path.is_file() and not path.is_symlink())
     print(f"{size / 1e6:.0f} MB")
     assert size < 400e6
-    command = ["vitlite", "predict", tiny_onnx, *inputs, "--out", tmp_path / "scored"]
+    command = ["vitlite", "predict", MODEL, *inputs, "--out", tmp_path / "scored"]
     done = subprocess.run([*map(str, command)], env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 3, done.stderr  # one of the images is broken
     assert sum(bool(row["score"]) for row in rows_of(tmp_path / "scored/predictions.csv")) > 5

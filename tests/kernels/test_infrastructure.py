@@ -181,17 +181,12 @@ def test_the_library_needs_no_particular_python(compiled):
     assert not [name for name in names if "c10" in name or "N2at" in name or "5torch" in name]
 
 
-@pytest.mark.parametrize(
-    ("environment", "reason"),
-    [({"VITLITE_NO_EXT": "1"}, "VITLITE_NO_EXT was set"), ({"CXX": "no-such-compiler"}, "no-such-compiler")],
-)
-def test_a_build_without_compiler_goes_on_and_keeps_the_reason(set_up, environment, reason):
-    installed, info, said = set_up(**environment)
+def test_a_build_without_extensions_keeps_the_reason(set_up):
+    installed, info, said = set_up(VITLITE_NO_EXT="1")
     assert "installing without compiled operators" in said
     assert info["compiled"] is False
-    assert reason in info["reason"]
+    assert "VITLITE_NO_EXT was set" in info["reason"]
     assert not list((installed / "vitlite" / "kernels").glob("_C*"))
-    assert (installed / "vitlite" / "kernels" / "ssim" / "op.py").exists()
 
 
 @pytest.mark.parametrize("environment", [{"VITLITE_NO_EXT": "1"}, {"CXX": "no-such-compiler"}])
@@ -201,7 +196,12 @@ def test_a_build_that_must_compile_fails_without_a_compiler(set_up, environment)
 
 
 def test_a_wheel_whose_compilation_failed_is_for_every_platform(set_up, tmp_path):
-    set_up("bdist_wheel", "--dist-dir", "wheels", CXX="no-such-compiler")
+    """The build goes on, and keeps the reason."""
+    _, info, said = set_up("bdist_wheel", "--dist-dir", "wheels", CXX="no-such-compiler")
+    assert "installing without compiled operators" in said
+    assert (info["compiled"], info["cuda"]["compiled"]) == (False, False)
+    assert "no-such-compiler" in info["reason"]
+    assert "VITLITE_CUDA=1 was not set" in info["cuda"]["reason"]
     (wheel,) = (tmp_path / "wheels").glob("*.whl")
     assert wheel.name.endswith("-py3-none-any.whl")
     names = zipfile.ZipFile(wheel).namelist()

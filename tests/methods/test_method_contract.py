@@ -198,14 +198,14 @@ def test_the_image_score_in_words():
 
 @pytest.fixture(scope="module")
 def run_of(tiny_data, tmp_path_factory):
-    """run_of(name): a finished run of a method, trained by the command when it is first asked for."""
-    folder = tmp_path_factory.mktemp("methods")
+    """run_of(name, settings): a finished run of a method, trained by the command when it is first asked for."""
 
     @cache
-    def trained(name):
-        options = options_of(METHODS.get(name, {}))
-        vitlite("train", "--method", name, "--data", tiny_data, "--out", folder / name, *options, "--device", "cpu")
-        return folder / name
+    def trained(name, settings=""):
+        run = tmp_path_factory.mktemp("methods") / name
+        options = options_of(METHODS.get(name, {}) | changes(settings))
+        vitlite("train", "--method", name, "--data", tiny_data, "--out", run, *options, "--device", "cpu")
+        return run
 
     return trained
 
@@ -269,12 +269,17 @@ def test_images_are_kept_as_bytes_without_loss(run_of, tiny_data, tmp_path, name
     assert np.array_equal(cache.values.numpy(), pixels.transpose(0, 3, 1, 2))
 
 
+def to_export(name):
+    """Settings without a network before the method, which takes long to trace and has tests in tests/backbones."""
+    return "backbone=image" if hasattr(tiny_config(name), "backbone") else ""
+
+
 @each
 def test_export_needs_no_operator_of_ours(run_of, tmp_path, monkeypatch, name):
     """The command compares the scores of the file with those of the run."""
     traced, trace = [], exporting.trace
     monkeypatch.setattr(exporting, "trace", lambda *args: traced.append(trace(*args)) or traced[-1])
-    vitlite("export", run_of(name), "--format", "pt2", "--out", tmp_path / "model.pt2")
+    vitlite("export", run_of(name, to_export(name)), "--format", "pt2", "--out", tmp_path / "model.pt2")
     nodes = {str(node.target) for program in traced for node in program.graph.nodes}
     assert nodes
     assert not [target for target in nodes if "vitlite" in target or "mkldnn" in target]
@@ -291,6 +296,6 @@ def test_export_to_onnx(run_of, tiny_data, tmp_path, name):
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package)
     out = tmp_path / "model.onnx"
-    vitlite("export", run_of(name), "--out", out)
+    vitlite("export", run_of(name, to_export(name)), "--out", out)
     vitlite("predict", out, tiny_data / "weave/test/missing", "--out", tmp_path / "p")
     assert (tmp_path / "p/predictions.csv").is_file()

@@ -9,6 +9,8 @@ from torch import distributed, multiprocessing, nn
 
 from vitlite.nn.batch_norm import BatchNorm2d, set_counts
 
+COUNTS = (3, 2), (1, 0)  # images of each process
+
 
 def random_images(count, channels=3):
     generator = torch.Generator().manual_seed(count)
@@ -25,29 +27,37 @@ def one_step(norm, x):
     return y.detach(), x.grad, norm.weight.grad, norm.bias.grad
 
 
-def member(rank, size, counts, folder):
+def member(rank, size, folder):
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=size)
-    whole, norm = random_images(sum(counts)), BatchNorm2d(3)
-    start = sum(counts[:rank])
-    if counts[rank]:
-        found = one_step(norm, whole[start : start + counts[rank]])
-    else:  # computes another's image for nothing, as the trainer's processes without one do
-        set_counts(norm, False)
-        norm(whole[:1].clone().requires_grad_()).mul(0).sum().backward()
-        found = None
-    torch.save((found, norm.state_dict()), f"{folder}/{rank}.pt")
+    for counts in COUNTS:
+        whole, norm = random_images(sum(counts)), BatchNorm2d(3)
+        start = sum(counts[:rank])
+        if counts[rank]:
+            found = one_step(norm, whole[start : start + counts[rank]])
+        else:  # computes another's image for nothing, as the trainer's processes without one do
+            set_counts(norm, False)
+            norm(whole[:1].clone().requires_grad_()).mul(0).sum().backward()
+            found = None
+        torch.save((found, norm.state_dict()), f"{folder}/{counts}-{rank}.pt")
     distributed.destroy_process_group()
     if sys.platform == "linux":  # a thread that outlives the process group can abort the process at its end
         threads = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
         assert not [name for name in threads if "gloo" in name]
 
 
-@pytest.mark.parametrize("counts", [(3, 2), (1, 0)])
-def test_two_processes_are_one(tmp_path, counts):
-    multiprocessing.spawn(member, (2, counts, str(tmp_path)), nprocs=2)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """What two processes save."""
+    folder = tmp_path_factory.mktemp("two")
+    multiprocessing.spawn(member, (2, str(folder)), nprocs=2)
+    return folder
+
+
+@pytest.mark.parametrize("counts", COUNTS)
+def test_two_processes_are_one(folder, counts):
     plain = nn.BatchNorm2d(3)
     y, x_grad, weight_grad, bias_grad = one_step(plain, random_images(sum(counts)))
-    saved = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    saved = [torch.load(folder / f"{counts}-{rank}.pt", weights_only=True) for rank in range(2)]
     found = [part for part, _ in saved if part is not None]
     close = {"rtol": 1e-4, "atol": 1e-4}
     torch.testing.assert_close(torch.cat([part[0] for part in found]), y, **close)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 MARKER = "code_was_run"  # a file that only code hidden in the input would make
@@ -48,7 +49,6 @@ class Place:
     root: Path
     make_run: object
     make_data: object
-    make_onnx: object
 
     @property
     def run(self):
@@ -71,8 +71,10 @@ class Place:
         return self.root / MARKER
 
     def onnx(self):
-        """The contents of the run as an ONNX file."""
-        return self.make_onnx().read_bytes()
+        """The contents of a run as an ONNX file."""
+        for package in ("onnx", "onnxruntime"):
+            pytest.importorskip(package)
+        return (Path(__file__).parents[1] / "old_run/runs/anovit/model.onnx").read_bytes()
 
     def write(self, name, content):
         """A file with these bytes or this text."""

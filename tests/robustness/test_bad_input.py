@@ -30,13 +30,13 @@ ALSO_OUTSIDE = {"image cut TIFF", "checkpoint code, pickle 2", "no command"}
 
 
 @pytest.fixture
-def place(tmp_path, tiny_run, tiny_data, request, monkeypatch):
+def place(tmp_path, tiny_run, tiny_data, monkeypatch):
     monkeypatch.chdir(tmp_path)  # so that files by default names would be seen too
 
     def once(source):
         return lambda target: target if target.exists() else shutil.copytree(source, target)
 
-    return Place(tmp_path, once(tiny_run), once(tiny_data), lambda: request.getfixturevalue("tiny_onnx"))
+    return Place(tmp_path, once(tiny_run), once(tiny_data))
 
 
 def tree(folder):

@@ -8,10 +8,13 @@ from torch import Tensor, nn
 
 
 def activate(x: Tensor, kind: str | None) -> Tensor:
-    """Apply an activation by name (None: nothing), in place."""
+    """Apply an activation by name (None: nothing), in place.
+
+    An exporter gets the other form: it rewrites what is in place step by step, which takes as long as all the rest.
+    """
     if kind is None:
         return x
-    return _ACTIVATIONS[kind](x, inplace=True)
+    return _ACTIVATIONS[kind](x, inplace=not torch.compiler.is_exporting())
 
 
 _ACTIVATIONS = {"relu": F.relu, "relu6": F.relu6, "silu": F.silu}
