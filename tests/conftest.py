@@ -6,7 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_settings import TINY
+from tiny_settings import TINY, WITH_BACKBONE
+
+# Their few tests take long: they come first, so that no worker is left with one of them at the end.
+LONG = {"test_docs", "test_adding", "test_cuda_emulated", "test_cuda_build", "test_triton_ahead", "test_onnx_file"}
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.stem not in LONG)
 
 
 @pytest.fixture(scope="session")
@@ -50,13 +57,23 @@ def tiny_data(tmp_path_factory):
     return synthesize(folder, seed=1, size=64, categories=("weave",), train=10, good=4, defects=2)
 
 
-@pytest.fixture(scope="session")
-def tiny_run(tmp_path_factory, tiny_data):
-    """A finished run of the tiny SIVT; tests read it and write elsewhere."""
+def trained(settings, data, run):
+    """A finished run of SIVT with these settings."""
     from vitlite.engine.settings import RunSettings, apply_overrides, preset_config
     from vitlite.engine.train import train
 
-    config = apply_overrides(preset_config("sivt", "quick"), [f"{k}={v}" for k, v in TINY.items()])
-    run = tmp_path_factory.mktemp("runs") / "tiny"
-    train(RunSettings("sivt", str(tiny_data), "weave", "quick", 0, config), run, device="cpu")
+    config = apply_overrides(preset_config("sivt", "quick"), [f"{k}={v}" for k, v in settings.items()])
+    train(RunSettings("sivt", str(data), "weave", "quick", 0, config), run, device="cpu")
     return run
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory, tiny_data):
+    """A finished run of the tiny SIVT; tests read it and write elsewhere."""
+    return trained(TINY, tiny_data, tmp_path_factory.mktemp("runs") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def backbone_run(tmp_path_factory, tiny_data):
+    """The same with a backbone."""
+    return trained(WITH_BACKBONE, tiny_data, tmp_path_factory.mktemp("runs") / "backbone")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from commands import rows_of
 from PIL import Image
-from tiny_settings import TINY
+from tiny_settings import TINY, WITH_BACKBONE
 
 import vitlite
 from vitlite.data import read_image
@@ -137,9 +137,8 @@ def test_batch_sizes_below_one_or_of_another_type(detector, images, size):
 
 
 def test_settings_of_every_type(tiny_data, tmp_path):
-    trained = vitlite.train(
-        tiny_data, tmp_path / "run", device="cpu", **{**TINY, "strides": (8, 16), "epochs": 1, "clip_norm": 0.5}
-    )
+    settings = {**WITH_BACKBONE, "strides": (8, 16), "epochs": 1, "clip_norm": 0.5}
+    trained = vitlite.train(tiny_data, tmp_path / "run", device="cpu", **settings)
     assert trained.settings.config.strides == (8, 16)
     assert trained.settings.config.clip_norm == 0.5
 

@@ -51,11 +51,11 @@ def shelf(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def tiny(shelf, monkeypatch):
-    """In that folder, with a preset that trains in a moment: on the pixels, without a network before it."""
+    """In that folder, with a preset that trains in a moment."""
     from vitlite.methods.sivt import SIVT
 
     monkeypatch.chdir(shelf)
-    monkeypatch.setitem(SIVT.presets, "quick", replace(SIVT.presets["quick"], steps=0, **{**TINY, "backbone": "image"}))
+    monkeypatch.setitem(SIVT.presets, "quick", replace(SIVT.presets["quick"], steps=0, **TINY))
 
 
 def run(line):

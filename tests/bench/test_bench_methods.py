@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_settings import TINY, options_of
+from tiny_settings import WITH_BACKBONE, options_of
 
 from vitlite.bench import methods as bench
 from vitlite.bench._flops import operations_of
@@ -20,7 +20,7 @@ from vitlite.methods import REGISTRY
 from vitlite.methods.sivt import SIVT
 from vitlite.methods.vtadl import QUICK, VTADL
 
-SETTINGS = options_of(TINY, "sivt:")
+SETTINGS = options_of(WITH_BACKBONE, "sivt:")
 
 
 def arguments(data, out, *more):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from commands import refused, rows_of, vitlite
 from PIL import Image
-from tiny_settings import TINY_OPTIONS
+from tiny_settings import TINY_OPTIONS, WITH_BACKBONE, options_of
 
 from vitlite.files import Claim
 
@@ -26,7 +26,8 @@ def run(tiny_run, tmp_path_factory):
 
 def test_train_eval_predict(tiny_data, tmp_path):
     out = tmp_path / "run"
-    _, err = vitlite("train", "--method", "sivt", "--data", tiny_data, "--out", out, *TINY_OPTIONS, "--device", "cpu")
+    options = (*options_of(WITH_BACKBONE), "--device", "cpu")
+    _, err = vitlite("train", "--method", "sivt", "--data", tiny_data, "--out", out, *options)
     assert "threshold" in err
     assert "random (seed 0)" in err
     vitlite("eval", out)
@@ -144,17 +145,11 @@ def test_predicting_again_into_a_folder_of_the_images(run, tiny_data, tmp_path):
     refused("predict", run, only, "--out", only / "checked", says="no image there but those of --out")
 
 
-def test_predict_without_the_backbone_weights_or_the_data(run, tiny_data, tmp_path, monkeypatch):
+def test_predict_without_the_backbone_weights_or_the_data(backbone_run, tiny_data, tmp_path):
     """The run directory is all that scoring needs."""
-    config = (
-        (run / "config.toml")
-        .read_text()
-        .replace(str(tiny_data), "/nowhere")
-        .replace('weights = "none"', 'weights = "auto"')
-    )
-    copy = tmp_path / "run"
-    shutil.copytree(run, copy)
-    (copy / "config.toml").write_text(config)
+    copy = shutil.copytree(backbone_run, tmp_path / "run")
+    config = (copy / "config.toml").read_text().replace(str(tiny_data), "/nowhere")
+    (copy / "config.toml").write_text(config.replace('weights = "none"', 'weights = "auto"'))
     vitlite("predict", copy, tiny_data / "weave/test/good", "--out", tmp_path / "o")
 
 

@@ -102,7 +102,7 @@ def test_the_commands_run(shelf, trained, monkeypatch, capsys):
     """In the page's order, with a detector that trains in a second; it is trained on two of the layouts, or on all."""
     from vitlite.methods.sivt import SIVT
 
-    tiny = {**TINY, "steps": 1, "image_size": 32}
+    tiny = {**TINY, "steps": 1}
     monkeypatch.setitem(SIVT.presets, "quick", replace(SIVT.presets["quick"], **tiny))
     lines = [line for block in blocks("sh") for line in block.splitlines()]
     assert sum(line.startswith("vitlite data check ") for line in lines) == len(LAYOUTS)

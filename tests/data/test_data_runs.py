@@ -19,7 +19,7 @@ def trained(tmp_path):
     from vitlite.engine.train import train
 
     def run(root, category):
-        changes = {**TINY, "epochs": 1, "steps": 1, "image_size": 32}
+        changes = {**TINY, "epochs": 1, "steps": 1}
         config = apply_overrides(preset_config("sivt", "quick"), [f"{k}={v}" for k, v in changes.items()])
         train(RunSettings("sivt", str(root), category, "quick", 0, config), tmp_path / "run", device="cpu")
         return Detector(tmp_path / "run", "cpu")

@@ -181,9 +181,9 @@ def test_data_that_moved(run, tiny_data, tmp_path):
     assert json.loads((run / "calibration.json").read_text())["image_threshold"] == 7.0
 
 
-def test_weights_of_another_run(tiny_run, tiny_data, tmp_path, caplog, monkeypatch):
+def test_weights_of_another_run(backbone_run, tiny_data, tmp_path, caplog, monkeypatch):
     """Training begins with them, the frozen part included; resuming needs the other run no more."""
-    origin = shutil.copytree(tiny_run, tmp_path / "origin")
+    origin = shutil.copytree(backbone_run, tmp_path / "origin")
     run, good = tmp_path / "run", tiny_data / "weave/train/good"
     begun = []
     run_stages = training_loop.Loop.run_stages

@@ -8,14 +8,14 @@ import torch
 from commands import vitlite
 from pretend_cuda import pretended_cuda
 from rehearsal import REHEARSAL, rehearse
-from tiny_settings import RECONSTRUCTION, SHARED, TINY, options_of
+from tiny_settings import RECONSTRUCTION, SHARED, WITH_BACKBONE, options_of
 
 from vitlite import kernels
 from vitlite.engine import loop as training_loop
 
 SMALL = {**SHARED, "epochs": 2, "steps": 0, "patch": 8, "dim": 16, "heads": 2}
 METHODS = {
-    "sivt": TINY,
+    "sivt": WITH_BACKBONE,
     **{name: {**settings, "epochs": 2} for name, settings in RECONSTRUCTION.items()},
     "vtadl": SMALL
     | {"image_size": 64, "patch": 16, "depth": 1, "vector": 64, "channels": "8,8,8,8", "gaussians": 3}

@@ -48,40 +48,36 @@ class Interrupted(Exception):
     pass
 
 
-@pytest.mark.parametrize("epoch", [0, 1, 2])
-def test_resume_reaches_the_same_weights(tiny_run, tmp_path, monkeypatch, epoch):
+def test_resume_reaches_the_same_weights(tiny_run, tmp_path, monkeypatch):
     """Stopped in the middle of an epoch after 0, 1 or 2 checkpoints; bit for bit as if it had not been."""
     settings = load_settings(tiny_run)
     settings = replace(settings, config=replace(settings.config, epochs=4))
     monkeypatch.setattr(training_loop, "SECONDS_BETWEEN_CHECKPOINTS", 0)
     training.train(settings, tmp_path / "whole", device="cpu")
-
     step = training_loop.Loop.train_step
+    for epoch in range(3):
+        run, coin = tmp_path / f"cut{epoch}", torch.Generator().manual_seed(epoch)
 
-    def stop(self, *args):
-        if self.epoch == epoch and torch.rand(1, generator=coin) < 0.7:
-            raise Interrupted
-        return step(self, *args)
+        def stop(self, *args, epoch=epoch, coin=coin):
+            if self.epoch == epoch and torch.rand(1, generator=coin) < 0.7:
+                raise Interrupted
+            return step(self, *args)
 
-    coin = torch.Generator().manual_seed(epoch)
-    monkeypatch.setattr(training_loop.Loop, "train_step", stop)
-    with pytest.raises(Interrupted):
-        training.train(settings, tmp_path / "cut", device="cpu")
-    monkeypatch.setattr(training_loop.Loop, "train_step", step)
-    training.train(load_settings(tmp_path / "cut"), tmp_path / "cut", device="cpu", resume=True)
-    assert same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
-
-    def losses(run):
-        return [json.loads(line)["loss"] for line in (run / "log.jsonl").read_text().splitlines()]
-
-    assert losses(tmp_path / "whole") == losses(tmp_path / "cut")
+        monkeypatch.setattr(training_loop.Loop, "train_step", stop)
+        with pytest.raises(Interrupted):
+            training.train(settings, run, device="cpu")
+        monkeypatch.setattr(training_loop.Loop, "train_step", step)
+        training.train(load_settings(run), run, device="cpu", resume=True)
+        assert same(weights(tmp_path / "whole"), weights(run))
+        whole, cut = (folder.joinpath("log.jsonl").read_text().splitlines() for folder in (tmp_path / "whole", run))
+        assert [json.loads(line)["loss"] for line in whole] == [json.loads(line)["loss"] for line in cut]
 
 
-def test_resume_takes_the_backbone_from_the_checkpoint(tiny_run, tmp_path):
+def test_resume_takes_the_backbone_from_the_checkpoint(backbone_run, tmp_path):
     """Not from where the first start took it, which may be gone, nor at random."""
-    settings = load_settings(tiny_run)
+    settings = load_settings(backbone_run)
     run = tmp_path / "run"
-    shutil.copytree(tiny_run, run)
+    shutil.copytree(backbone_run, run)
     state = load_checkpoint(run, "sivt")
     for name, value in state["model"].items():
         if name.startswith("backbone.stages") and value.is_floating_point():
@@ -92,7 +88,7 @@ def test_resume_takes_the_backbone_from_the_checkpoint(tiny_run, tmp_path):
     before = {k: v for k, v in state["model"].items() if k.startswith("backbone")}
     after = {k: v for k, v in weights(run).items() if k.startswith("backbone")}
     assert same(before, after)
-    expected = json.loads((tiny_run / "log.jsonl").read_text().splitlines()[1])["loss"]
+    expected = json.loads((backbone_run / "log.jsonl").read_text().splitlines()[1])["loss"]
     assert json.loads((run / "log.jsonl").read_text().splitlines()[1])["loss"] != expected
 
 

@@ -26,10 +26,10 @@ SIZE = 64
 
 
 @pytest.fixture(scope="module")
-def tiny_onnx(tmp_path_factory, tiny_run):
-    """The tiny run as an ONNX file. Exporting takes long: tests of using such a file take that of an old run."""
+def tiny_onnx(tmp_path_factory, backbone_run):
+    """A tiny run as an ONNX file. Exporting takes long: tests of using such a file take that of an old run."""
     pytest.importorskip("onnxscript")
-    return export(tiny_run, out=tmp_path_factory.mktemp("exported") / "tiny.onnx")
+    return export(backbone_run, out=tmp_path_factory.mktemp("exported") / "tiny.onnx")
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +38,8 @@ def detector(tiny_onnx):
 
 
 @pytest.fixture(scope="module")
-def trained(tiny_run):
-    return Detector(tiny_run, "cpu")
+def trained(backbone_run):
+    return Detector(backbone_run, "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -61,13 +61,13 @@ def test_checker_and_interface(tiny_onnx):
     assert "BatchNormalization" not in {node.op_type for node in model.graph.node}
 
 
-def test_metadata(detector, tiny_run, tiny_onnx):
+def test_metadata(detector, backbone_run, tiny_onnx):
     found = detector.metadata
     assert found["format"] == FORMAT
     assert found["vitlite"] == vitlite.__version__
     assert found["image_size"] == SIZE
     assert found["categories"] == ["weave"]
-    calibration = json.loads((tiny_run / "calibration.json").read_text())
+    calibration = json.loads((backbone_run / "calibration.json").read_text())
     calibration.pop("odd_images")
     assert calibration.pop("good_images")  # the names of files are nobody else's business
     assert found["calibration"] == calibration

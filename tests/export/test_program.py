@@ -39,8 +39,8 @@ def random_images(count, size):
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_the_copy_scores_as_the_method(tiny_run, name):
-    method = method_of(tiny_run, VARIANTS[name])
+def test_the_copy_scores_as_the_method(backbone_run, name):
+    method = method_of(backbone_run, VARIANTS[name])
     pixels = random_images(3, method.config.image_size)
     want_maps, want = method.anomaly(pixels.permute(0, 3, 1, 2).float() / 255)
     before = {key: value.clone() for key, value in method.state_dict().items()}
@@ -54,14 +54,14 @@ def test_the_copy_scores_as_the_method(tiny_run, name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", VARIANTS)
-def test_every_variant_as_onnx(tiny_run, name):
+def test_every_variant_as_onnx(backbone_run, name):
     """Operators that only some variants use: each must have its ONNX form, for any batch."""
     for package in ("onnx", "onnxscript"):
         pytest.importorskip(package)
     onnxruntime = pytest.importorskip("onnxruntime")
     from vitlite.export.program import to_onnx
 
-    method = method_of(tiny_run, VARIANTS[name])
+    method = method_of(backbone_run, VARIANTS[name])
     size = method.config.image_size
     data = to_onnx(trace(method, size), {"vitlite": "0"})
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])

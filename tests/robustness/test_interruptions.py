@@ -19,8 +19,7 @@ FILES = {"config.toml", "checkpoint.pt", "log.jsonl", "split.json", "good_scores
 
 def train(data, run):
     """The command that continues a run, or begins it if it has not got as far as its configuration."""
-    options = "--set", f"epochs={EPOCHS}", "--set", "backbone=image"
-    return go_on(run) if (run / "config.toml").exists() else begin(data, run, *options)
+    return go_on(run) if (run / "config.toml").exists() else begin(data, run, "--set", f"epochs={EPOCHS}")
 
 
 @pytest.fixture(scope="module")
