@@ -204,6 +204,7 @@ def test_a_failing_compiler_is_quoted(monkeypatch, tmp_path, failing_nvcc):
     module = load_builder()
     monkeypatch.setattr(module, "find_nvcc", lambda: str(failing_nvcc))
     monkeypatch.setenv("VITLITE_CUDA_ARCH", "90")
+    monkeypatch.setenv("CXX", "true")  # which compiles nothing, in no time
     with pytest.raises(module.BuildError, match=r"ssim.cu\(3\): error: no such thing"):
         module.build(tmp_path / "out", tmp_path / "objects")
     assert not (tmp_path / "out").exists()
