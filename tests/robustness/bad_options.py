@@ -2,7 +2,7 @@
 
 import torch
 from bad_case import Table, noise
-from tiny_settings import TINY_OPTIONS
+from tiny_settings import TINY_OPTIONS, options_of
 
 OPTIONS = Table()
 
@@ -32,6 +32,7 @@ def good(place):
     return place.data / "weave/train/good"
 
 
+GONE = {"backbone": "efficientnet_lite0", "weights": "/nowhere/weights.pt"}
 L2CAE = ["train", "--method", "l2cae"]
 SIVT = ["train", "--method", "sivt", "--device", "cpu"]
 TRAIN = [*SIVT, "--data", data, "--out", new, *TINY_OPTIONS]
@@ -62,7 +63,6 @@ for setting, says in (
     ("patch=5", "--set .*patch"),
     ("image_size=7", "--set image_size=7: must be at least 8"),
     ("backbone=magic", ".*magic"),
-    ("weights=/nowhere/weights.pt", r".*/nowhere/weights\.pt"),
     ("induction=perhaps", "--set induction=perhaps: must be true or false"),
     ("strides=a,b", "--set strides=a,b: must be numbers with commas"),
 ):
@@ -94,6 +94,7 @@ for name, args, says in (
     ),
     ("option misspelt", ["train", "--metod", "sivt"], "--metod: no such option; nearest: --method"),
     ("option without a value", ["train", "--method"], "--method: needs a value; see vitlite --help"),
+    ("weights are missing", [*TRAIN, *options_of(GONE)], r".*/nowhere/weights\.pt"),
     ("weights of a method without", [*L2CAE, "--weights", "x.pt"], "--weights: l2cae has no weights to load; leave it"),
     ("weights twice", [*INIT, run, "--data", data, "--weights", "x.pt"], "--weights: not together with --init-from"),
     ("device unknown", [*TRAIN, "--device", "abacus"], "--device abacus: must be auto, cpu, cuda"),
