@@ -159,7 +159,7 @@ def test_parts_are_images_and_maps(name):
 @torch.no_grad()
 def test_maps_come_of_their_parts():
     found = {}
-    for name in ("isstad", "anovit", "vtadl"):
+    for name in ("isstad", "anovit", "memca", "vtadl"):
         method = tiny(name).eval()
         features = method.frozen(images_for(method))
         found[name] = method, features, method.parts(features), method.maps(method.values(features))
@@ -168,6 +168,9 @@ def test_maps_come_of_their_parts():
     method, features, parts, maps = found["anovit"]
     distance = 2 * (features - parts["reconstruction"]).square().sum(1).sqrt()
     torch.testing.assert_close(method.smooth(distance), maps)
+    method, _, parts, maps = found["memca"]
+    assert method.config.map == "loss"
+    torch.testing.assert_close(parts["squared error"] + method.config.ssim_weight * parts["1 - SSIM"], maps)
     *_, parts, maps = found["vtadl"]
     torch.testing.assert_close(parts["negative log-likelihood"], maps)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vitlite.kernels import ssim
 from vitlite.methods.ablations import AUROC, MVTEC_ONE, Row, Table
-from vitlite.methods.reconstruction import QUICK_AUTOENCODER, AutoencoderConfig, Reconstruction, to_unit
+from vitlite.methods.reconstruction import QUICK_AUTOENCODER, AutoencoderConfig, Reconstruction, to_network, to_unit
 from vitlite.nn.coordinate_attention import CoordinateAttention
 from vitlite.nn.decoders import as_map
 from vitlite.nn.memory import MemoryModule
@@ -106,10 +106,23 @@ class MemCA(Reconstruction):
     def residual(self, target: Tensor, output: Tensor) -> Tensor:
         if self.config.map == "l2":
             return super().residual(target, output)
-        images = to_unit(target), to_unit(output)
-        window = self.config.ssim_window
-        similarity = ssim(*images, window_size=window, reduction="none", backend=operator_backend())
-        structure = (1 - similarity).mean(1)
+        structure = self.dissimilarity(target, output)
         if self.config.map == "ssim":
             return structure
         return (target - output).square().mean(1) + self.config.ssim_weight * structure
+
+    def dissimilarity(self, target: Tensor, output: Tensor) -> Tensor:
+        """1 - SSIM at each pixel (B, S, S), mean over the colours."""
+        images = to_unit(target), to_unit(output)
+        window = self.config.ssim_window
+        similarity = ssim(*images, window_size=window, reduction="none", backend=operator_backend())
+        return (1 - similarity).mean(1)
+
+    def parts(self, features: Tensor) -> dict[str, Tensor]:
+        """The reconstruction, and both terms of a map that has two, smoothed."""
+        found = super().parts(features)
+        if self.config.map == "loss":
+            target, output = to_network(features.float()), to_network(found["reconstruction"])
+            found["squared error"] = self.smooth((target - output).square().mean(1))
+            found["1 - SSIM"] = self.smooth(self.dissimilarity(target, output))
+        return found
