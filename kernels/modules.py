@@ -67,7 +67,7 @@ class MemoryRead(nn.Module):
         count: number of items.
         channels: length of an item, and of a token.
         threshold: weights at or below it become 0; None: 1 / count.
-        temperature: what the cosine similarities are divided by before the softmax.
+        temperature: what the cosine similarities are multiplied by before the softmax.
         backend: as for :func:`memory_read`.
     """
 

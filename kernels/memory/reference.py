@@ -56,15 +56,20 @@ def memory_read_grad_numpy(
     return grad_z, grad_items
 
 
-def memory_read_torch(
-    z: Tensor, items: Tensor, threshold: float | None = None, temperature: float = 1.0
-) -> tuple[Tensor, Tensor]:
-    """The same in eager torch, in the dtype of the inputs; several (T, N) matrices are materialised."""
+def memory_weights_torch(z: Tensor, items: Tensor, threshold: float | None = None, temperature: float = 1.0) -> Tensor:
+    """The weights (T, N) of the items, in eager torch: each row adds up to 1, or to 0 if all are shrunk away."""
     unit_z, unit_items = normalize(z, dim=1, eps=NORM_EPS), normalize(items, dim=1, eps=NORM_EPS)
     weights = torch.softmax(temperature * unit_z @ unit_items.t(), dim=1)
     weights = weights.masked_fill(weights <= shrinkage_limit(threshold, items.shape[0], weights.dtype), 0.0)
     total = weights.sum(1, keepdim=True)
-    weights = weights / total.masked_fill(total == 0, 1.0)
+    return weights / total.masked_fill(total == 0, 1.0)
+
+
+def memory_read_torch(
+    z: Tensor, items: Tensor, threshold: float | None = None, temperature: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """The same in eager torch, in the dtype of the inputs; several (T, N) matrices are materialised."""
+    weights = memory_weights_torch(z, items, threshold, temperature)
     # The logarithm of a weight that is shrunk away must not reach the gradient: 0 times infinity.
     entropy = -(weights * torch.log(weights.masked_fill(weights == 0, 1.0))).sum(1)
     return weights @ items, entropy

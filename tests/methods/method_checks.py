@@ -21,7 +21,7 @@ def tiny(name, seed=0, **changes):
 
 def images_for(method, count=3):
     """Random 8-bit images in [0, 1], (count, 3, S, S)."""
-    size = method.config.image_size
+    size = method.config.view.size
     return torch.randint(0, 256, (count, 3, size, size)).float() / 255
 
 

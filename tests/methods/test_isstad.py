@@ -174,6 +174,17 @@ def test_loss_of_the_paper():
     torch.testing.assert_close(terms["pixel"].double(), entropy)
     total = 0.3 * terms["mse"] + 0.2 * terms["ssim"] + 0.7 * terms["pixel"]
     torch.testing.assert_close(terms["loss"], total)
+    method.config = replace(method.config, positive_weight=0.0)
+    balanced = method.pixel_loss(levels, labels)
+    omega = (labels == 0).sum() / labels.sum()
+    entropy = -(omega * labels * p.log() + (1 - labels) * (1 - p).log()).mean()
+    torch.testing.assert_close(balanced.double(), entropy)
+
+
+def test_the_cosine_of_the_second_stage_begins_anew():
+    stages = {stage.name: stage for stage in make(period=3).stages()}
+    assert (stages["mae"].period, stages["pixel"].period) == (0, 3)
+    assert (PAPER.period, PAPER.last_lr, PAPER.lr) == (60, 1e-9, 1e-3)  # 4.1.3
 
 
 def test_mae_stage_is_the_masked_autoencoder():

@@ -11,6 +11,7 @@ from scipy.ndimage import gaussian_filter
 from vitlite.kernels.memory.reference import memory_read_numpy
 from vitlite.kernels.ssim.reference import ssim_numpy
 from vitlite.methods.memca import PAPER, MemCA
+from vitlite.nn.coordinate_attention import CoordinateAttention
 
 VARIANTS = {
     "base": {"memory": False, "coordinate_attention": False},
@@ -51,7 +52,7 @@ def test_paper_parameters(name):
 @pytest.mark.parametrize("name", VARIANTS)
 def test_loss_is_equation_15(name):
     """From the network's own output in float64: mean squares, mean 1 - SSIM on [0, 1], mean entropy of the weights."""
-    method = make(**VARIANTS[name], ssim_weight=0.7, entropy_weight=0.3).eval()
+    method = make(**VARIANTS[name], ssim_weight=0.7, entropy_weight=0.3, temperature=4.0).eval()
     images = torch.rand(3, 3, 32, 32)
     terms = {key: float(value.detach()) for key, value in method.loss(images).items()}
     target = images * 2 - 1
@@ -61,9 +62,12 @@ def test_loss_is_equation_15(name):
     expected = {"loss": l2 + 0.7 * structure, "l2": l2, "ssim": structure}
     if method.memory is not None:
         tokens = method.encoder(target).detach().flatten(0, 1).numpy()
-        expected["entropy"] = memory_read_numpy(tokens, method.memory.items.detach().numpy())[1].mean()
+        read = memory_read_numpy(tokens, method.memory.items.detach().numpy(), temperature=4.0)
+        expected["entropy"] = read[1].mean()
         expected["loss"] += 0.3 * expected["entropy"]
-    assert terms.keys() == expected.keys()
+    use = {key for key in terms if key.startswith("items_")}  # no part of the loss
+    assert len(use) == (0 if method.memory is None else 3)
+    assert terms.keys() - use == expected.keys()
     for key, value in expected.items():
         np.testing.assert_allclose(terms[key], value, rtol=1e-4, err_msg=key)
 
@@ -78,12 +82,25 @@ def test_the_decoder_sees_the_memory_alone():
     assert torch.equal(one, other)
 
 
-def test_coordinate_attention_comes_after_the_memory(monkeypatch):
-    method, order = make(), []
-    for name in ("encoder", "memory", "attention", "decoder"):
-        getattr(method, name).register_forward_hook(lambda *_, name=name: order.append(name))
-    method.reconstruct(torch.rand(1, 3, 32, 32))
-    assert order == ["encoder", "memory", "attention", "decoder"]
+@pytest.mark.parametrize(
+    ("after", "expected"),
+    [
+        ("memory", ["encoder", "memory", "attention", "decoder"]),
+        ("encoder", ["encoder", "attention", "memory", "decoder"]),
+        ("decoder", ["encoder", "memory", "block", "attention", "decoder"]),
+    ],
+)
+def test_where_the_coordinate_attention_is(after, expected):
+    method, order = make(attention_after=after), []
+    parts = {name: getattr(method, name) for name in ("encoder", "memory", "decoder")}
+    parts["attention"] = next(part for part in method.modules() if isinstance(part, CoordinateAttention))
+    if after == "decoder":
+        parts["block"] = method.decoder.layers[2]
+    for name, part in parts.items():
+        part.register_forward_hook(lambda *_, name=name: order.append(name))
+    output = method.reconstruct(torch.rand(1, 3, 32, 32))
+    assert output.shape == (1, 3, 32, 32)
+    assert order == expected
 
 
 @pytest.mark.parametrize("kind", ["l2", "ssim", "loss"])

@@ -36,10 +36,12 @@ REFUSED = {
     "map=sum, image_size=100 backbone=image",
     "anovit": f"{DECODER}, weights=file.pth, patch=8 pretrained=True, heads=8 {BASE}, weights=none heads=12 {BASE}",
     "l2cae": f"{MAP}, latent=0, window=41, window=20, stride=17, stride=0, windows=0, image_size=40 window=0",
-    "memca": f"{DECODER}, items=1, map=entropy, ssim_window=10, entropy_weight=-1.0",
+    "memca": f"{DECODER}, items=1, map=entropy, ssim_window=10, ssim_weight=-1.0, entropy_weight=-1.0, "
+    "temperature=0.0, attention_after=norm",
     "vtadl": f"{TRANSFORMER}, vector=100, gaussians=0, noise=-1.0, noise=nan, min_std=0.0, projection=none, "
     "channels=8, image_size=96, image_size=4 patch=2, likelihood_trains=none, "
-    "density_epochs=1 likelihood_trains=all",
+    "density_epochs=1 likelihood_trains=all, density=none, covariance=half, covariance=full density=linear, "
+    "covariance=full density=position dim=4096, crop=63, crop=128 tile=64",
     "knn": f"{MAP}, bank=0, neighbours=0, neighbours=51, neighbourhood=2, neighbourhood=0, sampling=grid, "
     "normalize=batch, feature_size=0, backbone=magic, resize=cubic",
     "dinomaly": f"{MAP}, backbone=efficientnet_lite0, layers=1, depth=0, depth=3, dropout=1.0, mining=1.0, "
@@ -55,16 +57,17 @@ VARIANTS = {
     "subsets=2, subsets=3, subsets=5, subsets=6, subsets=7, subsets=8, induction=false, patch=1, patch=4, "
     "patch=8 image_size=128 feature_size=16 subsets=2, map=l2 score=max",
     "anovit": f"{BLOCKS}, patch=16, score=std, score=mean",
-    "l2cae": "window=0, latent=1, latent=500, stride=16, stride=15, augment=none",
+    "l2cae": "window=0, latent=1, latent=500, stride=16, stride=15, augment=none, ssim_weight=1 map=loss, map=ssim",
     "memca": f"{BLOCKS}, memory=false, coordinate_attention=false, memory=false coordinate_attention=false, items=2, "
-    "items=1000, map=ssim, map=l2",
+    "items=1000, map=ssim, map=l2, temperature=10, attention_after=encoder, attention_after=decoder",
     "vtadl": "gaussians=1, gaussians=20, noise=0, sigma=2, projection=shared, places=none score=nll, density_epochs=0, "
-    "density_epochs=0 likelihood_trains=all",
+    "density_epochs=0 likelihood_trains=all, density=linear, density=position covariance=full, "
+    "density=position density_epochs=0 likelihood_trains=all, crop=70",
     "knn": "neighbours=5 score=weighted, neighbours=1 score=weighted, neighbourhood=1, neighbourhood=5, "
     "normalize=none, sampling=coreset, backbone=image, backbone=mobilenet_v2 sampling=coreset",
     "dinomaly": "align=corners edge=mirror, image_size=56 crop=28, backbone=dinov2_vits14_reg, dropout=0 mining=0, "
     "optimizer=adamw, layers=1,2,3,4",
-    "isstad": "augment=none, freeze_encoder=true, score=mean, corrupt_blocks=3",
+    "isstad": "augment=none, freeze_encoder=true, score=mean, corrupt_blocks=3, positive_weight=0, period=1",
 }
 
 
@@ -119,6 +122,7 @@ def test_trains_and_scores(name, settings):
     reached = set()
     for stage in method.stages():
         method.begin(stage)
+        method.prepare([features])
         method.zero_grad()
         terms = method.train().loss(features)
         assert all(term.ndim == 0 and torch.isfinite(term) for term in terms.values())

@@ -9,17 +9,20 @@ import pytest
 import torch
 from method_checks import count, tiny
 from torch import nn
+from torch.distributions import MultivariateNormal
 from torch.nn import functional as F
 
 from vitlite.kernels import ssim
 from vitlite.kernels.gmm.reference import linear_gmm_log_likelihood_torch
-from vitlite.methods.vtadl import PAPER, VTADL, decoder_strides
+from vitlite.methods.vtadl import PAPER, VTADL
 from vitlite.nn.batch_norm import BatchNorm2d
+from vitlite.nn.decoders import decoder_strides
 from vitlite.nn.score import PlaceStatistics
 
 
 def make(**changes):
-    plain = {"density_epochs": 0, "places": "none", "projection": "shared", "augment": "none", "sigma": 0, "depth": 2}
+    plain = {"density": "linear", "density_epochs": 0, "projection": "shared", "places": "none", "augment": "none"}
+    plain |= {"sigma": 0, "depth": 2}
     return tiny("vtadl", **{**plain, **changes})
 
 
@@ -81,7 +84,8 @@ def test_loss_is_equation_9():
     torch.testing.assert_close(terms["loss"], terms["nll"] + 5 * terms["mse"] + 0.5 * terms["dssim"])
     patches = method.encoder(2 * images - 1)
     output = method.reconstruct(patches)
-    torch.testing.assert_close(terms["mse"], F.mse_loss(output, 2 * images - 1))
+    squares = (output - (2 * images - 1)).square()
+    torch.testing.assert_close(terms["mse"], squares.sum((1, 2, 3)).mean() / 64**2)  # the Frobenius norm over W H
     torch.testing.assert_close(terms["dssim"], 1 - ssim(images, (output + 1) / 2))
     flat = patches.flatten(0, 1)
     torch.testing.assert_close(terms["nll"], -likelihood(method, flat, flat).mean())
@@ -125,6 +129,48 @@ def test_likelihoods_are_compared_with_those_of_the_same_place():
     assert not torch.allclose(maps, plain.anomaly(images)[0])
 
 
+@pytest.mark.parametrize("covariance", ["diagonal", "full"])
+def test_a_mixture_of_positions_starts_from_the_embeddings(covariance):
+    """One Gaussian for each place, by its mean and covariance; Eq. 8 is the likelihood of the noisy embeddings."""
+    method = make(density="position", gaussians=1, covariance=covariance, noise=0.1, score="nll", sigma=0).eval()
+    images = torch.rand(30, 3, 64, 64)
+    method.begin(method.stages()[0])
+    with torch.no_grad():
+        method.prepare(images.split(7))
+        patches = method.encoder(2 * images - 1)
+        maps = method.anomaly(images)[0]
+    for place in (0, 9):
+        y = patches[:, place].double()
+        own = y.T.cov(correction=0)
+        away = torch.diag(own.diagonal())
+        whole = away + (own - away) * 30 / 46 if covariance == "full" else away  # 16 dimensions
+        normal = MultivariateNormal(y.mean(0), whole + (0.1**2 + method.config.min_std**2) * torch.eye(16).double())
+        found = method.unlikelihood(patches).flatten(1)[:, place].double()
+        torch.testing.assert_close(found, -normal.log_prob(y), rtol=1e-4, atol=1e-3)
+    assert maps.shape == (30, 64, 64)
+    torch.manual_seed(3)
+    loss = method.density_loss(patches)
+    torch.manual_seed(3)
+    noisy = patches + 0.1 * torch.randn_like(patches)
+    torch.testing.assert_close(loss, method.unlikelihood(noisy).mean())
+
+
+def test_a_crop_is_the_middle_of_a_larger_image():
+    """Beyond it the map has its lowest value, and the rest is that of the middle alone."""
+    whole, middle = make(crop=71).eval(), make().eval()
+    middle.load_state_dict(whole.state_dict())
+    assert whole.config.view.size == 71
+    images = torch.rand(2, 3, 71, 71)
+    maps, scores = whole.anomaly(images)
+    expected, same = middle.anomaly(images[:, :, 3:67, 3:67])
+    assert torch.equal(scores, same)
+    assert maps.shape == (2, 71, 71)
+    torch.testing.assert_close(maps[:, 3:67, 3:67], expected)
+    lowest = expected.amin((1, 2))[:, None, None]
+    torch.testing.assert_close(maps[:, :3], lowest.expand(2, 3, 71))
+    torch.testing.assert_close(maps[:, :, 67:], lowest.expand(2, 71, 4))
+
+
 def test_a_density_stage_of_its_own():
     """Each stage trains its part, by its part of the loss; together they train all."""
     method = make(density_epochs=3, epochs=5)
@@ -156,7 +202,7 @@ def test_map_and_score(score):
     expected = F.interpolate(nll[:, None], size=(64, 64), mode="bilinear", align_corners=False)[:, 0]
     torch.testing.assert_close(maps, expected, rtol=1e-4, atol=1e-3)
     for i in range(3):
-        mse = F.mse_loss(output[i], 2 * images[i] - 1)
+        mse = 3 * F.mse_loss(output[i], 2 * images[i] - 1)
         reconstruction = 5 * mse + 0.5 * (1 - ssim(images[i : i + 1], (output[i : i + 1] + 1) / 2))
         parts = {"nll": nll[i].max(), "reconstruction": reconstruction, "combined": nll[i].max() + reconstruction}
         torch.testing.assert_close(scores[i], parts[score], rtol=1e-4, atol=1e-3)

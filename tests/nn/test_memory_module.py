@@ -1,6 +1,7 @@
 """The memory module between encoder and decoder."""
 
 import numpy as np
+import pytest
 import torch
 
 from vitlite.kernels.memory.reference import memory_read_numpy
@@ -17,6 +18,16 @@ def test_reads_every_token():
     want_output, want_entropy = memory_read_numpy(tokens.flatten(0, 1).numpy(), module.items.detach().numpy())
     np.testing.assert_allclose(output.detach().flatten(0, 1).numpy(), want_output, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(entropy.detach().flatten().numpy(), want_entropy, rtol=1e-4)
+
+
+def test_says_how_much_of_it_is_read():
+    """Two tokens that each read one of three items alone, one of them twice as often."""
+    module = MemoryModule(3, 2, temperature=1e3)
+    with torch.no_grad():
+        module.items.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]]))
+    use = {key: float(value) for key, value in module.use(torch.tensor([[[5.0, 0.1], [0.1, 3.0], [0.0, 9.0]]])).items()}
+    entropy = -(np.log(1 / 3) / 3 + np.log(2 / 3) * 2 / 3)
+    assert use == {"items_read": 1, "items_used": 2, "items_effective": pytest.approx(np.exp(entropy))}
 
 
 def test_what_nothing_remembers_is_zero():

@@ -60,7 +60,7 @@ class Detector(Predictor):
         if precision not in known:
             name = self.settings.method
             raise UserError(f"`precision={precision}`: {name} scores in {' or '.join(known)}")
-        self.image_size = self.settings.config.image_size
+        self.image_size = self.settings.config.view.size
         self.tiles = self.settings.config.view if self.settings.config.tile else None
         regions = regions_of(self.settings, run)
         self.reading = Reading(self.settings.config.image_scale, as_pixels(max_megapixels), regions)

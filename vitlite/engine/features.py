@@ -179,7 +179,7 @@ def cache_features(
     cache: FeatureCache | None = None
     indices: list[int] = []
     with Progress("features", len(paths)) as progress:
-        for found in pixel_batches(paths, method.config.image_size, batch_size, reading=reading):
+        for found in pixel_batches(paths, method.config.view.size, batch_size, reading=reading):
             if isinstance(found, Unread):
                 log.warning("skipped %s", found.reason)
                 continue

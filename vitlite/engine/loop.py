@@ -182,6 +182,10 @@ class Loop:
         stage, whole = stages[self.stage], sum(stage.epochs for stage in stages)
         steps = stage.steps_per_epoch(self.count, self.config)
         self.method.begin(stage)
+        if not self.epoch:
+            self.method.eval()
+            with torch.no_grad():
+                self.method.prepare(self.batches())
         self.loss = torch.compile(self.method.loss) if self.config.compile else self.method.loss
         optimizer = make_optimizer(self.method, stage, self.config)
         if self.optimizer_state is not None:
@@ -208,8 +212,9 @@ class Loop:
         sums: dict[str, Tensor] = {}
         began = time.monotonic()
         for step, indices in enumerate(order.split(stage.batch_size or self.config.batch_size)):
-            peak = stage.lr or self.config.lr
-            rate = peak * learning_rate(self.config, self.epoch * steps + step, steps, stage.epochs * steps)
+            place, total = self.epoch * steps + step, stage.epochs * steps
+            share = learning_rate(self.config, place, steps, total, stage.period * steps)
+            rate = (stage.lr or self.config.lr) * share
             if self.team.size > 1 and not self.method.draws_for_batch:
                 # Other numbers in every process, that depend on nothing before: parts of a batch differ in length.
                 torch.manual_seed(self.seed_of(self.epoch, step, self.team.rank))

@@ -287,10 +287,7 @@ def _from_tables(head: dict[str, Any], values: dict[str, Any]) -> RunSettings:
     if not 0 <= head["seed"] < SEEDS:
         raise UserError(f"seed = {head['seed']}: must be from 0 to 2^63 - 1")
     config = method_class(head["method"]).config_class()
-    for old, (new, meaning) in config.renamed.items():
-        if old in values:
-            value = values.pop(old)
-            values[new] = meaning.get(str(value), value)  # a value that it never had is refused as it is
+    values = config.upgraded(values)
     unknown = sorted(values.keys() - {field.name for field in fields(config)})
     if unknown:
         raise UserError(f"unknown option {', '.join(unknown)}; was it written by a newer vitlite?")

@@ -44,7 +44,8 @@ def describe(settings: "RunSettings", calibration: dict[str, Any], regions: Regi
 
     ``calibration`` is the contents of calibration.json, of which the names of files stay out.
     """
-    size, view = settings.config.image_size, settings.config.view
+    view = settings.config.view
+    size = view.size
     resize = f"to {size} x {size}, aspect ratio not kept"
     return {
         "format": FORMAT,

@@ -31,6 +31,7 @@ class Stage:
     lr: float = 0.0  # peak learning rate; 0: the config's
     batch_size: int = 0  # images per optimiser step; 0: the config's
     lr_option: str = "lr"  # the config's field that sets the rate
+    period: int = 0  # epochs after which a cosine begins anew; 0: never
 
     def steps_per_epoch(self, images: int, config: TrainingConfig) -> int:
         """Optimiser steps of one pass over this number of training images."""
@@ -147,6 +148,9 @@ class Method(nn.Module):
 
         Called once, before training. An update calls it with the images of the earlier run and the new ones.
         """
+
+    def prepare(self, batches: Iterable[Tensor]) -> None:
+        """Start what a stage trains from the same batches. Called once, after ``begin``, in evaluation mode."""
 
     def finish(self, batches: Iterable[Tensor]) -> None:
         """Take statistics of the trained network from the same batches. Called once, in evaluation mode."""

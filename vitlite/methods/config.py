@@ -162,6 +162,16 @@ class TrainingConfig:
     # Fields that 0.1.0 had: {name: (the field that took its place, {its value: the value of that field})}.
     renamed: ClassVar[dict[str, tuple[str, dict[Any, Any]]]] = {}
 
+    @classmethod
+    def upgraded(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The values that an earlier version wrote to config.toml, as this version has them."""
+        found = dict(values)
+        for old, (new, meaning) in cls.renamed.items():
+            if old in found:
+                value = found.pop(old)
+                found[new] = meaning.get(str(value), value)  # a value that it never had is refused as it is
+        return found
+
     def __post_init__(self) -> None:
         values = {}
         for key, kind in kinds(type(self)).items():

@@ -5,6 +5,7 @@ repair randomly corrupted good images, and to say of each pixel, from every one 
 corrupted. Reconstruction error times that probability is the anomaly.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -14,7 +15,7 @@ from torch.nn import functional as F
 
 from vitlite.backbones.transformer_weights import NORMALIZATION, PUBLISHED, load_mae
 from vitlite.kernels import ssim
-from vitlite.methods.ablations import AUROC, MVTEC_ONE, Row, Table
+from vitlite.methods.ablations import AUROC, MVTEC_ONE, Row, Table, sweep
 from vitlite.methods.base import Method, Stage
 from vitlite.methods.config import TrainingConfig, check_transformer
 from vitlite.nn.augment import KINDS, augment
@@ -62,9 +63,9 @@ class Config(TrainingConfig):
     mae_lr: float = 1e-3  # 4.1.3, stage 1, for a batch of 256: scaled by mae_batch_size / 256
     weight_decay: float = 0.05  # 4.1.3
     beta2: float = 0.95  # 4.1.3
-    # 4.1.3, but one half period over each stage (ours): with the paper's periods of 60 epochs, the last of 200 would be
-    # trained at a quarter of the highest rate or more.
-    schedule: str = "cosine"
+    schedule: str = "cosine"  # 4.1.3
+    period: int = 60  # 4.1.3, epochs of stage 2 after which the cosine begins anew; 0: it takes the whole stage
+    last_lr: float = 1e-9  # 4.1.3, where it ends
     weights: str = "auto"  # 4.1.3, ImageNet MAE: auto | none | PATH
     checkpoint: str = "mae_vit_large_patch16"  # what "auto" takes; or mae_vit_base_patch16
     patch: int = 16  # 4.1.3
@@ -86,11 +87,18 @@ class Config(TrainingConfig):
     mse_weight: float = 0.5  # lambda 0 of Eq. 12 (ours, as the authors' code)
     ssim_weight: float = 0.1  # lambda 1 of Eq. 12 (ours, as the authors' code)
     pixel_weight: float = 1.0  # lambda 2 of Eq. 13 (ours, as the authors' code)
-    positive_weight: float = 1.0  # omega of Eq. 10, on corrupted pixels; the paper gives no value (ours)
+    # omega of Eq. 10, on corrupted pixels; 0: as many times as there are more of the others in a batch. The paper gives
+    # no value (ours).
+    positive_weight: float = 1.0
     sigma: float = 4.0  # pixels, Gaussian filter of error, probability and map (ours, as the authors' code)
     score: str = "mean"  # Eq. 22
     augment: str = "none"  # training images: none | flip | affine (ours; the paper names none)
     mask_seed: int = 0  # of the fixed masks that variant I scores with (ours)
+
+    @classmethod
+    def upgraded(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """0.1.0 had one half cosine to 0 over each stage."""
+        return {"period": 0, "last_lr": 0.0} | super().upgraded(values)
 
     def check(self) -> None:
         super().check()
@@ -99,7 +107,7 @@ class Config(TrainingConfig):
         self.one_of("checkpoint", [name for name in PUBLISHED if "mae" in name])
         check_transformer(self, "encoder_depth")
         self.at_least(1, "mae_epochs", "decoder_dim", "decoder_depth", "decoder_heads")
-        self.at_least(0, "mae_batch_size", "sigma")
+        self.at_least(0, "mae_batch_size", "sigma", "period", "positive_weight")
         self.divides("decoder_heads", "decoder_dim")
         patches = (self.image_size // self.patch) ** 2
         if not 0 < self.mask_ratio < 1 or not 1 <= int(patches * (1 - self.mask_ratio)) < patches / 2:
@@ -131,6 +139,8 @@ QUICK = replace(
     decoder_heads=2,
     mae_epochs=25,
     epochs=75,
+    period=0,
+    last_lr=0.0,
     steps=1600,
     max_epochs=300,
     mae_batch_size=0,
@@ -160,7 +170,13 @@ ROWS = tuple(
     for name, figures in FIGURES.items()
 )
 ABOUT = MVTEC_ONE + ", the best epoch on the test set"
-ABLATIONS = {"variants": Table("training and scoring, Models I to VIII", "Tables 4 and 5", ABOUT, AUROC, ROWS)}
+OMEGAS = {1: "omega = 1", 3: "omega = 3", 10: "omega = 10", 0: "balanced"}
+ABLATIONS = {
+    "variants": Table("training and scoring, Models I to VIII", "Tables 4 and 5", ABOUT, AUROC, ROWS),
+    "omega": Table(
+        "weight of corrupted pixels", "ours: the paper gives none", "none", AUROC, sweep("positive_weight", OMEGAS)
+    ),
+}
 
 
 class ISSTAD(Method):
@@ -208,7 +224,7 @@ class ISSTAD(Method):
         if self.variant.pixel:
             fixed = self.variant.mae and c.freeze_encoder
             trained = ("mae.decoder.", "classifiers.") if fixed else ("mae.", "classifiers.")
-            stages.append(Stage("pixel", c.epochs, trained))
+            stages.append(Stage("pixel", c.epochs, trained, period=c.period))
         return tuple(stages)
 
     def normalized(self, images: Tensor) -> Tensor:
@@ -258,7 +274,11 @@ class ISSTAD(Method):
         """Equations 10 and 11: cross-entropy with weight omega on corrupted pixels, mean over pixels and blocks."""
         logits = self.logits(levels)
         labels = labels.expand_as(logits)
-        return F.binary_cross_entropy_with_logits(logits, labels, pos_weight=self.positive_weight)
+        weight = self.positive_weight
+        if not self.config.positive_weight:
+            positive = labels.float().mean()
+            weight = (1 - positive) / positive.clamp_min(1 / labels.numel())
+        return F.binary_cross_entropy_with_logits(logits, labels, pos_weight=weight)
 
     def values(self, images: Tensor) -> Tensor:
         """Equations 15 to 22: smoothed error times smoothed probability, smoothed again."""

@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from vitlite.methods.ablations import Row, Table
 from vitlite.methods.reconstruction import QUICK as QUICK_RECONSTRUCTION
 from vitlite.methods.reconstruction import Reconstruction, ReconstructionConfig
 from vitlite.nn.windows import WindowGrid, random_windows
@@ -55,6 +56,14 @@ PAPER = Config()
 # Small enough for two CPU cores; windows instead of whole images, as Bergmann et al. treat textures.
 QUICK = replace(PAPER, **QUICK_RECONSTRUCTION, steps=3000, max_epochs=300, window=32, windows=8, stride=16, sigma=1.0)
 
+# The autoencoders that VT-ADL compares with; ``pixel_ap`` is its "PR AUC".
+LOSSES = (
+    Row("AE MSE", ("ssim_weight=0",), {"pixel_ap": 78.0}),
+    Row("AE MSE+SSIM", ("ssim_weight=1",), {"pixel_ap": 79.0}),
+)
+BTAD = "BTAD, mean of three products, one model each"
+ABLATIONS = {"loss": Table("loss of the autoencoder", "VT-ADL, Table IV", BTAD, ("pixel_ap", "aupro_30"), LOSSES)}
+
 
 class Autoencoder(nn.Module):
     """Table 1 and its mirror: images (B, 3, S, S) to reconstructions, linear at the output."""
@@ -91,9 +100,10 @@ class Autoencoder(nn.Module):
 
 
 class L2CAE(Reconstruction):
-    """Convolutional autoencoder with L2 loss; the map is the L2 distance per pixel, as AnoViT's."""
+    """Convolutional autoencoder, by default with L2 loss and the L2 distance per pixel as map, as AnoViT has it."""
 
     presets: ClassVar = {"paper": PAPER, "quick": QUICK}
+    ablations: ClassVar = ABLATIONS
     config: Config
 
     def __init__(self, config: Config, weights: str | None = None) -> None:

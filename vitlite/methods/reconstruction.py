@@ -5,11 +5,13 @@ from typing import Any
 
 from torch import Tensor
 
+from vitlite.kernels import ssim
 from vitlite.methods.base import Method
 from vitlite.methods.config import TrainingConfig, check_transformer
 from vitlite.nn.augment import KINDS, augment
 from vitlite.nn.decoders import NORMS, TransposedDecoder, doublings
 from vitlite.nn.maps import SmoothUpsample
+from vitlite.nn.portable import operator_backend
 from vitlite.nn.vit import VisionTransformer
 
 
@@ -27,13 +29,19 @@ class ReconstructionConfig(TrainingConfig):
     lr: float = 2e-4  # likewise
     weight_decay: float = 0.0  # (ours)
     augment: str = "none"  # none | flip | affine (random rotation, shift, scale and flips)
+    ssim_weight: float = 0.0  # lambda of L2 + lambda (1 - SSIM): MemCA Eq. 13, and VT-ADL's AE MSE+SSIM; AnoViT: 0
+    ssim_window: int = 11  # pixels, of a Gaussian window (ours)
+    map: str = "l2"  # l2 (distance per pixel, AnoViT Eq. 6) | ssim (1 - SSIM) | loss (Eq. 13 per pixel)
     sigma: float = 4.0  # pixels of image_size, Gaussian filter of the map; the papers give no width (ours)
     score: str = "max"  # AnoViT Eq. 7; MemCA (ours)
 
     def check(self) -> None:
         super().check()
         self.one_of("augment", KINDS)
-        self.at_least(0, "sigma")
+        self.one_of("map", ("l2", "ssim", "loss"))
+        self.at_least(0, "sigma", "ssim_weight")
+        if self.ssim_window < 1 or self.ssim_window % 2 == 0:
+            self.refuse("ssim_window", "must be an odd number of pixels")
 
 
 # What the ``quick`` presets share, for two CPU cores.
@@ -70,8 +78,18 @@ class Reconstruction(Method):
         raise NotImplementedError
 
     def residual(self, target: Tensor, output: Tensor) -> Tensor:
-        """Anomaly of every pixel before smoothing (B, S, S): the L2 distance over the channels."""
-        return (target - output).square().sum(1).sqrt()
+        """Anomaly of every pixel before smoothing (B, S, S), as ``config.map`` says."""
+        c = self.config
+        if c.map == "l2":
+            return (target - output).square().sum(1).sqrt()
+        structure = self.dissimilarity(target, output)
+        return structure if c.map == "ssim" else (target - output).square().mean(1) + c.ssim_weight * structure
+
+    def dissimilarity(self, target: Tensor, output: Tensor) -> Tensor:
+        """1 - SSIM at each pixel (B, S, S), mean over the colours."""
+        images, backend = (to_unit(target), to_unit(output)), operator_backend()
+        window = self.config.ssim_window
+        return (1 - ssim(*images, window_size=window, reduction="none", backend=backend)).mean(1)
 
     def targets(self, features: Tensor) -> Tensor:
         """The images of a training batch, changed at random as ``config.augment`` says, in [-1, 1]."""
@@ -86,14 +104,30 @@ class Reconstruction(Method):
         return output
 
     def parts(self, features: Tensor) -> dict[str, Tensor]:
-        """The reconstruction."""
-        output = self.whole(self.reconstruct(self.scored(to_network(features.float()))))
-        return {"reconstruction": to_unit(output).clamp(0, 1)}
+        """The reconstruction, and both terms of a map that has two, smoothed."""
+        target = to_network(features.float())
+        output = to_unit(self.whole(self.reconstruct(self.scored(target)))).clamp(0, 1)
+        found = {"reconstruction": output}
+        if self.config.map == "loss":
+            found["squared error"] = self.smooth((target - to_network(output)).square().mean(1))
+            found["1 - SSIM"] = self.smooth(self.dissimilarity(target, to_network(output)))
+        return found
 
     def loss(self, features: Tensor) -> dict[str, Tensor]:
-        """Mean squared difference over all values."""
+        """L2 + lambda (1 - SSIM), MemCA's Equation 13."""
         target = self.targets(features)
-        return {"loss": (target - self.reconstruct(target)).square().mean()}
+        return self.terms(target, self.reconstruct(target))
+
+    def terms(self, target: Tensor, output: Tensor) -> dict[str, Tensor]:
+        """The loss of images and their reconstructions, and its parts if there is more than one.
+
+        L2 is the mean over all values; the SSIM's constants are meant for [0, 1], so it is taken there.
+        """
+        c, l2 = self.config, (target - output).square().mean()
+        if not c.ssim_weight:
+            return {"loss": l2}
+        structure = 1 - ssim(to_unit(target), to_unit(output), window_size=c.ssim_window)
+        return {"loss": l2 + c.ssim_weight * structure, "l2": l2, "ssim": structure}
 
     def values(self, features: Tensor) -> Tensor:
         target = self.scored(to_network(features.float()))

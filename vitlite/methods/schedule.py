@@ -131,12 +131,16 @@ def use_average(optimizer: torch.optim.Optimizer) -> None:
         parameter.copy_(state[AVERAGE])
 
 
-def learning_rate(config: TrainingConfig, step: int, steps_per_epoch: int, total: int) -> float:
-    """Share of the peak rate: linear warm-up from 0, then constant or a half cosine; ``step`` counts from 0."""
+def learning_rate(config: TrainingConfig, step: int, steps_per_epoch: int, total: int, period: int = 0) -> float:
+    """Share of the peak rate: linear warm-up from 0, then constant or a half cosine; ``step`` counts from 0.
+
+    With a ``period``, in steps, the half cosine ends and begins anew after so many.
+    """
     warmup = config.warmup_steps or config.warmup_epochs * steps_per_epoch
     if step < warmup:
         return (step + 1) / (warmup + 1)
     if config.schedule == "constant":
         return 1.0
     last = config.last_lr / config.lr
-    return last + (1 - last) * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))
+    after, length = (step - warmup, total - warmup) if not period else ((step - warmup) % period, period)
+    return last + (1 - last) * 0.5 * (1 + math.cos(math.pi * after / max(length, 1)))

@@ -7,26 +7,28 @@ patch that is unlikely under the mixture is anomalous.
 docs/methods.md says what the text leaves open and what was decided.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from vitlite.images.tiles import View
 from vitlite.kernels import ssim
 from vitlite.methods.ablations import AUROC, MVTEC_ONE, ONE_PLOTTED, Row, Table, sweep
 from vitlite.methods.base import Method, Stage
 from vitlite.methods.config import TrainingConfig, check_transformer
 from vitlite.nn.augment import KINDS, augment
-from vitlite.nn.batch_norm import BatchNorm2d
+from vitlite.nn.decoders import LAYERS, VectorDecoder
 from vitlite.nn.maps import SmoothUpsample
-from vitlite.nn.mixture import MixtureDensity
+from vitlite.nn.mixture import MixtureDensity, PositionMixture
 from vitlite.nn.portable import operator_backend
 from vitlite.nn.vit import VisionTransformer
 
 RECONSTRUCTION, DENSITY = "reconstruction", "density"  # stages
-LAYERS = 5  # transposed convolutions, III
+MOST_NUMBERS = 1 << 28  # of a full covariance, 1 GiB
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,9 @@ class Config(TrainingConfig):
     """Defaults are the paper's, with the table or section. ``(ours)`` marks what it leaves open."""
 
     image_size: int = 512  # V.A
+    # Above 0: images are scaled to so many pixels, and their middle is what the network sees. V.A has 550 for MVTec AD,
+    # and nothing for BTAD; here 0, because a defect beyond the middle would not be found (ours).
+    crop: int = 0
     epochs: int = 400  # Table I
     batch_size: int = 8  # Table I
     optimizer: str = "adam"  # Table I
@@ -48,13 +53,18 @@ class Config(TrainingConfig):
     projection: str = "shared"  # of the patches to that vector: shared | position (ours)
     channels: tuple[int, ...] = (64, 32, 16, 8)  # of the decoder between its five layers (ours)
     decoder_side: int = 8  # the vector is folded to this height and width (the authors' code)
+    # What the mixture's parameters depend on: linear (on the embedding, Eq. 4 to 6) | position (on the place in the
+    # image alone: "the unconditional mixture distribution p(y)", III, of features that have positions).
+    density: str = "linear"
+    covariance: str = "diagonal"  # Eq. 4: diagonal | full (III), of the mixtures of positions
     gaussians: int = 150  # Table I, K; Fig. 4 compares others
     noise: float = 0.2  # IV, deviation of the noise on the features in training; 0: none (V.C)
     min_std: float = 1e-3  # added to every deviation of the mixture (ours)
     augment: str = "none"  # training images: none | flip | affine (ours; the paper names none)
     density_epochs: int = 0  # of the mixture, after the rest and not together with it (ours); 0: together
+    density_lr: float = 0.0  # peak learning rate of these epochs; 0: lr (ours)
     likelihood_trains: str = "mixture"  # what the likelihood's gradient reaches: mixture | all (ours)
-    mse_weight: float = 5.0  # IV, lambda 1
+    mse_weight: float = 5.0  # IV, lambda 1, of the squared error summed over the colours (Frobenius norm)
     ssim_weight: float = 0.5  # IV, lambda 2
     sigma: float = 0.0  # pixels, Gaussian filter of the map; the paper has none
     score: str = "combined"  # V.A: reconstruction and largest NLL; MNIST (V.B): reconstruction; or nll
@@ -62,23 +72,47 @@ class Config(TrainingConfig):
     own_scores: ClassVar = ("combined", "reconstruction", "nll")
     renamed: ClassVar = {"levels": ("places", {"none": "none", "position": "scaled"})}
 
+    @classmethod
+    def upgraded(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """0.1.0 took the mean over the three colours."""
+        found = super().upgraded(values)
+        if "density" not in found and isinstance(found.get("mse_weight"), float):
+            found["mse_weight"] /= 3
+        return found
+
     def check(self) -> None:
         super().check()
         check_transformer(self)
+        if self.crop and self.crop < self.image_size:
+            self.refuse("crop", f"must be 0, or at least image_size={self.image_size}")
+        if self.crop and self.tile:
+            self.refuse("crop", "must be 0 with tiles")
         self.one_of("augment", KINDS)
         self.one_of("projection", ("shared", "position"))
         self.one_of("likelihood_trains", ("mixture", "all"))
+        self.one_of("density", ("linear", "position"))
+        self.one_of("covariance", ("diagonal", "full"))
         self.at_least(1, "vector", "decoder_side", "gaussians")
-        self.at_least(0, "noise", "sigma", "mse_weight", "ssim_weight", "density_epochs")
+        self.at_least(0, "noise", "sigma", "mse_weight", "ssim_weight", "density_epochs", "density_lr")
         self.above(0, "min_std")
         if self.density_epochs and self.likelihood_trains == "all":
             self.refuse("density_epochs", "must be 0 with likelihood_trains=all")
+        if self.covariance == "full":
+            numbers = (self.image_size // self.patch) ** 2 * self.gaussians * self.dim**2
+            if self.density != "position":
+                self.refuse("covariance", "needs density=position")
+            if numbers > MOST_NUMBERS:
+                self.refuse("covariance", f"would have {numbers / MOST_NUMBERS:.1f} GiB; lower gaussians or dim")
         if self.vector % self.decoder_side**2:
             self.refuse("vector", "must be a multiple of decoder_side squared")
         if len(self.channels) != LAYERS - 1 or min(self.channels) < 1:
             self.refuse("channels", f"must be {LAYERS - 1} numbers above 0")
         if self.image_size < self.decoder_side or self.image_size != self.decoder_side << self.doublings:
             self.refuse("image_size", f"not decoder_side={self.decoder_side} times a power of two")
+
+    @property
+    def view(self) -> View:
+        return View(self.crop) if self.crop else super().view
 
     @property
     def doublings(self) -> int:
@@ -98,12 +132,14 @@ QUICK = replace(
     depth=2,
     heads=2,
     projection="position",
-    gaussians=16,
-    noise=0.01,
+    density="position",
+    gaussians=8,
+    noise=0.0,
     augment="affine",
-    density_epochs=200,
+    density_epochs=80,
+    density_lr=1e-2,
     score="auto",
-    places="scaled",
+    places="auto",
     edge="even",
     holdout=0.2,
     steps=1800,
@@ -115,7 +151,17 @@ QUICK = replace(
 
 PRO = ("aupro_30",)
 GAUSSIANS = {k: f"K = {k}" for k in (1, 10, 50, 100, 150, 200)}
-NOISE, NOISE_PRO = {"0": "without noise", "0.2": "with noise N(0, 0.2)"}, {"0": 80.7, "0.2": 89.7}
+NOISE, NOISE_PRO = {"0": "without noise (Table III)", "0.2": "with noise N(0, 0.2)"}, {"0": 80.7, "0.2": 89.7}
+OURS = ("ours: the paper does not compare", "none")
+PLAIN = ("places=none", "score=nll")
+DENSITIES = (
+    Row("linear in the embedding", ("density=linear", *PLAIN)),
+    *(
+        Row(f"position, {k} Gaussian{'s' * (k > 1)}", ("density=position", f"gaussians={k}", *PLAIN))
+        for k in (1, 2, 4, 8)
+    ),
+    Row("position, 1 Gaussian, full", ("density=position", "gaussians=1", "covariance=full", *PLAIN)),
+)
 TRAINS = (
     Row("everything", ("likelihood_trains=all", "density_epochs=0")),
     Row("the mixture alone", ("likelihood_trains=mixture", "density_epochs=0")),
@@ -129,36 +175,9 @@ ABLATIONS = {
         PRO,
         sweep("noise", NOISE, {value: {"aupro_30": figure} for value, figure in NOISE_PRO.items()}),
     ),
-    "likelihood": Table(
-        "what the likelihood trains", "ours: the paper does not compare", "none", (*AUROC, *PRO), TRAINS
-    ),
+    "density": Table("what the mixture depends on", *OURS, (*AUROC, *PRO), DENSITIES),
+    "likelihood": Table("what the likelihood trains", *OURS, (*AUROC, *PRO), TRAINS),
 }
-
-
-class Decoder(nn.Module):
-    """The reconstruction vector (B, V) to an image (B, 3, S, S) in -1..1: five transposed convolutions (III).
-
-    Batch norm and ReLU between them, tanh last. ``side`` is the height and width that the vector is folded to.
-    """
-
-    def __init__(self, vector: int, side: int, doublings: int, channels: tuple[int, ...]) -> None:
-        super().__init__()
-        self.shape = (vector // side**2, side, side)
-        widths = (self.shape[0], *channels, 3)
-        layers: list[nn.Module] = []
-        for stride, before, after in zip(decoder_strides(doublings), widths, widths[1:]):
-            # Kernels of twice the stride cover every pixel equally often, so they draw no checkerboard.
-            kernel, padding = (2 * stride, stride // 2) if stride > 1 else (3, 1)
-            layers += [nn.ConvTranspose2d(before, after, kernel, stride, padding), BatchNorm2d(after), nn.ReLU()]
-        self.layers = nn.Sequential(*layers[:-2], nn.Tanh())
-
-    def forward(self, vector: Tensor) -> Tensor:
-        return self.layers(vector.unflatten(1, self.shape))
-
-
-def decoder_strides(doublings: int) -> list[int]:
-    """Strides of the five layers, powers of two whose product is 2^doublings, larger ones first."""
-    return [2 ** (doublings // LAYERS + (i < doublings % LAYERS)) for i in range(LAYERS)]
 
 
 class VTADL(Method):
@@ -180,8 +199,11 @@ class VTADL(Method):
         self.side = c.image_size // c.patch
         tokens = self.side**2 if c.projection == "position" else 1
         self.project = nn.Linear(tokens * c.dim, c.vector)
-        self.decoder = Decoder(c.vector, c.decoder_side, c.doublings, c.channels)
-        self.mixture = MixtureDensity(c.dim, c.dim, c.gaussians, c.min_std)
+        self.decoder = VectorDecoder(c.vector, c.decoder_side, c.doublings, c.channels)
+        if c.density == "linear":
+            self.mixture: nn.Module = MixtureDensity(c.dim, c.dim, c.gaussians, c.min_std)
+        else:
+            self.mixture = PositionMixture(self.side**2, c.dim, c.gaussians, c.min_std, c.covariance == "full")
         self.to_map = SmoothUpsample(self.side, c.image_size, c.sigma, c.edge)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **options: Any) -> Any:
@@ -197,7 +219,13 @@ class VTADL(Method):
         if not c.density_epochs:
             return super().stages()
         first = Stage(RECONSTRUCTION, c.epochs, ("encoder.", "project.", "decoder."))
-        return first, Stage(DENSITY, c.density_epochs, ("mixture.",))
+        option = "density_lr" if c.density_lr else "lr"
+        return first, Stage(DENSITY, c.density_epochs, ("mixture.",), c.density_lr, lr_option=option)
+
+    def prepare(self, batches: Iterable[Tensor]) -> None:
+        """Start the mixtures of positions from the embeddings of the training images, as far as they are trained."""
+        if self.config.density == "position" and self.stage != RECONSTRUCTION:
+            self.mixture.start((self.encoder(2 * batch - 1) for batch in batches), self.config.noise)
 
     @property
     def image_score(self) -> str:
@@ -214,14 +242,27 @@ class VTADL(Method):
         side = self.config.image_size // self.config.patch
         return side, side
 
+    @property
+    def beyond(self) -> tuple[int, int]:
+        """Pixels of the crop before and after the middle that the network sees."""
+        whole = max(self.config.crop - self.config.image_size, 0)
+        return whole // 2, whole - whole // 2
+
+    def frozen(self, images: Tensor) -> Tensor:
+        """The middle of the images."""
+        size, first = self.config.image_size, self.beyond[0]
+        return images[:, :, first : first + size, first : first + size]
+
     def reconstruct(self, patches: Tensor) -> Tensor:
         """Encoded patches (B, L, dim) to images (B, 3, S, S) in -1..1."""
         summed = patches.flatten(1) if self.config.projection == "position" else patches.sum(1)
         return self.decoder(self.project(summed)).float()
 
     def reconstruction_errors(self, images: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
-        """Per image, each (B,): mean squared error in the range -1..1, and 1 - SSIM of the same in 0..1."""
-        mse = (images - output).square().flatten(1).mean(1)
+        """Per image, each (B,): the squared error in the range -1..1, summed over the colours, mean over the pixels;
+        and 1 - SSIM of the same in 0..1, mean over both.
+        """
+        mse = (images - output).square().sum(1).flatten(1).mean(1)
         similarity = ssim((images + 1) / 2, (output + 1) / 2, reduction="none", backend=operator_backend())
         return mse, 1 - similarity.flatten(1).mean(1)
 
@@ -230,7 +271,8 @@ class VTADL(Method):
 
         If the two parts have stages of their own: the part of the stage.
         """
-        images = 2 * augment(features, self.config.augment) - 1
+        still = self.stage == DENSITY and self.config.density == "position"  # a place is no longer one if images move
+        images = 2 * augment(features, "none" if still else self.config.augment) - 1
         patches = self.encoder(images)
         terms: dict[str, Tensor] = {}
         loss: Any = 0.0
@@ -244,17 +286,26 @@ class VTADL(Method):
         return {"loss": loss, **terms}
 
     def density_loss(self, patches: Tensor) -> Tensor:
-        """Equation 8, the mean over encoded patches (B, L, dim), given the same patches with noise."""
-        target = patches.flatten(0, 1).float()
+        """Equation 8, the mean over encoded patches (B, L, dim).
+
+        ``density=linear``: given the same patches with noise; ``density=position``: of the patches with noise.
+        """
+        target = patches.float()
         if self.config.likelihood_trains == "mixture":
             target = target.detach()
-        given = target + self.config.noise * torch.randn_like(target) if self.config.noise else target
-        return -self.mixture(given, target).mean()
+        noisy = target + self.config.noise * torch.randn_like(target) if self.config.noise else target
+        return -self.log_likelihood(noisy, target if self.config.density == "linear" else noisy).mean()
+
+    def log_likelihood(self, given: Tensor, target: Tensor) -> Tensor:
+        """(B, L) of encoded patches (B, L, dim); ``given`` is what a linear head computes the mixtures from."""
+        if self.config.density == "linear":
+            return self.mixture(given.flatten(0, 1), target.flatten(0, 1)).unflatten(0, target.shape[:2])
+        return self.mixture(target)
 
     def unlikelihood(self, patches: Tensor) -> Tensor:
         """Negative log-likelihood (B, side, side) of encoded patches (B, L, dim), given themselves."""
-        flat = patches.flatten(0, 1).float()
-        return -self.mixture(flat, flat).unflatten(0, (-1, self.side, self.side))
+        patches = patches.float()
+        return -self.log_likelihood(patches, patches).unflatten(1, (self.side, self.side))
 
     def values(self, features: Tensor) -> Tensor:
         """Negative log-likelihood per patch (V.A)."""
@@ -274,8 +325,12 @@ class VTADL(Method):
         return {"reconstruction": image, "negative log-likelihood": self.maps(self.unlikelihood(patches))}
 
     def maps(self, values: Tensor) -> Tensor:
-        """Bilinear at the input size (V.A)."""
-        return self.to_map(values)
+        """Bilinear at the input size (V.A); what the network does not see is like the best place."""
+        found = self.to_map(values)
+        if not any(self.beyond):
+            return found
+        lowest = found.amin((1, 2), keepdim=True)
+        return F.pad(found - lowest, self.beyond * 2) + lowest
 
     def own_score(self, how: str, values: Tensor, errors: Tensor | None) -> Tensor:
         """The largest negative log-likelihood of a patch, the error of the reconstruction, or both (V.A)."""

@@ -1,4 +1,4 @@
-"""From a coarse feature map back to an image: transposed convolution, norm and ReLU, and tanh at the end."""
+"""From a feature map or a vector to an image: transposed convolution, norm and ReLU, and tanh at the end."""
 
 from collections.abc import Callable, Sequence
 
@@ -61,6 +61,35 @@ def doublings(blocks: int, patch: int, most: int | None = None) -> tuple[int, ..
     """
     twos = min(blocks, blocks if most is None else most, max(patch.bit_length() - 1, 0))
     return (1,) * (blocks - twos) + (2,) * twos
+
+
+LAYERS = 5  # of VT-ADL's decoder, III
+
+
+class VectorDecoder(nn.Module):
+    """VT-ADL's vector (B, V) to an image (B, 3, S, S) in -1..1: five transposed convolutions (III).
+
+    Batch norm and ReLU between them, tanh last. ``side`` is the height and width that the vector is folded to.
+    """
+
+    def __init__(self, vector: int, side: int, doublings: int, channels: tuple[int, ...]) -> None:
+        super().__init__()
+        self.shape = (vector // side**2, side, side)
+        widths = (self.shape[0], *channels, 3)
+        layers: list[nn.Module] = []
+        for stride, before, after in zip(decoder_strides(doublings), widths, widths[1:]):
+            # Kernels of twice the stride cover every pixel equally often, so they draw no checkerboard.
+            kernel, padding = (2 * stride, stride // 2) if stride > 1 else (3, 1)
+            layers += [nn.ConvTranspose2d(before, after, kernel, stride, padding), BatchNorm2d(after), nn.ReLU()]
+        self.layers = nn.Sequential(*layers[:-2], nn.Tanh())
+
+    def forward(self, vector: Tensor) -> Tensor:
+        return self.layers(vector.unflatten(1, self.shape))
+
+
+def decoder_strides(doublings: int) -> list[int]:
+    """Strides of the five layers, powers of two whose product is 2^doublings, larger ones first."""
+    return [2 ** (doublings // LAYERS + (i < doublings % LAYERS)) for i in range(LAYERS)]
 
 
 def as_map(tokens: Tensor) -> Tensor:
