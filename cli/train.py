@@ -18,6 +18,11 @@ from vitlite.methods import DEFAULT, REGISTRY
     "--data", metavar="DIR", help="A data set (docs/data.md) or a folder of good images.  [default: synthetic]"
 )
 @click.option("--category", metavar="NAME|all", help="A category, several with commas, or all in one model.")
+@click.option(
+    "--separate",
+    is_flag=True,
+    help="One model for each category, RUN/CATEGORY, evaluated on its test images; again to go on.",
+)
 @click.option("--out", metavar="RUN", help="The folder for the run.  [default: runs/METHOD]")
 @click.option("--preset", metavar="NAME", help="paper, or quick for two CPU cores.  [default: quick]")
 @options.overrides
@@ -67,6 +72,7 @@ def command(
     method: str | None,
     data: str | None,
     category: str | None,
+    separate: bool,
     out: str | None,
     preset: str | None,
     overrides: tuple[str, ...],
@@ -91,6 +97,7 @@ def command(
     Writes config.toml, checkpoint.pt, log.jsonl and calibration.json, among others, into the run's folder. The
     threshold comes from good images, each scored by a network that has not seen it; test images are never looked at.
     """
+    from vitlite.engine.ablate import SEPARATE_FILE, separate_text, train_separate
     from vitlite.engine.distributed import deterministic as only_deterministic
     from vitlite.engine.settings import (
         CONFIG_FILE,
@@ -114,10 +121,14 @@ def command(
     if folder is not None and data is not None:
         raise UserError(f"--data: not together with {folder}, which names the data too; give one of them")
     data = folder if data is None else data
+    category = category or ("all" if separate else None)
     changes = parse_overrides(overrides)
     options_given = {"target_fpr": target_fpr, "folds": folds, "groups": groups}
     options_given |= {"tile": tile, "image_size": tile_side(tile, scale)}
     changes = {**changes, **{key: value for key, value in options_given.items() if value is not None}}
+    if separate and (resume or init_from or data is None):
+        clash = "--resume: the same command again goes on" if resume else "--init-from: one run has one network"
+        raise UserError("--separate: needs --data DIR" if data is None else f"--separate: not together with {clash}")
     if resume:
         if out is None:
             raise UserError("--resume: say which run to go on with, as in --out runs/sivt")
@@ -140,6 +151,12 @@ def command(
             config = change(config, changes if weights is None else {**changes, "weights": weights})
             settings = new_settings(method, config, data or None, category, preset, seed or 0, roi=roi, ignore=ignore)
         out = out or f"runs/{settings.method}"
+    if separate:
+        with only_deterministic(deterministic):
+            rows = train_separate(settings, out, device)
+        click.echo(separate_text(rows))
+        note(f"written: {Path(out) / SEPARATE_FILE}")
+        return
     try:
         with only_deterministic(deterministic):
             done = train(settings, out, device=device, resume=resume, max_megapixels=max_megapixels)

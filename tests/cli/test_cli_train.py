@@ -2,11 +2,14 @@
 
 import pytest
 from commands import refused, vitlite
+from tiny_settings import METHODS, options_of
 
+from vitlite.data import synthesize
 from vitlite.files import Claim
 from vitlite.methods import REGISTRY, method_class
 from vitlite.methods.config import kinds
 from vitlite.methods.meaning import MEANINGS
+from vitlite.results import read
 
 
 @pytest.fixture
@@ -54,3 +57,20 @@ def test_a_run_that_is_being_trained_says_so(tiny_run, tmp_path):
         (tmp_path / "checkpoint.pt").write_bytes((tiny_run / "checkpoint.pt").read_bytes())
         refused("eval", tmp_path, says="training is running there; wait for its end")
     refused("eval", tmp_path, says="training did not finish; resume it")
+
+
+def test_one_model_for_each_category(tmp_path):
+    """The row of a paper's one-class table; again, nothing is trained, and the table is the same."""
+    data = synthesize(tmp_path / "data", seed=1, size=64, categories=("weave", "gear"), train=6, good=3, defects=1)
+    command = ("train", "--method", "knn", "--data", data, "--separate", "--out", tmp_path / "out", "--device", "cpu")
+    text = vitlite(*command, *options_of(METHODS["knn"]))[0]
+    head, images = (line.split() for line in text.splitlines()[:2])
+    assert head == ["gear", "weave", "mean", "std"]
+    single = [read(tmp_path / "out" / name)["mean"]["image_auroc"] for name in ("gear", "weave")]
+    expected = [*single, sum(single) / 2, abs(single[0] - single[1]) / 2**0.5]
+    assert [float(cell) for cell in images[-4:]] == [pytest.approx(100 * value, abs=0.051) for value in expected]
+    assert (tmp_path / "out/separate.csv").read_text().count("\n") == 5
+    before = (tmp_path / "out/gear/checkpoint.pt").stat().st_mtime_ns
+    assert vitlite(*command, *options_of(METHODS["knn"]))[0] == text
+    assert (tmp_path / "out/gear/checkpoint.pt").stat().st_mtime_ns == before
+    refused("train", "--separate", "--out", tmp_path / "other", says="--separate: needs --data DIR")

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import logging
 import re
+import statistics
 import time
 import unicodedata
 from collections import Counter
@@ -27,7 +28,7 @@ from vitlite.score_table import aligned
 
 log = logging.getLogger(__name__)
 
-CSV_FILE = "ablation.csv"
+CSV_FILE, SEPARATE_FILE = "ablation.csv", "separate.csv"
 SECONDS = "training_seconds"  # in results.json of a row that was trained without interruption
 HEAD = ("method", "table", "row", "settings", "preset", "seed", "models", "data", "categories", SECONDS)
 COLUMNS = (*HEAD, *KEYS, *(f"paper_{key}" for key in KEYS))
@@ -155,6 +156,45 @@ def as_chosen(settings: RunSettings, held: RunSettings) -> RunSettings:
         return settings
     chosen = {key: getattr(held.config, key) for key in ("score", "places") if getattr(settings.config, key) == AUTO}
     return replace(settings, config=replace(settings.config, **chosen), chosen=held.chosen)
+
+
+def train_separate(settings: RunSettings, out: StrPath, device: str = "auto") -> dict[str, dict[str, float | None]]:
+    """Train and evaluate one model for each category, each in a run of its own, ``out/CATEGORY``.
+
+    Runs that are done are read, and one that was interrupted goes on. ``out/separate.csv`` has a line for each
+    category, their mean, and their standard deviation.
+
+    Args:
+        settings: of every run, but for the category; the data has to have labelled test images.
+        out: folder for the runs.
+        device: "auto", "cpu" or "cuda".
+    Returns:
+        The metrics of each category, and those of ``mean`` and ``std`` (of a sample).
+    Raises:
+        UserError: no test images, or ``out`` holds runs with other settings.
+    """
+    categories = open_dataset(settings.data, settings.category or None, need_test=True).categories
+    out, names, rows = make_folder(Path(out)), slugs(categories), {}
+    for number, category in enumerate(categories, 1):
+        log.info("%s, model %d of %d", category, number, len(categories))
+        (found,) = run_part(replace(settings, category=category), out / names[category], device)["categories"].values()
+        rows[category] = {key: found.get(key) for key in KEYS}
+    measured = {key: [row[key] for row in rows.values() if row[key] is not None] for key in KEYS}
+    spread = {key: statistics.stdev(values) if len(values) > 1 else None for key, values in measured.items()}
+    rows |= {"mean": mean_of(list(rows.values())), "std": spread}
+    cells = ([name, *("" if row[key] is None else f"{row[key]:.6f}" for key in KEYS)] for name, row in rows.items())
+    write_csv(out / SEPARATE_FILE, ("category", *KEYS), cells)
+    return rows
+
+
+def separate_text(rows: Mapping[str, Mapping[str, float | None]]) -> str:
+    """What :func:`train_separate` gives as a row of the papers: a column for each category, in percent."""
+    keys = [key for key in ("image_auroc", "pixel_auroc", "aupro_30") if rows["mean"][key] is not None]
+    lines = [["", *rows]]
+    for key in keys:
+        values = (row[key] for row in rows.values())
+        lines.append([HEADS[key], *("-" if value is None else f"{100 * value:.1f}" for value in values)])
+    return "\n".join(aligned(lines))
 
 
 def differences(held: RunSettings, wanted: RunSettings) -> list[str]:
