@@ -97,7 +97,6 @@ def command(
     Writes config.toml, checkpoint.pt, log.jsonl and calibration.json, among others, into the run's folder. The
     threshold comes from good images, each scored by a network that has not seen it; test images are never looked at.
     """
-    from vitlite.engine.ablate import SEPARATE_FILE, separate_text, train_separate
     from vitlite.engine.distributed import deterministic as only_deterministic
     from vitlite.engine.settings import (
         CONFIG_FILE,
@@ -152,6 +151,8 @@ def command(
             settings = new_settings(method, config, data or None, category, preset, seed or 0, roi=roi, ignore=ignore)
         out = out or f"runs/{settings.method}"
     if separate:
+        from vitlite.engine.ablate import SEPARATE_FILE, separate_text, train_separate
+
         with only_deterministic(deterministic):
             rows = train_separate(settings, out, device)
         click.echo(separate_text(rows))
