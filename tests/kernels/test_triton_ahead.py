@@ -192,7 +192,7 @@ def for_each_architecture():
             yield pytest.param(*case, capability, id=f"{name(case)}-sm_{capability}", marks=marks)
 
 
-@pytest.mark.parametrize(("call", "arguments", "capability"), for_each_architecture())
+@pytest.mark.parametrize(("call", "arguments", "capability"), [*for_each_architecture()])
 def test_compiles_for_each_architecture_without_spills(call, arguments, capability, report):
     assert_compiles(call, arguments, capability, report)
 
