@@ -67,8 +67,8 @@ class PositionMixture(nn.Module):
         std = F.softplus(self.std) + self.min_std
         if self.lower is not None:
             return self._full(y, std)
-        each = (part.expand(len(y), *part.shape).flatten(0, 1) for part in (self.logits, self.mean, std))
-        return gmm_log_likelihood(y.flatten(0, 1), *each, backend=operator_backend()).unflatten(0, y.shape[:2])
+        each = (part.expand(y.shape[0], *part.shape).flatten(0, 1) for part in (self.logits, self.mean, std))
+        return gmm_log_likelihood(y.flatten(0, 1), *each, backend=operator_backend()).unflatten(0, (-1, y.shape[1]))
 
     def _full(self, y: Tensor, std: Tensor) -> Tensor:
         assert self.lower is not None
