@@ -224,7 +224,7 @@ class VTADL(Method):
 
     def prepare(self, batches: Iterable[Tensor]) -> None:
         """Start the mixtures of positions from the embeddings of the training images, as far as they are trained."""
-        if self.config.density == "position" and self.stage != RECONSTRUCTION:
+        if isinstance(self.mixture, PositionMixture) and self.stage != RECONSTRUCTION:
             self.mixture.start((self.encoder(2 * batch - 1) for batch in batches), self.config.noise)
 
     @property
