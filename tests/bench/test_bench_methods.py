@@ -122,7 +122,7 @@ def test_untrained_weights_are_those_before_training(measured):
 def test_operations_of_vtadl_by_hand():
     """Patch embedding, one block, projection, five transposed convolutions and the mixture, two a multiply-add."""
     config = {"image_size": 64, "patch": 16, "dim": 16, "depth": 1, "heads": 2, "vector": 64, "gaussians": 3}
-    config |= {"channels": (8, 8, 8, 8), "mlp_ratio": 2.0, "projection": "shared"}
+    config |= {"channels": (8, 8, 8, 8), "mlp_ratio": 2.0, "projection": "shared", "density": "linear"}
     method = VTADL(replace(QUICK, **config)).eval()
     tokens, dim = 16, 16
     products = tokens * (16 * 16 * 3 * dim + 4 * dim * dim + 2 * dim * 2 * dim) + 2 * tokens * tokens * dim

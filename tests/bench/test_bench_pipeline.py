@@ -32,14 +32,14 @@ def test_a_slow_cache_is_seen(tiny_data, tmp_path, monkeypatch):
     settings = settings_for("vtadl", tiny_data)
     method = pipeline.untrained(settings, options)
     paths = sorted((tiny_data / "weave/train/good").iterdir())[:2]
-    fetch = FeatureCache.__getitem__
+    fetch = FeatureCache.take
 
     def slow(cache, indices):
         time.sleep(2.0)
         return fetch(cache, indices)
 
     quick = pipeline.training(method, settings, paths, tmp_path, options)
-    monkeypatch.setattr(FeatureCache, "__getitem__", slow)
+    monkeypatch.setattr(FeatureCache, "take", slow)
     seconds, share = pipeline.training(method, settings, paths, tmp_path, options)
     assert seconds > 2.0
     assert share > quick[1]
