@@ -72,18 +72,26 @@ def parse(args: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
+def method_of(variant: str) -> str:
+    """The method's name in ``METHOD+KEY=VALUE``."""
+    return variant.partition("+")[0]
+
+
 @dataclass(frozen=True)
 class Cell:
     """One line of the table before seeds are put together."""
 
     label: str  # of the method with its own settings, in tables
-    method: str
     data: str  # folder
     name: str  # of the data set, in tables and folder names
     categories: str
     seed: int
     kind: str
     separate: bool = False
+
+    @property
+    def method(self) -> str:
+        return method_of(self.label)
 
     def parts(self) -> list[str]:
         """Categories that are trained together."""
@@ -95,7 +103,7 @@ def main(args: Sequence[str] | None = None) -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
     variants = [name.strip() for name in options.methods.split(",") if name.strip()] or method_names()
-    names = list(dict.fromkeys(method_names(",".join(variant.partition("+")[0] for variant in variants))))
+    names = list(dict.fromkeys(method_names(",".join(map(method_of, variants)))))
     separate = separated(options.separate, names)
     configs = {variant: config_of(variant, options) for variant in variants}
     out = make_folder(Path(options.out))
@@ -150,15 +158,14 @@ def cells(
     """Every cell in order: a data set, a method, its seeds; then the controls of that data set."""
     for folder, name, categories in data:
         for variant in variants:
-            method = variant.partition("+")[0]
             for seed in range(options.seeds * options.trained):
-                apart = method in separate and "," in categories
-                yield Cell(variant, method, folder, name, categories, seed, TRAINED, apart)
+                apart = method_of(variant) in separate and "," in categories
+                yield Cell(variant, folder, name, categories, seed, TRAINED, apart)
         if options.controls:
             for variant in variants:
                 for seed in range(1 if options.trained else options.seeds):
-                    yield Cell(variant, variant.partition("+")[0], folder, name, categories, seed, UNTRAINED)
-            yield Cell(variants[0], variants[0].partition("+")[0], folder, name, categories, 0, CONSTANT)
+                    yield Cell(variant, folder, name, categories, seed, UNTRAINED)
+            yield Cell(variants[0], folder, name, categories, 0, CONSTANT)
 
 
 def measure_once(
