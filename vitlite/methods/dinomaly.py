@@ -19,7 +19,7 @@ from vitlite.backbones.vit import NETWORKS, Network, VisionBackbone
 from vitlite.methods.base import Method
 from vitlite.methods.config import TrainingConfig
 from vitlite.methods.frozen import QUICK_HEAD
-from vitlite.nn.maps import SmoothUpsample, gaussian_matrix, upsample_matrix
+from vitlite.nn.maps import SmoothUpsample, gaussian_matrix, upsample_matrix, with_border
 from vitlite.nn.transformer import Block, LinearAttention
 
 GROUPS = 2
@@ -248,10 +248,7 @@ class Dinomaly(Method):
     def maps(self, values: Tensor) -> Tensor:
         """``values``, and around a crop the least of them."""
         border = self.config.image_size - self.config.seen
-        if not border:
-            return values
-        least = values.amin((1, 2), keepdim=True)
-        return F.pad(values - least, [border // 2, border - border // 2] * 2) + least
+        return with_border(values, border // 2, border - border // 2)
 
 
 def mean_of(tensors: Sequence[Tensor]) -> Tensor:

@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from vitlite.images.tiles import View
 from vitlite.kernels import ssim
@@ -22,7 +21,7 @@ from vitlite.methods.base import Method, Stage
 from vitlite.methods.config import TrainingConfig, check_transformer
 from vitlite.nn.augment import KINDS, augment
 from vitlite.nn.decoders import LAYERS, VectorDecoder
-from vitlite.nn.maps import SmoothUpsample
+from vitlite.nn.maps import SmoothUpsample, with_border
 from vitlite.nn.mixture import MixtureDensity, PositionMixture
 from vitlite.nn.portable import operator_backend
 from vitlite.nn.vit import VisionTransformer
@@ -326,11 +325,7 @@ class VTADL(Method):
 
     def maps(self, values: Tensor) -> Tensor:
         """Bilinear at the input size (V.A); what the network does not see is like the best place."""
-        found = self.to_map(values)
-        if not any(self.beyond):
-            return found
-        lowest = found.amin((1, 2), keepdim=True)
-        return F.pad(found - lowest, self.beyond * 2) + lowest
+        return with_border(self.to_map(values), *self.beyond)
 
     def own_score(self, how: str, values: Tensor, errors: Tensor | None) -> Tensor:
         """The largest negative log-likelihood of a patch, the error of the reconstruction, or both (V.A)."""

@@ -36,6 +36,14 @@ def upsample_matrix(coarse: int, fine: int, corners: bool = False) -> Tensor:
     return F.interpolate(identity[None], size=fine, mode="linear", align_corners=corners)[0].T.contiguous()
 
 
+def with_border(maps: Tensor, before: int, after: int) -> Tensor:
+    """Maps (B, S, S) of the middle of images, with so many pixels of their lowest value around them."""
+    if not (before or after):
+        return maps
+    least = maps.amin((1, 2), keepdim=True)
+    return F.pad(maps - least, [before, after] * 2) + least
+
+
 def noise_of(weights: Tensor) -> Tensor:
     """(rows,) variance of what each row of a linear filter makes of white noise of variance 1."""
     return weights.square().sum(1)
