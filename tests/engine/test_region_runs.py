@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from commands import refused
 from PIL import Image
 
 import vitlite
@@ -95,3 +96,37 @@ def test_masks_count_inside_alone(half, tiny_data):
     masks = [read_mask(path) for path in (tiny_data / "weave/ground_truth").rglob("*.png")]
     own = vitlite.evaluate(half)["categories"]["weave"]
     assert own["empty_masks"] == sum(not mask[:, :32].any() for mask in masks) > 0
+
+
+def test_the_box_of_auto_stays_that_of_the_training(tmp_path, put):
+    """An update does not move it, and without its file the run is refused: the network would see something else."""
+    rng = np.random.default_rng(0)
+
+    def part(name, top):
+        image = np.full((64, 64, 3), 240, np.uint8)
+        image[top : top + 24, 8:40] = rng.integers(40, 120, (24, 32, 3))
+        return put(tmp_path / name, image)
+
+    for number in range(8):
+        part(f"good/{number}.png", 8 + number)
+    settings = {**SETTINGS, "method": "l2cae", "device": "cpu", "image_size": 32}
+    run = vitlite.train(tmp_path / "good", tmp_path / "run", roi="auto", **settings).run
+    file = run / "roi/all.png"
+    box = read_mask(file)
+    assert not box[:4].any()
+    assert box[8:39, 8:40].all()
+    for number in range(4):
+        part(f"new/{number}.png", 30)  # lies further down
+    again = vitlite.train(tmp_path / "new", tmp_path / "next", init_from=run, **settings)
+    assert np.array_equal(read_mask(again.run / "roi/all.png"), box)
+    other = vitlite.train(tmp_path / "new", tmp_path / "other", init_from=run, roi="auto", **settings)
+    assert not read_mask(other.run / "roi/all.png")[:20].any()  # given anew
+    image = tmp_path / "new/0.png"
+    kept = file.read_bytes()
+    file.unlink()
+    refused("predict", run, image, says="a mask is missing, or not the one that this run was trained with")
+    refused("train", "--init-from", run, "--data", tmp_path / "new", "--out", tmp_path / "x", says="a mask is missing")
+    put(file, 255 - box * 255)
+    refused("predict", run, image, says="not the one that this run was trained with")
+    file.write_bytes(kept)
+    assert Detector(run, "cpu").reading.regions.auto

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 CONFIG_FILE = "config.toml"
 SYNTHETIC = "synthetic"  # the value of RunSettings.data, and the folder in the run, of the built-in data set
-OPTIONAL = ("init_from", "roi", "ignore", "chosen", "added")  # of config.toml's [run]: left out if empty
+OPTIONAL = ("init_from", "roi", "ignore", "regions", "chosen", "added")  # of config.toml's [run]: left out if empty
 SEEDS = 2**63  # a seed is below it
 # Settings of methods that say how the network is trained and how its map is read, and not what the network is. Those
 # of the losses (..._weight) and of ISSTAD's corruption (corrupt_...) belong to them.
@@ -57,6 +57,7 @@ class RunSettings:
     init_from: str = ""  # the run whose weights it begins with; empty: none
     roi: str = ""  # where to look: a file, a folder of files by category, or "auto"; empty: everywhere
     ignore: str = ""  # where not to look
+    regions: str = ""  # the digest of what is in the run's folder of regions; of a new run: in that of ``init_from``
     chosen: str = ""  # why training chose ``score`` and ``places``; empty: they were given
     added: tuple[str, ...] = ()  # where an updated run has more good images from, besides ``data``
 
@@ -101,13 +102,19 @@ def settings_from(
         raise UserError("`data`: give the good images to train on, together with `init_from`")
     config = origin.config if preset is None else preset_config(origin.method, preset)
     place = os.path.realpath(init_from)
-    if roi is None and ignore is None:
-        roi, ignore = origin.roi, origin.ignore
     settings = new_settings(
         origin.method, change(config, changes), data, category, preset or origin.preset, seed, place, roi, ignore
     )
+    if roi is None and ignore is None:
+        settings = with_regions_of(settings, origin)
     refuse_other_network(settings)
     return settings
+
+
+def with_regions_of(settings: RunSettings, origin: RunSettings) -> RunSettings:
+    """The settings of a run that looks where ``origin`` does, the run of ``init_from``. ``UserError`` for damage."""
+    regions = regions_of(origin, settings.init_from)
+    return replace(settings, roi=origin.roi, ignore=origin.ignore, regions="" if regions is None else regions.digest())
 
 
 def resumed_settings(
@@ -194,23 +201,27 @@ def data_folder(settings: RunSettings, run: str | os.PathLike[str]) -> Path:
 
 
 def regions_of(settings: RunSettings, run: str | os.PathLike[str]) -> Regions | None:
-    """Where a run looks, from its folder; None: everywhere. ``UserError`` if files of its folder are missing."""
+    """Where a run looks, from its folder; None: everywhere. ``UserError`` if files there are missing or others.
+
+    Runs of older versions do not know how many files there were of ``auto``.
+    """
     if not settings.roi and not settings.ignore:
         return None
-    everywhere = settings.roi == AUTO and not settings.ignore
-    return load_regions(Path(run) / FOLDER, () if everywhere else settings.category.split(","), settings.roi == AUTO)
+    folder, everywhere = Path(run) / FOLDER, settings.roi == AUTO and not settings.ignore
+    regions = load_regions(folder, () if everywhere else settings.category.split(","), settings.roi == AUTO)
+    if settings.regions not in ("", regions.digest()):
+        raise UserError(f"{folder}: a mask is missing, or not the one that this run was trained with; restore them")
+    return regions
 
 
 def new_regions(settings: RunSettings, categories: Sequence[str]) -> Regions | None:
     """Where a new run looks: as the run that it begins with, from that run's folder, or as its files say."""
-    if settings.init_from:
-        origin = load_settings(settings.init_from)
-        if (settings.roi, settings.ignore) == (origin.roi, origin.ignore):
-            regions = regions_of(origin, settings.init_from)
-            if regions is not None and regions.masks and (missing := regions.lacks(categories)):
-                raise UserError(f"`roi`: {settings.init_from} has no region for {missing}; give another `roi`")
-            return regions
-    return read_regions(settings.roi, settings.ignore, categories)
+    if not settings.regions:
+        return read_regions(settings.roi, settings.ignore, categories)
+    regions = regions_of(load_settings(settings.init_from), settings.init_from)
+    if regions is not None and regions.masks and (missing := regions.lacks(categories)):
+        raise UserError(f"`roi`: {settings.init_from} has no region for {missing}; give another `roi`")
+    return regions
 
 
 def refuse_invalid_names(settings: RunSettings) -> None:

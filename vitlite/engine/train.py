@@ -137,8 +137,11 @@ def _train(
             # A resumed run has its scale, if it has one.
             settings = replace(settings, config=with_scale(settings.config, samples, max_pixels))
             if regions is not None:
-                reading = Reading(settings.config.image_scale, max_pixels)
-                save_regions(around_parts(regions, [sample.path for sample in samples], reading), run / FOLDER)
+                if not settings.regions:  # a run that looks where another does has its box
+                    reading = Reading(settings.config.image_scale, max_pixels)
+                    regions = around_parts(regions, [sample.path for sample in samples], reading)
+                save_regions(regions, run / FOLDER)
+                settings = replace(settings, regions=regions.digest())
         save_settings(run, settings)
         drop_log_after(run / LOG_FILE, 0, 0)  # of an earlier start that was stopped before its first checkpoint
     if team.leads:

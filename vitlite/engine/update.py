@@ -14,7 +14,7 @@ from vitlite.data import Dataset, Sample, list_images
 from vitlite.data.copies import copies
 from vitlite.engine.checkpoint import load_checkpoint
 from vitlite.engine.detector import load_calibration
-from vitlite.engine.settings import RunSettings, data_path, load_settings, refuse_other_network
+from vitlite.engine.settings import RunSettings, data_path, load_settings, refuse_other_network, with_regions_of
 from vitlite.engine.split import Grouping, Split, folder_images, make_split, recorded, training_split
 from vitlite.errors import UserError
 from vitlite.files import StrPath, category_of, counted, shown
@@ -44,6 +44,7 @@ def updated_settings(
         init_from=os.path.realpath(run),
         added=(*origin.added, *map(os.path.realpath, good)),
     )
+    settings = with_regions_of(settings, origin)
     refuse_other_network(settings, "run")
     return settings
 
