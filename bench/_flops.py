@@ -22,8 +22,7 @@ def operations_of(method: Method) -> int:
 
     The method is copied as an exporter copies it, so what is counted is what scoring computes.
     """
-    size = method.config.image_size
-    twin, image = exportable(method), torch.zeros(1, size, size, 3, dtype=torch.uint8)
+    twin, image = exportable(method), torch.zeros(1, *method.config.view.sides, 3, dtype=torch.uint8)
     counter = FlopCounterMode(display=False, custom_mapping=own_operators())
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="TF32 acceleration")  # of GPUs that this torch does not know

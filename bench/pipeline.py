@@ -117,9 +117,9 @@ def training(
 
 def scoring(method: Method, paths: list[Path], options: argparse.Namespace) -> tuple[float, ...]:
     """Images per second: scored from files, scored from memory, decoded and resized without being scored."""
-    device, size = torch.device(options.device), method.config.image_size
+    device, view = torch.device(options.device), method.config.view
     method.eval()
-    kept = [batch.pixels for batch in readable_batches(paths, size, 8)]
+    kept = [batch.pixels for batch in readable_batches(paths, view, 8)]
 
     def rate(of: Iterable[Tensor | None]) -> float:
         began = time.perf_counter()
@@ -129,9 +129,9 @@ def scoring(method: Method, paths: list[Path], options: argparse.Namespace) -> t
         return len(paths) / (time.perf_counter() - began)
 
     ways: dict[str, Callable[[], Iterable[Tensor | None]]] = {
-        "files": lambda: (to_images(batch.pixels, device) for batch in readable_batches(paths, size, 8)),
+        "files": lambda: (to_images(batch.pixels, device) for batch in readable_batches(paths, view, 8)),
         "memory": lambda: (to_images(pixels, device) for pixels in kept),
-        "decoded": lambda: (None for _ in readable_batches(paths, size, 8)),
+        "decoded": lambda: (None for _ in readable_batches(paths, view, 8)),
     }
     rates: dict[str, list[float]] = {name: [] for name in ways}
     rate(ways["memory"]())

@@ -10,6 +10,7 @@ Example: vitlite bench sivt --rounds 3
 
 import argparse
 import json
+import math
 import sys
 import tempfile
 import time
@@ -109,7 +110,7 @@ def plain_block(block: Any, x: Tensor) -> Tensor:
 def disagreement(preset: str) -> float:
     """Largest difference between the plain reconstruction and ours, over the largest value."""
     config, net = network(preset)
-    length = (config.feature_size // config.patch) ** 2
+    length = math.prod(config.tokens)
     patches, order = torch.randn(2, length, net.embed.in_features), torch.randperm(length)
     with torch.no_grad():
         plain = plain_forward(net, patches, order)
@@ -123,7 +124,7 @@ def train_speed(options: argparse.Namespace) -> float:
         keep_freed_memory()
     config, net = network(options.preset)
     precision = "auto" if options.worker == ALTERNATIVES[2] else "float32"
-    length = (config.feature_size // config.patch) ** 2
+    length = math.prod(config.tokens)
     patches = torch.randn(config.batch_size, length, net.embed.in_features)
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4, fused=None if plain else True)
 

@@ -7,6 +7,7 @@ import torch
 
 from vitlite.bench import pipeline
 from vitlite.bench._runs import settings_for
+from vitlite.images.tiles import View
 
 
 def test_a_line_for_each_method(tiny_data, capsys):
@@ -51,7 +52,7 @@ def test_images_from_files_and_from_memory_are_the_same(tiny_data):
     seen = []
 
     class Method(torch.nn.Module):
-        config = type("Config", (), {"image_size": 32})
+        config = type("Config", (), {"view": View(32)})
 
         def anomaly(self, images):
             seen.append(images.sum())

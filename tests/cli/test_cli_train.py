@@ -7,7 +7,7 @@ from tiny_settings import METHODS, options_of
 from vitlite.data import synthesize
 from vitlite.files import Claim
 from vitlite.methods import REGISTRY, method_class
-from vitlite.methods.config import kinds
+from vitlite.methods.kinds import kinds
 from vitlite.methods.meaning import MEANINGS
 from vitlite.results import read
 

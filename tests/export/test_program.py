@@ -20,7 +20,7 @@ VARIANTS = {
     "vanilla transformer, max score": {"induction": False, "score": "max", "map": "l2"},
     "areas that do not divide": {"feature_size": 12, "subsets": 5, "map": "cosine"},
     "pixels": {"backbone": "image", "subsets": 3},
-    "gated backbone, padded unevenly": {"backbone": "efficientnet_b0", "resize": "bilinear", "image_size": 72},
+    "gated backbone, padded unevenly": {"backbone": "efficientnet_b0", "resize": "bilinear", "image_size": (72, 104)},
     "plain convolutions with biases": {"backbone": "vgg19", "strides": (4, 8)},
     "residual, one block": {"backbone": "resnet18", "encoder_depth": 1},
 }
@@ -35,13 +35,13 @@ def method_of(run, changes):
 
 
 def random_images(count, size):
-    return torch.randint(0, 256, (count, size, size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    return torch.randint(0, 256, (count, *size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_the_copy_scores_as_the_method(backbone_run, name):
     method = method_of(backbone_run, VARIANTS[name])
-    pixels = random_images(3, method.config.image_size)
+    pixels = random_images(3, method.config.image_shape)
     want_maps, want = method.anomaly(pixels.permute(0, 3, 1, 2).float() / 255)
     before = {key: value.clone() for key, value in method.state_dict().items()}
     maps, scores = exportable(method)(pixels)
@@ -62,7 +62,7 @@ def test_every_variant_as_onnx(backbone_run, name):
     from vitlite.export.program import to_onnx
 
     method = method_of(backbone_run, VARIANTS[name])
-    size = method.config.image_size
+    size = method.config.image_shape
     data = to_onnx(trace(method, size), {"vitlite": "0"})
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     for batch in (1, 3, 8):

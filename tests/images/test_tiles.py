@@ -53,8 +53,9 @@ def test_maps_are_blended_without_seams():
     assert max(np.abs(np.diff(levels.map, axis=axis)).max() for axis in (0, 1)) < 0.2
 
 
-def test_images_and_maps_of_tiles_are_stitched():
-    view, seen = View(16, 16), RNG.integers(0, 256, (50, 61, 3), dtype=np.uint8)
+@pytest.mark.parametrize("size", [16, (16, 24)])
+def test_images_and_maps_of_tiles_are_stitched(size):
+    view, seen = View(size, 16), RNG.integers(0, 256, (50, 61, 3), dtype=np.uint8)
     found = view.stitch(seen, lambda tiles: {"image": tiles.transpose(0, 3, 1, 2), "red": tiles[..., 0]}, 3)
     assert np.allclose(found["image"], seen.transpose(2, 0, 1), rtol=1e-4)
     assert np.array_equal(found["red"], found["image"][0])

@@ -72,7 +72,7 @@ def test_an_even_edge_has_the_noise_of_the_inside(coarse, size, sigma):
     def noise(
         coarse, size, edge
     ):  # the variance that white noise has in each row, where all of its level is drawn away
-        return SmoothUpsample(coarse, size, sigma, edge).matrix.square().sum(1)
+        return SmoothUpsample(coarse, size, sigma, edge).rows.square().sum(1)
 
     inside = noise(3 * coarse, 3 * size, "mirror")[size : 2 * size]
     even, mirror = noise(coarse, size, "even"), noise(coarse, size, "mirror")

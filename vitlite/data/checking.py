@@ -14,6 +14,7 @@ from vitlite.data.index import Dataset, Sample
 from vitlite.data.layouts import layout_of, survey
 from vitlite.data.levels import SeenLevels
 from vitlite.data.mask_rules import find_rule
+from vitlite.data.shapes import in_words as shapes_in_words
 from vitlite.data.small import Defects, Region, largest_region
 from vitlite.errors import UserError
 from vitlite.files import MAX_MEGAPIXELS, counted, shown
@@ -106,8 +107,8 @@ class Report:
             if len(rules) > 1:
                 rules = dict.fromkeys(f"{shown(name)} {rule}" for name, rule in self.mask_rules.items())
             lines += ["", f"masks: {self.masks} read; {'; '.join(rules) or 'no rule'}"]
-        largest = [(self.heights[name][1], self.widths[name][1]) for name in self.heights]
-        lines += self.defects.lines(largest)
+        largest = {name: (self.heights[name][1], self.widths[name][1]) for name in self.heights}
+        lines += [*self.defects.lines([*largest.values()]), *shapes_in_words(largest)]
         if self.ignored:
             lines.append(f"other files, not used: {self.ignored}")
         lines += [f"note: {note}" for note in self.notes]

@@ -38,13 +38,13 @@ def smallest_seen(view: View, cell: float, size: Size) -> tuple[float, float]:
     """(height, width), in pixels of an image of a ``size``, of what a network with such cells tells apart."""
     if view.tile:
         return cell / view.scale, cell / view.scale
-    return cell * size[0] / view.size, cell * size[1] / view.size
+    return cell * size[0] / view.sides[0], cell * size[1] / view.sides[1]
 
 
 def in_words(view: View, cell: float, size: Size) -> str:
     """What a network sees of images of a ``size``, in a line."""
     height, width = smallest_seen(view, cell, size)
-    comes = f"tiles of {view.tile} pixels" if view.tile else f"{view.size} x {view.size}"
+    comes = f"tiles of {view.tile} pixels" if view.tile else f"{view.sides[1]} x {view.sides[0]}"
     return (
         f"images of {size[1]} x {size[0]} pixels come to the network as {comes}: "
         f"a defect smaller than {width:.0f} x {height:.0f} pixels is hardly seen"

@@ -151,10 +151,12 @@ def run_part(settings: RunSettings, folder: Path, device: str) -> dict[str, Any]
 
 
 def as_chosen(settings: RunSettings, held: RunSettings) -> RunSettings:
-    """The settings with what training chose in the place of ``auto``, as a run holds it."""
+    """The settings with what training chose in the place of ``auto`` and ``keep``, as a run holds it."""
     if held.method != settings.method:
         return settings
     chosen = {key: getattr(held.config, key) for key in ("score", "places") if getattr(settings.config, key) == AUTO}
+    if settings.config.keeps:
+        chosen |= {key: value for key, value in vars(held.config).items() if key in ("image_size", "feature_size")}
     return replace(settings, config=replace(settings.config, **chosen), chosen=held.chosen)
 
 

@@ -1,6 +1,5 @@
 """Frozen features of the whole training set, computed once: in memory, or in a temporary file if they do not fit."""
 
-import contextlib
 import logging
 import os
 import tempfile
@@ -15,12 +14,14 @@ from torch import Tensor
 
 from vitlite.data import Sample
 from vitlite.data.levels import used_levels
+from vitlite.data.shapes import ratio, shapes
 from vitlite.data.small import in_words as small_in_words
 from vitlite.errors import UserError
 from vitlite.files import counted, shown
 from vitlite.images.loading import Unread, pixel_batches
 from vitlite.images.reading import FULL_RANGE, ImageError, image_size
-from vitlite.images.regions import Regions, box_of
+from vitlite.images.region_files import around_parts
+from vitlite.images.regions import Regions
 from vitlite.images.resize import resize_image
 from vitlite.images.scale import MAX_PIXELS, Reading, differing, in_words, learn
 from vitlite.images.tiles import Place, View
@@ -32,7 +33,6 @@ log = logging.getLogger(__name__)
 
 MEMORY_LIMIT = 6 * 2**30  # bytes; beyond it the features go to a file
 GPU_SHARE = 0.25  # of a GPU's free memory that training features may take
-SIZES = 64  # images whose size is looked at, about
 
 
 @dataclass
@@ -179,7 +179,7 @@ def cache_features(
     cache: FeatureCache | None = None
     indices: list[int] = []
     with Progress("features", len(paths)) as progress:
-        for found in pixel_batches(paths, method.config.view.size, batch_size, reading=reading):
+        for found in pixel_batches(paths, method.config.view, batch_size, reading=reading):
             if isinstance(found, Unread):
                 log.warning("skipped %s", found.reason)
                 continue
@@ -212,7 +212,7 @@ def cache_tiles(
                 log.warning("skipped %s", found.reason)
                 continue
             seen, index = found.pixels[0], found.images[0].index
-            whole = resize_image(seen, (view.size, view.size))[None]
+            whole = resize_image(seen, view.sides)[None]
             coarse = method.frozen(to_images(whole, device)).float().cpu()
             if cache is None:
                 size = coarse.numel() * np.dtype(method.cache_as).itemsize
@@ -307,20 +307,31 @@ def with_scale(config: TrainingConfig, samples: Sequence[Sample], max_pixels: in
     return replace(config, black=scale.black, white=scale.white)
 
 
+def with_shape(
+    config: TrainingConfig, samples: Sequence[Sample], regions: Regions | None, max_pixels: int
+) -> TrainingConfig:
+    """A config whose ``image_size=keep`` has become the shape of what is seen of the images."""
+    if not config.keeps:
+        return config
+    if regions is not None and regions.auto:
+        reading = Reading(config.image_scale, max_pixels)
+        regions = around_parts(regions, [sample.path for sample in samples], reading)
+    found = shapes(samples, regions)
+    chosen = config.shaped(ratio(found))
+    several = f", between the shapes of {len(found)} categories" if len(found) > 1 else ""
+    log.info("shape: images come to the network as %d x %d pixels%s", *reversed(chosen.image_shape), several)
+    return chosen
+
+
 def log_size(config: TrainingConfig, samples: Sequence[Sample], regions: Regions | None = None) -> None:
     """Log how small a defect can be and still be seen, if the images are larger than what the network sees."""
-    sizes = []
-    if regions is not None and regions.masks and not config.tile:
-        sizes = [mask[box_of(mask)].shape for mask in regions.masks.values()]
-    else:
-        for sample in samples[:: -(-len(samples) // SIZES)]:
-            with contextlib.suppress(ImageError):
-                sizes.append(image_size(sample.path))
+    found = shapes(samples, None if config.tile else regions)
+    sizes = [size for own in found.values() for size in own]
     size = max(sizes, key=lambda one: one[0] * one[1], default=(0, 0))
     if config.tile:
         log.info("size: %s", small_in_words(config.view, config.cell, size))
-    elif max(size) >= 2 * config.image_size:
-        tile = f"tile={config.image_size} sees smaller ones"
+    elif any(length >= 2 * seen for length, seen in zip(size, config.image_shape)):
+        tile = f"tile={config.image_side} sees smaller ones"
         log.warning("size: %s; %s", small_in_words(config.view, config.cell, size), tile)
 
 

@@ -31,7 +31,7 @@ from vitlite.images.loading import Loaded, Unread, as_seen, pixel_batches
 from vitlite.images.reading import FULL_RANGE, Notices, as_rgb
 from vitlite.images.regions import level_outside
 from vitlite.images.scale import Reading
-from vitlite.images.tiles import View
+from vitlite.images.tiles import Size, View
 from vitlite.ledger import Ledger
 from vitlite.limits import Limits, limits_for, limits_of
 from vitlite.progress import Progress
@@ -44,7 +44,7 @@ class Predictor(ABC):
     """Base of the detectors: what scores images of one size becomes what judges images of any size."""
 
     calibration: Any  # the contents of calibration.json; None before there is one
-    image_size: int  # side of the images that it scores, in pixels
+    image_size: Size  # of the images that it scores, in pixels: the side of squares, or (height, width)
     reading: Reading = FULL_RANGE  # the scale of the run's images, and the most pixels of one
     without_parts = "an exported file gives maps and scores alone; give the run"  # why there are no parts; empty: some
     tiles: View | None = None  # what is seen of an image, if that is tiles; None: the whole image, resized

@@ -15,7 +15,8 @@ from vitlite.files import make_folder, shown, write_text
 from vitlite.images.region_files import AUTO, FOLDER, load_regions, read_regions
 from vitlite.images.regions import Regions
 from vitlite.methods import method_class
-from vitlite.methods.config import NONE, TrainingConfig, change
+from vitlite.methods.config import TrainingConfig, change
+from vitlite.methods.kinds import NONE
 
 if TYPE_CHECKING:
     from vitlite.methods.base import Method

@@ -29,7 +29,7 @@ from vitlite.engine.checkpoint import (
     with_weights,
 )
 from vitlite.engine.distributed import Team, join, keep_freed_memory
-from vitlite.engine.features import FeatureCache, Part, cache_features, log_size, with_scale
+from vitlite.engine.features import FeatureCache, Part, cache_features, log_size, with_scale, with_shape
 from vitlite.engine.loop import Loop
 from vitlite.engine.settings import (
     SYNTHETIC,
@@ -114,6 +114,8 @@ def _train(
     regions = None if resume else new_regions(settings, dataset.categories)
     if regions is not None:
         refuse_others(regions, [sample.path for sample in samples])
+    if not resume:
+        settings = replace(settings, config=with_shape(settings.config, samples, regions, max_pixels))
 
     torch.manual_seed(settings.seed)
     state = None

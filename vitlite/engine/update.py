@@ -18,7 +18,8 @@ from vitlite.engine.settings import RunSettings, data_path, load_settings, refus
 from vitlite.engine.split import Grouping, Split, folder_images, make_split, recorded, training_split
 from vitlite.errors import UserError
 from vitlite.files import StrPath, category_of, counted, shown
-from vitlite.methods.config import TrainingConfig, change, kinds
+from vitlite.methods.config import TrainingConfig, change
+from vitlite.methods.kinds import kinds
 
 log = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ TOLERANCE = 1e-4  # relative: of a score to itself, of a map to its largest valu
 CHECKED = 32  # images of the run's data, if there are as many
 TILES_CHECKED = 8  # of an image, about
 ScorePixels = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-Inputs = Iterable[tuple[list[str], np.ndarray]]  # names and uint8 images (B, S, S, 3)
+Inputs = Iterable[tuple[list[str], np.ndarray]]  # names and uint8 images (B, H, W, 3)
 log = logging.getLogger(__name__)
 
 
@@ -57,7 +57,7 @@ def export(
     paths = list_images(check) if check else images_of_run(detector)
     if next(readable_batches(paths, detector.view, 1, detector.reading), None) is None:
         raise UserError(f"{counted(len(paths), 'image')} to compare on, none can be read; give others with `check`")
-    made = made_images(detector.image_size)
+    made = made_images(detector.view.sides)
     # Their scores may be nearly 0; what matters then is the distance from a threshold.
     scales = {"map": detector.calibration["pixel_threshold"], "score": detector.calibration["image_threshold"]}
     edge = at_threshold(detector)
@@ -81,7 +81,7 @@ def export(
 def converted(detector: Detector, kind: str, path: Path) -> tuple[bytes, ScorePixels]:
     """The contents of an exported file, and what scores with them."""
     metadata = describe(detector.settings, detector.calibration, detector.reading.regions)
-    program = trace(detector.method, detector.image_size)
+    program = trace(detector.method, detector.view.sides)
     if kind == "onnx":
         data = to_onnx(program, metadata)
         return data, OnnxDetector(path, data=data).score_pixels
@@ -136,10 +136,10 @@ def images(detector: Detector, paths: Sequence[Path]) -> Iterator[tuple[list[str
             yield [str(batch[0].path)] * len(pixels), pixels
 
 
-def made_images(size: int) -> tuple[list[str], np.ndarray]:
+def made_images(size: tuple[int, int]) -> tuple[list[str], np.ndarray]:
     """Images that no camera makes: a single colour, so that nothing varies, and noise."""
-    flat = [np.full((size, size, 3), level, np.uint8) for level in (0, 127, 255)]
-    noise = np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    flat = [np.full((*size, 3), level, np.uint8) for level in (0, 127, 255)]
+    noise = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     return ["a black image", "a grey image", "a white image", "an image of noise"], np.stack([*flat, noise])
 
 

@@ -10,7 +10,7 @@ import vitlite
 from vitlite.errors import UserError
 from vitlite.images.regions import PAINT, Regions
 from vitlite.images.scale import Scale, as_scale
-from vitlite.images.tiles import View
+from vitlite.images.tiles import View, as_size
 from vitlite.limits import is_area
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ DEFECTIVE = (
 )
 
 TILED = (
-    "by the factor image_size / tile, and then in squares of image_size that overlap by at least the share `overlap`, "
+    "by the factor image_size / tile (of the height of either), and then in tiles of image_size that overlap by at "
+    "least the share `overlap`, "
     "evenly spaced from edge to edge; the score of an image is the highest of its tiles, and its map their maps, "
     "blended with weights that fall evenly from the middle of a tile to its edges"
 )
@@ -45,8 +46,8 @@ def describe(settings: "RunSettings", calibration: dict[str, Any], regions: Regi
     ``calibration`` is the contents of calibration.json, of which the names of files stay out.
     """
     view = settings.config.view
-    size = view.size
-    resize = f"to {size} x {size}, aspect ratio not kept"
+    height, width = view.sides
+    resize = f"to {width} x {height} (width x height), aspect ratio not kept"
     return {
         "format": FORMAT,
         "vitlite": vitlite.__version__,
@@ -54,11 +55,11 @@ def describe(settings: "RunSettings", calibration: dict[str, Any], regions: Regi
         "preset": settings.preset,
         "seed": settings.seed,
         "categories": settings.category.split(","),
-        "image_size": size,
+        "image_size": view.size,
         "input": {
             "name": INPUT,
             "dtype": "uint8",
-            "shape": ["batch", size, size, 3],
+            "shape": ["batch", height, width, 3],
             "meaning": "upright RGB, 0 to 255; division by 255 and normalisation are inside",
             "scale": "outside, before resize: in files of more than 8 bits, (number - black) * 255 / (white - black), "
             "rounded, and clipped to 0 to 255; black and white null: the full range of the file's type",
@@ -72,7 +73,11 @@ def describe(settings: "RunSettings", calibration: dict[str, Any], regions: Regi
             "outside": None if regions is None else OUTSIDE,
         },
         "outputs": {
-            MAPS: {"dtype": "float32", "shape": ["batch", size, size], "meaning": "smoothed; larger is more anomalous"},
+            MAPS: {
+                "dtype": "float32",
+                "shape": ["batch", height, width],
+                "meaning": "smoothed; larger is more anomalous",
+            },
             SCORES: {"dtype": "float32", "shape": ["batch"], "meaning": DEFECTIVE},
         },
         "calibration": {"min_area": 0, **{key: own for key, own in calibration.items() if key not in FILE_NAMES}},
@@ -96,9 +101,7 @@ def loads(text: str | None, path: str | Path) -> dict[str, Any]:
         found = json.loads(text)
         if found["format"] > FORMAT:
             raise UserError(f"{path}: exported by a newer vitlite ({found.get('vitlite')}); upgrade to read it")
-        size, calibration = found["image_size"], found["calibration"]
-        if not isinstance(size, int) or not 8 <= size <= 65536:
-            raise ValueError(f"image_size {size}")
+        calibration = found["calibration"]
         limits = [c["image_threshold"] for c in (calibration, *calibration.get("categories", {}).values())]
         limits += [calibration["pixel_threshold"], *(calibration["display"][end] for end in ("low", "high"))]
         good = calibration["good_scores"]
@@ -115,12 +118,16 @@ def loads(text: str | None, path: str | Path) -> dict[str, Any]:
 
 
 def view_of(metadata: dict[str, Any]) -> View:
-    """What the network sees of an image: all of it in a file of an older version. ValueError for tiles of no size."""
+    """What the network sees of an image: all of it in a file of an older version. ValueError for an impossible size."""
     about = metadata.get("input", {})
     tile, overlap = about.get("tile", 0), about.get("overlap", 0.25)
     if not isinstance(tile, int) or tile < 0 or not 0 <= overlap <= 0.75:
         raise ValueError(f"tile {tile}, overlap {overlap}")
-    return View(metadata["image_size"], tile, float(overlap))
+    size = metadata["image_size"]
+    height, width = size if isinstance(size, list) else (size, size)
+    if not all(isinstance(side, int) and 8 <= side <= 65536 for side in (height, width)):
+        raise ValueError(f"image_size {size}")
+    return View(as_size((height, width)), tile, float(overlap))
 
 
 def known_regions(metadata: dict[str, Any]) -> Regions | None:

@@ -22,9 +22,9 @@ class OnnxDetector(Predictor):
     """Scores images as :class:`vitlite.engine.detector.Detector` does, from the file that ``vitlite export`` wrote.
 
     ``metadata`` is all that the file says about itself, ``calibration`` its thresholds and display scale,
-    ``image_size`` the side of its input. ``data`` is the contents of a file that is not written yet; ``path`` then only
-    names it. ``threads`` of the processor score an image; None: all. Several threads of Python may score with one
-    detector. ``predict`` and ``score_files`` are those of every detector.
+    ``image_size`` the side of its input, or its (height, width). ``data`` is the contents of a file that is not
+    written yet; ``path`` then only names it. ``threads`` of the processor score an image; None: all. Several threads of
+    Python may score with one detector. ``predict`` and ``score_files`` are those of every detector.
 
     The detector keeps the bytes of the file. A pickle holds them, so the copy scores the same if the file has gone or
     changed; and a process that was forked after loading opens a session of its own from them.
@@ -50,13 +50,13 @@ class OnnxDetector(Predictor):
         session = open_session(self.path, self._data, threads)
         self._opened = os.getpid(), session
         self.metadata = loads(session.get_modelmeta().custom_metadata_map.get(KEY), path)
-        self.calibration, self.image_size = self.metadata["calibration"], self.metadata["image_size"]
-        view = view_of(self.metadata)
+        self.calibration, view = self.metadata["calibration"], view_of(self.metadata)
+        self.image_size = view.size
         self.tiles = view if view.tile else None
         self.reading = Reading(scale_of(self.metadata), as_pixels(max_megapixels), known_regions(self.metadata))
         inputs = [(i.name, i.type, i.shape[1:]) for i in session.get_inputs()]
         outputs = {o.name for o in session.get_outputs()}
-        if inputs != [(INPUT, "tensor(uint8)", [self.image_size, self.image_size, 3])] or not {MAPS, SCORES} <= outputs:
+        if inputs != [(INPUT, "tensor(uint8)", [*view.sides, 3])] or not {MAPS, SCORES} <= outputs:
             raise UserError(f"{self.path}: its inputs and outputs are not what its metadata say; export it again")
 
     def score_pixels(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

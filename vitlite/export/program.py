@@ -23,7 +23,7 @@ NEEDED = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "pt2": ()}
 
 
 class Scorer(nn.Module):
-    """uint8 images (B, S, S, 3) to the method's maps (B, S, S) and scores (B,), float32."""
+    """uint8 images (B, H, W, 3) to the method's maps (B, H, W) and scores (B,), float32."""
 
     def __init__(self, method: Method) -> None:
         super().__init__()
@@ -44,9 +44,9 @@ def exportable(method: Method) -> Scorer:
     return Scorer(twin.float().cpu()).eval().requires_grad_(False)
 
 
-def trace(method: Method, size: int) -> torch.export.ExportedProgram:
-    """The exported program of a method for images of side ``size`` and any batch size."""
-    example = torch.randint(0, 256, (2, size, size, 3), dtype=torch.uint8)
+def trace(method: Method, size: tuple[int, int]) -> torch.export.ExportedProgram:
+    """The exported program of a method for images of ``size`` (height, width) and any batch size."""
+    example = torch.randint(0, 256, (2, *size, 3), dtype=torch.uint8)
     shapes = {"images": {0: torch.export.Dim("batch", min=1)}}
     # Without the context every no_grad inside becomes a sub-graph, which the verifier refuses.
     with quiet(), torch.no_grad():

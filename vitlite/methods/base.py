@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitlite.backbones import Backbone
+from vitlite.images.tiles import as_size
 from vitlite.methods.ablations import Table
-from vitlite.methods.config import AUTO, NONE, PLACES, SCORES, TrainingConfig
+from vitlite.methods.config import AUTO, PLACES, SCORES, TrainingConfig
+from vitlite.methods.kinds import NONE
 from vitlite.nn.score import Places, compare, score_of
 
 COARSE_SIDE = 16  # of the maps by which images are compared
@@ -108,10 +110,16 @@ class Method(nn.Module):
     @property
     def image_score(self) -> str:
         """How the score of an image comes from its map, in words."""
-        size = self.config.image_size
+        at = f"at {self.seen_size} pixels"
         if self.config.tile:
-            return f"highest of the tiles: {self.score_name} of the map of {self.config.tile} pixels at {size} pixels"
-        return f"{self.score_name} of the map at {size} pixels"
+            return f"highest of the tiles: {self.score_name} of the map of {self.config.tile} pixels {at}"
+        return f"{self.score_name} of the map {at}"
+
+    @property
+    def seen_size(self) -> str:
+        """The size of images that come to the network, in words: the side of a square, or width and height."""
+        size = as_size(self.config.image_shape)
+        return f"{size[1]} x {size[0]}" if isinstance(size, tuple) else str(size)
 
     @property
     def score_name(self) -> str:
@@ -128,7 +136,7 @@ class Method(nn.Module):
     @property
     def places_shape(self) -> tuple[int, int]:
         """(h, w) of what ``values`` gives for an image."""
-        return self.config.image_size, self.config.image_size
+        return self.config.image_shape
 
     def frozen(self, images: Tensor) -> Tensor:
         """Float images (B, 3, S, S) in [0, 1] to what ``loss`` reads: everything that no training changes."""

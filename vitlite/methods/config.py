@@ -6,98 +6,21 @@ A field holds a bool, int, float or str, a tuple of one of these, or None; its a
 """
 
 import math
-import operator
-import os
 import re
-import types
-import typing
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, fields, replace
-from numbers import Integral, Real
-from typing import Any, ClassVar, NoReturn, TypeVar
+from dataclasses import dataclass, replace
+from numbers import Real
+from typing import Any, ClassVar, NoReturn, Self, TypeVar, cast
 
 from vitlite.errors import UserError
 from vitlite.images.scale import Scale, as_scale
-from vitlite.images.tiles import View
+from vitlite.images.tiles import Size, View, as_size, sides
 from vitlite.limits import check_target
+from vitlite.methods.kinds import KEEP, NONE, ImageSize, SizeKind, kept_side, kinds
 
-NONE, AUTO = "none", "auto"
+AUTO = "auto"
 SCORES = ("max", "top1", "top10", "mean", "std")  # what an image's score takes from its map
 PLACES = ("none", "mean", "scaled")  # how the values at a place are compared with those of good images there
-TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-SEVERAL = {bool: "true or false with commas", int: "numbers with commas", float: "numbers with commas"}
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What a field holds: a value of type ``item``, or a tuple of them, and maybe None."""
-
-    item: type
-    several: bool
-    optional: bool
-
-    def __str__(self) -> str:
-        text = SEVERAL.get(self.item, "words with commas") if self.several else WORDS[self.item]
-        return f"{text}, or {NONE}" if self.optional else text
-
-    def parse(self, text: str) -> Any:
-        """The value that a text of the command line stands for. Raises ValueError."""
-        if self.optional and text == NONE:
-            return None
-        if self.several:
-            return tuple(self._parse_item(part.strip()) for part in text.split(",") if part.strip())
-        return self._parse_item(text)
-
-    def _parse_item(self, text: str) -> Any:
-        if self.item is float and re.fullmatch(r"[+-]?[0-9]{1,15}", text):
-            return int(text)  # the config makes it a float; until then a message shows it as it was given
-        if self.item is not bool:
-            return self.item(text)
-        if text.lower() not in TRUTH:
-            raise ValueError(text)
-        return TRUTH[text.lower()]
-
-    def convert(self, value: object) -> Any:
-        """A value of Python or TOML as the field holds it. Raises TypeError for a value of another type."""
-        if self.optional and value in (None, NONE):
-            return None
-        if self.several and isinstance(value, (list, tuple)):
-            return tuple(self._convert_item(part) for part in value)
-        if self.several:
-            raise TypeError
-        return self._convert_item(value)
-
-    def _convert_item(self, value: object) -> Any:
-        if isinstance(value, bool) or self.item is bool:
-            if not (isinstance(value, bool) and self.item is bool):
-                raise TypeError
-            return value
-        if self.item is int and isinstance(value, Integral):
-            return operator.index(value)
-        if self.item is float and isinstance(value, Real):
-            return float(value)
-        if self.item is str and isinstance(value, (str, os.PathLike)):
-            return os.fspath(value)
-        raise TypeError
-
-
-def kinds(config: type) -> dict[str, Kind]:
-    """What each field of a config's class holds, from the annotations."""
-    hints = typing.get_type_hints(config)
-    return {field.name: _kind(hints[field.name]) for field in fields(config)}
-
-
-def _kind(annotation: Any) -> Kind:
-    optional = typing.get_origin(annotation) in (types.UnionType, typing.Union)
-    if optional:
-        (annotation,) = (part for part in typing.get_args(annotation) if part is not types.NoneType)
-    several = tuple in (annotation, typing.get_origin(annotation))
-    item = (*typing.get_args(annotation), int)[0] if several else annotation
-    if item not in WORDS:
-        raise TypeError(f"a field of a config cannot hold {annotation}")
-    return Kind(item, several, optional)
-
 
 Settings = TypeVar("Settings", bound="TrainingConfig")
 
@@ -109,9 +32,9 @@ class TrainingConfig:
     Raises ``UserError``, which names the setting, for a value of another type or one that no training can use.
     """
 
-    image_size: int = 256  # pixels, square
-    # Above 0: the network sees square tiles with a side of so many pixels of the original image, each resized to
-    # image_size, and not the whole image. Without image_size beside it, that becomes the same (ours).
+    image_size: ImageSize = 256  # pixels: of a square, or height and width; or "keep,N": see shaped()
+    # Above 0: the network sees tiles with a height of so many pixels of the original image and the shape of image_size,
+    # to which each is resized, and not the whole image. Without image_size beside it, that becomes the same (ours).
     tile: int = 0
     overlap: float = 0.25  # share of a tile that the next one covers too, at least (ours)
     epochs: int = 100  # passes over the training images
@@ -177,9 +100,11 @@ class TrainingConfig:
         for key, kind in kinds(type(self)).items():
             try:
                 values[key] = kind.convert(getattr(self, key))
-            except TypeError:
+            except (TypeError, ValueError):
                 self.refuse(key, f"must be {kind}")
-        self.check()  # before the conversion, so that a message shows a value as it was given
+            if isinstance(kind, SizeKind):
+                object.__setattr__(self, key, values[key])
+        self.check()  # before the conversion of the others, so that a message shows a value as it was given
         for key, value in values.items():
             object.__setattr__(self, key, value)
 
@@ -189,6 +114,8 @@ class TrainingConfig:
         self.at_least(8, "image_size")
         if self.tile and self.tile < 8:
             self.refuse("tile", "must be 0, for no tiles, or at least 8")
+        if self.tile and kept_side(self.image_size):
+            self.refuse("image_size", "tiles have no shape to keep; give numbers, or leave out `tile`")
         if not 0 <= self.overlap <= 0.75:
             self.refuse("overlap", "must be from 0 to 0.75")
         self.at_least(0, "steps", "max_epochs", "weight_decay", "warmup_epochs", "warmup_steps", "last_lr", "clip_norm")
@@ -225,9 +152,34 @@ class TrainingConfig:
         return as_scale(self.black, self.white)
 
     @property
+    def image_shape(self) -> tuple[int, int]:
+        """(height, width) of what comes to the network; until ``keep`` is decided, of a square with as many pixels."""
+        kept = kept_side(self.image_size)
+        return (kept, kept) if kept else sides(cast(Size, self.image_size))
+
+    @property
+    def image_side(self) -> int:
+        """That of a square with about as many pixels."""
+        return round(math.sqrt(math.prod(self.image_shape)))
+
+    @property
+    def keeps(self) -> bool:
+        """Whether ``image_size`` waits for the shape of the images."""
+        return kept_side(self.image_size) is not None
+
+    @property
+    def side_multiple(self) -> int:
+        """What both sides of ``image_size`` are multiples of if ``keep`` chooses them."""
+        return int(getattr(self, "patch", 8))
+
+    def shaped(self, ratio: float) -> Self:
+        """The config for images with a height of ``ratio`` times their width, in the place of one that ``keeps``."""
+        return replace(self, image_size=fitted(self.image_shape[0], ratio, self.side_multiple))
+
+    @property
     def view(self) -> View:
         """What the network sees of an image."""
-        return View(self.image_size, self.tile, self.overlap)
+        return View(as_size(self.image_shape), self.tile, self.overlap)
 
     @property
     def cell(self) -> float:
@@ -238,14 +190,14 @@ class TrainingConfig:
         """Raise the ``UserError`` that names a field with its value."""
         value = getattr(self, key)
         shown = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else value
-        if isinstance(value, str) and kinds(type(self))[key].item is not str:
+        if isinstance(value, str) and kinds(type(self))[key].item is not str and not value.startswith(KEEP):
             shown = repr(value)  # a text in the place of a number
         raise UserError(f"`{key}={shown}`: {why}")
 
     def at_least(self, least: float, *keys: str) -> None:
         """Refuse a field whose value is below ``least`` or NaN."""
         for key in keys:
-            if not getattr(self, key) >= least:
+            if not all(number >= least for number in self._numbers(key)):
                 finite = " and finite" if isinstance(getattr(self, key), float) else ""
                 self.refuse(key, f"must be at least {least}{finite}")
 
@@ -261,9 +213,23 @@ class TrainingConfig:
             self.refuse(key, f"not one of {', '.join(allowed)}")
 
     def divides(self, key: str, whole: str) -> None:
-        """Refuse a field whose value does not divide that of the field ``whole``."""
-        if getattr(self, whole) % getattr(self, key):
-            self.refuse(key, f"does not divide {whole}={getattr(self, whole)}")
+        """Refuse a field whose value does not divide that of the field ``whole``, of a size both its sides."""
+        if any(number % getattr(self, key) for number in self._numbers(whole)):
+            self.refuse(key, f"does not divide {whole}={','.join(map(str, self._numbers(whole)))}")
+
+    def _numbers(self, key: str) -> tuple[Any, ...]:
+        """The value of a field; of a size that is no square both sides."""
+        value = getattr(self, key)
+        if key == "image_size":
+            value = as_size(self.image_shape)
+        return value if isinstance(value, tuple) else (value,)
+
+
+def fitted(side: float, ratio: float, multiple: int) -> tuple[int, int]:
+    """(height, width): multiples with about as many pixels as a square, the height ``ratio`` times the width."""
+    stretch = math.sqrt(ratio)
+    height, width = (max(1, round(length / multiple)) * multiple for length in (side * stretch, side / stretch))
+    return height, width
 
 
 def check_transformer(config: Any, depth: str = "depth") -> None:
@@ -277,6 +243,7 @@ def check_transformer(config: Any, depth: str = "depth") -> None:
 def change(config: Settings, changes: Mapping[str, object]) -> Settings:
     """A config with some fields changed. A text is read as the command line's, whatever the field holds.
 
+    ``image_size=keep`` means as many pixels as the config had.
     With a tile, and no ``image_size``, the network sees the original's pixels: ``image_size`` is the tile's side.
     A number of epochs takes the place of ``steps``, either removes a preset's ``max_epochs``, and a number of folds its
     ``folds_below``. Raises UserError for an unknown field, or a value that the config
@@ -292,6 +259,8 @@ def change(config: Settings, changes: Mapping[str, object]) -> Settings:
                 values[key] = known[key].parse(value.strip())
             except ValueError:
                 raise UserError(f"`{key}={value.strip()}`: must be {known[key]}") from None
+    if values.get("image_size") == KEEP:
+        values["image_size"] = f"{KEEP},{config.image_side}"
     if values.get("tile") and "image_size" not in values:
         values["image_size"] = values["tile"]
     if any(key.endswith("epochs") and key != "warmup_epochs" for key in values):

@@ -1,16 +1,18 @@
 """What methods on frozen features share: the backbone, its maps at one size, and the statistics of their channels."""
 
+import math
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitlite import backbones
+from vitlite.images.tiles import Size, sides
 from vitlite.methods.base import Method
-from vitlite.methods.config import TrainingConfig
+from vitlite.methods.config import TrainingConfig, fitted
 
 
 @dataclass(frozen=True)
@@ -21,13 +23,36 @@ class FeatureConfig(TrainingConfig):
     weights: str = "auto"  # of the backbone: auto | none | PATH
     strides: tuple[int, ...] = ()  # of the feature maps; empty: the backbone's own four stages
     layers: tuple[int, ...] = ()  # of a transformer: blocks, counted from 1; empty: four, evenly spaced
-    feature_size: int = 32  # side of the fused feature map
+    # Rows and columns of the fused feature map. One number: about as many places as its square has, in the shape of
+    # image_size.
+    feature_size: Size = 32
     resize: str = "bilinear"  # larger maps to feature_size: bilinear | area (ours)
     normalize: str = "none"  # features: none | channel (zero mean, unit deviation over the training set; ours)
 
     @property
+    def grid(self) -> tuple[int, int]:
+        """(rows, columns) of the fused feature map."""
+        height, width = self.image_shape
+        if isinstance(self.feature_size, tuple) or height == width:
+            return sides(self.feature_size)
+        return fitted(self.feature_size, height / width, self.grid_multiple)
+
+    @property
+    def grid_multiple(self) -> int:
+        """What rows and columns are multiples of."""
+        return 1
+
+    @property
     def cell(self) -> float:
-        return self.image_size / self.feature_size
+        return (math.prod(self.image_shape) / math.prod(self.grid)) ** 0.5
+
+    def shaped(self, ratio: float) -> Self:
+        """As of every method; all places then are squares of the same size."""
+        if isinstance(self.feature_size, tuple):
+            self.refuse("feature_size", "image_size=keep chooses rows and columns; give one number")
+        rows, columns = fitted(self.feature_size, ratio, self.grid_multiple)
+        height, width = round(rows * self.cell), round(columns * self.cell)
+        return replace(self, image_size=(height, width), feature_size=(rows, columns))
 
     def check(self) -> None:
         super().check()
@@ -115,12 +140,12 @@ class FeatureMethod(Method):
         return feature
 
     def _resize(self, feature: Tensor) -> Tensor:
-        size = self.config.feature_size
-        if feature.shape[-1] == size:
+        size = self.config.grid
+        if feature.shape[-2:] == size:
             return feature
-        if self.config.resize == "area" and feature.shape[-1] > size:
+        if self.config.resize == "area" and all(own >= wanted for own, wanted in zip(feature.shape[-2:], size)):
             return F.adaptive_avg_pool2d(feature, size)
-        return F.interpolate(feature, size=(size, size), mode="bilinear", align_corners=False)
+        return F.interpolate(feature, size=size, mode="bilinear", align_corners=False)
 
     def fit(self, batches: Iterable[Tensor]) -> None:
         """Mean and deviation of every feature channel over the training set, for ``normalize = channel``."""

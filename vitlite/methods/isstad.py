@@ -209,7 +209,7 @@ class ISSTAD(Method):
         load_mae(self.mae, c.checkpoint, weights or c.weights)
         for name, values in zip(("mean", "std"), NORMALIZATION[c.checkpoint]):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
-        self.smooth = SmoothUpsample(c.image_size, c.image_size, c.sigma, c.edge)
+        self.smooth = SmoothUpsample(c.image_shape, c.image_shape, c.sigma, c.edge)
         if not self.variant.pixel:
             generator = torch.Generator().manual_seed(c.mask_seed)
             self.register_buffer("mask_order", torch.randperm(self.mae.side**2, generator=generator))

@@ -13,9 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vitlite.images.tiles import Size
 from vitlite.kernels import Bank, nearest
 from vitlite.methods.base import Stage
 from vitlite.methods.frozen import QUICK_FEATURES, ChannelStatistics, FeatureConfig, FeatureMethod
+from vitlite.methods.kinds import ImageSize
 from vitlite.nn.maps import SmoothUpsample
 from vitlite.nn.portable import nearest_rows
 from vitlite.progress import Progress
@@ -28,10 +30,10 @@ PROJECTED = 128  # numbers by which candidates are compared; 3.2
 class Config(FeatureConfig):
     """Defaults are PatchCore's; ``(ours)`` marks what it leaves open, or what is another here."""
 
-    image_size: int = 224  # 4.1
+    image_size: ImageSize = 224  # 4.1
     backbone: str = "resnet50"  # (ours): 4.1 has a ResNet of twice the width
     strides: tuple[int, ...] = (8, 16)  # 3.1, blocks 2 and 3
-    feature_size: int = 28  # 3.1, the larger of the two
+    feature_size: Size = 28  # 3.1, the larger of the two
     neighbourhood: int = 3  # Eq. 2, p: side of the squares whose means the vectors are; 1: the vectors alone
     bank: int = 20_000  # rows, at most (ours): 4.1 keeps a share of all vectors
     sampling: str = "coreset"  # which vectors are kept: coreset (greedy, 3.2) | random
@@ -70,14 +72,14 @@ class KNN(FeatureMethod):
         # A parameter, so that a method on any backbone has one; of one row until ``fit``.
         self.bank = nn.Parameter(torch.zeros(1, sum(self.backbone.channels)), requires_grad=False)
         self._kept: list[Bank] = []  # the bank as the operator lays it out: a list, so that it is not in the checkpoint
-        self.smooth = SmoothUpsample(config.feature_size, config.image_size, config.sigma, config.edge)
+        self.smooth = SmoothUpsample(config.grid, config.image_shape, config.sigma, config.edge)
 
     @property
     def image_score(self) -> str:
         """How the score of an image comes about, in words."""
         if self.score_name != "weighted":
             return super().image_score
-        return f"max of the map at {self.config.image_size} pixels, weighted by how dense the bank is there"
+        return f"max of the map at {self.seen_size} pixels, weighted by how dense the bank is there"
 
     def load_state_dict(self, state_dict: Any, *args: Any, **options: Any) -> Any:
         """As the base class's; the bank takes the size of the one in ``state_dict``."""

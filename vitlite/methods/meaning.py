@@ -5,15 +5,16 @@ A method outside this table gives the meaning of its own settings in ``Config.me
 
 from collections.abc import Iterator
 
-from vitlite.methods.config import NONE, TrainingConfig, kinds
+from vitlite.methods.config import TrainingConfig
+from vitlite.methods.kinds import NONE, kinds
 
 TRAINING = "training"
 
 # Group: {setting: meaning}. Sections, equations and reasons stand beside the fields of each Config.
 MEANINGS = {
     "images": {
-        "image_size": "height and width that images are resized to, in pixels",
-        "tile": "above 0: the network sees tiles with a side of so many pixels of the image; 0: the whole image",
+        "image_size": "what images are resized to, in pixels: one side, or height,width; keep: the shape of the images",
+        "tile": "above 0: the network sees tiles with a height of so many pixels of the image; 0: the whole image",
         "overlap": "the share of a tile that the next one covers too, at least",
         "black": "the number in files of more than 8 bits that becomes 0; none: training learns it",
         "white": "the number in files of more than 8 bits that becomes 255; none: training learns it",
@@ -71,7 +72,7 @@ MEANINGS = {
         "checkpoint": "which published weights weights=auto takes",
         "strides": "of the feature maps that are taken; empty: all of the backbone's stages",
         "layers": "blocks of a transformer whose outputs are the feature maps, from 1 on; empty: four, evenly spaced",
-        "feature_size": "height and width of the fused feature map",
+        "feature_size": "rows,columns of the fused feature map; one number: about its square, shaped as image_size",
         "resize": "how larger feature maps come to feature_size: bilinear, or area",
         "normalize": "of the features: none, or channel (mean 0 and deviation 1 over the training images)",
         "neighbourhood": "side of the squares of places whose mean is a vector",

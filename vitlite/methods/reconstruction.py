@@ -71,7 +71,7 @@ class Reconstruction(Method):
 
     def __init__(self, config: ReconstructionConfig, weights: str | None = None) -> None:
         super().__init__(config, weights)
-        self.smooth = SmoothUpsample(config.image_size, config.image_size, config.sigma, config.edge)
+        self.smooth = SmoothUpsample(config.image_shape, config.image_shape, config.sigma, config.edge)
 
     def reconstruct(self, target: Tensor) -> Tensor:
         """Images (B, 3, S, S) in [-1, 1] to their reconstructions, same shape and range, float32."""

@@ -6,6 +6,7 @@ together they are decoded to the features (Algorithm 1). What cannot be induced 
 """
 
 import contextlib
+import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vitlite.images.tiles import Size
 from vitlite.methods.ablations import ALL_PLOTTED, AUROC, MVTEC_ALL, Table, sweep
 from vitlite.methods.frozen import QUICK_FEATURES, FeatureConfig, FeatureMethod
 from vitlite.nn.maps import SmoothUpsample
@@ -27,7 +29,7 @@ class Config(FeatureConfig):
     batch_size: int = 8  # IV.A
     lr: float = 1e-4  # IV.A, AdamW
     backbone: str = "efficientnet_b4"  # IV.A; Fig. 4 compares others
-    feature_size: int = 32  # IV.A
+    feature_size: Size = 32  # IV.A
     patch: int = 2  # IV.A, P; Fig. 5b: 1, 2, 4, 8
     dim: int = 240  # IV.A
     encoder_depth: int = 12  # "the design of MAE-base", IV.A
@@ -48,13 +50,24 @@ class Config(FeatureConfig):
         self.at_least(1, "patch", "dim", "encoder_depth", "decoder_depth", "heads")
         self.at_least(0, "sigma")
         self.above(0, "mlp_ratio")
-        self.divides("patch", "feature_size")
+        if isinstance(self.feature_size, tuple) or len(set(self.image_shape)) == 1:
+            self.divides("patch", "feature_size")
         self.divides("heads", "dim")
-        length = (self.feature_size // self.patch) ** 2
+        length = math.prod(self.tokens)
         if self.induction and not 2 <= self.subsets <= length:
             self.refuse("subsets", f"must be from 2 to the number of tokens, {length}")
-        if self.backbone == "image" and self.image_size != 8 * self.feature_size:
+        if self.backbone == "image" and self.image_shape != tuple(8 * number for number in self.grid):
             self.refuse("image_size", "backbone=image needs 8 * feature_size")
+
+    @property
+    def grid_multiple(self) -> int:
+        return self.patch
+
+    @property
+    def tokens(self) -> tuple[int, int]:
+        """(rows, columns) of patches of the feature map."""
+        rows, columns = self.grid
+        return rows // self.patch, columns // self.patch
 
 
 PAPER = Config()
@@ -116,15 +129,14 @@ class SelfInduction(nn.Module):
     def __init__(self, config: Config, features: int) -> None:
         super().__init__()
         c = config
-        side = c.feature_size // c.patch
-        length = side * side
+        length = math.prod(c.tokens)
         self.subsets = c.subsets if c.induction else 1
         self.self_induction = c.induction
         self.embed = nn.Linear(features, c.dim)
-        self.positions = nn.Parameter(sincos_positions(side, side, c.dim))
+        self.positions = nn.Parameter(sincos_positions(*c.tokens, c.dim))
         self.encoder = nn.ModuleList(Block(c.dim, c.heads, c.mlp_ratio) for _ in range(c.encoder_depth))
         self.encoder_norm = nn.LayerNorm(c.dim)
-        self.decoder_positions = nn.Parameter(sincos_positions(side, side, c.dim))
+        self.decoder_positions = nn.Parameter(sincos_positions(*c.tokens, c.dim))
         self.decoder = nn.ModuleList(Block(c.dim, c.heads, c.mlp_ratio) for _ in range(c.decoder_depth))
         self.decoder_norm = nn.LayerNorm(c.dim)
         self.head = nn.Linear(c.dim, features)
@@ -213,18 +225,17 @@ class SIVT(FeatureMethod):
         super().__init__(config, weights)
         channels = sum(self.backbone.channels)
         self.transformer = SelfInduction(config, channels * config.patch**2)
-        length = (config.feature_size // config.patch) ** 2
+        length = math.prod(config.tokens)
         split = torch.randperm(length, generator=torch.Generator().manual_seed(config.split_seed))
         self.register_buffer("split", split)
-        self.smooth = SmoothUpsample(config.feature_size, config.image_size, config.sigma, config.edge)
+        self.smooth = SmoothUpsample(config.grid, config.image_shape, config.sigma, config.edge)
 
     def reconstruct(self, target: Tensor, order: Tensor) -> Tensor:
         """Normalised features (B, C, H, W) to their reconstruction, in the same shape and in float32."""
         patch = self.config.patch
         patches = F.pixel_unshuffle(target, patch).flatten(2).transpose(1, 2)
         output = self.transformer(patches, order).float()
-        side = target.shape[-1] // patch
-        return F.pixel_shuffle(output.transpose(1, 2).unflatten(2, (side, side)), patch)
+        return F.pixel_shuffle(output.transpose(1, 2).unflatten(2, self.config.tokens), patch)
 
     def loss(self, features: Tensor) -> dict[str, Tensor]:
         """Equation 2 over a batch of features; the split into subsets is drawn anew (Algorithm 1, line 3)."""

@@ -203,7 +203,7 @@ class VTADL(Method):
             self.mixture: nn.Module = MixtureDensity(c.dim, c.dim, c.gaussians, c.min_std)
         else:
             self.mixture = PositionMixture(self.side**2, c.dim, c.gaussians, c.min_std, c.covariance == "full")
-        self.to_map = SmoothUpsample(self.side, c.image_size, c.sigma, c.edge)
+        self.to_map = SmoothUpsample(self.side, c.image_shape, c.sigma, c.edge)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **options: Any) -> Any:
         if "deviation" in state_dict:  # as 0.1.0 wrote it

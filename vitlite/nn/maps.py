@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vitlite.images.tiles import Size, sides
+
 
 def gaussian_matrix(size: int, sigma: float, radius: int | None = None) -> Tensor:
     """(size, size) float64 matrix of a Gaussian filter with mirrored borders; rows sum to 1.
@@ -69,7 +71,9 @@ def endless_noise(coarse: int, fine: int, sigma: float) -> Tensor:
 
 
 class SmoothUpsample(nn.Module):
-    """Bilinear upsampling of (B, h, w) values to (B, size, size), then a Gaussian filter of ``sigma`` pixels.
+    """Bilinear upsampling of values (B, h, w) to (B, H, W), then a Gaussian filter of ``sigma`` pixels.
+
+    ``coarse`` and ``fine`` are the sizes.
 
     Both are linear and separable, so one small matrix per axis does them together: ``R x C^T``.
 
@@ -78,18 +82,24 @@ class SmoothUpsample(nn.Module):
     mean of the map, as far as gives noise the variance that it has inside; ``"mirror"`` leaves it.
     """
 
-    matrix: Tensor
+    rows: Tensor
+    columns: Tensor
 
-    def __init__(self, coarse: int, size: int, sigma: float, edge: str = "mirror") -> None:
+    def __init__(self, coarse: Size, fine: Size, sigma: float, edge: str = "mirror") -> None:
         super().__init__()
-        matrix = gaussian_matrix(size, sigma) @ upsample_matrix(coarse, size)
         self.even = edge == "even"
+        for name, before, after in zip(("rows", "columns"), sides(coarse), sides(fine)):
+            self.register_buffer(name, self._along(before, after, sigma).float(), persistent=False)
+
+    def _along(self, coarse: int, fine: int, sigma: float) -> Tensor:
+        """The matrix of one axis, float64 (fine, coarse)."""
+        matrix = gaussian_matrix(fine, sigma) @ upsample_matrix(coarse, fine)
         if self.even:
-            matrix *= (endless_noise(coarse, size, sigma) / noise_of(matrix)).sqrt().clamp_max(1)[:, None]
-        self.register_buffer("matrix", matrix.float(), persistent=False)
+            matrix *= (endless_noise(coarse, fine, sigma) / noise_of(matrix)).sqrt().clamp_max(1)[:, None]
+        return matrix
 
     def forward(self, values: Tensor) -> Tensor:
         if not self.even:
-            return self.matrix @ values @ self.matrix.T
+            return self.rows @ values @ self.columns.T
         level = values.mean((-2, -1), keepdim=True)
-        return self.matrix @ (values - level) @ self.matrix.T + level
+        return self.rows @ (values - level) @ self.columns.T + level

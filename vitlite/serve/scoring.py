@@ -70,10 +70,10 @@ class Scorer:
 
     def warm_up(self) -> None:
         """Score a grey image, so that no request pays for what happens once. ``UserError`` if nothing can be scored."""
-        side, regions = self.detector.image_size, self.detector.reading.regions
+        regions = self.detector.reading.regions
         masks = dict(regions.masks) if regions is not None else {}
         category = self.category if self.category in masks else next(iter(masks), None)
-        size = masks[category].shape if category is not None else (side, side)
+        size = masks[category].shape if category is not None else self.detector.view.sides
         with suppress(NoVerdict):
             known = category if category in self.limits else None
             self.answer(as_png(np.full((*size, 3), 128, np.uint8)), "view", known, None)

@@ -1,0 +1,56 @@
+"""Sizes that are no squares: how they are written, what becomes of them, and what they do to maps."""
+
+import pytest
+import torch
+
+from vitlite.errors import UserError
+from vitlite.methods.config import change
+from vitlite.methods.knn import QUICK as KNN
+from vitlite.methods.sivt import PAPER, QUICK, SIVT
+from vitlite.nn.maps import SmoothUpsample
+
+
+def test_sizes_are_one_number_or_two():
+    assert change(QUICK, {"image_size": "256, 408"}).image_size == (256, 408)
+    assert change(QUICK, {"image_size": [64, 64]}).image_size == 64
+    assert change(QUICK, {"image_size": "256,512"}).grid == (22, 46)  # about 32 * 32 places, in that shape
+    assert change(QUICK, {"image_size": "256,512", "feature_size": "32,64"}).tokens == (16, 32)
+    for wrong in ("256,408,3", "256,x", "keep,0", "keep,256,256", (1, 2, 3), 2.5):
+        with pytest.raises(UserError, match=r"image_size=.*must be a whole number, two"):
+            change(QUICK, {"image_size": wrong})
+    with pytest.raises(UserError, match="image_size=256,4: must be at least 8"):
+        change(QUICK, {"image_size": "256,4"})
+    with pytest.raises(UserError, match="patch=2: does not divide feature_size=32,33"):
+        change(QUICK, {"image_size": "256,264", "feature_size": "32,33"})
+
+
+@pytest.mark.parametrize("config", [PAPER, QUICK, KNN])
+@pytest.mark.parametrize("ratio", [1.0, 1260 / 500, 600 / 800, 460 / 1130, 20.0])
+def test_keep_has_square_places_and_as_many(config, ratio):
+    waiting = change(config, {"image_size": "keep"})
+    assert waiting.keeps
+    kept = waiting.shaped(ratio)
+    (height, width), (rows, columns) = kept.image_shape, kept.grid
+    assert (height, width) == (8 * rows, 8 * columns)
+    assert height / width == pytest.approx(ratio, rel=0.2)
+    assert rows * columns == pytest.approx(32 * 32, rel=0.15)
+    assert not kept.keeps
+    assert ratio != 1 or kept == config
+
+
+def test_each_axis_of_a_map_has_its_own_matrix():
+    values = torch.rand(2, 6, 10)
+    wide, tall = SmoothUpsample((6, 10), (24, 50), 2.0, "even"), SmoothUpsample((10, 6), (50, 24), 2.0, "even")
+    torch.testing.assert_close(wide(values), tall(values.mT).mT)
+    assert wide(values).shape == (2, 24, 50)
+
+
+def test_sivt_puts_patches_where_they_were():
+    """A transformer that gives back its patches gives back the features."""
+    config = change(QUICK, {"weights": "none", "image_size": "48,80", "feature_size": "6,10", "normalize": "none"})
+    method = SIVT(config)
+    method.transformer.forward = lambda patches, order: patches
+    features = torch.rand(2, 208, 6, 10)
+    assert torch.equal(method.reconstruct(features, method.split), features)
+    assert method.transformer.positions.shape == (15, config.dim)
+    assert method.places_shape == (48, 80)
