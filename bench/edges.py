@@ -18,7 +18,7 @@ import numpy as np
 
 from vitlite.data import open_dataset
 from vitlite.engine.detector import Detector
-from vitlite.engine.settings import RunSettings, build_method, data_folder
+from vitlite.engine.settings import data_folder
 from vitlite.errors import UserError
 from vitlite.metrics import auroc
 from vitlite.results import aligned
@@ -32,13 +32,12 @@ class Otherwise(Detector):
     """A detector whose filter ends in another way than the run's."""
 
     def __init__(self, run: Path, edge: str) -> None:
+        self.edge = edge
         super().__init__(run)
-        kept = self.method.state_dict()
-        changed: dict[str, Any] = vars(self.settings) | {"config": replace(self.settings.config, edge=edge)}
-        self.settings = RunSettings(**changed)
-        self.method = build_method(self.settings, weights="none")
-        self.method.load_state_dict(kept)
-        self.method.to(self.device).eval()
+
+    def _make_ready(self, state: dict[str, Any]) -> None:
+        self.settings = replace(self.settings, config=replace(self.settings.config, edge=self.edge))
+        super()._make_ready(state)
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -10,15 +10,15 @@ from vitlite.cli._messages import LOGGER
 @click.command(
     name="bench",
     epilog="Example: vitlite bench sivt",
-    context_settings={"ignore_unknown_options": True, "help_option_names": ["-h", "--help"]},
+    context_settings={"allow_interspersed_args": False, "help_option_names": ["-h", "--help"]},
 )
 @click.argument("name", metavar="[NAME]", required=False)
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
 def command(name: str | None, options: tuple[str, ...]) -> None:
     """Measure operators, metrics and whole methods.
 
-    Without NAME, lists the benchmarks; `all` runs every one that needs no data set or run. OPTIONS after NAME are the
-    benchmark's own.
+    Without NAME, lists the benchmarks; `all` runs every one that needs no data set or run. OPTIONS come after NAME and
+    are the benchmark's own; `vitlite bench NAME --help` lists them.
     """
     from vitlite.bench.__main__ import BENCHMARKS, NEED_DATA, run
     from vitlite.errors import UserError
@@ -30,6 +30,8 @@ def command(name: str | None, options: tuple[str, ...]) -> None:
     if name != "all" and name not in BENCHMARKS:
         raise UserError(f"bench {name}: no such benchmark; there are {', '.join(BENCHMARKS)} and all")
     LOGGER.setLevel(logging.WARNING)  # a benchmark prints its own figures
+    if options[:1] == ("--",):  # needed once, and still typed
+        options = options[1:]
     names = [one for one in BENCHMARKS if one not in NEED_DATA] if name == "all" else [name]
     codes = [run(one, list(options)) for one in names]
     raise SystemExit(max(codes))

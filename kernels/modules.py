@@ -57,7 +57,17 @@ class SSIM(nn.Module):
         )
 
 
-class MemoryRead(nn.Module):
+class WithBackend(nn.Module):
+    """A module that calls an operator."""
+
+    backend: str
+
+    def chosen_backend(self) -> str:
+        """``backend`` of the call; a subclass may decide anew each time."""
+        return self.backend
+
+
+class MemoryRead(WithBackend):
     """A memory of normal patterns, and what it makes of each token (Gong et al. 2019; MemCA, Eq. 7 to 10).
 
     Its parameter ``items`` (count, channels) starts as that of the published memory autoencoder: uniform within
@@ -89,10 +99,6 @@ class MemoryRead(nn.Module):
         count, channels = self.items.shape
         return f"{count}, {channels}, threshold={self.threshold}, temperature={self.temperature}"
 
-    def chosen_backend(self) -> str:
-        """``backend`` of the call; a subclass may decide anew each time."""
-        return self.backend
-
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens (..., channels) to what the memory knows of each, in that shape, and the entropy of its weights (...).
 
@@ -105,7 +111,7 @@ class MemoryRead(nn.Module):
         return output.reshape(tokens.shape), entropy.reshape(tokens.shape[:-1])
 
 
-class GaussianMixtureHead(nn.Module):
+class GaussianMixtureHead(WithBackend):
     """log p(y | x) of a mixture of diagonal Gaussians with parameters linear in x (Bishop 1994; VT-ADL, Eq. 4 to 6).
 
     Weights are the softmax of ``logits(x)``, means ``mean(x)``, deviations softplus of ``std(x)`` plus ``min_std``.
@@ -125,10 +131,6 @@ class GaussianMixtureHead(nn.Module):
         self.logits = nn.Linear(features, components)
         self.mean = nn.Linear(features, components * dims)
         self.std = nn.Linear(features, components * dims)
-
-    def chosen_backend(self) -> str:
-        """``backend`` of the call; a subclass may decide anew each time."""
-        return self.backend
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """x (T, features) and y (T, dims), floating point, to the log-likelihood (T,) in nats; exact, not a bound.

@@ -1,5 +1,6 @@
 """A trained run, loaded: the method with its weights, its settings and its calibration."""
 
+import functools
 import hashlib
 import io
 import json
@@ -139,7 +140,11 @@ class Detector(Predictor):
         return {name: values.float().cpu().numpy() for name, values in found.items()}
 
     def digest(self) -> str:
-        """SHA-256 of the settings, the weights and the precision."""
+        """SHA-256 of the settings, the weights and the precision, as they were when it was first asked for."""
+        return self._digest
+
+    @functools.cached_property
+    def _digest(self) -> str:
         settings = {"method": self.settings.method, **asdict(self.settings.config)}
         if self.precision != "float32":
             settings["precision in scoring"] = self.precision

@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from vitlite.images.reading import FULL_RANGE, NO_ROOM, ImageError, Note, Notices, pixel_count, read_noted
-from vitlite.images.regions import Box, box_of, level_outside, paint, shrink
+from vitlite.images.regions import Box, level_outside, paint, shrink
 from vitlite.images.resize import map_at
 from vitlite.images.scale import Reading
 from vitlite.images.tiles import View
@@ -140,10 +140,13 @@ def _load(
     return found if keep_original else replace(found, original=None), notes
 
 
-def inside_of(image: np.ndarray, reading: Reading, path: Path) -> np.ndarray | None:
-    """Where to look in an image (H, W, 3), bool (H, W); None: everywhere. ``ImageError`` if its region does not fit."""
+def inside_of(image: np.ndarray, reading: Reading, path: Path) -> tuple[np.ndarray | None, Box | None]:
+    """Where to look in an image (H, W, 3), bool (H, W), and the box of it that is seen; None: everywhere, all of it.
+
+    ``ImageError`` if its region does not fit.
+    """
     try:
-        return None if reading.regions is None else reading.regions.inside(image, path)
+        return (None, None) if reading.regions is None else reading.regions.seen(image, path)
     except Unusable as error:
         raise ImageError(path, str(error)) from error
 
@@ -154,13 +157,12 @@ def as_seen(index: int, image: np.ndarray, view: View, reading: Reading, path: P
     If a mask says where to look, that is the box around it, unless the network sees tiles.
     """
     regions, (height, width) = reading.regions, image.shape[:2]
-    inside = inside_of(image, reading, path)
+    inside, box = inside_of(image, reading, path)
     if regions is None or inside is None:
         return Loaded(index, path, view.see(image), height, width, image)
     painted = paint(image, inside, plain=regions.auto)
-    if view.tile or not regions.masks:
+    if view.tile or box is None:
         return Loaded(index, path, view.see(painted), height, width, image, inside)
-    box = box_of(regions.fitting(path, (height, width)))
     return Loaded(index, path, view.see(painted[box]), height, width, image, inside, box)
 
 

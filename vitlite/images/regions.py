@@ -50,11 +50,15 @@ class Regions:
 
         ``Unusable`` as for :meth:`fitting`.
         """
+        return self.seen(image, name)[0]
+
+    def seen(self, image: np.ndarray, name: object) -> tuple[np.ndarray, Box | None]:
+        """:meth:`inside`, and the box around the mask; without masks there is none."""
         if not self.masks:
-            return region_of_part(image)
+            return region_of_part(image), None
         mask = self.fitting(name, (image.shape[0], image.shape[1]))
         part = mask & region_of_part(image) if self.auto else mask
-        return part if part.any() else mask
+        return part if part.any() else mask, box_of(mask)
 
     def fitting(self, name: object, size: Size) -> np.ndarray:
         """The mask of an image (height, width).

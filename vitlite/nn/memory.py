@@ -5,15 +5,11 @@ from torch import Tensor
 
 from vitlite.kernels import MemoryRead
 from vitlite.kernels.memory.reference import memory_weights_torch
-from vitlite.nn.portable import operator_backend
+from vitlite.nn.portable import Portable
 
 
-class MemoryModule(MemoryRead):
+class MemoryModule(Portable, MemoryRead):
     """:class:`vitlite.kernels.MemoryRead`, by torch's operators while a graph is exported."""
-
-    def chosen_backend(self) -> str:
-        """torch's operators while a graph is exported."""
-        return operator_backend()
 
     @torch.no_grad()
     def use(self, tokens: Tensor) -> dict[str, Tensor]:

@@ -8,17 +8,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitlite.kernels import GaussianMixtureHead, gmm_log_likelihood
-from vitlite.nn.portable import operator_backend
+from vitlite.nn.portable import Portable, operator_backend
 
 SPREAD = 0.5  # of the components' means about that of all, in deviations, before training
 
 
-class MixtureDensity(GaussianMixtureHead):
+class MixtureDensity(Portable, GaussianMixtureHead):
     """:class:`vitlite.kernels.GaussianMixtureHead`, by torch's operators while a graph is exported."""
-
-    def chosen_backend(self) -> str:
-        """torch's operators while a graph is exported."""
-        return operator_backend()
 
 
 class PositionMixture(nn.Module):

@@ -14,6 +14,14 @@ def operator_backend() -> str:
     return "eager" if torch.compiler.is_exporting() else "auto"
 
 
+class Portable:
+    """What a module that calls an operator takes as its backend, if it comes first among the module's bases."""
+
+    def chosen_backend(self) -> str:
+        """``operator_backend()``."""
+        return operator_backend()
+
+
 def nearest_rows(q: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """``vitlite.kernels.nearest`` for a graph that is exported: by blocks of the bank, and without a sort."""
     scores, indices = [], []
