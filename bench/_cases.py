@@ -4,14 +4,13 @@ A new operator needs one line in ``CASES``. Ours and eager torch come from the o
 contenders if there are any.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear, normalize, scaled_dot_product_attention, softplus
+from torch.nn.functional import normalize, scaled_dot_product_attention
 
 from .. import kernels
 from ..kernels.attention.reference import attention_torch
@@ -20,6 +19,20 @@ from ..kernels.memory.reference import memory_read_torch
 from ..kernels.nearest.reference import nearest_torch
 from ..kernels.ssim.reference import ssim_torch
 from ._case import Case, Function
+from ._contenders import (
+    addmm_min,
+    cdist,
+    distances,
+    distributions,
+    eager_head,
+    faiss_index,
+    faiss_search,
+    fused_ssim,
+    kept,
+    product_alone,
+    products_alone,
+    pytorch_msssim,
+)
 
 
 def normal(*shapes: tuple[int, ...]) -> list[Tensor]:
@@ -43,11 +56,6 @@ def attention(batch: int, heads: int, tokens: int, width: int, size: str = "larg
         eager=attention_torch,
         **more,
     )
-
-
-def products_alone(z: Tensor, items: Tensor) -> Tensor:
-    """The matrix products of ``memory_read``: two forward, and autograd makes four of them backward."""
-    return (z @ items.t()) @ items
 
 
 def clear_queries() -> list[Tensor]:
@@ -75,49 +83,6 @@ def memory(rows: int, items: int, channels: int, size: str = "large", **more: An
         check_inputs=clear_queries,
         **more,
     )
-
-
-def distances(q: Tensor, bank: Tensor | kernels.Bank, backend: str = "auto") -> Tensor:
-    return kernels.nearest(q, bank, backend=backend)[0]
-
-
-def kept(prepare: Callable[[Tensor], Any], search: Callable[[Tensor, Any], Tensor]) -> Function:
-    """A search in what was prepared of a bank at the first call with it, as for many images."""
-    held: list[Any] = [None, None]
-
-    def function(q: Tensor, bank: Tensor) -> Tensor:
-        if held[0] is not bank:
-            held[:] = bank, prepare(bank)
-        return search(q, held[1])
-
-    return function
-
-
-def cdist(q: Tensor, bank: Tensor) -> Tensor:
-    return torch.cdist(q, bank).min(1, keepdim=True).values
-
-
-def addmm_min(q: Tensor, bank: Tensor) -> Tensor:
-    """What one writes by hand: squared distances but for |q|^2 from one product, the least of them, and its root."""
-    scores, _ = torch.addmm(bank.square().sum(1), q, bank.t(), alpha=-2).min(1, keepdim=True)
-    return (scores + q.square().sum(1, keepdim=True)).clamp_min(0).sqrt()
-
-
-def faiss_index(bank: Tensor) -> Any:
-    import faiss
-
-    faiss.omp_set_num_threads(torch.get_num_threads())
-    index = faiss.IndexFlatL2(bank.shape[1])
-    index.add(bank.numpy())
-    return index
-
-
-def faiss_search(q: Tensor, index: Any) -> Tensor:
-    return torch.from_numpy(index.search(q.numpy(), 1)[0]).sqrt()
-
-
-def product_alone(q: Tensor, bank: Tensor) -> Tensor:
-    return q @ bank.t()
 
 
 def neighbours(rows: int, count: int, channels: int, size: str = "large", **more: Any) -> Case:
@@ -148,18 +113,6 @@ def images(shape: tuple[int, ...]) -> list[Tensor]:
     """Two batches of images in 0 to 1; the first requires a gradient."""
     generator = torch.Generator().manual_seed(0)
     return [torch.rand(shape, generator=generator).requires_grad_(i == 0) for i in range(2)]
-
-
-def pytorch_msssim(x: Tensor, y: Tensor) -> Tensor:
-    import pytorch_msssim
-
-    return pytorch_msssim.ssim(x, y, data_range=1.0)
-
-
-def fused_ssim(x: Tensor, y: Tensor) -> Tensor:
-    from fused_ssim import fused_ssim
-
-    return fused_ssim(x, y)
 
 
 def ssim(shape: tuple[int, ...], padding: str, size: str = "large", reduction: str = "mean", **more: Any) -> Case:
@@ -200,13 +153,6 @@ def mixture_inputs(rows: int, components: int, dims: int, isotropic: bool) -> li
     return [y, logits, close.requires_grad_(), wide.requires_grad_()]
 
 
-def distributions(y: Tensor, logits: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
-
-    components = Independent(Normal(mean, std.expand_as(mean), validate_args=False), 1, validate_args=False)
-    return MixtureSameFamily(Categorical(logits=logits), components, validate_args=False).log_prob(y)
-
-
 def mixture(rows: int, components: int, dims: int, size: str = "large", isotropic: bool = False, **more: Any) -> Case:
     means = rows * components * dims
     read = means + (rows * components if isotropic else means)
@@ -230,13 +176,6 @@ def head_inputs(rows: int, components: int, dims: int, features: int) -> list[Te
         (rows, features), (rows, dims), (components, features), (outputs, features), (outputs, features)
     )
     return [x, y, *((0.3 * features**-0.5 * w.detach()).requires_grad_() for w in weights)]
-
-
-def eager_head(x: Tensor, y: Tensor, w_logits: Tensor, w_mean: Tensor, w_std: Tensor) -> Tensor:
-    """The head by torch and the likelihood by us: what one uses if the means are wanted as well."""
-    shape = (x.shape[0], w_logits.shape[0], y.shape[1])
-    std = softplus(linear(x, w_std)).view(shape) + 1e-3
-    return kernels.gmm_log_likelihood(y, linear(x, w_logits), linear(x, w_mean).view(shape), std)
 
 
 def head(rows: int, components: int, dims: int, features: int, size: str = "large", **more: Any) -> Case:

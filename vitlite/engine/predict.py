@@ -33,7 +33,7 @@ from vitlite.images.regions import level_outside
 from vitlite.images.scale import Reading
 from vitlite.images.tiles import Size, View
 from vitlite.ledger import Ledger
-from vitlite.limits import Limits, limits_for, limits_of
+from vitlite.limits import limits_for, limits_of
 from vitlite.progress import Progress
 from vitlite.verdict import Prediction, judge
 
@@ -137,14 +137,15 @@ class Predictor(ABC):
         names = [_name(image, i) for i, image in enumerate(several)]
         found: list[Prediction] = []
         notices = Notices()
-        for start in range(0, len(several), batch_size):
-            part = slice(start, start + batch_size)
-            arrays = []
-            for pair in zip(several[part], names[part]):
-                array, notes = as_rgb(*pair, self.reading)
+        reading, together = self.reading.of(category), 1 if self.tiles else batch_size
+        for start in range(0, len(several), together):
+            seen: list[Loaded] = []
+            for index in range(start, min(start + together, len(several))):
+                array, notes = as_rgb(several[index], names[index], self.reading)
                 notices.say(notes)
-                arrays.append(array)
-            found += self._predict_batch(arrays, names[part], limits, batch_size, self.reading.of(category))
+                seen.append(as_seen(index, array, self.view, reading, Path(names[index])))
+            for image, values, score in zip(seen, *self.score_seen(seen, batch_size)):
+                found.append(judge(image.full(values), score, limits, names[image.index], image.inside))
         return found[0] if single else found
 
     def score_files(
@@ -164,23 +165,6 @@ class Predictor(ABC):
                 yield found
                 continue
             yield from zip(found.images, *self.score_seen(found.images, batch_size))
-
-    def _predict_batch(
-        self, arrays: list[np.ndarray], names: list[str], limits: Limits, batch_size: int, reading: Reading
-    ) -> list[Prediction]:
-        found = []
-        together = 1 if self.tiles else batch_size
-        for first in range(0, len(arrays), together):
-            part = slice(first, first + together)
-            images = [
-                as_seen(index, array, self.view, reading, Path(name))
-                for index, (array, name) in enumerate(zip(arrays[part], names[part]))
-            ]
-            found += [
-                judge(image.full(values), score, limits, name, image.inside)
-                for image, values, score, name in zip(images, *self.score_seen(images, batch_size), names[part])
-            ]
-        return found
 
 
 def check_batch_size(batch_size: int) -> None:
