@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from vitlite.data import Sample, open_dataset
-from vitlite.engine.split import Split, hold_out, make_split, recorded, save_split, split_good
+from vitlite.data.parting import hold_out
+from vitlite.engine.split import Split, make_split, recorded, save_split, split_good
 from vitlite.errors import UserError
 from vitlite.methods.config import TrainingConfig
 

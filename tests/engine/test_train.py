@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from vitlite.data import open_dataset
+from vitlite.data.parting import hold_out
 from vitlite.engine import features
 from vitlite.engine import loop as training_loop
 from vitlite.engine import train as training
 from vitlite.engine.checkpoint import load_checkpoint, save_checkpoint
 from vitlite.engine.settings import load_settings
-from vitlite.engine.split import hold_out
 from vitlite.errors import UserError
 from vitlite.methods.config import TrainingConfig
 

@@ -5,7 +5,6 @@ Two images of a group are nearly the same to a detector. If one trains it, the o
 
 import logging
 import os
-import random
 import re
 from collections.abc import Sequence
 
@@ -69,38 +68,3 @@ def named(names: Sequence[str], pattern: str) -> np.ndarray:
         ],
         dtype=int,
     )
-
-
-def deal(groups: list[list[int]], count: int, rng: random.Random) -> list[list[int]]:
-    """Groups dealt to a number of folds, larger ones first, always to the smallest fold.
-
-    Too few groups for that are cut into pieces of neighbouring images.
-    """
-    folds: list[list[int]] = [[] for _ in range(count)]
-    images = sum(map(len, groups))
-    if len(groups) < count or max(map(len, groups)) > images / 2:
-        size = max(1, -(-images // (2 * count)))
-        groups = [group[i : i + size] for group in groups for i in range(0, len(group), size)]
-    rng.shuffle(groups)
-    for group in sorted(groups, key=len, reverse=True):
-        min(folds, key=len).extend(group)
-    return [sorted(fold) for fold in folds]
-
-
-def draw_groups(groups: list[list[int]], share: float, rng: random.Random) -> list[int]:
-    """About a share of the images, at least one and not all, as whole groups.
-
-    A piece of a group is taken only if even the smallest group is more than half of the images.
-    """
-    images = sum(map(len, groups))
-    wanted = min(max(round(share * images), 1), images - 1)
-    rng.shuffle(groups)
-    chosen: list[int] = []
-    for group in groups:
-        if len(chosen) + len(group) <= wanted:
-            chosen += group
-    if len(chosen) < wanted / 2:
-        left = [group for group in groups if not set(group) & set(chosen)]
-        least = min(left, key=len)
-        chosen += least if len(chosen) + len(least) <= images / 2 else least[: wanted - len(chosen)]
-    return chosen

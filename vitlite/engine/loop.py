@@ -1,5 +1,6 @@
 """The training loop: the stages of a method over cached features, with checkpoints between epochs."""
 
+import hashlib
 import json
 import logging
 import math
@@ -12,20 +13,24 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
+from vitlite.data import Sample
 from vitlite.engine.checkpoint import (
     CALIBRATION_FILE,
     FAILED_FILE,
     LOG_FILE,
     drop_log_after,
     save_checkpoint,
+    with_weights,
 )
 from vitlite.engine.distributed import ALONE, Team, autocast
-from vitlite.engine.features import Part
+from vitlite.engine.features import FeatureCache, Part
 from vitlite.engine.settings import RunSettings, save_settings
-from vitlite.engine.unseen import DrawnTest
+from vitlite.engine.split import Split
+from vitlite.engine.unseen import DrawnTest, Measured, draw_sources
 from vitlite.errors import UserError
 from vitlite.files import append_line, remove, write_text
 from vitlite.good_scores import GOOD_SCORES_FILE
+from vitlite.images.scale import Reading
 from vitlite.methods.base import Method, Stage
 from vitlite.methods.config import TrainingConfig
 from vitlite.methods.schedule import (
@@ -44,6 +49,7 @@ from vitlite.progress import Progress
 log = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_CHECKPOINTS = 30
+FOLDS_FILE = "folds.pt"  # what cross-fitting has measured, until training is finished
 TESTS, LEAST_STEPS = 10, 40  # a stage is tested so often, but never after fewer steps: each takes as long as one step
 MADE_OF_WEIGHTS = ("results.json", "report.html", "model.onnx", "model.pt2")  # of a run, by other commands
 
@@ -232,7 +238,8 @@ class Loop:
             self.fail(stage, values["loss"])
         speed = self.count / (time.monotonic() - began)
         every = max(stage.epochs * steps // TESTS, LEAST_STEPS)
-        if self.test and self.team.leads and (self.epoch + 1) * steps // every > self.epoch * steps // every:
+        due = (self.epoch + 1) * steps // every > self.epoch * steps // every
+        if due and stage.scores and self.test and self.team.leads:
             self.figure = self.test(self.method)
             values |= {} if self.figure is None else {"drawn_auroc": self.figure}
         line = {"stage": stage.name, "stage_index": self.stage, "epoch": self.epoch + 1, **values, "lr": rate}
@@ -282,3 +289,46 @@ class Loop:
             terms = self.loss(features)
         (terms["loss"] if share == 1 else terms["loss"] * share).backward()
         return {name: term.detach().float() for name, term in terms.items()}
+
+
+def cross_fit(loop: Loop, samples: Sequence[Sample], cache: FeatureCache, split: Split, reading: Reading) -> Measured:
+    """The images of each fold measured by a network that trained on all other good images, as many as the final one.
+
+    Those held out are left to the final network. The result is kept in the run until the end of training, for a resumed
+    one.
+    """
+    settings, method = loop.settings, loop.method
+    rows = split.scored
+    place_of = {row: place for place, row in enumerate(rows)}
+    measured = Measured(method, [samples[row] for row in rows], loop.run, cache, rows)
+    key = hashlib.sha256(repr((settings.config, settings.seed, split.folds, loop.fingerprint)).encode()).hexdigest()
+    if measured.load(loop.run / FOLDS_FILE, key):
+        return measured
+    drawn_on = draw_sources(settings.config, settings.seed, rows)
+    for number, fold in enumerate(split.folds, 2):
+        torch.manual_seed(settings.seed)
+        network = with_weights(settings, loop.run, None)[0].to(loop.device)
+        out = set(fold)
+        others = Part(cache, [row for row in sorted([*split.train, *split.held]) if row not in out])
+        name = f"fold {number}/{len(split.folds) + 1}"
+        own = Loop(
+            network,
+            settings,
+            loop.run,
+            others,
+            loop.device,
+            loop.team,
+            fold=name,
+            planned_for=loop.count,
+            after=len(split.folds) + 2 - number,
+            test=DrawnTest(method, [samples[row].path for row in fold], reading, settings.seed),
+        )
+        network.fit(own.batches())
+        own.run_stages()
+        places = [place_of[row] for row in fold]
+        measured.add(network, places, measured.features(method, places, Part(cache, fold), reading))
+        drawn = [place_of[row] for row in fold if row in drawn_on]
+        measured.add_drawn(network, method, drawn, reading, settings.seed)
+    if loop.team.leads:
+        measured.save(loop.run / FOLDS_FILE, key)
+    return measured

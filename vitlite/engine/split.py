@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from vitlite.data import Dataset, Sample, list_images, open_dataset, scan
 from vitlite.data.copies import copies, fingerprint
-from vitlite.data.groups import deal, draw_groups
 from vitlite.data.index import GOOD, few
+from vitlite.data.parting import deal, draw_few, draw_groups, hold_out, seed_text
 from vitlite.engine.settings import RunSettings, data_folder, data_path
 from vitlite.errors import UserError
 from vitlite.files import StrPath, below, category_of, shown, write_json
@@ -87,7 +87,7 @@ def make_split(samples: Sequence[Sample], config: TrainingConfig, seed: int, gro
         groups: dict[int, list[int]] = {}
         for i in own:
             groups.setdefault(numbers[i], []).append(i)
-        rng = random.Random(_seed_text(seed, category))
+        rng = random.Random(seed_text(seed, category))
         if cross and len(own) > 1:
             first, *others = deal(list(groups.values()), min(config.folds, len(own)), rng)
             for fold, part in zip(folds, others):
@@ -196,26 +196,6 @@ def split_samples(samples: Sequence[Sample], config: TrainingConfig, seed: int) 
     out = set(map(id, held))
     train = [s for s in others if id(s) not in out]
     return draw_few(train, config.train_images, seed), [*held, *validation]
-
-
-def hold_out(samples: list[Sample], share: float, seed: int) -> tuple[list[Sample], list[Sample]]:
-    """Split training samples into (train, held out), per category, at random but fixed by the seed.
-
-    A category with two or more images has at least one on each side; a share of 0 holds nothing out.
-    """
-    train, held = [], []
-    for category in dict.fromkeys(s.category for s in samples):
-        own = [s for s in samples if s.category == category]
-        count = min(max(round(share * len(own)), 1), len(own) - 1) if share > 0 else 0
-        chosen = set(random.Random(_seed_text(seed, category)).sample(range(len(own)), count))
-        train += [s for i, s in enumerate(own) if i not in chosen]
-        held += [s for i, s in enumerate(own) if i in chosen]
-    return train, held
-
-
-def _seed_text(seed: int, category: str) -> bytes:
-    # As bytes, because a folder's name need not be valid text; for valid text both seed alike.
-    return f"{seed}/{category}".encode("utf-8", "surrogateescape")
 
 
 def good_split(settings: RunSettings, run: Path) -> tuple[Path, list[Sample], list[Sample]]:
@@ -340,15 +320,3 @@ def perhaps_trained(detector: "Detector") -> list[Sample]:
             _, trained, held = good_split(settings, run)
             return trained + held
     return []
-
-
-def draw_few(samples: list[Sample], count: int, seed: int) -> list[Sample]:
-    """At most ``count`` samples of each category (0: all), at random but fixed by the seed, in their order."""
-    if not count:
-        return samples
-    order = random.Random(f"{seed}/few").sample(samples, len(samples))
-    taken: dict[str, list[Sample]] = {}
-    for sample in order:
-        taken.setdefault(sample.category, []).append(sample)
-    chosen = {id(sample) for own in taken.values() for sample in own[:count]}
-    return [sample for sample in samples if id(sample) in chosen]

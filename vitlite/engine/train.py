@@ -1,9 +1,7 @@
 """Training: from settings to a run directory with a trained, calibrated detector."""
 
-import hashlib
 import logging
 import os
-import random
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +28,7 @@ from vitlite.engine.checkpoint import (
 )
 from vitlite.engine.distributed import Team, join, keep_freed_memory
 from vitlite.engine.features import FeatureCache, Part, cache_features, log_size, with_scale, with_shape
-from vitlite.engine.loop import Loop
+from vitlite.engine.loop import FOLDS_FILE, Loop, cross_fit
 from vitlite.engine.settings import (
     SYNTHETIC,
     RunSettings,
@@ -44,7 +42,7 @@ from vitlite.engine.settings import (
     save_settings,
 )
 from vitlite.engine.split import Grouping, Split, make_split, random_split, recorded, save_split, training_split
-from vitlite.engine.unseen import DRAWN_ON, FEWEST, DrawnTest, Measured, choose_head
+from vitlite.engine.unseen import FEWEST, DrawnTest, Measured, choose_head, draw_sources
 from vitlite.engine.update import UPDATED, earlier_split, grown_split, new_ones, with_added
 from vitlite.errors import UserError
 from vitlite.files import MAX_MEGAPIXELS, Claim, below, counted, remove, remove_leftovers, shown
@@ -53,7 +51,7 @@ from vitlite.images.region_files import FOLDER, around_parts, draw_regions, refu
 from vitlite.images.scale import Reading, as_pixels
 from vitlite.limits import in_words
 from vitlite.methods.base import Method
-from vitlite.methods.config import AUTO
+from vitlite.methods.config import AUTO, TrainingConfig
 from vitlite.nn.score import PlaceStatistics
 from vitlite.odd import Odd
 
@@ -61,7 +59,6 @@ log = logging.getLogger(__name__)
 
 EXAMPLES = 3  # images on which regions are drawn, ...
 DRAWN_REGIONS = f"{FOLDER}/examples"  # ... in the run
-FOLDS_FILE = "folds.pt"  # what cross-fitting has measured, until training is finished
 CROSS_FITTED = "all good images, each scored by a network that was trained without it"
 
 
@@ -169,7 +166,7 @@ def _train(
     else:
         split = recorded(run, samples, dataset.root) or random_split(samples, settings.config, settings.seed)
     split = team.agree(split)
-    log_data(dataset, split, settings.config.groups)
+    log_data(dataset, split, settings.config)
     test = DrawnTest(method, [samples[i].path for i in split.held], reading, settings.seed)
     loop = Loop(method, settings, run, Part(cache, split.train), device, team, test=test)
     loop.weights = weights
@@ -222,56 +219,6 @@ def grouping(method: Method, cache: FeatureCache, samples: Sequence[Sample], roo
     return number
 
 
-def cross_fit(loop: Loop, samples: Sequence[Sample], cache: FeatureCache, split: Split, reading: Reading) -> Measured:
-    """The images of each fold measured by a network that trained on all other good images, as many as the final one.
-
-    Those held out are left to the final network. The result is kept in the run until the end of training, for a resumed
-    one.
-    """
-    settings, method = loop.settings, loop.method
-    rows = split.scored
-    place_of = {row: place for place, row in enumerate(rows)}
-    measured = Measured(method, [samples[row] for row in rows], loop.run, cache, rows)
-    key = hashlib.sha256(repr((settings.config, settings.seed, split.folds, loop.fingerprint)).encode()).hexdigest()
-    if measured.load(loop.run / FOLDS_FILE, key):
-        return measured
-    drawn_on = draw_sources(settings, rows)
-    for number, fold in enumerate(split.folds, 2):
-        torch.manual_seed(settings.seed)
-        network = with_weights(settings, loop.run, None)[0].to(loop.device)
-        out = set(fold)
-        others = Part(cache, [row for row in sorted([*split.train, *split.held]) if row not in out])
-        name = f"fold {number}/{len(split.folds) + 1}"
-        own = Loop(
-            network,
-            settings,
-            loop.run,
-            others,
-            loop.device,
-            loop.team,
-            fold=name,
-            planned_for=loop.count,
-            after=len(split.folds) + 2 - number,
-            test=DrawnTest(method, [samples[row].path for row in fold], reading, settings.seed),
-        )
-        network.fit(own.batches())
-        own.run_stages()
-        places = [place_of[row] for row in fold]
-        measured.add(network, places, measured.features(method, places, Part(cache, fold), reading))
-        drawn = [place_of[row] for row in fold if row in drawn_on]
-        measured.add_drawn(network, method, drawn, reading, settings.seed)
-    if loop.team.leads:
-        measured.save(loop.run / FOLDS_FILE, key)
-    return measured
-
-
-def draw_sources(settings: RunSettings, rows: list[int]) -> set[int]:
-    """The images onto which defects are drawn; none if there is nothing to choose with them."""
-    if AUTO not in (settings.config.score, settings.config.places):
-        return set()
-    return set(random.Random(settings.seed).sample(rows, min(DRAWN_ON, len(rows))))
-
-
 def conclude(
     loop: Loop,
     samples: Sequence[Sample],
@@ -291,7 +238,7 @@ def conclude(
     places = [place_of[row] for row in own]
     measured.add(method, places, measured.features(method, places, Part(cache, own), reading))
     if unseen:
-        drawn_on = draw_sources(settings, rows)
+        drawn_on = draw_sources(settings.config, settings.seed, rows)
         drawn = [place_of[row] for row in own if row in drawn_on]
         measured.add_drawn(method, method, drawn, reading, settings.seed)
     if AUTO in (settings.config.score, settings.config.places):
@@ -342,7 +289,7 @@ def learn_places(method: Method, measured: Measured | None, loop: Loop) -> None:
     method.places.learn(statistics)
 
 
-def log_data(dataset: Dataset, split: Split, pattern: str) -> None:
+def log_data(dataset: Dataset, split: Split, config: TrainingConfig) -> None:
     """Log how many images train, and how the others serve the threshold."""
     images, categories = counted(len(split.train), "good image"), ", ".join(dataset.categories)
     if split.folds:
@@ -356,9 +303,11 @@ def log_data(dataset: Dataset, split: Split, pattern: str) -> None:
         )
     else:
         log.info("data: %s to train on, %d held out for the threshold (%s)", images, len(split.held), categories)
+    if config.train_images and config.folds:
+        log.info("data: no folds, because train_images draws single images; a share of %g is held out", config.holdout)
     groups = len(set(split.groups.values()))
     if groups < len(split.groups):
-        what = "by their names" if pattern else "of near-copies"
+        what = "by their names" if config.groups else "of near-copies"
         log.info("groups: the %d images are in %s %s", len(split.groups), counted(groups, "group"), what)
     if split.parted:
         log.warning(

@@ -7,6 +7,7 @@ with good images, the image itself is not among them. So a good image scores as 
 
 import itertools
 import logging
+import random
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
@@ -25,7 +26,7 @@ from vitlite.images.regions import level_outside
 from vitlite.images.scale import Reading
 from vitlite.images.tiles import Blend
 from vitlite.methods.base import Method
-from vitlite.methods.config import AUTO, PLACES, SCORES
+from vitlite.methods.config import AUTO, PLACES, SCORES, TrainingConfig
 from vitlite.nn.score import PlaceStatistics, compare
 
 log = logging.getLogger(__name__)
@@ -213,6 +214,13 @@ class Measured:
             values, score = blend.map, float(np.max([score for _, score in parts]))
         inside = unpack(self.packed[image], values.shape)
         return values if inside is None else level_outside(values, inside), score
+
+
+def draw_sources(config: TrainingConfig, seed: int, rows: list[int]) -> set[int]:
+    """The images onto which defects are drawn; none if there is nothing to choose with them."""
+    if AUTO not in (config.score, config.places):
+        return set()
+    return set(random.Random(seed).sample(rows, min(DRAWN_ON, len(rows))))
 
 
 class DrawnTest:
