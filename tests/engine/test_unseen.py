@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny_settings import TINY
+from tiny_settings import METHODS, TINY
 
 from vitlite import progress
 from vitlite.data import Sample, synthesize
@@ -20,7 +20,7 @@ from vitlite.engine.loop import Loop
 from vitlite.engine.settings import RunSettings, apply_overrides, load_settings, preset_config
 from vitlite.engine.unseen import FEWEST, Measured, auroc_of, choose_head, rank_by
 from vitlite.methods.base import Method
-from vitlite.methods.config import TrainingConfig
+from vitlite.methods.config import TrainingConfig, change
 from vitlite.metrics import auroc
 from vitlite.nn.score import PlaceStatistics, compare, score_of
 
@@ -211,6 +211,15 @@ def test_training_shows_what_it_finds(tiny_run, tiny_data, tmp_path, monkeypatch
     assert shown[-1] == f"train 100 %  epoch 2/2  drawn defects {lines[0]['drawn_auroc']:.2f} AUROC  0:00 left"
     own, before = (load_checkpoint(run, "sivt")["model"] for run in (tmp_path, tiny_run))
     assert all(torch.equal(own[name], before[name]) for name in before)
+
+
+def test_no_figure_of_a_stage_in_which_scores_say_nothing(tiny_data, tmp_path, monkeypatch):
+    """VT-ADL's likelihood has no mixture yet while the reconstruction alone trains."""
+    monkeypatch.setattr(training_loop, "LEAST_STEPS", 1)
+    config = change(preset_config("vtadl", "quick"), METHODS["vtadl"] | {"epochs": 1, "density_epochs": 1})
+    training.train(RunSettings("vtadl", str(tiny_data), "", "quick", 0, config), tmp_path, device="cpu")
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [(line["stage"], "drawn_auroc" in line) for line in lines] == [("reconstruction", False), ("density", True)]
 
 
 def test_auroc_of_few_images():

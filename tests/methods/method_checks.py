@@ -7,9 +7,9 @@ from vitlite.methods import method_class
 from vitlite.methods.config import change
 
 
-def tiny_config(name, **changes):
-    """The quick preset of a method, made tiny, with these changes."""
-    return change(method_class(name).presets["quick"], {**METHODS.get(name, {}), **changes})
+def tiny_config(name, idle=False, **changes):
+    """The quick preset of a method, made tiny, with these changes; if ``idle``, also with some that do nothing."""
+    return change(change(method_class(name).presets["quick"], METHODS.get(name, {})), changes, idle=idle)
 
 
 def tiny(name, seed=0, **changes):

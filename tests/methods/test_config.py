@@ -7,9 +7,9 @@ import pytest
 
 from vitlite.engine.settings import RunSettings, load_settings, save_settings
 from vitlite.errors import UserError
-from vitlite.methods import REGISTRY
+from vitlite.methods import REGISTRY, method_class
 from vitlite.methods.base import Method
-from vitlite.methods.config import TrainingConfig, change
+from vitlite.methods.config import TrainingConfig, change, kinds
 
 
 @dataclass(frozen=True)
@@ -60,3 +60,27 @@ def test_a_number_of_epochs_takes_the_place_of_steps():
     assert change(Config(steps=5), {"epochs": 3}).steps == 0
     assert change(Config(steps=5), {"epochs": 3, "steps": 7}).steps == 7
     assert change(Config(steps=5), {"warmup_epochs": 3}).steps == 5
+
+
+def test_what_is_given_takes_the_place_of_what_would_hide_it():
+    assert change(Config(folds=4, folds_below=9), {"holdout": 0.3}).folds == 0
+    assert change(Config(folds=4), {"holdout": 0.3, "folds": 3}).folds == 3
+    assert change(Config(warmup_steps=5), {"warmup_epochs": 3}).warmup_steps == 0
+
+
+def test_a_setting_without_effect_is_refused_only_if_it_is_given():
+    assert change(Config(folds=4, folds_below=9, overlap=0.5), {"train_images": 3}).folds == 4
+    assert change(Config(), {"overlap": 0.5}, idle=True).overlap == 0.5
+    assert change(Config(), {"overlap": 0, "last_lr": 0}) == Config(overlap=0)
+    with pytest.raises(UserError, match=r"^overlap=0\.5: does nothing without tile$"):
+        change(Config(), {"overlap": 0.5})
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_what_a_setting_needs_is_a_setting_with_such_a_value(name):
+    config = method_class(name).config_class()
+    for key, need in config.needs.items():
+        other, _, values = need.partition("=")
+        assert key in kinds(config)
+        for value in values.split("|") if values else ():
+            change(config(), {other: value})

@@ -160,7 +160,7 @@ def test_values_are_distances_of_places():
 
 
 def test_a_crop_is_all_that_is_seen():
-    method = tiny("dinomaly", image_size=56, crop=28).eval()
+    method = tiny("dinomaly", image_size=28, crop=56).eval()
     images = images_for(method)
     maps, scores = method.anomaly(images)
     assert maps.shape == (3, 56, 56)
@@ -170,6 +170,14 @@ def test_a_crop_is_all_that_is_seen():
     assert torch.equal(maps[:, outside], inside.amin((1, 2))[:, None].expand(-1, int(outside.sum())))
     images[:, :, outside] = 0
     assert torch.equal(method.anomaly(images)[1], scores)
+
+
+def test_the_earlier_meaning_of_a_crop_is_translated():
+    """A run of an earlier development version has image_size, of which crop is seen."""
+    config = Dinomaly.config_class()
+    assert config.upgraded({"image_size": 448, "crop": 392}) == {"image_size": 392, "crop": 448}
+    for values in ({"image_size": 392, "crop": 448}, {"image_size": 392, "crop": 0}, {"image_size": 392}):
+        assert config.upgraded(values) == values
 
 
 @pytest.mark.usefixtures("real_transformers")

@@ -22,7 +22,7 @@ VARIANTS = {
 
 
 def make(**changes):
-    return tiny("memca", **{"depth": 2, "augment": "none", "sigma": 2.0, **changes})
+    return tiny("memca", idle=True, **{"depth": 2, "augment": "none", "sigma": 2.0, **changes})
 
 
 def test_paper_config():

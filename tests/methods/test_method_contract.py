@@ -26,29 +26,33 @@ from vitlite.methods.config import TrainingConfig
 
 # Settings that cannot be, each with those that it needs to be so; the first is the one that is named.
 SHARED = "lr=-1.0, epochs=0, holdout=1.0, epochs=many, epochs=2.5, compile=maybe, weight_decay=nan, target_fpr=0.0, "
-SHARED += "target_fpr=1.0, target_fpr=nan, last_lr=1.0, warmup_steps=-1, optimizer=sgd"
+SHARED += "target_fpr=1.0, target_fpr=nan, last_lr=1.0, warmup_steps=-1, optimizer=sgd, overlap=0.5, "
+SHARED += "last_lr=0.0001 schedule=constant, groups=a train_images=5, folds=3 train_images=5, folds_below=9 folds=0"
 MAP = "sigma=-1.0, score=median, places=some"
 TRANSFORMER = f"{MAP}, patch=5, heads=3, mlp_ratio=0.0"
 DECODER = f"{TRANSFORMER}, patch=32, depth=0, norm=group, augment=blur, channels=, channels=0"
 BASE = "pretrained=True image_size=384 patch=16 dim=768 depth=12"  # what published weights need, with 12 heads
 REFUSED = {
     "sivt": f"{TRANSFORMER}, subsets=1, subsets=99, normalize=batch, encoder_depth=0, backbone=magic, resize=cubic, "
-    "map=sum, image_size=100 backbone=image",
+    "map=sum, image_size=100 backbone=image, weights=file.pth backbone=image image_size=64, subsets=3 induction=false",
     "anovit": f"{DECODER}, weights=file.pth, patch=8 pretrained=True, heads=8 {BASE}, weights=none heads=12 {BASE}",
-    "l2cae": f"{MAP}, latent=0, window=41, window=20, stride=17, stride=0, windows=0, image_size=40 window=0",
+    "l2cae": f"{MAP}, latent=0, window=41, window=20, stride=17, stride=0, windows=0, image_size=40 window=0, "
+    "windows=3 window=0",
     "memca": f"{DECODER}, items=1, map=entropy, ssim_window=10, ssim_weight=-1.0, entropy_weight=-1.0, "
-    "temperature=0.0, attention_after=norm",
+    "temperature=0.0, attention_after=norm, items=9 memory=false, attention_after=decoder coordinate_attention=false",
     "vtadl": f"{TRANSFORMER}, vector=100, gaussians=0, noise=-1.0, noise=nan, min_std=0.0, projection=none, "
     "channels=8, image_size=96, image_size=4 patch=2, likelihood_trains=none, "
     "density_epochs=1 likelihood_trains=all, density=none, covariance=half, covariance=full density=linear, "
-    "covariance=full density=position dim=4096, crop=63, crop=128 tile=64",
+    "covariance=full density=position dim=4096, crop=63, crop=128 tile=64, "
+    "density_lr=0.1 density_epochs=0",
     "knn": f"{MAP}, bank=0, neighbours=0, neighbours=51, neighbourhood=2, neighbourhood=0, sampling=grid, "
-    "normalize=batch, feature_size=0, backbone=magic, resize=cubic",
+    "normalize=batch, feature_size=0, backbone=magic, resize=cubic, neighbours=2 score=max",
     "dinomaly": f"{MAP}, backbone=efficientnet_lite0, layers=1, depth=0, depth=3, dropout=1.0, mining=1.0, "
-    "mining_factor=-1.0, mining_steps=0, align=edges, crop=4, crop=99, edge=even align=corners",
+    "mining_factor=-1.0, mining_steps=0, align=edges, crop=4, crop=-1, edge=even align=corners, "
+    "mining_steps=9 mining=0",
     "isstad": f"{TRANSFORMER}, variant=IX, decoder_heads=5, decoder_depth=0, mae_epochs=0, mask_ratio=0.3, "
     "mask_ratio=0.99, corrupt_blocks=0, corrupt_share=0.0, corrupt_size=1.5, corrupt_visible=1.0, "
-    "checkpoint=vit_base_patch16_384",
+    "checkpoint=vit_base_patch16_384, mae_lr=0.1 variant=II, pixel_weight=2.0 variant=VII",
 }
 # Other values of settings; each trains and scores.
 BLOCKS = "heads=4, patch=4, norm=instance, norm=batch, augment=none, channels=8"
@@ -65,7 +69,7 @@ VARIANTS = {
     "density=position density_epochs=0 likelihood_trains=all, crop=70",
     "knn": "neighbours=5 score=weighted, neighbours=1 score=weighted, neighbourhood=1, neighbourhood=5, "
     "normalize=none, sampling=coreset, backbone=image, backbone=mobilenet_v2 sampling=coreset",
-    "dinomaly": "align=corners edge=mirror, image_size=56 crop=28, backbone=dinov2_vits14_reg, dropout=0 mining=0, "
+    "dinomaly": "align=corners edge=mirror, image_size=28 crop=56, backbone=dinov2_vits14_reg, dropout=0 mining=0, "
     "optimizer=adamw, layers=1,2,3,4",
     "isstad": "augment=none, freeze_encoder=true, score=mean, corrupt_blocks=3, positive_weight=0, period=1",
 }

@@ -19,11 +19,17 @@ AUROC = ("image_auroc", "pixel_auroc")
 
 @dataclass(frozen=True)
 class Row:
-    """One row: its label, ``KEY=VALUE`` settings, and the paper's figures in percent by the name of the metric."""
+    """One row: its label, ``KEY=VALUE`` settings, and the paper's figures in percent by the name of the metric.
+
+    ``each``: those with one model for each category, if ``paper`` has those with one model for all; ``by_category``:
+    for each metric, those of the categories.
+    """
 
     label: str
     overrides: tuple[str, ...] = ()
     paper: dict[str, float] = field(default_factory=dict)
+    each: dict[str, float] = field(default_factory=dict)
+    by_category: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

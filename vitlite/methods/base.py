@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitlite.backbones import Backbone
-from vitlite.images.tiles import as_size
 from vitlite.methods.ablations import Table
 from vitlite.methods.config import AUTO, PLACES, SCORES, TrainingConfig
 from vitlite.methods.kinds import NONE
@@ -34,6 +33,7 @@ class Stage:
     batch_size: int = 0  # images per optimiser step; 0: the config's
     lr_option: str = "lr"  # the config's field that sets the rate
     period: int = 0  # epochs after which a cosine begins anew; 0: never
+    scores: bool = True  # whether the network's scores say something before the next stage
 
     def steps_per_epoch(self, images: int, config: TrainingConfig) -> int:
         """Optimiser steps of one pass over this number of training images."""
@@ -118,7 +118,7 @@ class Method(nn.Module):
     @property
     def seen_size(self) -> str:
         """The size of images that come to the network, in words: the side of a square, or width and height."""
-        size = as_size(self.config.image_shape)
+        size = self.config.view.size
         return f"{size[1]} x {size[0]}" if isinstance(size, tuple) else str(size)
 
     @property

@@ -29,59 +29,54 @@ Settings = TypeVar("Settings", bound="TrainingConfig")
 class TrainingConfig:
     """What the ``Config`` of every method has: how images come in and how the optimiser runs.
 
+    vitlite/methods/meaning.py says what each setting means. A comment beside a field gives a source or a reason;
+    ``(ours)`` marks what no paper has.
+
     Raises ``UserError``, which names the setting, for a value of another type or one that no training can use.
     """
 
-    image_size: ImageSize = 256  # pixels: of a square, or height and width; or "keep,N": see shaped()
-    # Above 0: the network sees tiles with a height of so many pixels of the original image and the shape of image_size,
-    # to which each is resized, and not the whole image. Without image_size beside it, that becomes the same (ours).
-    tile: int = 0
-    overlap: float = 0.25  # share of a tile that the next one covers too, at least (ours)
-    epochs: int = 100  # passes over the training images
-    steps: int = 0  # above 0: the number of epochs that comes nearest to this number of optimiser steps
-    max_epochs: int = 0  # above 0: at most as many, whatever ``steps`` says; each stage has its part
-    batch_size: int = 8  # images per optimiser step
-    # Parts of a batch that are computed one after the other: less memory, the same step. Exceptions: batch norms take
-    # the statistics of a part, and SIVT draws a split for each part.
-    accumulate: int = 1
-    # adamw | adam (weight decay then is an L2 term) | muon (the momentum of a matrix is orthogonalised, Jordan et al.,
-    # 2024; what is no matrix has adamw) | stableadamw (AMSGrad, and a tensor's step is shortened if its second moment
-    # lags behind, Wortsman et al., 2023).
+    image_size: ImageSize = 256
+    tile: int = 0  # without image_size beside it, that becomes the same (ours)
+    overlap: float = 0.25  # (ours)
+    epochs: int = 100
+    steps: int = 0
+    max_epochs: int = 0  # each stage has its part
+    batch_size: int = 8
+    accumulate: int = 1  # batch norms take the statistics of a part, and SIVT draws a split for each part
+    # adam: weight decay is an L2 term. muon: the momentum of a matrix is orthogonalised (Jordan et al., 2024).
+    # stableadamw: AMSGrad, and a tensor's step is shortened if its second moment lags behind (Wortsman et al., 2023).
     optimizer: str = "adamw"
-    beta1: float = 0.9  # of the optimiser: decay of the mean gradient
-    beta2: float = 0.999  # of the optimiser: decay of the mean squared gradient
-    lr: float = 1e-4  # peak learning rate
-    weight_decay: float = 0.01  # on matrices only
-    schedule: str = "constant"  # after warm-up: constant | cosine (to last_lr)
-    last_lr: float = 0.0  # with schedule=cosine: the learning rate at the end
-    warmup_epochs: float = 0.0  # linear from 0
-    warmup_steps: int = 0  # above 0: so many steps in place of warmup_epochs
-    average: float = 0.0  # above 0: the weights at the end are an exponential average with this decay a step (ours)
-    clip_norm: float = 0.0  # largest gradient norm; 0 does not clip
-    holdout: float = 0.1  # share of the good training images kept for the threshold (ours; the papers keep none)
-    # From 2 on: the good images are dealt to as many parts. The first is held out, and each other part is scored by a
-    # further network that trains without it, so that all images serve the threshold (ours).
-    folds: int = 0
-    folds_below: int = 0  # above 0: only with fewer good images; otherwise ``holdout`` (ours)
-    groups: str = ""  # regular expression: images whose names agree in it are never parted; empty: by likeness (ours)
-    target_fpr: float = 0.05  # share of good images that may be called defective: sets the threshold (ours)
-    train_images: int = 0  # at most this number of a category's other good images, drawn by the seed; 0: all
-    precision: str = "float32"  # of the forward and backward passes: float32 | bfloat16 | auto
-    compile: bool = False  # torch.compile the loss
-    # What an image's score takes from its map: max | top1 | top10 | mean | std | auto, or a method's own.
+    beta1: float = 0.9
+    beta2: float = 0.999
+    lr: float = 1e-4
+    weight_decay: float = 0.01
+    schedule: str = "constant"
+    last_lr: float = 0.0
+    warmup_epochs: float = 0.0
+    warmup_steps: int = 0
+    average: float = 0.0  # (ours)
+    clip_norm: float = 0.0
+    holdout: float = 0.1  # (ours; the papers keep none)
+    folds: int = 0  # the first part is held out, so that all images serve the threshold (ours)
+    folds_below: int = 0  # (ours)
+    groups: str = ""  # (ours)
+    target_fpr: float = 0.05  # (ours)
+    train_images: int = 0  # of those that are not held out
+    precision: str = "float32"
+    compile: bool = False
     score: str = "max"
-    places: str = "none"  # for the score, each place against good images there: none | mean | scaled | auto (ours)
-    # What the filter of the map does at the edge: mirror | even. Mirrored noise has twice the variance there; even
-    # draws it towards the mean of the map, until it has the variance of the inside (ours).
+    places: str = "none"  # (ours)
+    # Mirrored noise has twice the variance at the edge; even draws it towards the mean of the map, until it has the
+    # variance of the inside (ours).
     edge: str = "mirror"
-    # The numbers in files of more than 8 bits that become 0 and 255, for all images of the run; without them training
-    # learns them from its images. 8-bit files keep 0 to 255.
     black: float | None = None
     white: float | None = None
 
     trains: ClassVar[bool] = True  # False: there is nothing to optimise, and settings of the optimiser do nothing
     meanings: ClassVar[Mapping[str, str]] = {}  # of fields that vitlite/methods/meaning.py does not have
     own_scores: ClassVar[tuple[str, ...]] = ()  # of the method, beside those of a map
+    # Settings that do nothing unless another one is on ("tile") or has one of some values ("score=weighted|auto").
+    needs: ClassVar[dict[str, str]] = {"overlap": "tile", "last_lr": "schedule=cosine", "folds_below": "folds"}
     # Fields that 0.1.0 had: {name: (the field that took its place, {its value: the value of that field})}.
     renamed: ClassVar[dict[str, tuple[str, dict[Any, Any]]]] = {}
 
@@ -145,6 +140,17 @@ class TrainingConfig:
         except (re.error, RecursionError, OverflowError) as error:
             self.refuse("groups", f"not a regular expression ({error})")
         as_scale(*(None if value == NONE else value for value in (self.black, self.white)))
+
+    def refuse_idle(self, given: Collection[str]) -> None:
+        """Refuse one of the settings ``given`` that does nothing, because of another one."""
+        for key in (key for key in given if key in self.needs and getattr(self, key)):
+            name, _, values = self.needs[key].partition("=")
+            held = getattr(self, name)
+            if str(held) not in values.split("|") if values else not held:
+                self.refuse(key, f"does nothing without {name}" + f"={values.replace('|', ', ')}" * bool(values))
+        for key in ("folds", "groups"):
+            if key in given and getattr(self, key) and self.train_images:
+                self.refuse(key, "does nothing with train_images, which draws single images and holds a share out")
 
     @property
     def image_scale(self) -> Scale | None:
@@ -232,6 +238,31 @@ def fitted(side: float, ratio: float, multiple: int) -> tuple[int, int]:
     return height, width
 
 
+@dataclass(frozen=True)
+class CropConfig(TrainingConfig):
+    """The settings of a method that can look at the middle of an image alone."""
+
+    image_size: int = 256
+    crop: int = 0  # a defect beyond the middle is not found: the map has its lowest value there
+
+    def check(self) -> None:
+        super().check()
+        if self.crop and self.crop < self.image_size:
+            self.refuse("crop", f"must be 0, or at least image_size={self.image_size}")
+        if self.crop and self.tile:
+            self.refuse("crop", "must be 0 with tiles")
+
+    @property
+    def view(self) -> View:
+        return View(self.crop) if self.crop else super().view
+
+    @property
+    def beyond(self) -> tuple[int, int]:
+        """Pixels before and after the middle, along each axis."""
+        beyond = (self.crop or self.image_size) - self.image_size
+        return beyond // 2, beyond - beyond // 2
+
+
 def check_transformer(config: Any, depth: str = "depth") -> None:
     """Refuse what a ViT encoder cannot be: fields image_size, patch, dim, heads, mlp_ratio, and its depth."""
     config.at_least(1, "patch", "dim", depth, "heads")
@@ -240,14 +271,14 @@ def check_transformer(config: Any, depth: str = "depth") -> None:
     config.divides("heads", "dim")
 
 
-def change(config: Settings, changes: Mapping[str, object]) -> Settings:
+def change(config: Settings, changes: Mapping[str, object], *, idle: bool = False) -> Settings:
     """A config with some fields changed. A text is read as the command line's, whatever the field holds.
 
     ``image_size=keep`` means as many pixels as the config had.
     With a tile, and no ``image_size``, the network sees the original's pixels: ``image_size`` is the tile's side.
-    A number of epochs takes the place of ``steps``, either removes a preset's ``max_epochs``, and a number of folds its
-    ``folds_below``. Raises UserError for an unknown field, or a value that the config
-    refuses.
+    A number of epochs takes the place of ``steps``, either removes a preset's ``max_epochs``, a number of folds its
+    ``folds_below``, a share held out its folds, and ``warmup_epochs`` its ``warmup_steps``. Raises UserError for an
+    unknown field, a value that the config refuses and, unless ``idle``, a field that does nothing because of others.
     """
     known = kinds(type(config))
     values: dict[str, Any] = dict(changes)
@@ -269,4 +300,11 @@ def change(config: Settings, changes: Mapping[str, object]) -> Settings:
         values.setdefault("max_epochs", 0)
     if "folds" in values:
         values.setdefault("folds_below", 0)
-    return replace(config, **values)
+    if "holdout" in values:
+        values.setdefault("folds", 0)
+    if "warmup_epochs" in values:
+        values.setdefault("warmup_steps", 0)
+    changed = replace(config, **values)
+    if not idle:
+        changed.refuse_idle(changes.keys())
+    return changed

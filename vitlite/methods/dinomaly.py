@@ -6,9 +6,9 @@ them. The loss lets go of what is reconstructed well already, so that the decode
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +17,9 @@ from torch.nn import functional as F
 from vitlite import backbones
 from vitlite.backbones.vit import NETWORKS, Network, VisionBackbone
 from vitlite.methods.base import Method
-from vitlite.methods.config import TrainingConfig
+from vitlite.methods.config import CropConfig
 from vitlite.methods.frozen import QUICK_HEAD
-from vitlite.nn.maps import SmoothUpsample, gaussian_matrix, upsample_matrix, with_border
+from vitlite.nn.maps import SmoothUpsample, gaussian_matrix, middle, upsample_matrix, with_border
 from vitlite.nn.transformer import Block, LinearAttention
 
 GROUPS = 2
@@ -28,11 +28,11 @@ MAP_RADIUS = 2  # ... by 5x5 pixels
 
 
 @dataclass(frozen=True)
-class Config(TrainingConfig):
+class Config(CropConfig):
     """Defaults are the paper's and its implementation's; ``(ours)`` marks what is another here."""
 
-    image_size: int = 392  # of the whole image (ours): the paper has image_size=448 and crop=392
-    crop: int = 0  # above 0: the network sees the middle alone; outside of it nothing is anomalous
+    image_size: int = 392
+    crop: int = 0  # (ours): the paper has 448
     steps: int = 10_000  # for 15 categories in one model; 5,000 for one
     batch_size: int = 16
     optimizer: str = "stableadamw"
@@ -43,26 +43,35 @@ class Config(TrainingConfig):
     warmup_steps: int = 100
     clip_norm: float = 0.1
     backbone: str = "dinov2_vitb14_reg"
-    weights: str = "auto"  # of the backbone: auto | none | PATH
-    layers: tuple[int, ...] = ()  # blocks, counted from 1; empty: 3 to 10 of 12, or every second from 5 to 19 of 24
-    depth: int = 8  # blocks of the decoder; even
+    weights: str = "auto"
+    layers: tuple[int, ...] = ()  # empty: 3 to 10 of 12, or every second from 5 to 19 of 24
+    depth: int = 8
     dropout: float = 0.2  # 0.4 for Real-IAD
-    mining: float = 0.9  # share of the places whose gradient shrinks
-    mining_factor: float = 0.1  # to this share of itself
-    mining_steps: int = 1000  # in which the share of places grows from 0
-    align: str = "corners"  # the map's outer values: corners (the paper's map) | centres (of the patches; ours)
-    sigma: float = 4.0  # Gaussian filter of the map: of 5x5 pixels at 256; with align=centres whole, at image_size
+    mining: float = 0.9
+    mining_factor: float = 0.1
+    mining_steps: int = 1000
+    align: str = "corners"  # centres: (ours)
+    sigma: float = 4.0  # of 5x5 pixels at 256; with align=centres whole, at image_size
     score: str = "top1"
+
+    needs: ClassVar = CropConfig.needs | dict.fromkeys(("mining_factor", "mining_steps"), "mining")
+
+    @classmethod
+    def upgraded(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Before 0.2.0 was finished, the middle ``crop`` of ``image_size`` pixels was seen."""
+        found = super().upgraded(values)
+        seen, whole = found.get("crop"), found.get("image_size")
+        if isinstance(seen, int) and isinstance(whole, int) and 0 < seen < whole:
+            found |= {"image_size": seen, "crop": whole}
+        return found
 
     def check(self) -> None:
         super().check()
         self.one_of("backbone", NETWORKS)
         self.one_of("align", ("corners", "centres"))
-        self.at_least(0, "sigma", "crop", "mining_factor")
+        self.at_least(0, "sigma", "mining_factor")
         self.at_least(1, "mining_steps")
         self.at_least(2, "depth")
-        if self.crop and not 8 <= self.crop <= self.image_size:
-            self.refuse("crop", f"must be 0, for the whole image, or from 8 to image_size={self.image_size}")
         for key in ("dropout", "mining"):
             if not 0 <= getattr(self, key) < 1:
                 self.refuse(key, "must be at least 0 and below 1")
@@ -79,18 +88,13 @@ class Config(TrainingConfig):
         return NETWORKS[self.backbone]
 
     @property
-    def seen(self) -> int:
-        """Side of what the network sees of an image, in pixels of image_size."""
-        return self.crop or self.image_size
-
-    @property
     def side(self) -> int:
-        """Patches along it."""
-        return max(1, round(self.seen / self.network.patch))
+        """Patches along a side of what the network sees."""
+        return max(1, round(self.image_size / self.network.patch))
 
     @property
     def cell(self) -> float:
-        return self.seen / self.side
+        return self.image_size / self.side
 
     @property
     def blocks(self) -> tuple[int, ...]:
@@ -169,13 +173,9 @@ class Dinomaly(Method):
             if isinstance(part, nn.Linear):
                 nn.init.trunc_normal_(part.weight, std=0.01, a=-0.03, b=0.03)
                 nn.init.zeros_(part.bias)
-        self.smooth: nn.Module = CornerMap(config.side, config.seen, config.sigma)
+        self.smooth: nn.Module = CornerMap(config.side, config.image_size, config.sigma)
         if config.align == "centres":
-            self.smooth = SmoothUpsample(config.side, config.seen, config.sigma, config.edge)
-
-    @property
-    def places_shape(self) -> tuple[int, int]:
-        return self.config.seen, self.config.seen
+            self.smooth = SmoothUpsample(config.side, config.image_size, config.sigma, config.edge)
 
     @torch.no_grad()
     def frozen(self, images: Tensor) -> Tensor:
@@ -183,10 +183,8 @@ class Dinomaly(Method):
 
         The bottleneck reads the mean of all blocks, which is that of both groups: they are equally large.
         """
-        border = self.config.image_size - self.config.seen
-        first, last = border // 2, border // 2 + self.config.seen
         assert isinstance(self.backbone, VisionBackbone)
-        tokens = self.backbone.tokens(images[..., first:last, first:last])
+        tokens = self.backbone.tokens(middle(images, *self.config.beyond))
         half = len(tokens) // GROUPS
         return torch.stack([mean_of(tokens[:half]), mean_of(tokens[half:])], dim=1)
 
@@ -246,9 +244,8 @@ class Dinomaly(Method):
         return {name: self.maps(self.smooth(own)) for name, own in zip(names, self.distances(features).unbind(1))}
 
     def maps(self, values: Tensor) -> Tensor:
-        """``values``, and around a crop the least of them."""
-        border = self.config.image_size - self.config.seen
-        return with_border(values, border // 2, border - border // 2)
+        """``values``, and beyond the middle the least of them."""
+        return with_border(values, *self.config.beyond)
 
 
 def mean_of(tensors: Sequence[Tensor]) -> Tensor:

@@ -1,7 +1,7 @@
 """What methods on frozen features share: the backbone, its maps at one size, and the statistics of their channels."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -12,22 +12,20 @@ from torch.nn import functional as F
 from vitlite import backbones
 from vitlite.images.tiles import Size, sides
 from vitlite.methods.base import Method
-from vitlite.methods.config import TrainingConfig, fitted
+from vitlite.methods.config import AUTO, NONE, TrainingConfig, fitted
 
 
 @dataclass(frozen=True)
 class FeatureConfig(TrainingConfig):
     """Which features: of which network, from which of its maps, at which size."""
 
-    backbone: str = "efficientnet_b4"  # "image" is the pixels themselves
-    weights: str = "auto"  # of the backbone: auto | none | PATH
-    strides: tuple[int, ...] = ()  # of the feature maps; empty: the backbone's own four stages
-    layers: tuple[int, ...] = ()  # of a transformer: blocks, counted from 1; empty: four, evenly spaced
-    # Rows and columns of the fused feature map. One number: about as many places as its square has, in the shape of
-    # image_size.
+    backbone: str = "efficientnet_b4"
+    weights: str = "auto"
+    strides: tuple[int, ...] = ()
+    layers: tuple[int, ...] = ()
     feature_size: Size = 32
-    resize: str = "bilinear"  # larger maps to feature_size: bilinear | area (ours)
-    normalize: str = "none"  # features: none | channel (zero mean, unit deviation over the training set; ours)
+    resize: str = "bilinear"  # area: (ours)
+    normalize: str = "none"  # channel: (ours)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -60,6 +58,11 @@ class FeatureConfig(TrainingConfig):
         self.one_of("normalize", ("none", "channel"))
         self.one_of("resize", ("bilinear", "area"))
         self.at_least(1, "feature_size")
+
+    def refuse_idle(self, given: Collection[str]) -> None:
+        super().refuse_idle(given)
+        if self.backbone == "image" and "weights" in given and self.weights not in (AUTO, NONE):
+            self.refuse("weights", "does nothing with backbone=image, which has no weights")
 
 
 # What the quick presets of methods on frozen features share: how good images serve the score and the threshold ...

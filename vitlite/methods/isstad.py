@@ -18,6 +18,7 @@ from vitlite.kernels import ssim
 from vitlite.methods.ablations import AUROC, MVTEC_ONE, Row, Table, sweep
 from vitlite.methods.base import Method, Stage
 from vitlite.methods.config import TrainingConfig, check_transformer
+from vitlite.methods.figures import ISSTAD_IMAGE, ISSTAD_PIXEL
 from vitlite.nn.augment import KINDS, augment
 from vitlite.nn.corruption import corrupt
 from vitlite.nn.mae import MaskedAutoencoder
@@ -50,24 +51,29 @@ VARIANTS = {
 }
 
 
+def those(part: str) -> str:
+    """The variants that have a part, as ``needs`` says it."""
+    return "variant=" + "|".join(name for name, variant in VARIANTS.items() if getattr(variant, part))
+
+
 @dataclass(frozen=True)
 class Config(TrainingConfig):
     """Defaults are the paper's; section numbers are the paper's. ``(ours)`` marks what it leaves open."""
 
     image_size: int = 224  # 4.1.3
-    epochs: int = 200  # 4.1.3, of stage 2
-    mae_epochs: int = 120  # 4.1.3, of stage 1
-    batch_size: int = 16  # 4.1.3, stage 2
-    mae_batch_size: int = 20  # 4.1.3, stage 1; 0: as in stage 2
-    lr: float = 1e-3  # 4.1.3, stage 2
-    mae_lr: float = 1e-3  # 4.1.3, stage 1, for a batch of 256: scaled by mae_batch_size / 256
+    epochs: int = 200  # 4.1.3
+    mae_epochs: int = 120  # 4.1.3
+    batch_size: int = 16  # 4.1.3
+    mae_batch_size: int = 20  # 4.1.3
+    lr: float = 1e-3  # 4.1.3
+    mae_lr: float = 1e-3  # 4.1.3
     weight_decay: float = 0.05  # 4.1.3
     beta2: float = 0.95  # 4.1.3
     schedule: str = "cosine"  # 4.1.3
-    period: int = 60  # 4.1.3, epochs of stage 2 after which the cosine begins anew; 0: it takes the whole stage
-    last_lr: float = 1e-9  # 4.1.3, where it ends
-    weights: str = "auto"  # 4.1.3, ImageNet MAE: auto | none | PATH
-    checkpoint: str = "mae_vit_large_patch16"  # what "auto" takes; or mae_vit_base_patch16
+    period: int = 60  # 4.1.3
+    last_lr: float = 1e-9  # 4.1.3
+    weights: str = "auto"  # 4.1.3, ImageNet MAE
+    checkpoint: str = "mae_vit_large_patch16"  # or mae_vit_base_patch16
     patch: int = 16  # 4.1.3
     dim: int = 1024  # 4.1.3, ViT-Large
     encoder_depth: int = 24  # 4.1.3
@@ -82,18 +88,24 @@ class Config(TrainingConfig):
     freeze_encoder: bool = True  # 3.3: in stage 2, after stage 1
     corrupt_share: float = 5 / 6  # 4.1.3
     corrupt_blocks: int = 100  # 4.1.3, at most
-    corrupt_size: float = 0.3  # longest side of a block as a share of the image's (ours)
-    corrupt_visible: float = 0.0  # smaller changes, of values in [0, 1], are undone (ours)
+    corrupt_size: float = 0.3  # (ours)
+    corrupt_visible: float = 0.0  # (ours)
     mse_weight: float = 0.5  # lambda 0 of Eq. 12 (ours, as the authors' code)
     ssim_weight: float = 0.1  # lambda 1 of Eq. 12 (ours, as the authors' code)
     pixel_weight: float = 1.0  # lambda 2 of Eq. 13 (ours, as the authors' code)
-    # omega of Eq. 10, on corrupted pixels; 0: as many times as there are more of the others in a batch. The paper gives
-    # no value (ours).
-    positive_weight: float = 1.0
-    sigma: float = 4.0  # pixels, Gaussian filter of error, probability and map (ours, as the authors' code)
+    positive_weight: float = 1.0  # omega of Eq. 10 (ours: the paper gives no value)
+    sigma: float = 4.0  # of error, probability and map (ours, as the authors' code)
     score: str = "mean"  # Eq. 22
-    augment: str = "none"  # training images: none | flip | affine (ours; the paper names none)
-    mask_seed: int = 0  # of the fixed masks that variant I scores with (ours)
+    augment: str = "none"  # (ours; the paper names none)
+    mask_seed: int = 0  # (ours)
+
+    needs: ClassVar = (
+        TrainingConfig.needs
+        | dict.fromkeys(("mae_epochs", "mae_lr", "mae_batch_size", "mask_ratio"), those("mae"))
+        | dict.fromkeys(("corrupt_share", "corrupt_blocks", "corrupt_size", "corrupt_visible"), those("corrupts"))
+        | dict.fromkeys(("pixel_weight", "positive_weight"), those("classifies"))
+        | {"mask_seed": "variant=I"}
+    )
 
     @classmethod
     def upgraded(cls, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -166,6 +178,7 @@ ROWS = tuple(
         name if name == "ours" else f"Model {name}",
         (f"variant={name}", "freeze_encoder=true"),
         dict(zip(AUROC, figures)),
+        by_category=dict(zip(AUROC, (ISSTAD_IMAGE[name], ISSTAD_PIXEL[name]))),
     )
     for name, figures in FIGURES.items()
 )
@@ -217,10 +230,11 @@ class ISSTAD(Method):
     def stages(self) -> tuple[Stage, ...]:
         """Sections 3.2 and 3.3, as far as the variant has them."""
         c = self.config
-        stages = []
+        stages, alone = [], not self.variant.pixel
         if self.variant.mae:
             batch = c.mae_batch_size or c.batch_size
-            stages.append(Stage("mae", c.mae_epochs, ("mae.",), c.mae_lr * batch / 256, batch, "mae_lr"))
+            rate = c.mae_lr * batch / 256
+            stages.append(Stage("mae", c.mae_epochs, ("mae.",), rate, batch, "mae_lr", scores=alone))
         if self.variant.pixel:
             fixed = self.variant.mae and c.freeze_encoder
             trained = ("mae.decoder.", "classifiers.") if fixed else ("mae.", "classifiers.")

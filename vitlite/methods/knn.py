@@ -34,14 +34,15 @@ class Config(FeatureConfig):
     backbone: str = "resnet50"  # (ours): 4.1 has a ResNet of twice the width
     strides: tuple[int, ...] = (8, 16)  # 3.1, blocks 2 and 3
     feature_size: Size = 28  # 3.1, the larger of the two
-    neighbourhood: int = 3  # Eq. 2, p: side of the squares whose means the vectors are; 1: the vectors alone
-    bank: int = 20_000  # rows, at most (ours): 4.1 keeps a share of all vectors
-    sampling: str = "coreset"  # which vectors are kept: coreset (greedy, 3.2) | random
-    neighbours: int = 3  # Eq. 7, b: rows around the nearest one by which ``score=weighted`` weights; 1 does not
-    sigma: float = 4.0  # 3.3, pixels, Gaussian filter of the map
+    neighbourhood: int = 3  # Eq. 2, p
+    bank: int = 20_000  # (ours): 4.1 keeps a share of all vectors
+    sampling: str = "coreset"  # greedy, 3.2
+    neighbours: int = 3  # Eq. 7, b; 1 does not weight
+    sigma: float = 4.0  # 3.3
     score: str = "weighted"  # Eq. 7
 
     own_scores: ClassVar = ("weighted",)
+    needs: ClassVar = FeatureConfig.needs | {"neighbours": "score=weighted|auto"}
     trains: ClassVar = False
 
     def check(self) -> None:

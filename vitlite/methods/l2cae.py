@@ -27,10 +27,12 @@ class Config(ReconstructionConfig):
 
     weight_decay: float = 1e-5  # Bergmann et al. 4.2
     latent: int = 100  # d of Table 1
-    window: int = 0  # pixels; above 0: windows are reconstructed instead of whole images, as Bergmann et al. do (4.2)
-    windows: int = 4  # drawn from each image in a training step, if there are windows (ours)
-    stride: int = 30  # pixels between the windows of an image that is scored, Bergmann et al. 4.2
+    window: int = 0  # above 0: Bergmann et al. 4.2
+    windows: int = 4  # (ours)
+    stride: int = 30  # Bergmann et al. 4.2
     augment: str = "affine"  # AnoViT 4.3: the same as AnoViT's
+
+    needs: ClassVar = ReconstructionConfig.needs | dict.fromkeys(("windows", "stride"), "window")
 
     def check(self) -> None:
         super().check()

@@ -1,4 +1,4 @@
-"""What the settings of all methods mean, in words and in groups: for ``vitlite train --help-settings``.
+"""What the settings of all methods mean, in words and in groups; ``vitlite train --help-settings`` shows it.
 
 A method outside this table gives the meaning of its own settings in ``Config.meanings``.
 """
@@ -18,7 +18,7 @@ MEANINGS = {
         "overlap": "the share of a tile that the next one covers too, at least",
         "black": "the number in files of more than 8 bits that becomes 0; none: training learns it",
         "white": "the number in files of more than 8 bits that becomes 255; none: training learns it",
-        "crop": "above 0: the middle alone is seen; dinomaly: crop pixels of image_size, vtadl: image_size of crop",
+        "crop": "above 0: images are scaled to so many pixels, and the middle image_size of them is seen",
         "train_images": "at most this number of good images of a category trains, drawn by the seed; 0: all",
         "augment": "how training images are varied: none, flip, or affine (rotation, shift, scale and flips)",
     },
@@ -58,7 +58,7 @@ MEANINGS = {
     "score": {
         "score": "what an image's score takes from its map: max, top1, top10, mean, std, auto, or a method's own",
         "places": "what each place of the map is compared with for the score: none, mean, scaled, or auto",
-        "map": "what the map is made of",
+        "map": "what the map is made of: of sivt product, l2 or cosine; of the autoencoders l2, ssim, or loss (both)",
         "align": "where the map's outer values lie: on the image's corners, or at the centres of its patches",
         "sigma": "of the Gaussian filter of the map, in pixels",
         "edge": "what that filter does at the edge: mirror, or even (noise there as strong as inside)",
@@ -66,7 +66,7 @@ MEANINGS = {
         "mask_seed": "of the masks that variant I scores with",
     },
     "network": {
-        "backbone": "the frozen network that gives the features",
+        "backbone": "the frozen network that gives the features; image: the pixels themselves",
         "weights": "of the part that can start from published weights: auto, none, or the path of a file",
         "pretrained": "whether the encoder starts from published weights",
         "checkpoint": "which published weights weights=auto takes",
@@ -81,7 +81,7 @@ MEANINGS = {
         "neighbours": "vectors of the bank around the nearest one, by which score=weighted weights",
         "patch": "side of a token: pixels of the image, or places of the feature map",
         "dim": "width of the transformer, or of its encoder",
-        "depth": "blocks of the transformer",
+        "depth": "blocks of the transformer; of dinomaly's decoder, an even number",
         "encoder_depth": "blocks of the encoder",
         "decoder_depth": "blocks of the decoder",
         "heads": "attention heads; they divide dim",

@@ -11,6 +11,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from vitlite.methods.ablations import AUROC, MVTEC_ONE, Row, Table, sweep
+from vitlite.methods.figures import MEMCA
 from vitlite.methods.reconstruction import QUICK_AUTOENCODER, AutoencoderConfig, Reconstruction
 from vitlite.nn.coordinate_attention import CoordinateAttention
 from vitlite.nn.decoders import as_map
@@ -26,14 +27,18 @@ class Config(AutoencoderConfig):
     heads: int = 8  # 4.2
     memory: bool = True  # Table 6, M
     coordinate_attention: bool = True  # Table 6, CA
-    # 3.3 and Table 6's text, which says that other places give other results: memory (after it) | encoder (between
-    # encoder and memory) | decoder (after its first block).
-    attention_after: str = "memory"
-    items: int = 500  # of the memory (ours)
-    temperature: float = 1.0  # of the softmax over its items: their cosines times this; Eq. 8: 1
-    norm: str = "batch"  # of the decoder's blocks: instance | batch; 3.4: "normalizes small batches of data"
+    attention_after: str = "memory"  # 3.3, and Table 6's text, which says that other places give other results
+    items: int = 500  # (ours)
+    temperature: float = 1.0  # Eq. 8
+    norm: str = "batch"  # 3.4: "normalizes small batches of data"
     ssim_weight: float = 1.0  # lambda of Eq. 13 (ours); 3.5 says "block-based" and cites the usual SSIM loss
     entropy_weight: float = 0.001  # 4.2
+
+    needs: ClassVar = (
+        AutoencoderConfig.needs
+        | dict.fromkeys(("items", "temperature", "entropy_weight"), "memory")
+        | {"attention_after": "coordinate_attention"}
+    )
 
     def check(self) -> None:
         super().check()
@@ -51,7 +56,12 @@ QUICK = replace(PAPER, **QUICK_AUTOENCODER, steps=800, max_epochs=300, temperatu
 
 COLUMNS = (*AUROC, "aupro_30")
 ROWS = tuple(
-    Row(label, (f"memory={memory}", f"coordinate_attention={attention}"), dict(zip(COLUMNS, figures)))
+    Row(
+        label,
+        (f"memory={memory}", f"coordinate_attention={attention}"),
+        dict(zip(COLUMNS, figures)),
+        by_category=MEMCA if label == "Base + M + CA" else {},
+    )
     for label, memory, attention, *figures in (
         ("Base", "false", "false", 82.2, 83.8, 79.6),
         ("Base + M", "true", "false", 85.7, 91.8, 90.5),

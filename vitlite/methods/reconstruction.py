@@ -28,11 +28,11 @@ class ReconstructionConfig(TrainingConfig):
     optimizer: str = "adam"  # MemCA 4.2, Bergmann et al. 4.2; AnoViT (ours)
     lr: float = 2e-4  # likewise
     weight_decay: float = 0.0  # (ours)
-    augment: str = "none"  # none | flip | affine (random rotation, shift, scale and flips)
+    augment: str = "none"
     ssim_weight: float = 0.0  # lambda of L2 + lambda (1 - SSIM): MemCA Eq. 13, and VT-ADL's AE MSE+SSIM; AnoViT: 0
-    ssim_window: int = 11  # pixels, of a Gaussian window (ours)
-    map: str = "l2"  # l2 (distance per pixel, AnoViT Eq. 6) | ssim (1 - SSIM) | loss (Eq. 13 per pixel)
-    sigma: float = 4.0  # pixels of image_size, Gaussian filter of the map; the papers give no width (ours)
+    ssim_window: int = 11  # of a Gaussian window (ours)
+    map: str = "l2"  # AnoViT Eq. 6
+    sigma: float = 4.0  # (ours): the papers give no width
     score: str = "max"  # AnoViT Eq. 7; MemCA (ours)
 
     def check(self) -> None:

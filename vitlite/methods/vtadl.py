@@ -14,14 +14,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from vitlite.images.tiles import View
 from vitlite.kernels import ssim
 from vitlite.methods.ablations import AUROC, MVTEC_ONE, ONE_PLOTTED, Row, Table, sweep
 from vitlite.methods.base import Method, Stage
-from vitlite.methods.config import TrainingConfig, check_transformer
+from vitlite.methods.config import CropConfig, check_transformer
+from vitlite.methods.figures import VTADL as VTADL_PRO
 from vitlite.nn.augment import KINDS, augment
 from vitlite.nn.decoders import LAYERS, VectorDecoder
-from vitlite.nn.maps import SmoothUpsample, with_border
+from vitlite.nn.maps import SmoothUpsample, middle, with_border
 from vitlite.nn.mixture import MixtureDensity, PositionMixture
 from vitlite.nn.portable import operator_backend
 from vitlite.nn.vit import VisionTransformer
@@ -31,13 +31,11 @@ MOST_NUMBERS = 1 << 28  # of a full covariance, 1 GiB
 
 
 @dataclass(frozen=True)
-class Config(TrainingConfig):
+class Config(CropConfig):
     """Defaults are the paper's, with the table or section. ``(ours)`` marks what it leaves open."""
 
     image_size: int = 512  # V.A
-    # Above 0: images are scaled to so many pixels, and their middle is what the network sees. V.A has 550 for MVTec AD,
-    # and nothing for BTAD; here 0, because a defect beyond the middle would not be found (ours).
-    crop: int = 0
+    crop: int = 0  # (ours): V.A has 550 for MVTec AD, and nothing for BTAD
     epochs: int = 400  # Table I
     batch_size: int = 8  # Table I
     optimizer: str = "adam"  # Table I
@@ -48,26 +46,26 @@ class Config(TrainingConfig):
     depth: int = 6  # the authors' code; the paper is silent
     heads: int = 8  # likewise
     mlp_ratio: float = 2.0  # likewise
-    vector: int = 512  # III, length of the reconstruction vector
-    projection: str = "shared"  # of the patches to that vector: shared | position (ours)
-    channels: tuple[int, ...] = (64, 32, 16, 8)  # of the decoder between its five layers (ours)
-    decoder_side: int = 8  # the vector is folded to this height and width (the authors' code)
-    # What the mixture's parameters depend on: linear (on the embedding, Eq. 4 to 6) | position (on the place in the
-    # image alone: "the unconditional mixture distribution p(y)", III, of features that have positions).
+    vector: int = 512  # III
+    projection: str = "shared"  # position: (ours)
+    channels: tuple[int, ...] = (64, 32, 16, 8)  # between the decoder's five layers (ours)
+    decoder_side: int = 8  # the authors' code
+    # linear: Eq. 4 to 6; position: "the unconditional mixture distribution p(y)", III, of features that have positions
     density: str = "linear"
-    covariance: str = "diagonal"  # Eq. 4: diagonal | full (III), of the mixtures of positions
+    covariance: str = "diagonal"  # Eq. 4; full: III
     gaussians: int = 150  # Table I, K; Fig. 4 compares others
-    noise: float = 0.2  # IV, deviation of the noise on the features in training; 0: none (V.C)
-    min_std: float = 1e-3  # added to every deviation of the mixture (ours)
-    augment: str = "none"  # training images: none | flip | affine (ours; the paper names none)
-    density_epochs: int = 0  # of the mixture, after the rest and not together with it (ours); 0: together
-    density_lr: float = 0.0  # peak learning rate of these epochs; 0: lr (ours)
-    likelihood_trains: str = "mixture"  # what the likelihood's gradient reaches: mixture | all (ours)
+    noise: float = 0.2  # IV; 0: V.C
+    min_std: float = 1e-3  # (ours)
+    augment: str = "none"  # (ours; the paper names none)
+    density_epochs: int = 0  # (ours)
+    density_lr: float = 0.0  # (ours)
+    likelihood_trains: str = "mixture"  # (ours)
     mse_weight: float = 5.0  # IV, lambda 1, of the squared error summed over the colours (Frobenius norm)
     ssim_weight: float = 0.5  # IV, lambda 2
-    sigma: float = 0.0  # pixels, Gaussian filter of the map; the paper has none
+    sigma: float = 0.0  # the paper has none
     score: str = "combined"  # V.A: reconstruction and largest NLL; MNIST (V.B): reconstruction; or nll
 
+    needs: ClassVar = CropConfig.needs | {"density_lr": "density_epochs"}
     own_scores: ClassVar = ("combined", "reconstruction", "nll")
     renamed: ClassVar = {"levels": ("places", {"none": "none", "position": "scaled"})}
 
@@ -82,10 +80,6 @@ class Config(TrainingConfig):
     def check(self) -> None:
         super().check()
         check_transformer(self)
-        if self.crop and self.crop < self.image_size:
-            self.refuse("crop", f"must be 0, or at least image_size={self.image_size}")
-        if self.crop and self.tile:
-            self.refuse("crop", "must be 0 with tiles")
         self.one_of("augment", KINDS)
         self.one_of("projection", ("shared", "position"))
         self.one_of("likelihood_trains", ("mixture", "all"))
@@ -108,10 +102,6 @@ class Config(TrainingConfig):
             self.refuse("channels", f"must be {LAYERS - 1} numbers above 0")
         if self.image_size < self.decoder_side or self.image_size != self.decoder_side << self.doublings:
             self.refuse("image_size", f"not decoder_side={self.decoder_side} times a power of two")
-
-    @property
-    def view(self) -> View:
-        return View(self.crop) if self.crop else super().view
 
     @property
     def doublings(self) -> int:
@@ -150,7 +140,10 @@ QUICK = replace(
 
 PRO = ("aupro_30",)
 GAUSSIANS = {k: f"K = {k}" for k in (1, 10, 50, 100, 150, 200)}
-NOISE, NOISE_PRO = {"0": "without noise (Table III)", "0.2": "with noise N(0, 0.2)"}, {"0": 80.7, "0.2": 89.7}
+NOISES = (
+    Row("without noise (Table III)", ("noise=0",), {"aupro_30": 80.7}, by_category=VTADL_PRO),
+    Row("with noise N(0, 0.2)", ("noise=0.2",), {"aupro_30": 89.7}),
+)
 OURS = ("ours: the paper does not compare", "none")
 PLAIN = ("places=none", "score=nll")
 DENSITIES = (
@@ -167,13 +160,7 @@ TRAINS = (
 )
 ABLATIONS = {
     "gaussians": Table("number of Gaussians", "Fig. 4", ONE_PLOTTED, PRO, sweep("gaussians", GAUSSIANS)),
-    "noise": Table(
-        "noise on the features, 150 Gaussians",
-        "Section V.C",
-        MVTEC_ONE,
-        PRO,
-        sweep("noise", NOISE, {value: {"aupro_30": figure} for value, figure in NOISE_PRO.items()}),
-    ),
+    "noise": Table("noise on the features, 150 Gaussians", "Section V.C", MVTEC_ONE, PRO, NOISES),
     "density": Table("what the mixture depends on", *OURS, (*AUROC, *PRO), DENSITIES),
     "likelihood": Table("what the likelihood trains", *OURS, (*AUROC, *PRO), TRAINS),
 }
@@ -217,7 +204,7 @@ class VTADL(Method):
         c = self.config
         if not c.density_epochs:
             return super().stages()
-        first = Stage(RECONSTRUCTION, c.epochs, ("encoder.", "project.", "decoder."))
+        first = Stage(RECONSTRUCTION, c.epochs, ("encoder.", "project.", "decoder."), scores=False)
         option = "density_lr" if c.density_lr else "lr"
         return first, Stage(DENSITY, c.density_epochs, ("mixture.",), c.density_lr, lr_option=option)
 
@@ -241,16 +228,9 @@ class VTADL(Method):
         side = self.config.image_size // self.config.patch
         return side, side
 
-    @property
-    def beyond(self) -> tuple[int, int]:
-        """Pixels of the crop before and after the middle that the network sees."""
-        whole = max(self.config.crop - self.config.image_size, 0)
-        return whole // 2, whole - whole // 2
-
     def frozen(self, images: Tensor) -> Tensor:
         """The middle of the images."""
-        size, first = self.config.image_size, self.beyond[0]
-        return images[:, :, first : first + size, first : first + size]
+        return middle(images, *self.config.beyond)
 
     def reconstruct(self, patches: Tensor) -> Tensor:
         """Encoded patches (B, L, dim) to images (B, 3, S, S) in -1..1."""
@@ -325,7 +305,7 @@ class VTADL(Method):
 
     def maps(self, values: Tensor) -> Tensor:
         """Bilinear at the input size (V.A); what the network does not see is like the best place."""
-        return with_border(self.to_map(values), *self.beyond)
+        return with_border(self.to_map(values), *self.config.beyond)
 
     def own_score(self, how: str, values: Tensor, errors: Tensor | None) -> Tensor:
         """The largest negative log-likelihood of a patch, the error of the reconstruction, or both (V.A)."""

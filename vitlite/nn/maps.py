@@ -38,6 +38,12 @@ def upsample_matrix(coarse: int, fine: int, corners: bool = False) -> Tensor:
     return F.interpolate(identity[None], size=fine, mode="linear", align_corners=corners)[0].T.contiguous()
 
 
+def middle(images: Tensor, before: int, after: int) -> Tensor:
+    """Images (B, 3, S, S) without so many pixels at their edges; the inverse of :func:`with_border`."""
+    size = images.shape[-1]
+    return images[..., before : size - after, before : size - after]
+
+
 def with_border(maps: Tensor, before: int, after: int) -> Tensor:
     """Maps (B, S, S) of the middle of images, with so many pixels of their lowest value around them."""
     if not (before or after):
