@@ -4,9 +4,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from vitlite.errors import UserError
-
-from ._flops import COUNTED
+from vitlite.export.operations import COUNTED
+from vitlite.report.plot import scatter
 
 Row = dict[str, Any]
 
@@ -75,26 +74,14 @@ def plot(rows: list[Row], path: Path) -> None:
 
     Raises ``UserError`` without matplotlib, or if it does not know the ending of ``path``.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UserError(f"`plot={path}`: needs matplotlib: pip install matplotlib") from None
     groups: dict[str, dict[str, list[Row]]] = {}
     for row in rows:
         if row["kind"] == TRAINED and row["training_seconds"] and row["image_auroc"] is not None:
             groups.setdefault(row["method"], {}).setdefault(row["data"], []).append(row)
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.subplots()
+    series = {}
     for method, sets in groups.items():
         minutes = [statistics.mean(row["training_seconds"] for row in group) / 60 for group in sets.values()]
         auroc = [statistics.mean(row["image_auroc"] for row in group) for group in sets.values()]
         label = f"{method}: mean {statistics.mean(auroc):.3f}, {statistics.mean(minutes):.1f} min"
-        points = axes.scatter(minutes, auroc, label=label, alpha=0.6)
-        axes.scatter(statistics.mean(minutes), statistics.mean(auroc), marker="P", s=120, color=points.get_facecolor())
-    axes.set(xscale="log", xlabel="minutes of training", ylabel="image AUROC")
-    axes.grid(alpha=0.3)
-    axes.legend(loc="lower right")
-    try:
-        figure.savefig(path)
-    except ValueError as error:
-        raise UserError(f"`plot={path}`: {error}") from None
+        series[label] = [(*point, "") for point in zip(minutes, auroc)]
+    scatter(series, path, across="minutes of training", up="image AUROC", means=True)

@@ -26,11 +26,11 @@ from vitlite.engine.evaluate import evaluate, score_category
 from vitlite.engine.predict import Predictor
 from vitlite.engine.settings import RunSettings, apply_overrides, preset_config
 from vitlite.errors import UserError
+from vitlite.export.operations import size_of
 from vitlite.files import make_folder, write_json, write_text
-from vitlite.methods.base import Method, TrainingConfig
+from vitlite.methods.base import TrainingConfig
 from vitlite.results import mean_of, summarize_category
 
-from ._flops import operations_of
 from ._machine import commit, forget_peak, machine, peak_mib, write_csv
 from ._methods_table import CONSTANT, SCORES, TRAINED, UNTRAINED, Row, markdown, plot
 from ._runs import method_names, scoring_rate, synthetic, untrained_run
@@ -251,15 +251,6 @@ MEASURES = {TRAINED: measure_trained, UNTRAINED: measure_untrained, CONSTANT: me
 
 def scores_of(mean: dict[str, Any]) -> Row:
     return {key: mean[key] for key in SCORES}
-
-
-def size_of(method: Method) -> Row:
-    """Numbers of parameters, and operations for one image."""
-    return {
-        "parameters": sum(p.numel() for p in method.parameters()),
-        "trained_parameters": sum(p.numel() for p in method.parameters() if p.requires_grad),
-        "operations": operations_of(method),
-    }
 
 
 def weights_of(detector: Detector) -> str:

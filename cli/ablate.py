@@ -18,6 +18,15 @@ from vitlite.cli._messages import note
 @click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Change a setting of every row.")
 @click.option("--rows", metavar="ROWS", help="Numbers or labels of rows, with commas.  [default: all]")
 @click.option("--out", metavar="DIR", help="The folder for the runs and ablation.csv.  [default: runs/ablate-METHOD]")
+@click.option("--reduction", is_flag=True, help="Train both one model for each category and one for all; compare them.")
+@click.option("--plot", metavar="FILE", help="Draw the table as a plot (.svg, .png).  [needs matplotlib]")
+@click.option(
+    "--against",
+    type=click.Choice(["operations", "parameters", "trained_parameters"]),
+    default="operations",
+    show_default=True,
+    help="What --plot has across.",
+)
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="The seed of every row.")
 @options.device
 @options.verbosity
@@ -31,6 +40,9 @@ def command(
     overrides: tuple[str, ...],
     rows: str | None,
     out: str | None,
+    reduction: bool,
+    plot: str | None,
+    against: str,
     seed: int,
     device: str,
 ) -> None:
@@ -38,11 +50,19 @@ def command(
 
     Writes a run for every row below --out, and ablation.csv with all metrics. A second call goes on where the first
     one stopped: rows that are done are not trained again.
+
+    --reduction shows what one model for all categories loses against one for each: (all - each) / each.
     """
-    from vitlite.engine.ablate import CSV_FILE, Plan, ablate, table_text
+    from pathlib import Path
+
+    from vitlite.engine.ablate import CSV_FILE, Plan, ablate, both_modes
     from vitlite.errors import UserError
+    from vitlite.export.operations import size_of
     from vitlite.methods import method_class
     from vitlite.methods.ablations import tables
+    from vitlite.report.ablation import plot as draw
+    from vitlite.report.ablation import reduction_text, table_text
+    from vitlite.report.plot import refuse_plot
 
     method_class(method)
     known = tables(method)
@@ -54,6 +74,19 @@ def command(
     plan = Plan(method, data or "", category, separate, preset, overrides, seed, device)
     out = out or f"runs/ablate-{method}"
     wanted = None if rows is None else [part.strip() for part in rows.split(",") if part.strip()]
-    outcomes = ablate(plan, known[name], out, name=name, rows=wanted)
+    if plot is not None:
+        refuse_plot(Path(plot))  # before the training
+    if reduction:
+        if separate or plot is not None:
+            other = "--separate" if separate else "--plot"
+            raise UserError(f"{other}: not together with --reduction, which trains both modes")
+        each, together = both_modes(plan, known[name], out, name=name, rows=wanted, size_of=size_of)
+        click.echo(reduction_text(known[name], each, together, plan))
+        note(f"written: {out}/each/{CSV_FILE} and {out}/all/{CSV_FILE}")
+        return
+    outcomes = ablate(plan, known[name], out, name=name, rows=wanted, size_of=size_of)
     click.echo(table_text(known[name], outcomes, plan))
     note(f"written: {out}/{CSV_FILE}")
+    if plot is not None:
+        draw(known[name], outcomes, Path(plot), against)
+        note(f"written: {plot}")

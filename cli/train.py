@@ -151,10 +151,11 @@ def command(
             settings = new_settings(method, config, data or None, category, preset, seed or 0, roi=roi, ignore=ignore)
         out = out or f"runs/{settings.method}"
     if separate:
-        from vitlite.engine.ablate import SEPARATE_FILE, separate_text, train_separate
+        from vitlite.engine.ablate import SEPARATE_FILE, train_separate
+        from vitlite.report.ablation import separate_text
 
         with only_deterministic(deterministic):
-            rows = train_separate(settings, out, device)
+            rows = train_separate(settings, out, device, max_megapixels=max_megapixels)
         click.echo(separate_text(rows))
         note(f"written: {Path(out) / SEPARATE_FILE}")
         return

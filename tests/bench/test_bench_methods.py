@@ -12,10 +12,10 @@ import torch
 from tiny_settings import WITH_BACKBONE, options_of
 
 from vitlite.bench import methods as bench
-from vitlite.bench._flops import operations_of
 from vitlite.bench._methods_table import markdown, plot
 from vitlite.data import DRAWN, synthesize
 from vitlite.errors import UserError
+from vitlite.export.operations import operations_of
 from vitlite.methods import REGISTRY
 from vitlite.methods.sivt import SIVT
 from vitlite.methods.vtadl import QUICK, VTADL

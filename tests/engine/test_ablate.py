@@ -4,16 +4,20 @@ import csv
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 from tiny_settings import TINY
 
+from vitlite.data import synthesize
 from vitlite.engine import ablate as engine
-from vitlite.engine.ablate import Plan, ablate, row_config, select_rows, slug, slugs, table_text
-from vitlite.engine.settings import RunSettings, build_method
+from vitlite.engine.ablate import Plan, ablate, row_config, select_rows, slug, slugs
+from vitlite.engine.settings import RunSettings, build_method, preset_config
 from vitlite.errors import UserError
 from vitlite.methods import REGISTRY, method_class
 from vitlite.methods.ablations import Row, Table, tables
+from vitlite.report.ablation import table_text
 from vitlite.results import KEYS
 
 OVERRIDES = tuple(f"{key}={value}" for key, value in TINY.items())
@@ -188,3 +192,26 @@ def test_a_method_without_a_table(monkeypatch):
     monkeypatch.setitem(REGISTRY, "bare", ("vitlite.methods.base", "Method"))
     with pytest.raises(UserError, match="bare"):
         tables("bare")
+
+
+def test_each_model_has_its_own_region_and_the_same_limit(tmp_path, monkeypatch, put):
+    """With a folder of regions the file of the category alone; images above the limit are left out."""
+    data = synthesize(tmp_path / "data", size=64, categories=("weave", "gear"), train=2, good=1, defects=1)
+    for name in ("weave", "all"):
+        put(tmp_path / "roi" / f"{name}.png", np.pad(np.full((20, 20), 255, np.uint8), 22))
+    asked = []
+
+    def run_part(settings, folder, device, max_megapixels):
+        asked.append((settings.category, Path(settings.roi).name, settings.ignore, folder.name, max_megapixels))
+        return {"categories": {settings.category: {}}}
+
+    monkeypatch.setattr(engine, "run_part", run_part)
+    settings = RunSettings(
+        "sivt", str(data), "all", "quick", 0, preset_config("sivt", "quick"), roi=str(tmp_path / "roi")
+    )
+    engine.train_separate(settings, tmp_path / "out", "cpu", max_megapixels=0.5)
+    assert asked == [("gear", "all.png", "", "gear", 0.5), ("weave", "weave.png", "", "weave", 0.5)]
+    (tmp_path / "roi/all.png").unlink()
+    with pytest.raises(UserError, match="has no file for gear"):  # before any is trained
+        engine.train_separate(settings, tmp_path / "out", "cpu")
+    assert len(asked) == 2

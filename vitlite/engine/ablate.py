@@ -8,8 +8,8 @@ import statistics
 import time
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +17,23 @@ from vitlite.data import open_dataset, synthesize
 from vitlite.engine.checkpoint import is_free
 from vitlite.engine.detector import Detector
 from vitlite.engine.evaluate import evaluate
-from vitlite.engine.settings import SYNTHETIC, RunSettings, apply_overrides, load_settings, preset_config
+from vitlite.engine.settings import SYNTHETIC, RunSettings, load_settings, new_regions, parse_overrides, preset_config
 from vitlite.engine.train import train
 from vitlite.errors import UserError
-from vitlite.files import StrPath, make_folder, write_csv
+from vitlite.files import MAX_MEGAPIXELS, StrPath, make_folder, write_csv
+from vitlite.images.region_files import file_of
+from vitlite.methods import method_class
 from vitlite.methods.ablations import Row, Table
-from vitlite.methods.config import AUTO
-from vitlite.results import HEADS, KEYS, RESULTS_FILE, mean_of, read, write
-from vitlite.score_table import aligned
+from vitlite.methods.base import Method
+from vitlite.methods.config import AUTO, change
+from vitlite.results import KEYS, RESULTS_FILE, mean_of, read, write
 
 log = logging.getLogger(__name__)
 
 CSV_FILE, SEPARATE_FILE = "ablation.csv", "separate.csv"
 SECONDS = "training_seconds"  # in results.json of a row that was trained without interruption
-HEAD = ("method", "table", "row", "settings", "preset", "seed", "models", "data", "categories", SECONDS)
+SIZES = ("parameters", "trained_parameters", "operations")  # of one network
+HEAD = ("method", "table", "row", "settings", "preset", "seed", "models", "data", "categories", SECONDS, *SIZES)
 COLUMNS = (*HEAD, *KEYS, *(f"paper_{key}" for key in KEYS))
 
 
@@ -50,15 +53,28 @@ class Plan:
 
 @dataclass
 class Outcome:
-    """A row that is done: the mean of every metric over the categories, and the time of training (None: unknown)."""
+    """A row that is done.
+
+    Every metric of each category and their mean, the time of training of all its models (None: unknown), how many
+    models there are, and the size of one (empty: nobody asked).
+    """
 
     row: Row
     mean: dict[str, float | None]
     seconds: float | None
+    categories: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    models: int = 1
+    size: dict[str, int] = field(default_factory=dict)
 
 
 def ablate(
-    plan: Plan, table: Table, out: StrPath, *, name: str = "ablation", rows: Sequence[str] | None = None
+    plan: Plan,
+    table: Table,
+    out: StrPath,
+    *,
+    name: str = "ablation",
+    rows: Sequence[str] | None = None,
+    size_of: Callable[[Method], dict[str, int]] | None = None,
 ) -> list[Outcome]:
     """Train and evaluate the rows of a table below ``out``.
 
@@ -71,6 +87,7 @@ def ablate(
         out: folder for the runs.
         name: of the table.
         rows: numbers (from 1) or labels of the rows to run; None: all.
+        size_of: gives what a network has of :data:`SIZES`, as ``vitlite.export.operations.size_of``.
     Raises:
         UserError: no such row, a row's settings are refused, or ``out`` holds the same row with other settings.
     """
@@ -88,8 +105,10 @@ def ablate(
             for part, folder in _parts(plan, categories, out / name / folders[row.label])
         ]
         times: list[Any] = [part.get(SECONDS) for part in parts]
-        every = [values for part in parts for values in part["categories"].values()]
-        done.append(Outcome(row, mean_of(every), None if None in times else sum(times)))
+        every = {name: values for part in parts for name, values in part["categories"].items()}
+        size = size_of(method_class(plan.method)(config, weights="none")) if size_of else {}
+        seconds = None if None in times else sum(times)
+        done.append(Outcome(row, mean_of(list(every.values())), seconds, every, len(parts), size))
         _add_to_csv(out / CSV_FILE, [csv_row(plan, name, root, categories, outcome) for outcome in done])
     return done
 
@@ -127,12 +146,14 @@ def row_config(plan: Plan, row: Row) -> Any:
     """The preset with the caller's settings and then the row's; UserError if the method refuses them."""
     preset = preset_config(plan.method, plan.preset)
     try:
-        return apply_overrides(preset, (*plan.overrides, *row.overrides))
+        return change(preset, parse_overrides((*plan.overrides, *row.overrides)), idle=True)
     except UserError as error:
         raise UserError(f"row {row.label!r}: {error.marked}") from error
 
 
-def run_part(settings: RunSettings, folder: Path, device: str) -> dict[str, Any]:
+def run_part(
+    settings: RunSettings, folder: Path, device: str, max_megapixels: float = MAX_MEGAPIXELS
+) -> dict[str, Any]:
     """Train (or go on, or find done) one run and return its results.json."""
     fresh, began = is_free(folder), time.monotonic()
     if not fresh:
@@ -143,9 +164,11 @@ def run_part(settings: RunSettings, folder: Path, device: str) -> dict[str, Any]
         if (folder / RESULTS_FILE).exists():
             log.info("already done: %s", folder)
             return read(folder)
-    train(settings, folder, device=device, resume=not fresh)
+    train(settings, folder, device=device, resume=not fresh, max_megapixels=max_megapixels)
     seconds = time.monotonic() - began
-    results = evaluate(Detector(folder, device)) | {SECONDS: round(seconds, 3) if fresh else None}
+    results = evaluate(Detector(folder, device, max_megapixels=max_megapixels)) | {
+        SECONDS: round(seconds, 3) if fresh else None
+    }
     write(folder, results)
     return results
 
@@ -160,7 +183,9 @@ def as_chosen(settings: RunSettings, held: RunSettings) -> RunSettings:
     return replace(settings, config=replace(settings.config, **chosen), chosen=held.chosen)
 
 
-def train_separate(settings: RunSettings, out: StrPath, device: str = "auto") -> dict[str, dict[str, float | None]]:
+def train_separate(
+    settings: RunSettings, out: StrPath, device: str = "auto", *, max_megapixels: float = MAX_MEGAPIXELS
+) -> dict[str, dict[str, float | None]]:
     """Train and evaluate one model for each category, each in a run of its own, ``out/CATEGORY``.
 
     Runs that are done are read, and one that was interrupted goes on. ``out/separate.csv`` has a line for each
@@ -170,16 +195,21 @@ def train_separate(settings: RunSettings, out: StrPath, device: str = "auto") ->
         settings: of every run, but for the category; the data has to have labelled test images.
         out: folder for the runs.
         device: "auto", "cpu" or "cuda".
+        max_megapixels: larger images are left out, in training and in the evaluation.
     Returns:
         The metrics of each category, and those of ``mean`` and ``std`` (of a sample).
     Raises:
         UserError: no test images, or ``out`` holds runs with other settings.
     """
     categories = open_dataset(settings.data, settings.category or None, need_test=True).categories
+    new_regions(settings, categories)  # refused before long work
     out, names, rows = make_folder(Path(out)), slugs(categories), {}
     for number, category in enumerate(categories, 1):
         log.info("%s, model %d of %d", category, number, len(categories))
-        (found,) = run_part(replace(settings, category=category), out / names[category], device)["categories"].values()
+        roi, ignore = (file_of(where, category) for where in (settings.roi, settings.ignore))
+        single = replace(settings, category=category, roi=roi, ignore=ignore)
+        part = run_part(single, out / names[category], device, max_megapixels)
+        (found,) = part["categories"].values()
         rows[category] = {key: found.get(key) for key in KEYS}
     measured = {key: [row[key] for row in rows.values() if row[key] is not None] for key in KEYS}
     spread = {key: statistics.stdev(values) if len(values) > 1 else None for key, values in measured.items()}
@@ -187,16 +217,6 @@ def train_separate(settings: RunSettings, out: StrPath, device: str = "auto") ->
     cells = ([name, *("" if row[key] is None else f"{row[key]:.6f}" for key in KEYS)] for name, row in rows.items())
     write_csv(out / SEPARATE_FILE, ("category", *KEYS), cells)
     return rows
-
-
-def separate_text(rows: Mapping[str, Mapping[str, float | None]]) -> str:
-    """What :func:`train_separate` gives as a row of the papers: a column for each category, in percent."""
-    keys = [key for key in ("image_auroc", "pixel_auroc", "aupro_30") if rows["mean"][key] is not None]
-    lines = [["", *rows]]
-    for key in keys:
-        values = (row[key] for row in rows.values())
-        lines.append([HEADS[key], *("-" if value is None else f"{100 * value:.1f}" for value in values)])
-    return "\n".join(aligned(lines))
 
 
 def differences(held: RunSettings, wanted: RunSettings) -> list[str]:
@@ -234,9 +254,30 @@ def _add_to_csv(path: Path, fresh: Sequence[Mapping[str, str]]) -> None:
     kept: list[Mapping[str, str]] = []
     if path.is_file():
         with open(path, newline="", encoding="utf-8") as file:
-            kept = [row for row in csv.DictReader(file) if set(row) == set(COLUMNS)]
+            kept = [row for row in csv.DictReader(file) if set(HEAD) - set(SIZES) <= set(row)]
     rows = {(row["table"], row["row"]): row for row in (*kept, *fresh)}
-    write_csv(path, COLUMNS, ([row[column] for column in COLUMNS] for row in rows.values()))
+    write_csv(path, COLUMNS, ([row.get(column, "") for column in COLUMNS] for row in rows.values()))
+
+
+def both_modes(
+    plan: Plan,
+    table: Table,
+    out: StrPath,
+    *,
+    name: str = "ablation",
+    rows: Sequence[str] | None = None,
+    size_of: Callable[[Method], dict[str, int]] | None = None,
+) -> tuple[list[Outcome], list[Outcome]]:
+    """:func:`ablate` with one model for each category, below ``out/each``, and with one for all, below ``out/all``."""
+    out = make_folder(Path(out))
+    root, categories = _dataset(plan, out)
+    if len(categories) < 2:
+        raise UserError(f"`category={plan.category}`: one category; two or more can have one model, or one each")
+    each, together = (
+        ablate(replace(plan, data=root, separate=separate), table, out / part, name=name, rows=rows, size_of=size_of)
+        for part, separate in (("each", True), ("all", False))
+    )
+    return each, together
 
 
 def csv_row(plan: Plan, name: str, root: str, categories: Sequence[str], outcome: Outcome) -> dict[str, str]:
@@ -252,29 +293,10 @@ def csv_row(plan: Plan, name: str, root: str, categories: Sequence[str], outcome
         "data": root,
         "categories": ",".join(categories),
         SECONDS: "" if outcome.seconds is None else f"{outcome.seconds:.1f}",
+        **{key: str(outcome.size.get(key, "")) for key in SIZES},
     }
     for key in KEYS:
         value = outcome.mean[key]
         row[key] = "" if value is None else f"{value:.6f}"
         row[f"paper_{key}"] = str(outcome.row.paper.get(key, ""))
     return row
-
-
-def table_text(table: Table, outcomes: Sequence[Outcome], plan: Plan) -> str:
-    """The table in the paper's form, in percent; beside a column the paper's figures, if it prints any."""
-    columns: list[list[str]] = [[table.title, *(outcome.row.label for outcome in outcomes)]]
-    for key in table.columns:
-        values = [outcome.mean[key] for outcome in outcomes]
-        columns.append([HEADS[key], *("-" if value is None else f"{100 * value:.1f}" for value in values)])
-        if any(key in row.paper for row in table.rows):
-            papers = [outcome.row.paper for outcome in outcomes]
-            columns.append(["paper", *(f"{paper[key]:.1f}" if key in paper else "-" for paper in papers)])
-    models = "one model for each category" if plan.separate else "one model for all categories"
-    changed = f" with {' '.join(plan.overrides)}" if plan.overrides else ""
-    return "\n".join(
-        [
-            *aligned(list(zip(*columns))),
-            f"ours: {plan.data or 'synthetic'}, preset {plan.preset}{changed}, seed {plan.seed}, {models}",
-            f"paper: {table.source}; {table.about}",
-        ]
-    )

@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import math
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,17 @@ def read_regions(roi: StrPath | None, ignore: StrPath | None, categories: Sequen
     if not (looked or ignored):
         return Regions(auto=auto)
     return Regions({name: _joined(own(looked, name), own(ignored, name), shown(name)) for name in names}, auto)
+
+
+def file_of(source: str, category: str) -> str:
+    """Which file of a folder is a category's: the one named after it, or that of all; empty: none.
+
+    What is no folder (a file, ``auto``, or empty) stays as it is.
+    """
+    if not os.path.isdir(source):
+        return source
+    named = {path.stem: path for path in sorted(Path(source).iterdir()) if path.is_file()}
+    return str(named.get(category, named.get(EVERY, "")))
 
 
 def save_regions(regions: Regions, folder: Path) -> None:

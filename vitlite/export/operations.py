@@ -17,6 +17,15 @@ COUNTED = (
 Shape = Sequence[int]
 
 
+def size_of(method: Method) -> dict[str, int]:
+    """Numbers of all and of trained parameters, and of operations for one image."""
+    return {
+        "parameters": sum(p.numel() for p in method.parameters()),
+        "trained_parameters": sum(p.numel() for p in method.parameters() if p.requires_grad),
+        "operations": operations_of(method),
+    }
+
+
 def operations_of(method: Method) -> int:
     """Operations for one image, as ``COUNTED`` says; without oneDNN's fused convolutions, which torch does not count.
 
