@@ -24,7 +24,9 @@ from vitlite.methods import DEFAULT, REGISTRY
     help="One model for each category, RUN/CATEGORY, evaluated on its test images; again to go on.",
 )
 @click.option("--out", metavar="RUN", help="The folder for the run.  [default: runs/METHOD]")
-@click.option("--preset", metavar="NAME", help="paper, or quick for two CPU cores.  [default: quick]")
+@click.option(
+    "--preset", metavar="NAME", help="paper; quick, for two CPU cores; of sivt and knn also quick512.  [default: quick]"
+)
 @options.overrides
 @click.option("--weights", metavar="auto|none|PATH", help="Weights of the backbone; the same as --set weights=...")
 @click.option(
@@ -96,6 +98,7 @@ def command(
 
     Writes config.toml, checkpoint.pt, log.jsonl and calibration.json, among others, into the run's folder. The
     threshold comes from good images, each scored by a network that has not seen it; test images are never looked at.
+    Images come to the network as squares; --set image_size=keep keeps their shape.
     """
     from vitlite.engine.distributed import deterministic as only_deterministic
     from vitlite.engine.settings import (

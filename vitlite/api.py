@@ -39,7 +39,8 @@ def train(
         out: folder for the run; must not hold one yet, unless it failed, has no checkpoint or ``resume`` is given.
         method: its name, a key of ``vitlite.methods.REGISTRY``; default: sivt, or that of ``init_from``.
         category: a name, or several as a list or with commas between, or ``"all"``, in one model.
-        preset: ``"quick"``, for two CPU cores, or ``"paper"``; default: quick, or the settings of ``init_from``.
+        preset: ``"quick"``, for two CPU cores, ``"paper"``, or another of the method; default: quick, or the settings
+            of ``init_from``.
         seed: of everything random, 0 to 2^63 - 1.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
         resume: go on with the run in ``out``, with its own settings. ``data`` is None, or the new place of the same

@@ -1,12 +1,17 @@
 """Sizes that are no squares: how they are written, what becomes of them, and what they do to maps."""
 
+import math
+
 import pytest
 import torch
+from tiny_settings import METHODS
 
 from vitlite.errors import UserError
+from vitlite.methods import method_class
 from vitlite.methods.config import change
 from vitlite.methods.knn import QUICK as KNN
 from vitlite.methods.sivt import PAPER, QUICK, SIVT
+from vitlite.nn.augment import DEGREES, affine
 from vitlite.nn.maps import SmoothUpsample
 
 
@@ -54,3 +59,41 @@ def test_sivt_puts_patches_where_they_were():
     assert torch.equal(method.reconstruct(features, method.split), features)
     assert method.transformer.positions.shape == (15, config.dim)
     assert method.places_shape == (48, 80)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_keeps_rows_and_columns(name):
+    """What changes in the upper right of a wide image changes the map there."""
+    torch.manual_seed(0)
+    method_of = method_class(name)
+    config = change(method_of.presets["quick"], METHODS[name] | {"image_size": "keep,96"}).shaped(0.4)
+    height, width = config.image_shape
+    assert height * 2 <= width
+    method, images = method_of(config), torch.rand(2, 3, height, width)
+    features = method.frozen(images)
+    method.fit([features])
+    for stage in method.stages():
+        method.begin(stage)
+        assert method.loss(features)["loss"].isfinite()
+    method.eval().prepare([features])
+    changed = images.clone()
+    changed[:, :, : height // 2, width * 2 // 3 :] = 0
+    (before, _), (after, scores) = method.anomaly(images), method.anomaly(changed)
+    assert (before.shape, scores.shape) == ((2, height, width), (2,))
+    difference = (after - before).abs()
+    there = difference[:, : height // 2, width * 2 // 3 :].mean()
+    assert there > 1.5 * difference[:, height // 2 :, width * 2 // 3 :].mean()
+    assert there > 1.5 * difference[:, :, : width // 2].mean()
+    assert all(part.shape[-2:] == (height, width) for part in method.parts(features).values())
+
+
+def test_affine_turns_without_shear(monkeypatch):
+    """A spot that is 30 pixels to the right of the middle stays as far from it."""
+    drawn = torch.tensor([[1.0], [0.5], [0.5], [0.5]])  # 10 degrees, no shift, no change of scale
+    monkeypatch.setattr(torch, "rand", lambda *shape, **options: drawn)
+    rows, columns = torch.meshgrid(torch.arange(40) - 19.5, torch.arange(100) - 49.5, indexing="ij")
+    spot = torch.exp(-(rows.square() + (columns - 30).square()) / 8)
+    turned = affine(spot[None, None])[0, 0]
+    y, x = ((turned * axis).sum() / turned.sum() for axis in (rows, columns))
+    assert torch.hypot(y, x) == pytest.approx(30, abs=0.2)
+    assert abs(float(torch.atan2(y, x))) == pytest.approx(math.radians(DEGREES), abs=0.01)

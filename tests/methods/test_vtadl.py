@@ -62,7 +62,7 @@ def test_decoder_is_the_papers():
 @pytest.mark.parametrize("size", [8, 16, 64, 128, 512, 1024])
 def test_decoder_reaches_every_size(size):
     method = make(image_size=size, patch=size // 4 if size > 8 else 4)
-    images = method.reconstruct(torch.randn(2, method.side**2, 16))
+    images = method.reconstruct(torch.randn(2, np.prod(method.config.grid), 16))
     assert images.shape == (2, 3, size, size)
     assert images.abs().max() <= 1
     assert np.prod(decoder_strides(method.config.doublings)) * 8 == size

@@ -17,9 +17,9 @@ def test_patchify():
     patches = patchify(images, 4)
     assert patches.shape == (2, 9, 48)
     assert torch.equal(patches[1, 5].view(4, 4, 3), images[1, :, 4:8, 8:12].permute(1, 2, 0))
-    assert torch.equal(unpatchify(patches, 4, 3), images)
+    assert torch.equal(unpatchify(patches, 4, (3, 3)), images)
     single = torch.arange(9.0).view(1, 9, 1).expand(1, 9, 16)
-    assert unpatchify(single, 4, 3)[0, 0, ::4, ::4].flatten().tolist() == list(range(9))
+    assert unpatchify(single, 4, (3, 3))[0, 0, ::4, ::4].flatten().tolist() == list(range(9))
 
 
 def test_order_of_tokens_does_not_matter():
@@ -45,7 +45,7 @@ def test_hidden_patches_are_not_seen():
 
 def test_mask_tokens_stand_at_the_hidden_positions():
     """Without blocks and positions the decoder is its embedding, with the mask token where nothing was seen."""
-    decoder = Decoder(3, 8, 8, 1, 2, 4.0, 5)
+    decoder = Decoder((3, 3), 8, 8, 1, 2, 4.0, 5)
     decoder.pos_embed.data.zero_()
     decoder.blocks = torch.nn.ModuleList([torch.nn.Identity()])
     latent, order = torch.randn(2, 1 + 4, 8), torch.rand(2, 9).argsort(1)

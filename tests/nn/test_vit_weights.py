@@ -204,6 +204,8 @@ def test_positions_keep_the_class_token_and_the_layout():
     assert torch.allclose(rows.T, columns)
     want = F.interpolate(grid.unflatten(1, (6, 6)).permute(0, 3, 1, 2), (3, 3), mode="bicubic", align_corners=False)
     assert torch.equal(resize_positions(grid, (1, 9, 2)), want.flatten(2).transpose(1, 2))
+    wide = F.interpolate(grid.unflatten(1, (6, 6)).permute(0, 3, 1, 2), (2, 5), mode="bicubic", align_corners=False)
+    assert torch.equal(resize_positions(table, (1, 11, 2), (2, 5))[:, 1:], wide.flatten(2).transpose(1, 2))
     assert resize_positions(table, table.shape) is table
 
 

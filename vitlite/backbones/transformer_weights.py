@@ -4,6 +4,7 @@ Two families share timm's parameter names: timm's own ViT, and the encoder of MA
 checkpoints may hold the decoder as well.
 """
 
+import math
 import os
 import re
 from dataclasses import dataclass
@@ -154,7 +155,7 @@ def _tensors(module: Any, name: str, weights: str | os.PathLike) -> tuple[dict[s
 
 
 def _copy(
-    module: nn.Module,
+    module: Any,
     name: str,
     names: dict[str, str],
     tensors: dict[str, Tensor],
@@ -165,24 +166,25 @@ def _copy(
     wanted = module.state_dict()
     for ours, theirs in names.items():
         if ours.endswith("pos_embed") and theirs in tensors:
-            tensors = {**tensors, theirs: resize_positions(tensors[theirs], wanted[ours].shape)}
+            tensors = {**tensors, theirs: resize_positions(tensors[theirs], wanted[ours].shape, module.grid)}
     with torch.no_grad():
         for key, value in checkpoint.match(name, path, names, wanted, tensors, ignored).items():
             wanted[key].copy_(value)
 
 
-def resize_positions(table: Tensor, shape: torch.Size | tuple[int, ...]) -> Tensor:
-    """A table (1, 1 + n^2, dim) as (1, 1 + m^2, dim): the grid interpolated (bicubic), the class token's row kept.
+def resize_positions(table: Tensor, shape: torch.Size | tuple[int, ...], grid: tuple[int, int] | None = None) -> Tensor:
+    """A table (1, 1 + n^2, dim) as (1, 1 + m, dim): the grid interpolated (bicubic), the class token's row kept.
 
-    ``shape`` is the shape that is wanted. Without a class token both lengths are squares. A table of another width, or
-    whose grid is no square, is returned as it is.
+    ``shape`` is the shape that is wanted, and ``grid`` its rows and columns; None: of a square. Without a class token
+    the lengths are n^2 and m. A table of another width, or whose grid is no square, is returned as it is.
     """
     if table.shape == shape or table.ndim != 3 or table.shape[-1] != shape[-1]:
         return table
     for extra in (1, 0):
-        old, new = (round((length - extra) ** 0.5) for length in (table.shape[1], shape[1]))
-        if old**2 + extra == table.shape[1] and new**2 + extra == shape[1]:
-            grid = table[:, extra:].float().unflatten(1, (old, old)).permute(0, 3, 1, 2)
-            grid = F.interpolate(grid, size=(new, new), mode="bicubic", align_corners=False)
-            return torch.cat([table[:, :extra].float(), grid.flatten(2).transpose(1, 2)], dim=1)
+        old, side = (round((length - extra) ** 0.5) for length in (table.shape[1], shape[1]))
+        new = grid or (side, side)
+        if old**2 + extra == table.shape[1] and math.prod(new) + extra == shape[1]:
+            known = table[:, extra:].float().unflatten(1, (old, old)).permute(0, 3, 1, 2)
+            known = F.interpolate(known, size=new, mode="bicubic", align_corners=False)
+            return torch.cat([table[:, :extra].float(), known.flatten(2).transpose(1, 2)], dim=1)
     return table

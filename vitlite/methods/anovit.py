@@ -80,4 +80,4 @@ class AnoViT(Reconstruction):
         self.decoder = config.decoder(most=3)
 
     def reconstruct(self, target: Tensor) -> Tensor:
-        return self.decoder(as_map(self.encoder(target)))
+        return self.decoder(as_map(self.encoder(target), self.encoder.grid))

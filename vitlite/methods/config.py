@@ -164,6 +164,11 @@ class TrainingConfig:
         return (kept, kept) if kept else sides(cast(Size, self.image_size))
 
     @property
+    def image_text(self) -> str:
+        """``image_size`` as it is written."""
+        return ",".join(map(str, self._numbers("image_size")))
+
+    @property
     def image_side(self) -> int:
         """That of a square with about as many pixels."""
         return round(math.sqrt(math.prod(self.image_shape)))
@@ -242,12 +247,14 @@ def fitted(side: float, ratio: float, multiple: int) -> tuple[int, int]:
 class CropConfig(TrainingConfig):
     """The settings of a method that can look at the middle of an image alone."""
 
-    image_size: int = 256
+    image_size: ImageSize = 256
     crop: int = 0  # a defect beyond the middle is not found: the map has its lowest value there
 
     def check(self) -> None:
         super().check()
-        if self.crop and self.crop < self.image_size:
+        if self.crop and not isinstance(self.image_size, int):
+            self.refuse("crop", "must be 0 unless image_size is one number")
+        if self.crop and self.crop < self.image_side:
             self.refuse("crop", f"must be 0, or at least image_size={self.image_size}")
         if self.crop and self.tile:
             self.refuse("crop", "must be 0 with tiles")
@@ -259,7 +266,7 @@ class CropConfig(TrainingConfig):
     @property
     def beyond(self) -> tuple[int, int]:
         """Pixels before and after the middle, along each axis."""
-        beyond = (self.crop or self.image_size) - self.image_size
+        beyond = self.crop - self.image_side if self.crop else 0
         return beyond // 2, beyond - beyond // 2
 
 

@@ -6,6 +6,7 @@ them. The loss lets go of what is reconstructed well already, so that the decode
 """
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -16,9 +17,11 @@ from torch.nn import functional as F
 
 from vitlite import backbones
 from vitlite.backbones.vit import NETWORKS, Network, VisionBackbone
+from vitlite.images.tiles import Size, sides
 from vitlite.methods.base import Method
 from vitlite.methods.config import CropConfig
 from vitlite.methods.frozen import QUICK_HEAD
+from vitlite.methods.kinds import ImageSize
 from vitlite.nn.maps import SmoothUpsample, gaussian_matrix, middle, upsample_matrix, with_border
 from vitlite.nn.transformer import Block, LinearAttention
 
@@ -31,7 +34,7 @@ MAP_RADIUS = 2  # ... by 5x5 pixels
 class Config(CropConfig):
     """Defaults are the paper's and its implementation's; ``(ours)`` marks what is another here."""
 
-    image_size: int = 392
+    image_size: ImageSize = 392
     crop: int = 0  # (ours): the paper has 448
     steps: int = 10_000  # for 15 categories in one model; 5,000 for one
     batch_size: int = 16
@@ -88,13 +91,18 @@ class Config(CropConfig):
         return NETWORKS[self.backbone]
 
     @property
-    def side(self) -> int:
-        """Patches along a side of what the network sees."""
-        return max(1, round(self.image_size / self.network.patch))
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches of what the network sees."""
+        rows, columns = (max(1, round(side / self.network.patch)) for side in self.image_shape)
+        return rows, columns
+
+    @property
+    def side_multiple(self) -> int:
+        return self.network.patch
 
     @property
     def cell(self) -> float:
-        return self.image_size / self.side
+        return (math.prod(self.image_shape) / math.prod(self.grid)) ** 0.5
 
     @property
     def blocks(self) -> tuple[int, ...]:
@@ -134,21 +142,26 @@ class Bottleneck(nn.Module):
 
 
 class CornerMap(nn.Module):
-    """The paper's map of values (B, h, h): (B, size, size).
+    """The paper's map of values (B, h, w) of a size ``coarse``: (B, H, W) of ``fine``.
 
-    Bilinear to ``size`` with aligned corners, to 256, a Gaussian filter of 5x5; then back to ``size`` (ours).
+    Bilinear to ``fine`` with aligned corners, to 256, a Gaussian filter of 5x5; then back to ``fine`` (ours). If that
+    is no square, 256 is the side of a square with as many pixels (ours).
     """
 
-    matrix: Tensor
+    rows: Tensor
+    columns: Tensor
 
-    def __init__(self, coarse: int, size: int, sigma: float) -> None:
+    def __init__(self, coarse: Size, fine: Size, sigma: float) -> None:
         super().__init__()
-        smooth = gaussian_matrix(MAP_SIDE, sigma, MAP_RADIUS)
-        to_map = upsample_matrix(size, MAP_SIDE) @ upsample_matrix(coarse, size, corners=True)
-        self.register_buffer("matrix", (upsample_matrix(MAP_SIDE, size) @ smooth @ to_map).float(), persistent=False)
+        share = MAP_SIDE / math.sqrt(math.prod(sides(fine)))
+        for name, before, after in zip(("rows", "columns"), sides(coarse), sides(fine)):
+            between = round(share * after)
+            to_map = upsample_matrix(after, between) @ upsample_matrix(before, after, corners=True)
+            matrix = upsample_matrix(between, after) @ gaussian_matrix(between, sigma, MAP_RADIUS) @ to_map
+            self.register_buffer(name, matrix.float(), persistent=False)
 
     def forward(self, values: Tensor) -> Tensor:
-        return self.matrix @ values @ self.matrix.T
+        return self.rows @ values @ self.columns.T
 
 
 class Dinomaly(Method):
@@ -173,9 +186,9 @@ class Dinomaly(Method):
             if isinstance(part, nn.Linear):
                 nn.init.trunc_normal_(part.weight, std=0.01, a=-0.03, b=0.03)
                 nn.init.zeros_(part.bias)
-        self.smooth: nn.Module = CornerMap(config.side, config.image_size, config.sigma)
+        self.smooth: nn.Module = CornerMap(config.grid, config.image_shape, config.sigma)
         if config.align == "centres":
-            self.smooth = SmoothUpsample(config.side, config.image_size, config.sigma, config.edge)
+            self.smooth = SmoothUpsample(config.grid, config.image_shape, config.sigma, config.edge)
 
     @torch.no_grad()
     def frozen(self, images: Tensor) -> Tensor:
@@ -191,7 +204,7 @@ class Dinomaly(Method):
     def coarse(self, features: Tensor) -> Tensor:
         """As the base class's, of the patch tokens."""
         maps = features[:, :, self.first :].transpose(2, 3).flatten(1, 2)
-        return super().coarse(maps.unflatten(2, (self.config.side, -1)))
+        return super().coarse(maps.unflatten(2, self.config.grid))
 
     def pairs(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Patch tokens (B, 2, N, dim) of both groups and their reconstructions, float32.
@@ -236,7 +249,7 @@ class Dinomaly(Method):
 
     def distances(self, features: Tensor) -> Tensor:
         """1 - cosine at each place (B, 2, h, w) of both groups."""
-        return (1 - F.cosine_similarity(*self.pairs(features), dim=-1)).unflatten(2, (self.config.side, -1))
+        return (1 - F.cosine_similarity(*self.pairs(features), dim=-1)).unflatten(2, self.config.grid)
 
     def parts(self, features: Tensor) -> dict[str, Tensor]:
         """What each group gives."""

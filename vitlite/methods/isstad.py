@@ -5,6 +5,7 @@ repair randomly corrupted good images, and to say of each pixel, from every one 
 corrupted. Reconstruction error times that probability is the anomaly.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -19,6 +20,7 @@ from vitlite.methods.ablations import AUROC, MVTEC_ONE, Row, Table, sweep
 from vitlite.methods.base import Method, Stage
 from vitlite.methods.config import TrainingConfig, check_transformer
 from vitlite.methods.figures import ISSTAD_IMAGE, ISSTAD_PIXEL
+from vitlite.methods.kinds import ImageSize
 from vitlite.nn.augment import KINDS, augment
 from vitlite.nn.corruption import corrupt
 from vitlite.nn.mae import MaskedAutoencoder
@@ -60,7 +62,7 @@ def those(part: str) -> str:
 class Config(TrainingConfig):
     """Defaults are the paper's; section numbers are the paper's. ``(ours)`` marks what it leaves open."""
 
-    image_size: int = 224  # 4.1.3
+    image_size: ImageSize = 224  # 4.1.3
     epochs: int = 200  # 4.1.3
     mae_epochs: int = 120  # 4.1.3
     batch_size: int = 16  # 4.1.3
@@ -121,7 +123,7 @@ class Config(TrainingConfig):
         self.at_least(1, "mae_epochs", "decoder_dim", "decoder_depth", "decoder_heads")
         self.at_least(0, "mae_batch_size", "sigma", "period", "positive_weight")
         self.divides("decoder_heads", "decoder_dim")
-        patches = (self.image_size // self.patch) ** 2
+        patches = math.prod(self.image_shape) // self.patch**2
         if not 0 < self.mask_ratio < 1 or not 1 <= int(patches * (1 - self.mask_ratio)) < patches / 2:
             self.refuse("mask_ratio", f"must hide more than half of the {patches} patches, not all")
         if not 1 <= self.corrupt_blocks <= 500:  # the k-th block is marked by 4^k, which has to be a float64
@@ -211,7 +213,7 @@ class ISSTAD(Method):
         c = config
         self.variant = VARIANTS[c.variant]
         encoder, decoder = (c.dim, c.encoder_depth, c.heads), (c.decoder_dim, c.decoder_depth, c.decoder_heads)
-        self.mae = MaskedAutoencoder(c.image_size, c.patch, *encoder, *decoder, c.mlp_ratio)
+        self.mae = MaskedAutoencoder(c.image_shape, c.patch, *encoder, *decoder, c.mlp_ratio)
         # One linear projection per decoder block (Eq. 5): P^2 logits per token.
         heads = [nn.Linear(c.decoder_dim, c.patch**2) for _ in range(c.decoder_depth if self.variant.classifies else 0)]
         self.classifiers = nn.ModuleList(heads)
@@ -225,7 +227,7 @@ class ISSTAD(Method):
         self.smooth = SmoothUpsample(c.image_shape, c.image_shape, c.sigma, c.edge)
         if not self.variant.pixel:
             generator = torch.Generator().manual_seed(c.mask_seed)
-            self.register_buffer("mask_order", torch.randperm(self.mae.side**2, generator=generator))
+            self.register_buffer("mask_order", torch.randperm(self.mae.patches, generator=generator))
 
     def stages(self) -> tuple[Stage, ...]:
         """Sections 3.2 and 3.3, as far as the variant has them."""
@@ -245,7 +247,7 @@ class ISSTAD(Method):
         return (images - self.mean) / self.std
 
     def loss(self, images: Tensor) -> dict[str, Tensor]:
-        """From images (B, 3, S, S) in [0, 1]: Eq. 3 in the first stage, Eq. 14 in the second."""
+        """From images (B, 3, H, W) in [0, 1]: Eq. 3 in the first stage, Eq. 14 in the second."""
         images = augment(images, self.config.augment)
         if self.stage == "mae":
             c = self.config
@@ -263,7 +265,7 @@ class ISSTAD(Method):
 
     @torch.no_grad()
     def corrupted(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Section 3.3.1: images of the same shape, most of them damaged, and labels (B, S, S)."""
+        """Section 3.3.1: images of the same shape, most of them damaged, and labels (B, H, W)."""
         c = self.config
         return corrupt(
             images, share=c.corrupt_share, blocks=c.corrupt_blocks, largest=c.corrupt_size, visible=c.corrupt_visible
@@ -276,7 +278,7 @@ class ISSTAD(Method):
         return {"mse": F.mse_loss(output, self.normalized(images)), "ssim": 1 - similarity}
 
     def repaired(self, levels: list[Tensor]) -> Tensor:
-        """Normalised pixels (B, 3, S, S), float32, from the last block's tokens (Eq. 7)."""
+        """Normalised pixels (B, 3, H, W), float32, from the last block's tokens (Eq. 7)."""
         return self.mae.to_images(self.mae.decoder.reconstruct(levels[-1])).float()
 
     def logits(self, levels: list[Tensor]) -> Tensor:
@@ -321,11 +323,11 @@ class ISSTAD(Method):
         return {"reconstruction": (self.repaired(levels) * self.std + self.mean).clamp(0, 1), **found}
 
     def error(self, images: Tensor, output: Tensor) -> Tensor:
-        """Equations 15 to 18: squared error, mean over the colours, (B, S, S)."""
+        """Equations 15 to 18: squared error, mean over the colours, (B, H, W)."""
         return (output * self.std + self.mean - images).square().mean(1)
 
     def hidden_error(self, images: Tensor) -> Tensor:
-        """Variant I: error (B, S, S) of pixels that the autoencoder did not see.
+        """Variant I: error (B, H, W) of pixels that the autoencoder did not see.
 
         One mask would leave a quarter of the image without a value. So each patch is visible in at most one of several
         masks, and its error is the mean over the masks that hide it.

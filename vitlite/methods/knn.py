@@ -58,12 +58,13 @@ class Config(FeatureConfig):
 
 PAPER = Config()
 QUICK = replace(PAPER, **QUICK_FEATURES, image_size=256, strides=(), feature_size=32, sampling="random")
+QUICK512 = replace(QUICK, image_size=512, feature_size=64)  # details of half the size
 
 
 class KNN(FeatureMethod):
     """A bank of feature vectors; the distance to the nearest one is the anomaly of a place."""
 
-    presets: ClassVar = {"paper": PAPER, "quick": QUICK}
+    presets: ClassVar = {"paper": PAPER, "quick": QUICK, "quick512": QUICK512}
     default_score = "max"
 
     config: Config

@@ -4,12 +4,14 @@ Table numbers are those of "Improving unsupervised defect segmentation by applyi
 autoencoders" (Bergmann, Lowe, Fauser, Sattlegger and Steger, 2019), whose network the AnoViT paper takes over (4.2).
 """
 
+import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from vitlite.images.tiles import Size, as_size, sides
 from vitlite.methods.ablations import Row, Table
 from vitlite.methods.reconstruction import QUICK as QUICK_RECONSTRUCTION
 from vitlite.methods.reconstruction import Reconstruction, ReconstructionConfig
@@ -37,21 +39,37 @@ class Config(ReconstructionConfig):
     def check(self) -> None:
         super().check()
         self.at_least(1, "latent", "windows", "stride")
-        if not 0 <= self.window <= self.image_size:
-            self.refuse("window", f"must be from 0 to image_size={self.image_size}")
+        if not 0 <= self.window <= min(self.image_shape):
+            self.refuse("window", f"must be from 0 to image_size={self.image_text}")
         if self.window and self.stride > self.window:
             self.refuse("stride", f"leaves pixels between windows of window={self.window}")
-        halvings = sum(stride == 2 for _, stride in table_layers(self.window or self.image_size))
-        if (self.window or self.image_size) % 2**halvings:
-            self.refuse("window" if self.window else "image_size", f"not a multiple of {2**halvings} pixels")
+        if any(side % halved(self.seen) for side in sides(self.seen)):
+            self.refuse("window" if self.window else "image_size", f"not a multiple of {halved(self.seen)} pixels")
+
+    @property
+    def seen(self) -> Size:
+        """What the network sees at a time: a window, or the whole image."""
+        return self.window or as_size(self.image_shape)
+
+    @property
+    def side_multiple(self) -> int:
+        return 8 if self.window else halved(self.seen)
 
 
-def table_layers(size: int) -> tuple[tuple[int, int], ...]:
-    """``LAYERS`` for inputs of ``size`` pixels: one more 4x4 stride-2 layer in front for each doubling of Table 1's."""
+def table_layers(size: Size) -> tuple[tuple[int, int], ...]:
+    """``LAYERS`` for inputs of a size: one more 4x4 stride-2 layer in front for each doubling of Table 1's side.
+
+    If the size is no square, that of a square with as many pixels counts.
+    """
     layers: tuple[tuple[int, int], ...] = LAYERS
-    while size >= 2 * TABLE_SIZE * 2 ** (len(layers) - len(LAYERS)):
+    while math.prod(sides(size)) >= (2 * TABLE_SIZE * 2 ** (len(layers) - len(LAYERS))) ** 2:
         layers = ((32, 2), *layers)
     return layers
+
+
+def halved(size: Size) -> int:
+    """How much smaller these layers make the sides."""
+    return int(2 ** sum(stride == 2 for _, stride in table_layers(size)))
 
 
 PAPER = Config()
@@ -68,12 +86,13 @@ ABLATIONS = {"loss": Table("loss of the autoencoder", "VT-ADL, Table IV", BTAD, 
 
 
 class Autoencoder(nn.Module):
-    """Table 1 and its mirror: images (B, 3, S, S) to reconstructions, linear at the output."""
+    """Table 1 and its mirror: images (B, 3, H, W) to reconstructions, linear at the output."""
 
-    def __init__(self, size: int, latent: int) -> None:
+    def __init__(self, size: Size, latent: int) -> None:
         super().__init__()
         layers = table_layers(size)
-        rest = size // 2 ** sum(stride == 2 for _, stride in layers)  # side of the map that the latent layer covers
+        height, width = (side // halved(size) for side in sides(size))
+        rest = height, width  # of the map that the latent layer covers
         down, inputs = [], 3
         for outputs, stride in layers:
             down += [nn.Conv2d(inputs, outputs, 4 if stride == 2 else 3, stride, 1), nn.LeakyReLU(SLOPE)]
@@ -91,7 +110,7 @@ class Autoencoder(nn.Module):
         for layer in (*self.encoder, *self.decoder):
             if isinstance(layer, nn.LeakyReLU):
                 continue
-            taps = layer.kernel_size[0] ** 2 / (layer.stride[0] ** 2 if layer.transposed else 1)
+            taps = math.prod(layer.kernel_size) / (layer.stride[0] ** 2 if layer.transposed else 1)
             if layer is self.decoder[0]:
                 taps = 1  # every pixel sees the one position of the latent vector
             nn.init.normal_(layer.weight, std=(2 / (1 + SLOPE**2) / (layer.in_channels * taps)) ** 0.5)
@@ -111,8 +130,8 @@ class L2CAE(Reconstruction):
     def __init__(self, config: Config, weights: str | None = None) -> None:
         super().__init__(config, weights)
         c = config
-        self.network = Autoencoder(c.window or c.image_size, c.latent)
-        self.grid = WindowGrid(c.image_size, c.window, c.stride) if c.window else None
+        self.network = Autoencoder(c.seen, c.latent)
+        self.grid = WindowGrid(c.image_shape, c.window, c.stride) if c.window else None
 
     def targets(self, features: Tensor) -> Tensor:
         images = super().targets(features)

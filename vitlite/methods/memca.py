@@ -116,10 +116,10 @@ class MemCA(Reconstruction):
         return self.decode(self.encode(target))[0]
 
     def encode(self, target: Tensor) -> Tensor:
-        """Images (B, 3, S, S) to what the memory is asked for (B, L, dim)."""
+        """Images (B, 3, H, W) to what the memory is asked for (B, L, dim)."""
         tokens = self.encoder(target)
         if self.attention is not None and self.config.attention_after == "encoder":
-            tokens = self.attention(as_map(tokens)).flatten(2).transpose(1, 2)
+            tokens = self.attention(as_map(tokens, self.encoder.grid)).flatten(2).transpose(1, 2)
         return tokens
 
     def decode(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -127,7 +127,7 @@ class MemCA(Reconstruction):
         entropy = None
         if self.memory is not None:
             tokens, entropy = self.memory(tokens)
-        features = as_map(tokens)
+        features = as_map(tokens, self.encoder.grid)
         if self.attention is not None and self.config.attention_after == "memory":
             features = self.attention(features)
         return self.decoder(features), entropy

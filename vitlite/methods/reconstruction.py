@@ -8,6 +8,7 @@ from torch import Tensor
 from vitlite.kernels import ssim
 from vitlite.methods.base import Method
 from vitlite.methods.config import TrainingConfig, check_transformer
+from vitlite.methods.kinds import ImageSize
 from vitlite.nn.augment import KINDS, augment
 from vitlite.nn.decoders import NORMS, TransposedDecoder, doublings
 from vitlite.nn.maps import SmoothUpsample
@@ -22,7 +23,7 @@ class ReconstructionConfig(TrainingConfig):
     ``(ours)`` marks what a paper leaves open.
     """
 
-    image_size: int = 384  # AnoViT 4.1.2 (MNIST and CIFAR-10 are resized to 224, 4.1.1), MemCA 4.2
+    image_size: ImageSize = 384  # AnoViT 4.1.2 (MNIST and CIFAR-10 are resized to 224, 4.1.1), MemCA 4.2
     epochs: int = 200  # MemCA 4.2, Bergmann et al. 4.2; AnoViT (ours)
     batch_size: int = 8  # MemCA 4.2; the others (ours)
     optimizer: str = "adam"  # MemCA 4.2, Bergmann et al. 4.2; AnoViT (ours)
@@ -74,11 +75,11 @@ class Reconstruction(Method):
         self.smooth = SmoothUpsample(config.image_shape, config.image_shape, config.sigma, config.edge)
 
     def reconstruct(self, target: Tensor) -> Tensor:
-        """Images (B, 3, S, S) in [-1, 1] to their reconstructions, same shape and range, float32."""
+        """Images (B, 3, H, W) in [-1, 1] to their reconstructions, same shape and range, float32."""
         raise NotImplementedError
 
     def residual(self, target: Tensor, output: Tensor) -> Tensor:
-        """Anomaly of every pixel before smoothing (B, S, S), as ``config.map`` says."""
+        """Anomaly of every pixel before smoothing (B, H, W), as ``config.map`` says."""
         c = self.config
         if c.map == "l2":
             return (target - output).square().sum(1).sqrt()
@@ -86,7 +87,7 @@ class Reconstruction(Method):
         return structure if c.map == "ssim" else (target - output).square().mean(1) + c.ssim_weight * structure
 
     def dissimilarity(self, target: Tensor, output: Tensor) -> Tensor:
-        """1 - SSIM at each pixel (B, S, S), mean over the colours."""
+        """1 - SSIM at each pixel (B, H, W), mean over the colours."""
         images, backend = (to_unit(target), to_unit(output)), operator_backend()
         window = self.config.ssim_window
         return (1 - ssim(*images, window_size=window, reduction="none", backend=backend)).mean(1)
@@ -100,7 +101,7 @@ class Reconstruction(Method):
         return target
 
     def whole(self, output: Tensor) -> Tensor:
-        """Reconstructions of what ``scored`` gives to images (B, 3, S, S). Default: themselves."""
+        """Reconstructions of what ``scored`` gives to images (B, 3, H, W). Default: themselves."""
         return output
 
     def parts(self, features: Tensor) -> dict[str, Tensor]:
@@ -155,21 +156,21 @@ class AutoencoderConfig(ReconstructionConfig):
     def check(self) -> None:
         super().check()
         check_transformer(self)
-        if self.image_size < 2 * self.patch:
-            self.refuse("patch", f"leaves fewer than 2 x 2 patches of image_size={self.image_size}")
+        if min(self.image_shape) < 2 * self.patch:
+            self.refuse("patch", f"leaves fewer than 2 x 2 patches of image_size={self.image_text}")
         self.one_of("norm", NORMS)
         if not self.channels or min(self.channels) < 1:
             self.refuse("channels", "numbers of at least 1, one for each block")
 
     def encoder(self) -> VisionTransformer:
-        """A new encoder: images (B, 3, S, S) to tokens (B, L, dim)."""
-        return VisionTransformer(self.image_size, self.patch, self.dim, self.depth, self.heads, self.mlp_ratio)
+        """A new encoder: images (B, 3, H, W) to tokens (B, L, dim)."""
+        return VisionTransformer(self.image_shape, self.patch, self.dim, self.depth, self.heads, self.mlp_ratio)
 
     def decoder(self, most: int | None = None) -> TransposedDecoder:
         """A new decoder: a map (B, dim, h, w) to images. At most ``most`` of its blocks double the map's side."""
         channels = (self.dim, *self.channels, 3)
         strides = doublings(len(channels) - 1, self.patch, most)
-        return TransposedDecoder(channels, strides, self.image_size, self.norm)
+        return TransposedDecoder(channels, strides, self.image_shape, self.norm)
 
 
 QUICK_AUTOENCODER: dict[str, Any] = {

@@ -7,6 +7,7 @@ patch that is unlikely under the mixture is anomalous.
 docs/methods.md says what the text leaves open and what was decided.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -19,6 +20,7 @@ from vitlite.methods.ablations import AUROC, MVTEC_ONE, ONE_PLOTTED, Row, Table,
 from vitlite.methods.base import Method, Stage
 from vitlite.methods.config import CropConfig, check_transformer
 from vitlite.methods.figures import VTADL as VTADL_PRO
+from vitlite.methods.kinds import ImageSize
 from vitlite.nn.augment import KINDS, augment
 from vitlite.nn.decoders import LAYERS, VectorDecoder
 from vitlite.nn.maps import SmoothUpsample, middle, with_border
@@ -34,7 +36,7 @@ MOST_NUMBERS = 1 << 28  # of a full covariance, 1 GiB
 class Config(CropConfig):
     """Defaults are the paper's, with the table or section. ``(ours)`` marks what it leaves open."""
 
-    image_size: int = 512  # V.A
+    image_size: ImageSize = 512  # V.A
     crop: int = 0  # (ours): V.A has 550 for MVTec AD, and nothing for BTAD
     epochs: int = 400  # Table I
     batch_size: int = 8  # Table I
@@ -91,7 +93,7 @@ class Config(CropConfig):
         if self.density_epochs and self.likelihood_trains == "all":
             self.refuse("density_epochs", "must be 0 with likelihood_trains=all")
         if self.covariance == "full":
-            numbers = (self.image_size // self.patch) ** 2 * self.gaussians * self.dim**2
+            numbers = math.prod(self.grid) * self.gaussians * self.dim**2
             if self.density != "position":
                 self.refuse("covariance", "needs density=position")
             if numbers > MOST_NUMBERS:
@@ -100,13 +102,19 @@ class Config(CropConfig):
             self.refuse("vector", "must be a multiple of decoder_side squared")
         if len(self.channels) != LAYERS - 1 or min(self.channels) < 1:
             self.refuse("channels", f"must be {LAYERS - 1} numbers above 0")
-        if self.image_size < self.decoder_side or self.image_size != self.decoder_side << self.doublings:
+        if isinstance(self.image_size, int) and self.image_size != self.decoder_side << self.doublings:
             self.refuse("image_size", f"not decoder_side={self.decoder_side} times a power of two")
 
     @property
     def doublings(self) -> int:
-        """How often the decoder doubles the side of its map."""
-        return (self.image_size // self.decoder_side).bit_length() - 1
+        """How often the decoder doubles the side of its map, to come to about as many pixels."""
+        return max(0, round(math.log2(self.image_side / self.decoder_side)))
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        height, width = self.image_shape
+        return height // self.patch, width // self.patch
 
 
 PAPER = Config()
@@ -181,16 +189,16 @@ class VTADL(Method):
     def __init__(self, config: Config, weights: str | None = None) -> None:
         super().__init__(config, weights)
         c = config
-        self.encoder = VisionTransformer(c.image_size, c.patch, c.dim, c.depth, c.heads, c.mlp_ratio, class_token=False)
-        self.side = c.image_size // c.patch
-        tokens = self.side**2 if c.projection == "position" else 1
+        shape, places = c.image_shape, math.prod(c.grid)
+        self.encoder = VisionTransformer(shape, c.patch, c.dim, c.depth, c.heads, c.mlp_ratio, class_token=False)
+        tokens = places if c.projection == "position" else 1
         self.project = nn.Linear(tokens * c.dim, c.vector)
-        self.decoder = VectorDecoder(c.vector, c.decoder_side, c.doublings, c.channels)
+        self.decoder = VectorDecoder(c.vector, c.decoder_side, c.doublings, c.channels, shape)
         if c.density == "linear":
             self.mixture: nn.Module = MixtureDensity(c.dim, c.dim, c.gaussians, c.min_std)
         else:
-            self.mixture = PositionMixture(self.side**2, c.dim, c.gaussians, c.min_std, c.covariance == "full")
-        self.to_map = SmoothUpsample(self.side, c.image_shape, c.sigma, c.edge)
+            self.mixture = PositionMixture(places, c.dim, c.gaussians, c.min_std, c.covariance == "full")
+        self.to_map = SmoothUpsample(c.grid, shape, c.sigma, c.edge)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **options: Any) -> Any:
         if "deviation" in state_dict:  # as 0.1.0 wrote it
@@ -225,15 +233,14 @@ class VTADL(Method):
 
     @property
     def places_shape(self) -> tuple[int, int]:
-        side = self.config.image_size // self.config.patch
-        return side, side
+        return self.config.grid
 
     def frozen(self, images: Tensor) -> Tensor:
         """The middle of the images."""
         return middle(images, *self.config.beyond)
 
     def reconstruct(self, patches: Tensor) -> Tensor:
-        """Encoded patches (B, L, dim) to images (B, 3, S, S) in -1..1."""
+        """Encoded patches (B, L, dim) to images (B, 3, H, W) in -1..1."""
         summed = patches.flatten(1) if self.config.projection == "position" else patches.sum(1)
         return self.decoder(self.project(summed)).float()
 
@@ -246,7 +253,7 @@ class VTADL(Method):
         return mse, 1 - similarity.flatten(1).mean(1)
 
     def loss(self, features: Tensor) -> dict[str, Tensor]:
-        """Equation 9 over images (B, 3, S, S) in [0, 1]: -LL + 5 MSE + 0.5 (1 - SSIM), LL the mean over patches.
+        """Equation 9 over images (B, 3, H, W) in [0, 1]: -LL + 5 MSE + 0.5 (1 - SSIM), LL the mean over patches.
 
         If the two parts have stages of their own: the part of the stage.
         """
@@ -282,9 +289,9 @@ class VTADL(Method):
         return self.mixture(target)
 
     def unlikelihood(self, patches: Tensor) -> Tensor:
-        """Negative log-likelihood (B, side, side) of encoded patches (B, L, dim), given themselves."""
+        """Negative log-likelihood (B, rows, columns) of encoded patches (B, L, dim), given themselves."""
         patches = patches.float()
-        return -self.log_likelihood(patches, patches).unflatten(1, (self.side, self.side))
+        return -self.log_likelihood(patches, patches).unflatten(1, self.config.grid)
 
     def values(self, features: Tensor) -> Tensor:
         """Negative log-likelihood per patch (V.A)."""

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vitlite.images.tiles import Size, sides
+
 LEVEL = 1 / 255  # images have eight bits; so do their corrupted copies
 
 Table = dict[str, Tensor]  # what each block is and does, (images, blocks) or (images, blocks, 3) each
@@ -23,21 +25,21 @@ def corrupt(
     """Damage random blocks of some images.
 
     Each image is chosen with probability ``share`` and gets 1 to ``blocks`` rectangles, sides drawn log-uniformly from
-    one pixel to ``largest`` of the image's side, so that small ones are common. Each block undergoes one or more of:
-    rotation by any angle about its centre, mirroring, Gaussian noise, a change of colour. If blocks overlap, the later
-    one counts.
+    one pixel to ``largest`` of the image's shorter side, so that small ones are common. Each block undergoes one or
+    more of: rotation by any angle about its centre, mirroring, Gaussian noise, a change of colour. If blocks overlap,
+    the later one counts.
 
     Args:
-        images: float (B, 3, S, S) in [0, 1].
+        images: float (B, 3, H, W) in [0, 1].
         visible: pixels that change by no more than this in every channel (in [0, 1]) stay as they were.
         generator: of the random numbers, on the images' device; None: torch's global one.
 
     Returns:
-        ``(corrupted, labels)``: images of the same shape, and float (B, S, S), 1 exactly where a pixel differs from the
+        ``(corrupted, labels)``: images of the same shape, and float (B, H, W), 1 exactly where a pixel differs from the
         original. Changed pixels lie on 8-bit levels.
     """
     draw = Draw(images.device, generator)
-    size = images.shape[-1]
+    size = images.shape[2], images.shape[3]
     table = draw_blocks(draw, len(images), size, blocks, largest, share)
     owner = paint(table, size)
     image, row, column = covered(owner)
@@ -76,12 +78,13 @@ class Draw:
         return torch.rand(*shape, **self.options) < chance
 
 
-def draw_blocks(draw: Draw, count: int, size: int, most: int, largest: float, share: float) -> Table:
+def draw_blocks(draw: Draw, count: int, size: Size, most: int, largest: float, share: float) -> Table:
     """For each image ``most`` blocks: where each lies, whether it is used, and what it does."""
     shape = (count, most)
-    longest = math.log(max(largest * size, 1.0))
+    longest = math.log(max(largest * min(sides(size)), 1.0))
     height, width = (draw.uniform(0, longest, *shape).exp().round().long() for _ in "hw")
-    top, left = ((draw.uniform(0, 1, *shape) * (size - side + 1)).long() for side in (height, width))
+    axes = zip(sides(size), (height, width))
+    top, left = ((draw.uniform(0, 1, *shape) * (whole - side + 1)).long() for whole, side in axes)
     number = draw.integers(1, most, count, 1) * draw.coin(share, count, 1)
     # Each of the four with an even chance, and one of them for certain.
     does = draw.coin(0.5, *shape, 4)
@@ -115,15 +118,16 @@ def draw_colours(draw: Draw, shape: tuple[int, int], coloured: Tensor) -> Table:
     return {"source": source, "gain": torch.where(on, gain, 1.0), "shift": shift * on}
 
 
-def paint(table: Table, size: int) -> Tensor:
-    """(B, S, S) index of the last block that covers each pixel, or -1."""
-    places = torch.arange(size, device=table["top"].device)
+def paint(table: Table, size: Size) -> Tensor:
+    """(B, H, W) index of the last block that covers each pixel, or -1."""
+    height, width = sides(size)
 
-    def inside(first: Tensor, length: Tensor) -> Tensor:
-        return (places >= first[..., None]) & (places < (first + length)[..., None])  # (B, K, S)
+    def inside(side: int, first: Tensor, length: Tensor) -> Tensor:
+        places = torch.arange(side, device=first.device)
+        return (places >= first[..., None]) & (places < (first + length)[..., None])  # (B, K, side)
 
-    rows = inside(table["top"], table["height"]) & table["used"][..., None]
-    columns = inside(table["left"], table["width"])
+    rows = inside(height, table["top"], table["height"]) & table["used"][..., None]
+    columns = inside(width, table["left"], table["width"])
     # One matrix product for all blocks: block k adds 4^(k+1) where it lies, more than all blocks before it together,
     # so the binary exponent of the sum tells the last one. 4^128 is far from float64's largest number.
     order = torch.arange(1, rows.shape[1] + 1, device=rows.device, dtype=torch.float64)
@@ -144,16 +148,16 @@ def covered(owner: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def change_pixels(
     draw: Draw, pixels: Tensor, table: Table, image: Tensor, block: Tensor, row: Tensor, column: Tensor
 ) -> Tensor:
-    """New values (n, 3) for n of the ``pixels`` (B, S, S, 3), each by what its block does.
+    """New values (n, 3) for n of the ``pixels`` (B, H, W, 3), each by what its block does.
 
     image, block, row, column: (n,) each.
     """
-    size = pixels.shape[1]
+    _, height, width, _ = pixels.shape
     of = {name: values[image, block] for name, values in table.items()}
     y0, x0 = (of[first] + (of[side] - 1) / 2 for first, side in (("top", "height"), ("left", "width")))
     dy, dx = (row - y0) * of["row_sign"], (column - x0) * of["column_sign"]
-    y = (y0 + of["cos"] * dy - of["sin"] * dx).round().long().clamp(0, size - 1)
-    x = (x0 + of["sin"] * dy + of["cos"] * dx).round().long().clamp(0, size - 1)
+    y = (y0 + of["cos"] * dy - of["sin"] * dx).round().long().clamp(0, height - 1)
+    x = (x0 + of["sin"] * dy + of["cos"] * dx).round().long().clamp(0, width - 1)
     values = pixels[image, y, x].gather(1, of["source"]) * of["gain"] + of["shift"]
     values = values + of["noise"][:, None] * draw.normal(*values.shape)
     return (values.clamp(0, 1) / LEVEL).round() / 255

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vitlite.images.tiles import Size, sides
 from vitlite.nn.batch_norm import BatchNorm2d
 
 # Norms of the decoder's blocks. Both have a learned scale and shift, so that the convolution before needs no bias.
@@ -23,7 +24,7 @@ def transposed(inputs: int, outputs: int, stride: int, bias: bool) -> nn.ConvTra
 
 
 class TransposedDecoder(nn.Module):
-    """Feature map (B, C, h, w) to images (B, c, size, size) in [-1, 1], float32.
+    """Feature map (B, C, h, w) to images (B, c, H, W) of a ``size`` in [-1, 1], float32.
 
     ``channels`` are C, then those after every block; ``strides`` (1 or 2) has one number a block. The last block is a
     transposed convolution alone: a ReLU before the tanh would leave only light images, and a norm over each image
@@ -32,13 +33,13 @@ class TransposedDecoder(nn.Module):
     Raises ValueError: an unknown norm, or numbers of channels and strides that do not go together.
     """
 
-    def __init__(self, channels: Sequence[int], strides: Sequence[int], size: int, norm: str) -> None:
+    def __init__(self, channels: Sequence[int], strides: Sequence[int], size: Size, norm: str) -> None:
         super().__init__()
         if norm not in NORMS:
             raise ValueError(f"norm={norm}: not one of {', '.join(NORMS)}")
         if len(channels) != len(strides) + 1:
             raise ValueError(f"channels: {len(strides)} blocks need {len(strides) + 1} numbers, got {len(channels)}")
-        self.size = size
+        self.size = sides(size)
         layers: list[nn.Module] = []
         for inputs, outputs, stride in zip(channels, channels[1:], strides):
             layers += [transposed(inputs, outputs, stride, bias=False), NORMS[norm](outputs), nn.ReLU()]
@@ -49,9 +50,7 @@ class TransposedDecoder(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         # Float32 after the last product, whatever the precision of the products.
         image = self.layers(features).float()
-        if image.shape[-1] != self.size:
-            image = F.interpolate(image, size=(self.size, self.size), mode="bilinear", align_corners=False)
-        return torch.tanh(image)
+        return torch.tanh(resized(image, self.size))
 
 
 def doublings(blocks: int, patch: int, most: int | None = None) -> tuple[int, ...]:
@@ -67,14 +66,15 @@ LAYERS = 5  # of VT-ADL's decoder, III
 
 
 class VectorDecoder(nn.Module):
-    """VT-ADL's vector (B, V) to an image (B, 3, S, S) in -1..1: five transposed convolutions (III).
+    """VT-ADL's vector (B, V) to an image (B, 3, H, W) in -1..1: five transposed convolutions (III).
 
-    Batch norm and ReLU between them, tanh last. ``side`` is the height and width that the vector is folded to.
+    Batch norm and ReLU between them, tanh last. ``side`` is the height and width that the vector is folded to. What
+    the convolutions give is a square; if the ``size`` is another, it is resized to that (ours).
     """
 
-    def __init__(self, vector: int, side: int, doublings: int, channels: tuple[int, ...]) -> None:
+    def __init__(self, vector: int, side: int, doublings: int, channels: tuple[int, ...], size: Size) -> None:
         super().__init__()
-        self.shape = (vector // side**2, side, side)
+        self.shape, self.size = (vector // side**2, side, side), sides(size)
         widths = (self.shape[0], *channels, 3)
         layers: list[nn.Module] = []
         for stride, before, after in zip(decoder_strides(doublings), widths, widths[1:]):
@@ -84,7 +84,7 @@ class VectorDecoder(nn.Module):
         self.layers = nn.Sequential(*layers[:-2], nn.Tanh())
 
     def forward(self, vector: Tensor) -> Tensor:
-        return self.layers(vector.unflatten(1, self.shape))
+        return resized(self.layers(vector.unflatten(1, self.shape)), self.size)
 
 
 def decoder_strides(doublings: int) -> list[int]:
@@ -92,7 +92,13 @@ def decoder_strides(doublings: int) -> list[int]:
     return [2 ** (doublings // LAYERS + (i < doublings % LAYERS)) for i in range(LAYERS)]
 
 
-def as_map(tokens: Tensor) -> Tensor:
-    """Tokens (B, L, C) of a square grid in row order to a feature map (B, C, side, side)."""
-    side = round(tokens.shape[1] ** 0.5)
-    return tokens.transpose(1, 2).unflatten(2, (side, side))
+def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Images (B, C, h, w) in a ``size``, bilinearly."""
+    if images.shape[2:] == size:
+        return images
+    return F.interpolate(images, size=size, mode="bilinear", align_corners=False)
+
+
+def as_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Tokens (B, L, C) of a grid (rows, columns), in row order, to a feature map (B, C, rows, columns)."""
+    return tokens.transpose(1, 2).unflatten(2, grid)

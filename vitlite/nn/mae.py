@@ -1,8 +1,11 @@
 """The masked autoencoder (He et al., 2022): a ViT encoder of the visible patches and a light decoder of all."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
+from vitlite.images.tiles import Size
 from vitlite.nn.transformer import Block, init_transformer, sincos_positions
 from vitlite.nn.vit import EPS, VisionTransformer
 
@@ -13,9 +16,9 @@ def patchify(images: Tensor, patch: int) -> Tensor:
     return blocks.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
 
 
-def unpatchify(patches: Tensor, patch: int, side: int) -> Tensor:
-    """The inverse of :func:`patchify` for square images of ``side`` patches along an edge."""
-    blocks = patches.unflatten(2, (patch, patch, -1)).unflatten(1, (side, side))  # (B, h, w, P, P, C)
+def unpatchify(patches: Tensor, patch: int, grid: tuple[int, int]) -> Tensor:
+    """The inverse of :func:`patchify` for images of a ``grid`` (rows, columns) of patches."""
+    blocks = patches.unflatten(2, (patch, patch, -1)).unflatten(1, grid)  # (B, h, w, P, P, C)
     return blocks.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)
 
 
@@ -28,12 +31,19 @@ class Decoder(nn.Module):
     """Encoder tokens with their class token, (B, 1 + L, encoder_dim), to the tokens after each block."""
 
     def __init__(
-        self, side: int, encoder_dim: int, dim: int, depth: int, heads: int, mlp_ratio: float, outputs: int
+        self,
+        grid: tuple[int, int],
+        encoder_dim: int,
+        dim: int,
+        depth: int,
+        heads: int,
+        mlp_ratio: float,
+        outputs: int,
     ) -> None:
         super().__init__()
         self.embed = nn.Linear(encoder_dim, dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
-        table = torch.cat([torch.zeros(1, dim), sincos_positions(side, side, dim)])
+        table = torch.cat([torch.zeros(1, dim), sincos_positions(*grid, dim)])
         self.pos_embed = nn.Parameter(table[None], requires_grad=False)
         self.blocks = nn.ModuleList(Block(dim, heads, mlp_ratio, EPS) for _ in range(depth))
         self.norm = nn.LayerNorm(dim, eps=EPS)
@@ -66,13 +76,13 @@ class Decoder(nn.Module):
 
 
 class MaskedAutoencoder(nn.Module):
-    """Normalised images (B, 3, S, S) to tokens and patches; position tables are fixed, as in the original."""
+    """Normalised images (B, 3, H, W) to tokens and patches; position tables are fixed, as in the original."""
 
     weights_source = "random"
 
     def __init__(
         self,
-        image_size: int,
+        image_size: Size,
         patch: int = 16,
         dim: int = 1024,
         depth: int = 24,
@@ -86,8 +96,9 @@ class MaskedAutoencoder(nn.Module):
         self.patch = patch
         self.encoder = VisionTransformer(image_size, patch, dim, depth, heads, mlp_ratio)
         self.encoder.pos_embed.requires_grad_(False)
-        self.side = self.encoder.side
-        self.decoder = Decoder(self.side, dim, decoder_dim, decoder_depth, decoder_heads, mlp_ratio, 3 * patch**2)
+        self.grid = self.encoder.grid
+        self.patches = math.prod(self.grid)
+        self.decoder = Decoder(self.grid, dim, decoder_dim, decoder_depth, decoder_heads, mlp_ratio, 3 * patch**2)
 
     def levels(self, images: Tensor) -> list[Tensor]:
         """Tokens (B, 1 + L, decoder_dim) after every decoder block, from the whole image."""
@@ -100,12 +111,12 @@ class MaskedAutoencoder(nn.Module):
         return self.decoder.reconstruct(levels[-1])
 
     def to_images(self, patches: Tensor) -> Tensor:
-        """Patches (B, L, P * P * C) to images (B, C, S, S)."""
-        return unpatchify(patches, self.patch, self.side)
+        """Patches (B, L, P * P * C) to images (B, C, H, W)."""
+        return unpatchify(patches, self.patch, self.grid)
 
     def visible(self, mask_ratio: float) -> int:
         """Number of patches that stay visible."""
-        return int(self.side**2 * (1 - mask_ratio))
+        return int(self.patches * (1 - mask_ratio))
 
     def loss(
         self, images: Tensor, mask_ratio: float = 0.75, normalize_patches: bool = False, noise: Tensor | None = None
@@ -116,7 +127,7 @@ class MaskedAutoencoder(nn.Module):
         random state. With ``normalize_patches`` each target patch is brought to mean 0 and deviation 1.
         """
         if noise is None:
-            noise = torch.rand(images.shape[0], self.side**2, device=images.device)
+            noise = torch.rand(images.shape[0], self.patches, device=images.device)
         order, visible = noise.argsort(dim=1), self.visible(mask_ratio)
         output = self.reconstruct_hidden(images, order, visible).float()
         target = patchify(images, self.patch)

@@ -39,13 +39,13 @@ def upsample_matrix(coarse: int, fine: int, corners: bool = False) -> Tensor:
 
 
 def middle(images: Tensor, before: int, after: int) -> Tensor:
-    """Images (B, 3, S, S) without so many pixels at their edges; the inverse of :func:`with_border`."""
-    size = images.shape[-1]
-    return images[..., before : size - after, before : size - after]
+    """Images (B, 3, H, W) without so many pixels at their edges; the inverse of :func:`with_border`."""
+    height, width = images.shape[-2:]
+    return images[..., before : height - after, before : width - after]
 
 
 def with_border(maps: Tensor, before: int, after: int) -> Tensor:
-    """Maps (B, S, S) of the middle of images, with so many pixels of their lowest value around them."""
+    """Maps (B, H, W) of the middle of images, with so many pixels of their lowest value around them."""
     if not (before or after):
         return maps
     least = maps.amin((1, 2), keepdim=True)

@@ -5,6 +5,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from vitlite.images.tiles import Size, sides
 from vitlite.nn.transformer import Block, init_transformer, sincos_positions
 
 EPS = 1e-6  # of the layer norms in the published ViT and MAE checkpoints
@@ -22,16 +23,16 @@ class PatchEmbedding(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """ViT encoder: normalised images (B, 3, S, S) to tokens (B, L, dim) without the class token, after the last norm.
+    """ViT encoder: normalised images (B, 3, H, W) to tokens (B, L, dim) without the class token, after the last norm.
 
-    L is (S / patch)^2, in row order. ``class_token`` says whether one takes part in attention (published checkpoints
-    have one). ``embed`` and ``encode`` are the two halves, for a caller that drops tokens between them.
+    L is H / patch * W / patch, in row order. ``class_token`` says whether one takes part in attention (published
+    checkpoints have one). ``embed`` and ``encode`` are the two halves, for a caller that drops tokens between them.
     Raises ValueError if the patches do not fill the image.
     """
 
     def __init__(
         self,
-        image_size: int,
+        image_size: Size,
         patch: int = 16,
         dim: int = 768,
         depth: int = 12,
@@ -40,12 +41,13 @@ class VisionTransformer(nn.Module):
         class_token: bool = True,
     ) -> None:
         super().__init__()
-        if image_size % patch:
+        height, width = sides(image_size)
+        if height % patch or width % patch:
             raise ValueError(f"patch={patch}: does not divide image_size={image_size}")
-        self.side = image_size // patch
+        self.grid = height // patch, width // patch  # rows and columns of patches
         self.patch_embed = PatchEmbedding(patch, dim)
         self.cls_token: nn.Parameter | None = nn.Parameter(torch.zeros(1, 1, dim)) if class_token else None
-        table = sincos_positions(self.side, self.side, dim)
+        table = sincos_positions(*self.grid, dim)
         if class_token:
             table = torch.cat([torch.zeros(1, dim), table])
         self.pos_embed = nn.Parameter(table[None])

@@ -4,13 +4,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vitlite.images.tiles import Size, sides
+
 
 def random_windows(images: Tensor, size: int, count: int) -> Tensor:
-    """``count`` windows of ``size`` pixels at random places of each image: (B, C, S, S) to (B * count, C, w, w)."""
+    """``count`` windows of ``size`` pixels at random places of each image: (B, C, H, W) to (B * count, C, w, w)."""
     images = images.repeat_interleave(count, 0)
-    spaces = images.shape[2] - size + 1
     # A product of uniform numbers, not randint: it takes the same draws for any number of places.
-    top, left = (torch.rand(2, len(images), device=images.device) * spaces).long().unbind()
+    drawn = torch.rand(2, len(images), device=images.device)
+    top, left = ((place * (side - size + 1)).long() for place, side in zip(drawn, images.shape[2:]))
     steps = torch.arange(size, device=images.device)
     rows, columns = (top[:, None] + steps)[:, None, :, None], (left[:, None] + steps)[:, None, None, :]
     each = torch.arange(len(images), device=images.device)[:, None, None, None]
@@ -26,27 +28,28 @@ class WindowGrid(nn.Module):
 
     counts: Tensor
 
-    def __init__(self, size: int, window: int, stride: int) -> None:
+    def __init__(self, size: Size, window: int, stride: int) -> None:
         super().__init__()
-        self.size, self.window, self.stride = size, window, stride
-        self.side = -(-(size - window) // stride) + 1  # windows along an axis
-        self.padded = (self.side - 1) * stride + window
-        counts = torch.ones(1, window * window, self.side**2)
+        self.size, self.window, self.stride = sides(size), window, stride
+        rows, columns = (-(-(side - window) // stride) + 1 for side in self.size)
+        self.number = rows * columns  # of windows
+        self.padded = (rows - 1) * stride + window, (columns - 1) * stride + window
+        counts = torch.ones(1, window * window, self.number)
         self.register_buffer("counts", self._fold(counts), persistent=False)
 
     def cut(self, images: Tensor) -> Tensor:
-        """(B, C, S, S) to (B * windows, C, w, w)."""
-        extra = self.padded - self.size
-        if extra:
-            images = F.pad(images, (0, extra, 0, extra), mode="reflect")
+        """(B, C, H, W) to (B * windows, C, w, w)."""
+        below, right = (padded - side for padded, side in zip(self.padded, self.size))
+        if below or right:
+            images = F.pad(images, (0, right, 0, below), mode="reflect")
         columns = F.unfold(images, self.window, stride=self.stride)
         return columns.transpose(1, 2).reshape(-1, images.shape[1], self.window, self.window)
 
     def merge(self, values: Tensor) -> Tensor:
-        """Values (B * windows, w, w) to (B, S, S); if windows overlap, their mean."""
-        columns = values.reshape(-1, self.side**2, self.window**2).transpose(1, 2)
+        """Values (B * windows, w, w) to (B, H, W); if windows overlap, their mean."""
+        columns = values.reshape(-1, self.number, self.window**2).transpose(1, 2)
         merged = self._fold(columns) / self.counts
-        return merged[:, 0, : self.size, : self.size]
+        return merged[:, 0, : self.size[0], : self.size[1]]
 
     def _fold(self, columns: Tensor) -> Tensor:
         return F.fold(columns, self.padded, self.window, stride=self.stride)
