@@ -13,6 +13,9 @@ from vitlite.cli._messages import note
 @options.data
 @options.category
 @click.option("--out", metavar="FILE", help="The page to write.  [default: RUN/report.html; of several runs: none]")
+@click.option(
+    "--render", is_flag=True, help="Show features and their reconstruction as images: trains a small decoder first."
+)
 @options.mask_threshold
 @options.max_megapixels
 @options.device
@@ -22,6 +25,7 @@ def command(
     data: str | None,
     category: str | None,
     out: str | None,
+    render: bool,
     mask_threshold: int | None,
     max_megapixels: float,
     device: str,
@@ -33,16 +37,21 @@ def command(
 
     Several runs, trained on the same data or with --data, are compared: a table of figures, and images of each kind of
     defect beside the heat map, the verdict and the score of each run. Their choice depends on no score.
+
+    --render, of sivt and dinomaly, trains a small decoder on the good images for a minute or two, which makes images of
+    features: those of the image, and as the method reconstructs them.
     """
     from vitlite.engine.detector import Detector
     from vitlite.errors import UserError
     from vitlite.files import new_file, write_text
     from vitlite.report.build import build_report
     from vitlite.report.compare import compare, render_comparison
-    from vitlite.report.page import render
+    from vitlite.report.page import render as page_of
 
     if len(runs) > 1 and out is None:
         raise UserError("`out`: missing; name the page that compares these runs")
+    if len(runs) > 1 and render:
+        raise UserError("--render: not with several runs; give one")
     path = new_file(out) if out else None
     detectors = [Detector(run, device, max_megapixels=max_megapixels) for run in runs]
     path = path or new_file(Path(runs[0]) / "report.html")
@@ -50,6 +59,7 @@ def command(
         found = compare(detectors, data=data, category=category, mask_threshold=mask_threshold)
         page = render_comparison(found)
     else:
-        page = render(build_report(detectors[0], data=data, category=category, mask_threshold=mask_threshold))
+        report = build_report(detectors[0], data=data, category=category, mask_threshold=mask_threshold, render=render)
+        page = page_of(report)
     write_text(path, page)
     note(f"written: {path} ({len(page.encode()) / 1e6:.1f} MB)")

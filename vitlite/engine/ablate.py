@@ -259,22 +259,17 @@ def _add_to_csv(path: Path, fresh: Sequence[Mapping[str, str]]) -> None:
     write_csv(path, COLUMNS, ([row.get(column, "") for column in COLUMNS] for row in rows.values()))
 
 
-def both_modes(
-    plan: Plan,
-    table: Table,
-    out: StrPath,
-    *,
-    name: str = "ablation",
-    rows: Sequence[str] | None = None,
-    size_of: Callable[[Method], dict[str, int]] | None = None,
-) -> tuple[list[Outcome], list[Outcome]]:
-    """:func:`ablate` with one model for each category, below ``out/each``, and with one for all, below ``out/all``."""
+def both_modes(plan: Plan, table: Table, out: StrPath, **options: Any) -> tuple[list[Outcome], list[Outcome]]:
+    """:func:`ablate` with one model for each category, below ``out/each``, and with one for all, below ``out/all``.
+
+    ``options`` are further ones of :func:`ablate`. ``UserError`` as there, and for a single category.
+    """
     out = make_folder(Path(out))
     root, categories = _dataset(plan, out)
     if len(categories) < 2:
         raise UserError(f"`category={plan.category}`: one category; two or more can have one model, or one each")
     each, together = (
-        ablate(replace(plan, data=root, separate=separate), table, out / part, name=name, rows=rows, size_of=size_of)
+        ablate(replace(plan, data=root, separate=separate), table, out / part, **options)
         for part, separate in (("each", True), ("all", False))
     )
     return each, together

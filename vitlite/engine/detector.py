@@ -7,7 +7,7 @@ import json
 import math
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -82,6 +82,7 @@ class Detector(Predictor):
         self.method.scoring = self.precision
         has_parts = type(self.method).parts is not Method.parts
         self.without_parts = "" if has_parts else f"{self.settings.method} shows a map alone; leave it out"
+        self.more_parts: Callable[[Tensor], dict[str, Tensor]] | None = None  # of ``frozen`` features, as the method's
         self._one_at_a_time = threading.Lock()
         self._process = os.getpid()
 
@@ -89,7 +90,7 @@ class Detector(Predictor):
         """What a pickle holds. The weights are plain bytes: no shared memory that has to outlive this process."""
         weights = io.BytesIO()
         torch.save(self.method.state_dict(), weights)
-        made_anew = ("method", "_one_at_a_time", "_process")
+        made_anew = ("method", "more_parts", "_one_at_a_time", "_process")
         kept = {key: value for key, value in vars(self).items() if key not in made_anew}
         return kept | {"device": str(self.device), "weights": weights.getvalue()}
 
@@ -136,7 +137,8 @@ class Detector(Predictor):
     def _part_pixels(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
         """uint8 images (B, S, S, 3) to the parts (B, S, S) or (B, 3, S, S), float32, by name."""
         with self.one_at_a_time() as method:
-            found = method.parts(method.frozen(to_images(pixels, self.device)))
+            features = method.frozen(to_images(pixels, self.device))
+            found = (self.more_parts(features) if self.more_parts else {}) | method.parts(features)
         return {name: values.float().cpu().numpy() for name, values in found.items()}
 
     def digest(self) -> str:

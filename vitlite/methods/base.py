@@ -219,6 +219,10 @@ class Method(nn.Module):
         """
         return {}
 
+    def feature_maps(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Of a method that reconstructs features: (B, C, h, w) of ``frozen`` features, and their reconstruction."""
+        raise NotImplementedError
+
     def own_score(self, how: str, values: Tensor, errors: Tensor | None) -> Tensor:
         """Scores (B,) by one of ``config.own_scores``, from compared ``values`` and what ``measure`` gave with them."""
         raise NotImplementedError

@@ -251,6 +251,11 @@ class Dinomaly(Method):
         """1 - cosine at each place (B, 2, h, w) of both groups."""
         return (1 - F.cosine_similarity(*self.pairs(features), dim=-1)).unflatten(2, self.config.grid)
 
+    def feature_maps(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """The patch tokens of both groups side by side, and their reconstruction."""
+        encoded, decoded = (x.transpose(2, 3).flatten(1, 2) for x in self.pairs(features))
+        return encoded.unflatten(2, self.config.grid), decoded.unflatten(2, self.config.grid)
+
     def parts(self, features: Tensor) -> dict[str, Tensor]:
         """What each group gives."""
         names = ("shallow blocks", "deep blocks")

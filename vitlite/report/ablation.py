@@ -102,16 +102,18 @@ def reduction_text(table: Table, each: Sequence[Outcome], together: Sequence[Out
             columns += modes_of("paper", "reduction", paper)
     if all(outcome.size for outcome in (*each, *together)):
         counts = [tuple(o.size["parameters"] * o.models / 1e6 for o in pair) for pair in zip(each, together)]
-        columns += modes_of("parameters (M)", "reduction", counts)
+        columns += modes_of("parameters (M)", "reduction", counts, "{:.4g}")
     lines = aligned(list(zip(*columns)))
     return "\n".join([*lines, about(plan, "one model each / one for all"), f"paper: {table.source}; {table.about}"])
 
 
-def modes_of(head: str, change: str, pairs: Sequence[tuple[float | None, ...]]) -> list[list[str]]:
+def modes_of(
+    head: str, change: str, pairs: Sequence[tuple[float | None, ...]], form: str = "{:.1f}"
+) -> list[list[str]]:
     """Two columns: both figures of each pair, and by how many percent the second is above the first."""
     both, relative = [head], [change]
     for one, other in pairs:
-        both.append(f"{percent(one)} / {percent(other)}")
+        both.append(" / ".join("-" if figure is None else form.format(figure) for figure in (one, other)))
         relative.append(f"{100 * (other - one) / one:+.1f} %" if one and other is not None else "-")
     return [both, relative]
 
@@ -135,4 +137,4 @@ def plot(table: Table, outcomes: Sequence[Outcome], path: Path, against: str = "
             if key in outcome.row.paper:
                 papers.setdefault(HEADS[key], []).append((size, outcome.row.paper[key], ""))
     across = f"{against.replace('_', ' ')} ({name})"
-    scatter(ours, path, across=across, up=f"{table.title}: percent (hollow: the paper)", beside=papers)
+    scatter(ours, path, across=across, up="percent (hollow: the paper)", title=table.title, beside=papers)

@@ -13,10 +13,15 @@ from vitlite.files import counted, shown
 from vitlite.limits import Limits, limits_of
 from vitlite.report.curves import Curve, image_curves, pixel_curves
 from vitlite.report.gallery import Card, choose, make_card, part_figures, share, small_overlay
+from vitlite.report.rendering import renderer
 from vitlite.report.svg import Axis, score_axis
 from vitlite.results import Scored, mean_of, summarize_category
 
 NAMED_FILES = 5  # in a note; the rest are counted
+RENDERED = (
+    "Features and their reconstruction are rendered by a small decoder that was trained on good images for this page. "
+    "It shows what the features hold of an image, not what the score is made of."
+)
 
 
 class TestedImage(NamedTuple):
@@ -124,19 +129,27 @@ def build_report(
     data: str | Path | None = None,
     category: str | None = None,
     mask_threshold: int | None = None,
+    render: bool = False,
 ) -> Report:
     """Score the test images of ``data`` (default: the data of training), a category at a time.
+
+    With ``render`` a decoder is trained that shows features and their reconstruction as images, and the report has a
+    note that says so.
 
     Raises ``UserError`` as ``vitlite.engine.evaluate.evaluate`` does.
     """
     dataset = open_test_data(detector, data, category, mask_threshold)
     calibration = detector.calibration
+    if render:
+        detector.more_parts = renderer(detector)
     parts, notes, seen = [], [], 0
     for name in dataset.categories:
         scored = score_category(detector, dataset, name)
         parts.append(build_part(scored, detector, first=seen, limit=share(len(dataset.categories))))
         notes += part_notes(scored)
         seen += len(scored.samples)
+    if render:
+        notes.append(RENDERED)
     if not calibration.get("held_out", True):
         notes.append("The threshold comes from training images, so it is too low: expect more false alarms.")
     if (least := limits_of(calibration).min_area) > 1:

@@ -15,6 +15,7 @@ def scatter(
     *,
     across: str,
     up: str,
+    title: str = "",
     means: bool = False,
     beside: Mapping[str, Sequence[Point]] | None = None,
 ) -> None:
@@ -30,7 +31,8 @@ def scatter(
 
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
-    axes.set(xscale="log", xlabel=across, ylabel=up)
+    axes.set(xscale="log", xlabel=across, ylabel=up, title=title)
+    axes.margins(x=0.12)  # for the names beside the points
     for number, (label, points) in enumerate(series.items()):
         x, y, names = zip(*points)
         colour = f"C{number % 10}"
