@@ -2,8 +2,8 @@
 
 Each way of scoring runs in a process of its own, in alternating rounds, over the same images one by one. *Reading* is
 decoding and resizing, *network* all from pixels to map and score. Scores are compared with those of torch in float32:
-the largest relative difference, and how many images get another verdict at the run's threshold. OpenVINO (``pip
-install openvino``) reads the ONNX file. What is not installed, or what the run's method does not have, is left out.
+the largest relative difference, and how many images get another verdict at the run's threshold. What is not installed,
+or what the run's method does not have, is left out.
 
 Example: vitlite bench predict --run runs/bottle --images 64
 """
@@ -22,11 +22,11 @@ from typing import Any
 
 import numpy as np
 
+import vitlite
 from vitlite.data import open_dataset
 from vitlite.engine.predict import Predictor
 from vitlite.engine.settings import load_settings
 from vitlite.errors import UserError
-from vitlite.export.onnx_detector import OnnxDetector
 from vitlite.images.loading import as_seen
 from vitlite.images.reading import read_noted
 from vitlite.results import aligned
@@ -36,39 +36,27 @@ from ._machine import described, in_a_process, machine
 WARM = 3  # images before the clock starts
 
 
-class OpenVino(OnnxDetector):
-    """Scores with OpenVINO what ONNX Runtime would score."""
-
-    def __init__(self, path: Path, threads: int, precision: str) -> None:
-        import openvino
-
-        super().__init__(path, threads=threads)
-        hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": precision}
-        self._compiled = openvino.Core().compile_model(str(path), "CPU", hints)
-
-    def score_pixels(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        found = self._compiled([pixels])
-        return found["maps"], found["scores"]
-
-
 def from_run(precision: str) -> Callable[[Path, Path, int], Predictor]:
     """What opens a run with torch."""
 
-    def opened(run: Path, onnx: Path, threads: int) -> Predictor:
-        import vitlite
-
+    def opened(run: Path, exported: Path, threads: int) -> Predictor:
         return vitlite.load(run, "cpu", threads=threads, precision=precision)
 
     return opened
 
 
+def from_file(suffix: str) -> Callable[[Path, Path, int], Predictor]:
+    """What opens the exported file of this ending; its path is given without it."""
+    return lambda run, exported, threads: vitlite.load(exported.with_suffix(suffix), threads=threads)
+
+
 WAYS: dict[str, Callable[[Path, Path, int], Predictor]] = {
     "torch float32": from_run("float32"),
     "torch bfloat16": from_run("bfloat16"),
-    "ONNX Runtime": lambda run, onnx, threads: OnnxDetector(onnx, threads=threads),
-    "OpenVINO float32": lambda run, onnx, threads: OpenVino(onnx, threads, "f32"),
-    "OpenVINO bfloat16": lambda run, onnx, threads: OpenVino(onnx, threads, "bf16"),
+    "ONNX Runtime": from_file(".onnx"),
+    "OpenVINO": from_file(".xml"),
 }
+NEEDED = {"ONNX Runtime": ("onnx", "onnxruntime"), "OpenVINO": ("openvino", "openvino")}  # export's format, and package
 FIRST = next(iter(WAYS))
 
 
@@ -78,7 +66,9 @@ def parse(args: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=32, help="test images of the run's data, at most")
     parser.add_argument("--rounds", type=int, default=3, help="processes for each way")
     parser.add_argument("--threads", default="1,2", help="numbers of threads with commas")
-    parser.add_argument("--onnx", help="its exported file; default: exported now")
+    parser.add_argument(
+        "--exported", help="its model.onnx and model.xml, as a path without the ending; default: made now"
+    )
     parser.add_argument("--worker", nargs=2, metavar=("WAY", "THREADS"), help=argparse.SUPPRESS)
     return parser.parse_args(args)
 
@@ -106,19 +96,21 @@ def main(args: Sequence[str] | None = None) -> int:
 def report(options: argparse.Namespace, threads: Sequence[int]) -> None:
     """Measure every way with every number of threads, and print the table."""
     from vitlite.engine.detector import Detector
-    from vitlite.export.export import export
+    from vitlite.export.export import SUFFIXES, export
 
     detector = Detector(options.run, "cpu")
     left_out = [] if "bfloat16" in detector.method.precisions else ["torch bfloat16"]
-    left_out += [] if find_spec("openvino") else [way for way in WAYS if way.startswith("OpenVINO")]
+    left_out += [way for way, (_, package) in NEEDED.items() if find_spec(package) is None]
     ways = [way for way in WAYS if way not in left_out]
     with tempfile.TemporaryDirectory() as folder:
-        onnx = options.onnx or export(options.run, "onnx", Path(folder) / "model.onnx")
+        exported = Path(options.exported or Path(folder) / "model")
+        for way in NEEDED.keys() & set(() if options.exported else ways):
+            export(options.run, NEEDED[way][0], exported.with_suffix(SUFFIXES[NEEDED[way][0]]))
         found: dict[tuple[str, int], list[dict[str, Any]]] = {}
         for _ in range(options.rounds):
             for number in threads:
                 for way in ways:
-                    common = ("--run", options.run, "--images", options.images, "--onnx", onnx)
+                    common = ("--run", options.run, "--images", options.images, "--exported", exported)
                     environment = {"OMP_NUM_THREADS": str(number)}
                     one = in_a_process("predict", *common, "--worker", way, number, **environment)
                     found.setdefault((way, number), []).append(one)
@@ -157,7 +149,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     samples = open_dataset(settings.data, settings.category, need_train=False, need_test=True).test
     paths = [sample.path for sample in samples]
     paths = paths[:: -(-len(paths) // options.images)]
-    detector = WAYS[way](run, Path(options.onnx), int(threads))
+    detector = WAYS[way](run, Path(options.exported), int(threads))
     reading, network, scores = [], [], []
     for path in (*islice(cycle(paths), WARM), *paths):
         began = time.perf_counter()

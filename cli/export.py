@@ -8,8 +8,8 @@ from vitlite.cli._messages import note
 
 @click.command(name="export", epilog="Example: vitlite export runs/bottle --format onnx --out bottle.onnx")
 @options.run
-@click.option("--format", "kind", type=click.Choice(["onnx", "pt2"]), default="onnx", show_default=True)
-@click.option("--out", metavar="FILE", help="The file to write.  [default: model.onnx or model.pt2 in RUN]")
+@click.option("--format", "kind", type=click.Choice(["onnx", "pt2", "openvino"]), default="onnx", show_default=True)
+@click.option("--out", metavar="FILE", help="The file to write.  [default: model.onnx, model.pt2 or model.xml in RUN]")
 @click.option(
     "--check",
     metavar="IMAGE",
@@ -18,13 +18,13 @@ from vitlite.cli._messages import note
 )
 @options.verbosity
 def command(run: str, kind: str, out: str | None, check: tuple[str, ...]) -> None:
-    """Write a trained detector as one file for other runtimes.
+    """Write a trained detector as one file for other runtimes; for OpenVINO as two, .xml and .bin.
 
     The file takes any number of 8-bit RGB images of the detector's size, shape (batch, size, size, 3), and gives maps
     and scores. Preprocessing, model, smoothing and score are inside; its metadata hold the thresholds and everything
     else. It scores images before it is written, and is refused if a score or map is not finite, or differs from the
-    run's by more than 1e-4 relative. An .onnx file is scored by `vitlite predict FILE.onnx IMAGE...`, without torch.
-    OpenVINO computes in bfloat16 if it is not told otherwise: see docs/export.md.
+    run's by more than 1e-4 relative. An .onnx or .xml file is scored by `vitlite predict FILE IMAGE...`, without torch.
+    OpenVINO computes in bfloat16 if another program does not tell it otherwise: see docs/export.md.
     """
     from vitlite.export.export import export
 

@@ -103,11 +103,11 @@ def command(
 ) -> None:
     """Score images and draw where they are defective.
 
-    RUN is a run's folder, or an .onnx file that `vitlite export` wrote. Such a file needs no torch. IMAGE is a file, a
-    folder or a pattern; a single - reads one path a line from standard input. Heat maps are drawn at the original
-    size. The run's calibration fixes their scale, so that images can be compared. An image without a verdict (the file
-    cannot be read, it does not fit into memory, or its score is not a finite number) is a row of the CSV with the
-    reason.
+    RUN is a run's folder, or an .onnx or .xml file that `vitlite export` wrote. Such a file needs no torch. IMAGE is a
+    file, a folder or a pattern; a single - reads one path a line from standard input. Heat maps are drawn at the
+    original size. The run's calibration fixes their scale, so that images can be compared. An image without a verdict
+    (the file cannot be read, it does not fit into memory, or its score is not a finite number) is a row of the CSV with
+    the reason.
 
     The thresholds and the smallest area of a defect are those of the run's calibration, unless --sensitivity,
     --threshold, --pixel-threshold or --min-area changes them for this call. If the run has several categories, an image

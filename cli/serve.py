@@ -42,9 +42,9 @@ from vitlite.cli._messages import note
 def command(run: str, token_file: str | None, good: str | None, **others: object) -> None:
     """Score images that come in over HTTP, and show a page for people.
 
-    RUN is a run's folder, or an .onnx file that `vitlite export` wrote. Such a file needs no torch. POST an image to
-    /score for its verdict as JSON, to /overlay for its heat map as PNG. GET / is the page: drop images there, or use
-    the camera. It shows map, verdict and history, moves the threshold, and marks images as good. The next
+    RUN is a run's folder, or an .onnx or .xml file that `vitlite export` wrote. Such a file needs no torch. POST an
+    image to /score for its verdict as JSON, to /overlay for its heat map as PNG. GET / is the page: drop images there,
+    or use the camera. It shows map, verdict and history, moves the threshold, and marks images as good. The next
     `vitlite calibrate RUN --good DIR` takes those.
 
     The server listens on this machine alone. With another --host it needs a token, which every request has to bring:

@@ -174,13 +174,13 @@ def load(
     """Load what ``train`` or ``vitlite export`` wrote.
 
     Args:
-        path: a run's folder, or an exported .onnx file, which needs onnxruntime and no torch.
-        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``; an .onnx file runs on the CPU.
+        path: a run's folder, or an exported file, which needs no torch: .onnx (onnxruntime) or .xml (openvino).
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``; an exported file runs on the CPU.
         max_megapixels: larger images are not read.
         threads: of the processor that the network uses, at least 1; None: all. For a run it holds for all of torch in
             this process.
         precision: of the trained network of ``sivt``, ``"float32"`` or ``"bfloat16"``, which is faster on processors
-            and GPUs that multiply in it and changes scores a little. An .onnx file has its own.
+            and GPUs that multiply in it and changes scores a little. An exported file has its own.
 
     Returns:
         Predictor: ``detector.predict(image)`` gives a ``Prediction`` with ``score``, ``is_defect``, ``percentile``,
@@ -192,13 +192,15 @@ def load(
     if threads is not None and (not isinstance(threads, int) or threads < 1):
         raise UserError(f"`threads={threads!r}`: must be a whole number from 1")
     if not isinstance(path, _PATH):
-        raise UserError(f"{path!r}: give the folder of a run, or an exported .onnx file")
+        raise UserError(f"{path!r}: give the folder of a run, or an exported .onnx or .xml file")
     if is_exported(path):
         if precision != "float32":
             raise UserError(f"`precision={precision}`: {path} has its own; give the run that it was exported from")
         from vitlite.export.onnx_detector import OnnxDetector
+        from vitlite.export.openvino_detector import OpenVinoDetector
 
-        return OnnxDetector(Path(path), device, max_megapixels=max_megapixels, threads=threads)
+        kind = OnnxDetector if Path(path).suffix.lower() == ".onnx" else OpenVinoDetector
+        return kind(Path(path), device, max_megapixels=max_megapixels, threads=threads)
     if Path(path).suffix.lower() == ".pt2" and Path(path).is_file():
         raise UserError(f"{path}: a pt2 file is for torch.export.load; give the run's folder or an .onnx file")
     from vitlite.engine.detector import Detector
@@ -211,8 +213,8 @@ def load(
 
 
 def is_exported(source: Source) -> bool:
-    """Whether the name is that of an exported ONNX file."""
-    return Path(source).suffix.lower() == ".onnx"
+    """Whether the name is that of an exported file that can be loaded: ONNX, or the .xml file of OpenVINO."""
+    return Path(source).suffix.lower() in (".onnx", ".xml")
 
 
 def _check(name: str, value: object, kind: type | tuple[type, ...], what: str) -> None:

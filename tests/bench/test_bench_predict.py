@@ -10,7 +10,7 @@ from vitlite.bench import predict as bench
 
 
 def test_a_worker_scores_what_the_run_scores(tiny_run, tiny_data, capsys):
-    options = ["--run", str(tiny_run), "--onnx", "none.onnx", "--images", "3", "--worker", "torch float32", "1"]
+    options = ["--run", str(tiny_run), "--exported", "none", "--images", "3", "--worker", "torch float32", "1"]
     assert bench.main(options) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["reading"] > 0

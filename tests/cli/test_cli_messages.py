@@ -1,6 +1,7 @@
 """Messages of the library are plain lines on standard error; -q leaves out all but errors."""
 
 import logging
+import os
 
 import pytest
 from commands import vitlite
@@ -29,3 +30,13 @@ def test_levels(tiny_run, options, count):
     out, err = vitlite("eval", tiny_run, *options)
     assert (out, err.splitlines()) == ("", list(LINES.values())[-count:])
     assert (logger.level, logger.handlers) == before
+
+
+def test_threads_that_wait_do_not_spin_for_long(monkeypatch):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    vitlite("--version")
+    assert os.environ["GOMP_SPINCOUNT"] == "7"  # as the user says
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    vitlite("--version")
+    assert os.environ["GOMP_SPINCOUNT"] == "1000"

@@ -121,3 +121,8 @@ def test_what_onnxruntime_refuses_or_lacks(tiny_onnx, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(UserError, match="pip install onnxruntime"):
         OnnxDetector(tiny_onnx)
+
+
+def test_its_threads_do_not_spin(detector):
+    options = detector.open()._session.get_session_options()
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"

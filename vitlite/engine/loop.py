@@ -51,7 +51,8 @@ log = logging.getLogger(__name__)
 SECONDS_BETWEEN_CHECKPOINTS = 30
 FOLDS_FILE = "folds.pt"  # what cross-fitting has measured, until training is finished
 TESTS, LEAST_STEPS = 10, 40  # a stage is tested so often, but never after fewer steps: each takes as long as one step
-MADE_OF_WEIGHTS = ("results.json", "report.html", "model.onnx", "model.pt2")  # of a run, by other commands
+EXPORTED = ("model.onnx", "model.pt2", "model.xml", "model.bin")
+MADE_OF_WEIGHTS = ("results.json", "report.html", *EXPORTED)  # of a run, by other commands
 
 
 class Loop:

@@ -259,16 +259,18 @@ def save_settings(run: str | os.PathLike[str], settings: RunSettings) -> None:
 def load_settings(run: str | os.PathLike[str]) -> RunSettings:
     """Read a run's config.toml. ``UserError`` names the file and what is wrong with it."""
     path = Path(run) / CONFIG_FILE
+    exported = Path(run).suffix in (".onnx", ".xml")
+    hint = "; an exported file can be given to predict and serve" if exported else ""
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
         head, values = dict(tables["run"]), dict(tables["config"])
     except FileNotFoundError:
         place = run if str(run) else "the run's name is empty"
-        missing = f"no {CONFIG_FILE} here" if Path(run).exists() else "no such folder"
-        raise UserError(f"{place}: {missing}; give the folder that `vitlite train` wrote") from None
+        gone = "no such file" if exported else "no such folder"
+        missing = f"no {CONFIG_FILE} here" if Path(run).exists() else gone
+        raise UserError(f"{place}: {missing}; give the folder that `vitlite train` wrote{hint}") from None
     except NotADirectoryError:
-        exported = "; an exported file can be given to predict alone" if Path(run).suffix == ".onnx" else ""
-        raise UserError(f"{run}: is a file; give the folder that `vitlite train` wrote{exported}") from None
+        raise UserError(f"{run}: is a file; give the folder that `vitlite train` wrote{hint}") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error}); give a run's folder") from None
     except (ValueError, KeyError, TypeError, RecursionError) as error:

@@ -14,14 +14,16 @@ from vitlite.data import list_images, open_dataset
 from vitlite.engine.detector import Detector
 from vitlite.engine.settings import SYNTHETIC, data_folder
 from vitlite.errors import UserError
-from vitlite.export.metadata import describe
+from vitlite.export.exported import Contents
+from vitlite.export.metadata import describe, dumps
 from vitlite.export.onnx_detector import OnnxDetector
+from vitlite.export.openvino_detector import OpenVinoDetector, to_openvino, weights_file
 from vitlite.export.program import read_pt2, require_packages, to_onnx, to_pt2, trace
 from vitlite.files import atomic, counted, new_file
 from vitlite.images.loading import readable_batches
 from vitlite.nn.memory import MemoryModule
 
-FORMATS = ("onnx", "pt2")
+SUFFIXES = {"onnx": ".onnx", "pt2": ".pt2", "openvino": ".xml"}  # by format
 TOLERANCE = 1e-4  # relative: of a score to itself, of a map to its largest value
 CHECKED = 32  # images of the run's data, if there are as many
 TILES_CHECKED = 8  # of an image, about
@@ -37,8 +39,8 @@ def export(
 
     Args:
         run: folder of the run.
-        kind: ``"onnx"`` or ``"pt2"``.
-        out: the file; default: model.KIND in the run.
+        kind: ``"onnx"``, ``"pt2"`` or ``"openvino"``, which is two files, .xml and .bin.
+        out: the file; default: model.KIND in the run, or model.xml.
         check: images (files, folders, patterns) that the finished file scores first; default: 32 images of the run's
             data, of every kind. Images of one colour and of noise come besides. If the method has a memory, so does a
             copy of the run whose weights are all at the threshold.
@@ -47,13 +49,14 @@ def export(
         UserError: a score or map is not finite or differs by more than 1e-4 from the run's own, or a package, the
             images or the folder are missing. Then nothing is written.
     """
-    if kind not in FORMATS:
-        raise UserError(f"`kind={kind}`: not one of {', '.join(FORMATS)}")
+    if kind not in SUFFIXES:
+        raise UserError(f"`kind={kind}`: not one of {', '.join(SUFFIXES)}")
     require_packages(kind)
+    ending = SUFFIXES[kind]
     if out is not None:
-        new_file(out, f".{kind}")
+        new_file(out, ending)
     detector = Detector(run, "cpu")
-    path = new_file(out or Path(run) / f"model.{kind}", f".{kind}")
+    path = new_file(out or Path(run) / f"model{ending}", ending)
     paths = list_images(check) if check else images_of_run(detector)
     if next(readable_batches(paths, detector.view, 1, detector.reading), None) is None:
         raise UserError(f"{counted(len(paths), 'image')} to compare on, none can be read; give others with `check`")
@@ -68,8 +71,9 @@ def export(
     data, score_pixels = converted(detector, kind, path)
     count, worst = compare(detector.score_pixels, score_pixels, images(detector, paths), path)
     compare(detector.score_pixels, score_pixels, [made], path, scales)
-    with atomic(path, "wb") as file:
-        file.write(data)
+    for place, part in zip((weights_file(path), path)[-len(data) :], reversed(data)):  # the graph after its weights
+        with atomic(place, "wb") as file:
+            file.write(part)
     log.info(
         "checked on %s: scores and maps differ by at most %.1e relative",
         counted(count, "tile" if detector.view.tile else "image"),
@@ -78,15 +82,18 @@ def export(
     return path
 
 
-def converted(detector: Detector, kind: str, path: Path) -> tuple[bytes, ScorePixels]:
-    """The contents of an exported file, and what scores with them."""
+def converted(detector: Detector, kind: str, path: Path) -> tuple[Contents, ScorePixels]:
+    """The contents of an exported file, or of the two of OpenVINO, and what scores with them."""
     metadata = describe(detector.settings, detector.calibration, detector.reading.regions)
     program = trace(detector.method, detector.view.sides)
+    if kind == "pt2":
+        archive = to_pt2(program, metadata)
+        return (archive,), read_pt2(archive)[0]
+    onnx = to_onnx(program, metadata)
     if kind == "onnx":
-        data = to_onnx(program, metadata)
-        return data, OnnxDetector(path, data=data).score_pixels
-    data = to_pt2(program, metadata)
-    return data, read_pt2(data)[0]
+        return (onnx,), OnnxDetector(path, data=(onnx,)).score_pixels
+    both = to_openvino(onnx, dumps(metadata))
+    return both, OpenVinoDetector(path, data=both).score_pixels
 
 
 def at_threshold(detector: Detector) -> Detector | None:

@@ -19,7 +19,7 @@ from vitlite.export.metadata import INPUT, KEY, MAPS, PT2_FILE, SCORES, dumps
 from vitlite.methods.base import Method
 
 OPSET = 18  # the oldest that torch's exporter writes directly, so the most runtimes read it
-NEEDED = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "pt2": ()}
+NEEDED = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "pt2": (), "openvino": ("onnx", "onnxscript", "openvino")}
 
 
 class Scorer(nn.Module):

@@ -18,6 +18,7 @@ from vitlite.engine.predict import Predictor
 from vitlite.images.heatmap import blend, overlay, scale_map
 from vitlite.images.loading import as_seen
 from vitlite.images.pillow import open_image
+from vitlite.images.png import write_png
 from vitlite.images.reading import ImageError, read_noted
 from vitlite.images.regions import dim
 from vitlite.images.resize import resize_image
@@ -161,5 +162,5 @@ def limits_from(facts: dict[str, Any]) -> dict[str | None, Limits]:
 def as_png(pixels: np.ndarray) -> bytes:
     """The PNG file of an array (H, W, 3), uint8."""
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, format="PNG", compress_level=3)
+    write_png(file, pixels)
     return file.getvalue()

@@ -17,7 +17,7 @@ SHORTEST_TOKEN = 16  # characters
 class Settings:
     """Where a server listens, what it takes, and how it judges. ``UserError`` for values that make no sense.
 
-    source: a run's folder, or an exported .onnx file.
+    source: a run's folder, or an exported .onnx or .xml file.
     host, port: where it listens; port 0 is one that is free.
     token: what a request must bring; None: nothing, which only a loopback address allows.
     workers: processes that score, each with the model in its memory.
@@ -89,7 +89,7 @@ def token_from(file: str | None) -> str | None:
 
 
 def good_folder(source: str, given: str | None) -> Path | None:
-    """The folder for good images: the one that is given, or ``marked_good`` in a run; an .onnx file has none."""
+    """The folder for good images: the one that is given, or ``marked_good`` in a run; an exported file has none."""
     if given is not None:
         return Path(given)
     run = Path(source)
