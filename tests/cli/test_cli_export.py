@@ -22,7 +22,7 @@ OLD_RUNS = Path(__file__).parents[1] / "old_run"
 
 @pytest.fixture(scope="module")
 def program(tiny_run):
-    return trace(Detector(tiny_run, "cpu").method, 64)
+    return trace(Detector(tiny_run, "cpu").method, (64, 64))
 
 
 @pytest.fixture
