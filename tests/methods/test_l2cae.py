@@ -11,8 +11,8 @@ from vitlite.methods.l2cae import L2CAE, LAYERS, PAPER, Autoencoder, table_layer
 
 
 def make(**changes):
-    size = {"image_size": 40, "window": 16, "windows": 3, "stride": 12}
-    return tiny("l2cae", **{**size, "augment": "none", **changes})
+    windows = {"window": 16, "windows": 3, "stride": 12} if changes.get("window", 16) else {}
+    return tiny("l2cae", **{"image_size": 40, **windows, "augment": "none", **changes})
 
 
 def test_paper_config():
