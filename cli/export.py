@@ -27,6 +27,9 @@ def command(run: str, kind: str, out: str | None, check: tuple[str, ...]) -> Non
     OpenVINO computes in bfloat16 if another program does not tell it otherwise: see docs/export.md.
     """
     from vitlite.export.export import export
+    from vitlite.export.openvino_detector import weights_file
 
     written = export(run, kind, out, check=check)
-    note(f"written: {written} ({written.stat().st_size / 2**20:.1f} MiB)")
+    files = [written, *([weights_file(written)] if kind == "openvino" else ())]
+    size = sum(file.stat().st_size for file in files) / 2**20
+    note(f"written: {' and '.join(map(str, files))} ({size:.1f} MiB)")

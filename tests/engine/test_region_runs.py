@@ -98,7 +98,7 @@ def test_masks_count_inside_alone(half, tiny_data):
     assert own["empty_masks"] == sum(not mask[:, :32].any() for mask in masks) > 0
 
 
-def test_the_box_of_auto_stays_that_of_the_training(tmp_path, put):
+def test_the_box_of_auto_stays_that_of_the_training(tmp_path, put, caplog):
     """An update does not move it, and without its file the run is refused: the network would see something else."""
     rng = np.random.default_rng(0)
 
@@ -122,6 +122,11 @@ def test_the_box_of_auto_stays_that_of_the_training(tmp_path, put):
     other = vitlite.train(tmp_path / "new", tmp_path / "other", init_from=run, roi="auto", **settings)
     assert not read_mask(other.run / "roi/all.png")[:20].any()  # given anew
     image = tmp_path / "new/0.png"
+    caplog.clear()
+    predict(Detector(run, "cpu"), image)
+    assert "% of its part lies outside of the box that this run sees" in caplog.text
+    predict(other, image)
+    assert caplog.text.count("outside of the box") == 1
     kept = file.read_bytes()
     file.unlink()
     refused("predict", run, image, says="a mask is missing, or not the one that this run was trained with")

@@ -142,8 +142,8 @@ class Predictor(ABC):
             seen: list[Loaded] = []
             for index in range(start, min(start + together, len(several))):
                 array, notes = as_rgb(several[index], names[index], self.reading)
-                notices.say(notes)
                 seen.append(as_seen(index, array, self.view, reading, Path(names[index])))
+                notices.say((*notes, *seen[-1].notes))
             for image, values, score in zip(seen, *self.score_seen(seen, batch_size)):
                 found.append(judge(image.full(values), score, limits, names[image.index], image.inside))
         return found[0] if single else found

@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from vitlite.images.reading import FULL_RANGE, NO_ROOM, ImageError, Note, Notices, pixel_count, read_noted
-from vitlite.images.regions import Box, level_outside, paint, shrink
+from vitlite.images.regions import Box, Look, level_outside, paint, shrink
 from vitlite.images.resize import map_at
 from vitlite.images.scale import Reading
 from vitlite.images.tiles import View
@@ -20,6 +20,8 @@ from vitlite.images.unusable import Unusable
 PIXELS_AHEAD = 64_000_000  # of originals that are kept, 192 MB: fewer images wait if they are large
 MOST_AHEAD = 32  # images that wait at a time
 MOST_THREADS = 16  # that decode
+MOST_BEYOND = 0.05  # the share of a part outside of the box of ``auto`` that is not worth a word
+BEYOND = "of its part lies outside of the box that this run sees, and counts for nothing; place parts as in training"
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -37,6 +39,7 @@ class Loaded:
     original: np.ndarray | None = None  # (height, width, 3) uint8, if it is kept
     inside: np.ndarray | None = None  # (height, width) bool, the region that counts; None: all of it
     box: Box | None = None  # the part of the original that ``pixels`` show; None: all of it
+    notes: tuple[Note, ...] = ()  # what is odd about where its part lies
 
     @property
     def seen_inside(self) -> np.ndarray | None:
@@ -137,16 +140,13 @@ def _load(
         return Unread(index, path, str(error)), []
     except MemoryError:
         return Unread(index, path, str(ImageError(path, NO_ROOM))), []
-    return found if keep_original else replace(found, original=None), notes
+    return found if keep_original else replace(found, original=None), [*notes, *found.notes]
 
 
-def inside_of(image: np.ndarray, reading: Reading, path: Path) -> tuple[np.ndarray | None, Box | None]:
-    """Where to look in an image (H, W, 3), bool (H, W), and the box of it that is seen; None: everywhere, all of it.
-
-    ``ImageError`` if its region does not fit.
-    """
+def inside_of(image: np.ndarray, reading: Reading, path: Path) -> Look:
+    """Where to look in an image (H, W, 3). ``ImageError`` if its region does not fit."""
     try:
-        return (None, None) if reading.regions is None else reading.regions.seen(image, path)
+        return Look(None, None) if reading.regions is None else reading.regions.seen(image, path)
     except Unusable as error:
         raise ImageError(path, str(error)) from error
 
@@ -157,13 +157,14 @@ def as_seen(index: int, image: np.ndarray, view: View, reading: Reading, path: P
     If a mask says where to look, that is the box around it, unless the network sees tiles.
     """
     regions, (height, width) = reading.regions, image.shape[:2]
-    inside, box = inside_of(image, reading, path)
+    inside, box, beyond = inside_of(image, reading, path)
     if regions is None or inside is None:
         return Loaded(index, path, view.see(image), height, width, image)
     painted = paint(image, inside, plain=regions.auto)
+    notes = (Note("beyond the box", f"{path}: {beyond:.0%} {BEYOND}"),) if beyond > MOST_BEYOND else ()
     if view.tile or box is None:
-        return Loaded(index, path, view.see(painted), height, width, image, inside)
-    return Loaded(index, path, view.see(painted[box]), height, width, image, inside, box)
+        return Loaded(index, path, view.see(painted), height, width, image, inside, notes=notes)
+    return Loaded(index, path, view.see(painted[box]), height, width, image, inside, box, notes)
 
 
 def pixel_batches(

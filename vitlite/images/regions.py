@@ -12,7 +12,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -28,6 +28,14 @@ SAMPLED = 20_000  # pixels that a median is taken of, about
 
 Size = tuple[int, int]
 Box = tuple[slice, slice]  # of rows and columns
+
+
+class Look(NamedTuple):
+    """Where to look in an image."""
+
+    inside: np.ndarray | None  # bool (H, W); None: everywhere
+    box: Box | None  # the part of the image that is seen; None: all of it
+    beyond: float = 0.0  # share of the part on a plain background that lies outside of this box
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,15 +58,22 @@ class Regions:
 
         ``Unusable`` as for :meth:`fitting`.
         """
-        return self.seen(image, name)[0]
+        inside = self.seen(image, name).inside
+        assert inside is not None  # that is said of runs without regions alone
+        return inside
 
-    def seen(self, image: np.ndarray, name: object) -> tuple[np.ndarray, Box | None]:
+    def seen(self, image: np.ndarray, name: object) -> Look:
         """:meth:`inside`, and the box around the mask; without masks there is none."""
         if not self.masks:
-            return region_of_part(image), None
+            return Look(region_of_part(image), None)
         mask = self.fitting(name, (image.shape[0], image.shape[1]))
-        part = mask & region_of_part(image) if self.auto else mask
-        return part if part.any() else mask, box_of(mask)
+        box = box_of(mask)
+        if not self.auto:
+            return Look(mask, box)
+        part = region_of_part(image)
+        inside = mask & part
+        beyond = 0.0 if part.all() else float(1 - part[box].sum() / part.sum())
+        return Look(inside if inside.any() else mask, box, beyond)
 
     def fitting(self, name: object, size: Size) -> np.ndarray:
         """The mask of an image (height, width).

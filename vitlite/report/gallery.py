@@ -98,7 +98,7 @@ def make_card(
     """
     image = read_noted(path, reading)[0]  # scoring has named what is odd about it
     height, width = thumbnail_size(*image.shape[:2])
-    inside, _ = inside_of(image, reading, path)
+    inside = inside_of(image, reading, path).inside
     image = image if inside is None else dim(image, inside)
     small = resize_image(image, (height, width))
     defects = np.zeros((height, width), bool)

@@ -99,8 +99,8 @@ class Scorer:
             limits = replace(limits, image=threshold)
         with self._file(body) as path:
             pixels, notes = read_noted(path, reading)
-            said = [note.text.removeprefix(f"{path}: ") for note in notes]
             seen = as_seen(0, pixels, self.detector.view, reading, path)
+            said = [note.text.removeprefix(f"{path}: ") for note in (*notes, *seen.notes)]
         maps, (score,) = self.detector.score_seen([seen])
         values = seen.full(maps[0])
         found = judge(values, score, limits, "the upload", seen.inside)
