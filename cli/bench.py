@@ -20,7 +20,7 @@ def command(name: str | None, options: tuple[str, ...]) -> None:
     Without NAME, lists the benchmarks; `all` runs every one that needs no data set or run. OPTIONS come after NAME and
     are the benchmark's own; `vitlite bench NAME --help` lists them.
     """
-    from vitlite.bench.__main__ import BENCHMARKS, NEED_DATA, run
+    from vitlite.bench.__main__ import BENCHMARKS, LEFT_OUT, run
     from vitlite.errors import UserError
 
     if name is None:
@@ -32,6 +32,6 @@ def command(name: str | None, options: tuple[str, ...]) -> None:
     LOGGER.setLevel(logging.WARNING)  # a benchmark prints its own figures
     if options[:1] == ("--",):  # needed once, and still typed
         options = options[1:]
-    names = [one for one in BENCHMARKS if one not in NEED_DATA] if name == "all" else [name]
+    names = [one for one in BENCHMARKS if one not in LEFT_OUT] if name == "all" else [name]
     codes = [run(one, list(options)) for one in names]
     raise SystemExit(max(codes))

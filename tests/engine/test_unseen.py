@@ -18,7 +18,7 @@ from vitlite.engine.checkpoint import load_checkpoint
 from vitlite.engine.detector import Detector, load_calibration
 from vitlite.engine.loop import Loop
 from vitlite.engine.settings import RunSettings, apply_overrides, load_settings, preset_config
-from vitlite.engine.unseen import FEWEST, Measured, auroc_of, choose_head, rank_by
+from vitlite.engine.unseen import FEWEST, DrawnTest, Measured, auroc_of, choose_head, rank_by
 from vitlite.methods.base import Method
 from vitlite.methods.config import TrainingConfig, change
 from vitlite.metrics import auroc
@@ -220,6 +220,34 @@ def test_no_figure_of_a_stage_in_which_scores_say_nothing(tiny_data, tmp_path, m
     training.train(RunSettings("vtadl", str(tiny_data), "", "quick", 0, config), tmp_path, device="cpu")
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [(line["stage"], "drawn_auroc" in line) for line in lines] == [("reconstruction", False), ("density", True)]
+
+
+@pytest.mark.parametrize("folds", [0, 3])
+def test_training_ends_by_itself(tiny_run, tmp_path, monkeypatch, caplog, folds):
+    """Once a test finds drawn defects hardly better; the run has the steps it made, and a resumed one keeps them."""
+    monkeypatch.setattr(DrawnTest, "__call__", lambda test, network: 0.6)
+    settings = load_settings(tiny_run)
+    config = replace(settings.config, epochs=50, patience=3, folds=folds, batch_size=100)
+    settings = replace(settings, config=config)
+    with caplog.at_level(logging.INFO, "vitlite"):
+        training.train(settings, tmp_path, device="cpu")
+    assert sum("drawn defects are found no better (AUROC 0.60, 0.60)" in text for text in caplog.messages) == 1
+    known = load_settings(tmp_path).config
+    assert known.steps == len((tmp_path / "log.jsonl").read_text().splitlines()) == 6  # a step an epoch, two tests
+    before = Detector(tmp_path, "cpu").digest()
+    with caplog.at_level(logging.INFO, "vitlite"):
+        training.train(load_settings(tmp_path), tmp_path, device="cpu", resume=True)
+    assert "nothing to do" in caplog.messages[-1]
+    assert Detector(tmp_path, "cpu").digest() == before
+
+
+def test_training_goes_on_while_it_finds_more(tiny_run, tmp_path, monkeypatch):
+    found = iter([0.5, 0.6, 0.7, 0.705, 1.0])
+    monkeypatch.setattr(DrawnTest, "__call__", lambda test, network: next(found))
+    settings = load_settings(tiny_run)
+    training.train(replace(settings, config=replace(settings.config, epochs=50, patience=2)), tmp_path, device="cpu")
+    figures = [json.loads(line).get("drawn_auroc") for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [figure for figure in figures if figure] == [0.5, 0.6, 0.7, 0.705]
 
 
 def test_auroc_of_few_images():

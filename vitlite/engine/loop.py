@@ -7,6 +7,7 @@ import math
 import os
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -51,6 +52,7 @@ log = logging.getLogger(__name__)
 SECONDS_BETWEEN_CHECKPOINTS = 30
 FOLDS_FILE = "folds.pt"  # what cross-fitting has measured, until training is finished
 TESTS, LEAST_STEPS = 10, 40  # a stage is tested so often, but never after fewer steps: each takes as long as one step
+LEAST_RISE = 0.01  # with ``patience``: training goes on while a test finds drawn defects better by so much
 EXPORTED = ("model.onnx", "model.pt2", "model.xml", "model.bin")
 MADE_OF_WEIGHTS = ("results.json", "report.html", *EXPORTED)  # of a run, by other commands
 
@@ -60,7 +62,8 @@ class Loop:
 
     A ``fold`` (such as "fold 1/4") trains one of the further networks: it writes no checkpoint and no log, and takes as
     many steps as a training on ``planned_for`` images. ``after`` networks train after it, as long. ``test`` says how
-    well images are told apart that the network does not train on: progress and the log show its figure.
+    well images are told apart that the network does not train on: progress and the log show its figure. A loop that
+    ``decides`` ends by itself, if the settings have a ``patience``; ``ended`` then has the steps that it made.
     """
 
     def __init__(
@@ -76,9 +79,11 @@ class Loop:
         planned_for: int = 0,
         after: int = 0,
         test: DrawnTest | None = None,
+        decides: bool = False,
     ) -> None:
         self.team, self.fold, self.after, self.test = team, fold, after, test
-        self.figure: float | None = None  # what ``test`` gave last
+        self.figures: list[float] = []  # what ``test`` gave in this stage
+        self.decides, self.ended = decides and bool(settings.config.patience), 0
         self.method, self.settings, self.config = method, settings, settings.config
         self.run, self.features, self.count, self.device = run, features, len(features), device
         self.planned_for = planned_for or self.count
@@ -99,6 +104,7 @@ class Loop:
                 "restore them, or train into another `out`"
             )
         self.stage, self.epoch, self.optimizer_state = state["stage"], state["epoch"], state["optimizer"]
+        self.figures = state.get("figures", [])
         torch.set_rng_state(state["rng"].cpu())
         if self.device.type == "cuda" and state["cuda_rng"] is not None:
             torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self.device)
@@ -137,7 +143,7 @@ class Loop:
                 log.warning("%s: is of the weights before; make it anew after training", path)
         if self.stage == len(new):
             self.finished_before = True
-            self.stage, self.epoch = place
+            self.stage, self.epoch, self.figures = *place, []
             self.save(None)
             if self.team.leads:
                 drop_log_after(self.run / LOG_FILE, self.stage, self.epoch)
@@ -156,6 +162,7 @@ class Loop:
                 "optimizer": optimizer.state_dict() if optimizer is not None else None,
                 "stage": self.stage,
                 "epoch": self.epoch,
+                "figures": self.figures,
                 "rng": torch.get_rng_state(),
                 "cuda_rng": torch.cuda.get_rng_state(self.device) if cuda else None,
                 "fingerprint": self.fingerprint,
@@ -172,7 +179,7 @@ class Loop:
             stages = [same_steps(stage, self.config, self.planned_for, self.count) for stage in stages]
         while self.stage < len(stages):
             self.run_stage(stages)
-            self.stage, self.epoch, self.optimizer_state = self.stage + 1, 0, None
+            self.stage, self.epoch, self.optimizer_state, self.figures = self.stage + 1, 0, None, []
             if self.stage == len(stages):
                 self.method.eval()
                 with torch.no_grad():
@@ -200,13 +207,59 @@ class Loop:
         name = f"{self.fold} {stage.name}".lstrip()
         after = (sum(later.epochs for later in stages[self.stage + 1 :]) + self.after * whole) * self.count
         with Progress(name, stage.epochs * self.count, start=self.epoch * self.count, after=after) as progress:
-            while self.epoch < stage.epochs:
+            while self.epoch < stage.epochs and not self.settled:
                 self.run_epoch(stage, optimizer, steps, progress)
                 self.epoch += 1
                 if self.epoch < stage.epochs and time.monotonic() - self.saved_at > SECONDS_BETWEEN_CHECKPOINTS:
                     self.save(optimizer)
         if self.config.average:
             use_average(optimizer)
+        if self.settled and self.epoch < stage.epochs:
+            self.ended = self.epoch * steps
+            log.info(
+                "training ends after %d steps: drawn defects are found no better (AUROC %s)", self.ended, self.told
+            )
+
+    @property
+    def settled(self) -> bool:
+        """Whether the last test has found drawn defects hardly better than one before it."""
+        return self.decides and len(self.figures) > 1 and self.figures[-1] < max(self.figures[:-1]) + LEAST_RISE
+
+    @property
+    def told(self) -> str:
+        """The figures of all tests, for a message."""
+        return ", ".join(f"{figure:.2f}" for figure in self.figures)
+
+    def keep_end(self, steps: int) -> None:
+        """Make ``steps`` those of the run, also for a resumed one; 0 changes nothing."""
+        if not steps:
+            return
+        self.settings = replace(self.settings, config=replace(self.config, steps=steps))
+        self.config = self.method.config = self.settings.config
+        if self.team.leads:
+            save_settings(self.run, self.settings)
+
+    def choose_scoring(self, trained: "Loop") -> None:
+        """Make those of the method's ``scorings()`` settings of the run that find drawn defects best.
+
+        ``trained`` is a loop whose network has come to its end: of this one, or of a fold.
+        """
+        choices, best, figures = self.method.scorings(), 0, list[float]()
+        if not choices:
+            return
+        if self.team.leads and trained.test and len(trained.test.paths) >= FEWEST:
+            for number, choice in enumerate(choices):
+                trained.method.set_scoring(choice)
+                figures.append(trained.test(trained.method) or 0.0)
+                best = number if figures[number] >= figures[best] + LEAST_RISE else best
+            log.info("%s (AUROC of drawn defects: %s)", choices[best], ", ".join(f"{one:.3f}" for one in figures))
+        best = self.team.agree(best)
+        for method in {self.method, trained.method}:
+            method.set_scoring(choices[best])
+        self.settings = replace(self.settings, config=self.method.config)
+        self.config = self.settings.config
+        if self.team.leads:
+            save_settings(self.run, self.settings)
 
     def run_epoch(self, stage: Stage, optimizer: torch.optim.Optimizer, steps: int, progress: Progress) -> None:
         """One pass over the training set in an order that depends on seed, stage and epoch alone.
@@ -232,17 +285,21 @@ class Loop:
             for name, value in terms.items():
                 part = value.double() * len(indices) / self.count
                 sums[name] = sums[name] + part if name in sums else part
-            found = "" if self.figure is None else f"  drawn defects {self.figure:.2f} AUROC"
+            found = f"  drawn defects {self.figures[-1]:.2f} AUROC" if self.figures else ""
             progress.step(len(indices), f"epoch {self.epoch + 1}/{stage.epochs}{found}")
         values = dict(zip(sums, torch.stack([*sums.values()]).tolist()))
         if not math.isfinite(values["loss"]):
             self.fail(stage, values["loss"])
         speed = self.count / (time.monotonic() - began)
-        every = max(stage.epochs * steps // TESTS, LEAST_STEPS)
+        every = self.config.patience if self.decides else max(stage.epochs * steps // TESTS, LEAST_STEPS)
         due = (self.epoch + 1) * steps // every > self.epoch * steps // every
-        if due and stage.scores and self.test and self.team.leads:
-            self.figure = self.test(self.method)
-            values |= {} if self.figure is None else {"drawn_auroc": self.figure}
+        if due and stage.scores and self.test:
+            figure = self.test(self.method) if self.team.leads else None
+            if self.decides:
+                figure = self.team.agree(figure)
+            if figure is not None:
+                self.figures.append(figure)
+                values["drawn_auroc"] = figure
         line = {"stage": stage.name, "stage_index": self.stage, "epoch": self.epoch + 1, **values, "lr": rate}
         if self.team.leads and not self.fold:
             append_line(self.run / LOG_FILE, json.dumps({**line, "images_per_second": round(speed, 2)}))
@@ -298,15 +355,14 @@ def cross_fit(loop: Loop, samples: Sequence[Sample], cache: FeatureCache, split:
     Those held out are left to the final network. The result is kept in the run until the end of training, for a resumed
     one.
     """
-    settings, method = loop.settings, loop.method
-    rows = split.scored
+    method, rows = loop.method, split.scored
     place_of = {row: place for place, row in enumerate(rows)}
     measured = Measured(method, [samples[row] for row in rows], loop.run, cache, rows)
-    key = hashlib.sha256(repr((settings.config, settings.seed, split.folds, loop.fingerprint)).encode()).hexdigest()
-    if measured.load(loop.run / FOLDS_FILE, key):
+    if measured.load(loop.run / FOLDS_FILE, fold_key(loop, split)):
         return measured
-    drawn_on = draw_sources(settings.config, settings.seed, rows)
+    drawn_on = draw_sources(loop.config, loop.settings.seed, rows)
     for number, fold in enumerate(split.folds, 2):
+        settings, decides = loop.settings, number == 2
         torch.manual_seed(settings.seed)
         network = with_weights(settings, loop.run, None)[0].to(loop.device)
         out = set(fold)
@@ -322,14 +378,23 @@ def cross_fit(loop: Loop, samples: Sequence[Sample], cache: FeatureCache, split:
             fold=name,
             planned_for=loop.count,
             after=len(split.folds) + 2 - number,
-            test=DrawnTest(method, [samples[row].path for row in fold], reading, settings.seed),
+            test=DrawnTest(method, [samples[row].path for row in fold], reading, settings.seed, decides=decides),
+            decides=decides,
         )
         network.fit(own.batches())
         own.run_stages()
+        loop.keep_end(own.ended)
+        loop.choose_scoring(own)
         places = [place_of[row] for row in fold]
         measured.add(network, places, measured.features(method, places, Part(cache, fold), reading))
         drawn = [place_of[row] for row in fold if row in drawn_on]
         measured.add_drawn(network, method, drawn, reading, settings.seed)
     if loop.team.leads:
-        measured.save(loop.run / FOLDS_FILE, key)
+        measured.save(loop.run / FOLDS_FILE, fold_key(loop, split))
     return measured
+
+
+def fold_key(loop: Loop, split: Split) -> str:
+    """What the networks of the folds depend on, as a checksum."""
+    settings = loop.settings
+    return hashlib.sha256(repr((settings.config, settings.seed, split.folds, loop.fingerprint)).encode()).hexdigest()

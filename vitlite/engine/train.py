@@ -167,8 +167,11 @@ def _train(
         split = recorded(run, samples, dataset.root) or random_split(samples, settings.config, settings.seed)
     split = team.agree(split)
     log_data(dataset, split, settings.config)
-    test = DrawnTest(method, [samples[i].path for i in split.held], reading, settings.seed)
-    loop = Loop(method, settings, run, Part(cache, split.train), device, team, test=test)
+    decides = not split.folds  # otherwise the first of the further networks decides when training ends
+    test = DrawnTest(method, [samples[i].path for i in split.held], reading, settings.seed, decides=decides)
+    loop = Loop(method, settings, run, Part(cache, split.train), device, team, test=test, decides=decides)
+    if settings.config.patience and not split.held:
+        log.warning("no good images are held out, so training goes on to its last step (holdout=0)")
     loop.weights = weights
     loop.fingerprint = fingerprint(dataset.root, [samples[i].path for i in split.train])
     measured = None
@@ -184,6 +187,8 @@ def _train(
     if state is None:
         method.fit(loop.batches())
     loop.run_stages()
+    loop.keep_end(loop.ended)
+    loop.choose_scoring(loop)
     if not team.leads:
         return None
     return conclude(loop, samples, cache, split, measured, reading)
@@ -323,4 +328,6 @@ def log_model(method: Method, origin: str | None, device: torch.device) -> None:
     begun = f", weights from {origin}" if origin else ""
     if method.backbone_name:
         begun = f", features from {method.backbone_name} ({origin})"
+    if method.start_source:
+        begun += f", begun with those of {method.start_source}"
     log.info("model: %.2f M trained parameters%s, on %s", count / 1e6, begun, device)

@@ -36,7 +36,7 @@ DRAWN_ON = 48  # good images that get drawn defects, at most
 CLEARLY = 2  # standard errors by which a score has to be better than the usual one, ...
 LEAST_GAIN = 0.05  # ... and the difference in AUROC: drawn defects are not the real ones, so a little says nothing
 RANKED = 512  # tiles of good images that scores are compared on, at most
-TESTED = 8  # good images with which a network is tested while it trains
+TESTED, TESTED_TO_DECIDE = 8, 24  # good images with which a network is tested while it trains
 BATCH = 8
 
 
@@ -228,18 +228,25 @@ class DrawnTest:
 
     A call gives the AUROC, by the method's usual score before places are compared; None if no image can be read. It
     changes neither the network nor any random state. With tiles, one of each image is taken. ``frozen`` gives the
-    features that do not depend on training.
+    features that do not depend on training. A test that ``decides`` about the training, or the scoring, takes more images
+    and draws every kind of defect onto each.
     """
 
-    def __init__(self, frozen: Method, paths: Sequence[Path], reading: Reading, seed: int) -> None:
-        self.frozen, self.paths, self.reading, self.seed = frozen, paths[:TESTED], reading, seed
-        self.features: list[Tensor] | None = None  # of batches of good images, then the same with defects
+    def __init__(
+        self, frozen: Method, paths: Sequence[Path], reading: Reading, seed: int, *, decides: bool = False
+    ) -> None:
+        self.decides = decides and bool(frozen.config.patience or frozen.scorings())
+        count = min(TESTED_TO_DECIDE if self.decides else TESTED, len(paths))
+        step = len(paths) / count if self.decides else 1.0  # neighbours by name may be alike
+        self.paths = [paths[int(index * step)] for index in range(count)]
+        self.frozen, self.reading, self.seed = frozen, reading, seed
+        self.features: list[tuple[Tensor, Tensor]] | None = None  # of batches: good images, and the same with defects
 
     def __bool__(self) -> bool:
         """Whether there are images to test with."""
         return bool(self.paths)
 
-    def _read(self) -> list[Tensor]:
+    def _read(self) -> list[tuple[Tensor, Tensor]]:
         device = next(self.frozen.parameters()).device
         view, features = self.frozen.config.view, []
         for found in pixel_batches(self.paths, view, BATCH, reading=self.reading):
@@ -251,22 +258,24 @@ class DrawnTest:
                 places = view.places(pixels.shape[0], pixels.shape[1], inside)
                 place = places[len(places) // 2]
                 pixels, inside = view.cut(pixels, place), None if inside is None else view.cut(inside, place)
-                kind, rng = DRAWN[loaded.index % len(DRAWN)], np.random.default_rng((self.seed, loaded.index))
                 good.append(pixels)
-                drawn.append(draw_defect(pixels, kind, rng, part=inside)[0])
-            features.append(self.frozen.frozen(to_images(np.stack([*good, *drawn]), device)))
+                for number in range(len(DRAWN)) if self.decides else (loaded.index % len(DRAWN),):
+                    rng = np.random.default_rng((self.seed, loaded.index, number))
+                    drawn.append(draw_defect(pixels, DRAWN[number], rng, part=inside)[0])
+            of_good, of_drawn = (self.frozen.frozen(to_images(np.stack(part), device)) for part in (good, drawn))
+            features.append((of_good, of_drawn))
         return features
 
     @torch.no_grad()
     def __call__(self, network: Method) -> float | None:
         network.eval()
-        good, drawn = [], []
+        good: list[Tensor] = []
+        drawn: list[Tensor] = []
         with torch.random.fork_rng(devices=[]):
             self.features = self._read() if self.features is None else self.features
             for features in self.features:
-                scores = network.anomaly_from(features)[1].double().cpu()
-                good.append(scores[: len(scores) // 2])
-                drawn.append(scores[len(scores) // 2 :])
+                for found, part in zip((good, drawn), features):
+                    found.append(network.anomaly_from(part)[1].double().cpu())
         return auroc_of(torch.cat(good), torch.cat(drawn)) if good else None
 
 

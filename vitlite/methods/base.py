@@ -52,6 +52,7 @@ class Method(nn.Module):
     least_deviation: ClassVar[float | None] = None  # of a place, added to that of good images: see Places
     shows_compared: ClassVar[bool] = False  # whether ``places`` changes the map too, and not only the image's score
     precisions: ClassVar[tuple[str, ...]] = ("float32",)  # in which the trained network can score
+    start_source: str | None = None  # where the weights that are trained come from; None: they are random
     default_score: ClassVar[str] = "max"  # what ``score=auto`` stands for until training decides, and if in doubt
 
     config: TrainingConfig
@@ -70,6 +71,14 @@ class Method(nn.Module):
         """Change how scores are made: the settings ``score`` and ``places``."""
         self.config = replace(self.config, score=score, places=places)
         self.places.how = places
+
+    def scorings(self) -> list[dict[str, Any]]:
+        """Settings of scoring that drawn defects choose from once a network is trained, the usual ones first."""
+        return []
+
+    def set_scoring(self, changes: Mapping[str, Any]) -> None:
+        """Score by other settings, one of ``scorings()``."""
+        self.config = replace(self.config, **changes)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **options: Any) -> Any:
         """As torch's; a state without statistics of places (of version 0.1.0) leaves them as they are."""

@@ -41,6 +41,7 @@ class TrainingConfig:
     epochs: int = 100
     steps: int = 0
     max_epochs: int = 0  # each stage has its part
+    patience: int = 0  # (ours)
     batch_size: int = 8
     accumulate: int = 1  # batch norms take the statistics of a part, and SIVT draws a split for each part
     # adam: weight decay is an L2 term. muon: the momentum of a matrix is orthogonalised (Jordan et al., 2024).
@@ -114,7 +115,7 @@ class TrainingConfig:
         if not 0 <= self.overlap <= 0.75:
             self.refuse("overlap", "must be from 0 to 0.75")
         self.at_least(0, "steps", "max_epochs", "weight_decay", "warmup_epochs", "warmup_steps", "last_lr", "clip_norm")
-        self.at_least(0, "train_images", "folds_below")
+        self.at_least(0, "train_images", "folds_below", "patience")
         self.above(0, "lr")
         if self.last_lr > self.lr:
             self.refuse("last_lr", f"must be at most lr={self.lr}")
@@ -283,9 +284,10 @@ def change(config: Settings, changes: Mapping[str, object], *, idle: bool = Fals
 
     ``image_size=keep`` means as many pixels as the config had.
     With a tile, and no ``image_size``, the network sees the original's pixels: ``image_size`` is the tile's side.
-    A number of epochs takes the place of ``steps``, either removes a preset's ``max_epochs``, a number of folds its
-    ``folds_below``, a share held out its folds, and ``warmup_epochs`` its ``warmup_steps``. Raises UserError for an
-    unknown field, a value that the config refuses and, unless ``idle``, a field that does nothing because of others.
+    A number of epochs takes the place of ``steps``, either removes a preset's ``max_epochs`` and ``patience``, a number
+    of folds its ``folds_below``, a share held out its folds, and ``warmup_epochs`` its ``warmup_steps``. Raises
+    UserError for an unknown field, a value that the config refuses and, unless ``idle``, a field that does nothing
+    because of others.
     """
     known = kinds(type(config))
     values: dict[str, Any] = dict(changes)
@@ -305,6 +307,7 @@ def change(config: Settings, changes: Mapping[str, object], *, idle: bool = Fals
         values.setdefault("steps", 0)
     if "steps" in values:
         values.setdefault("max_epochs", 0)
+        values.setdefault("patience", 0)
     if "folds" in values:
         values.setdefault("folds_below", 0)
     if "holdout" in values:

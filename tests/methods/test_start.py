@@ -1,0 +1,92 @@
+"""Weights that the transformer of SIVT begins with: what comes with vitlite, and files of one's own."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from method_checks import tiny_config
+
+from vitlite.errors import UserError
+from vitlite.methods.sivt import QUICK, SIVT, draw_split
+from vitlite.methods.start import FOLDER, resized, save_start
+
+TINY = replace(tiny_config("sivt", backbone="image"), start="none")
+
+
+@pytest.fixture
+def start(tmp_path):
+    """A network, and the file that it was written to."""
+    torch.manual_seed(5)
+    method = SIVT(TINY)
+    path = tmp_path / "start.pt"
+    with path.open("wb") as file:
+        save_start(file, method.transformer, TINY, {"steps": 3})
+    return method.transformer, path
+
+
+def test_a_network_begins_with_the_file(start):
+    saved, path = start
+    method = SIVT(replace(TINY, start=str(path)))
+    assert method.start_source == str(path)
+    for name, value in method.transformer.named_parameters():
+        torch.testing.assert_close(value, saved.get_parameter(name).half().float(), rtol=0, atol=0)
+
+
+def test_what_belongs_to_places_is_interpolated(start):
+    saved, path = start
+    larger = replace(TINY, start=str(path), feature_size=16, image_size=128)
+    given = SIVT(larger).transformer
+    assert given.positions.shape[-2] == 4 * saved.positions.shape[-2]
+    torch.testing.assert_close(given.head.weight, saved.head.weight.half().float(), rtol=0, atol=0)
+    plane = torch.linspace(0, 1, 8)[:, None].expand(8, 8).reshape(64, 1)
+    grown = resized(plane, (8, 8), (8, 16)).reshape(8, 16)
+    torch.testing.assert_close(grown, plane.reshape(8, 8)[:, :1].expand(8, 16), rtol=0, atol=1e-6)
+
+
+def test_a_file_of_another_network_is_refused(start, tmp_path):
+    _, path = start
+    with pytest.raises(UserError, match=r"start=.*dim="):
+        SIVT(replace(TINY, start=str(path), dim=2 * TINY.dim))
+    with pytest.raises(UserError, match=r"start=.*no such file"):
+        SIVT(replace(TINY, start=str(tmp_path / "none.pt")))
+    (tmp_path / "text.pt").write_text("text")
+    with pytest.raises(UserError, match=r"start=.*bench start"):
+        SIVT(replace(TINY, start=str(tmp_path / "text.pt")))
+
+
+def test_without_a_file_that_fits_weights_are_random():
+    torch.manual_seed(1)
+    drawn = SIVT(TINY).transformer
+    torch.manual_seed(1)
+    method = SIVT(replace(TINY, start="auto"))
+    assert method.start_source is None
+    assert torch.equal(method.transformer.head.weight, drawn.head.weight)
+
+
+def test_quick_has_a_start():
+    assert (FOLDER / f"{QUICK.backbone}.pt").exists()
+    torch.manual_seed(0)
+    method = SIVT(replace(QUICK, weights="none"))
+    assert method.start_source == "random products"
+    assert all(value.isfinite().all() for value in method.transformer.parameters())
+
+
+@pytest.mark.parametrize("block", [1, 2, 3])
+def test_squares_stay_together(block):
+    """Subsets of squares: each position once; the cells of a whole square are neighbours in the order."""
+    generator, cpu = torch.Generator().manual_seed(0), torch.device("cpu")
+    order = draw_split((7, 10), block, cpu, generator)
+    assert sorted(order.tolist()) == list(range(70))
+    place = torch.empty(70, dtype=torch.long)
+    place[order] = torch.arange(70)
+    place = place.reshape(7, 10)
+    together = [
+        (y, x)
+        for y in range(7 - block + 1)
+        for x in range(10 - block + 1)
+        if int(place[y : y + block, x : x + block].max() - place[y : y + block, x : x + block].min()) == block**2 - 1
+    ]
+    whole = [
+        (y, x) for y in range(together[0][0], 7 - block + 1, block) for x in range(together[0][1], 11 - block, block)
+    ]
+    assert together if block == 1 else set(whole) <= set(together)

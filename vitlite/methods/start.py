@@ -1,0 +1,84 @@
+"""Weights that the transformer of SIVT begins with, instead of random ones.
+
+``vitlite/methods/starts`` holds those that come with vitlite, by the name of the backbone. They were taught on random
+products, and on no real image, by ``vitlite bench start``. A file has the settings that shape the network
+(:data:`SHAPING`), what it was made of, and the parameters in float16.
+"""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vitlite.errors import UserError
+from vitlite.methods.config import AUTO, NONE
+
+log = logging.getLogger(__name__)
+
+FOLDER = Path(__file__).parent / "starts"
+# Settings that have to be those of the file. The size of the grid need not: what belongs to places is interpolated.
+SHAPING = (
+    "backbone",
+    "strides",
+    "layers",
+    "normalize",
+    "induction",
+    "patch",
+    "dim",
+    "encoder_depth",
+    "decoder_depth",
+    "heads",
+    "mlp_ratio",
+)
+OF_PLACES = ("positions", "decoder_positions", "induction")
+
+
+def save_start(file: IO[bytes], transformer: nn.Module, config: Any, made: Mapping[str, Any]) -> None:
+    """Write the parameters of a transformer; ``made`` says how they came about."""
+    weights = {name: value.detach().half() for name, value in transformer.named_parameters()}
+    shaping = {key: getattr(config, key) for key in SHAPING}
+    torch.save({"shaping": shaping, "made": dict(made), "grid": config.tokens, "weights": weights}, file)
+
+
+def load_start(transformer: nn.Module, config: Any) -> str | None:
+    """Give a transformer its start; returns where that comes from, or None if it keeps its random weights.
+
+    With ``start=auto`` it keeps them if no file fits. Raises ``UserError`` for a path to something that does not fit.
+    """
+    if config.start == NONE:
+        return None
+    path = FOLDER / f"{config.backbone}.pt" if config.start == AUTO else Path(config.start)
+    if config.start == AUTO and not path.exists():
+        return None
+    try:
+        state = torch.load(path, weights_only=True, map_location="cpu")
+        weights, (rows, columns), shaping = state["weights"], state["grid"], state["shaping"]
+    except FileNotFoundError:
+        raise UserError(f"`start={config.start}`: no such file") from None
+    except Exception as error:  # torch raises many kinds
+        raise UserError(f"`start={config.start}`: not a file that vitlite bench start wrote ({error})") from error
+    other = [f"{key}={shaping.get(key)}" for key in SHAPING if shaping.get(key) != getattr(config, key)]
+    if other:
+        if config.start != AUTO:
+            raise UserError(
+                f"`start={config.start}`: is of a network with {', '.join(other)}; set these, or start=none"
+            )
+        log.info("begins with random weights: what comes with vitlite is of %s", ", ".join(other))
+        return None
+    for name in OF_PLACES:
+        weights[name] = resized(weights[name].float(), (rows, columns), config.tokens)
+    transformer.load_state_dict(weights, strict=False)  # what is no parameter belongs to the grid
+    return "random products" if config.start == AUTO else str(path)
+
+
+def resized(values: Tensor, before: tuple[int, int], after: tuple[int, int]) -> Tensor:
+    """What belongs to the places of a grid (L, dim) or (1, L, dim), for another grid: interpolated."""
+    if before == after:
+        return values
+    flat = values.reshape(*before, -1).permute(2, 0, 1)[None]
+    grown = F.interpolate(flat, after, mode="bicubic", align_corners=False)[0]
+    return grown.permute(1, 2, 0).reshape(*values.shape[:-2], -1, values.shape[-1])
