@@ -17,6 +17,8 @@ TINY = {
     "holdout": 0.1,
     "score": "std",
     "places": "none",
+    "split_block": 1,
+    "start": "none",
 }
 
 

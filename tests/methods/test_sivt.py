@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter
 from torch.nn import functional as F
 
 from vitlite.bench.sivt import plain_forward
-from vitlite.methods.sivt import PAPER, SIVT, SelfInduction, residuals
+from vitlite.methods.sivt import PAPER, SIVT, SelfInduction, draw_split, residuals
 
 TINY = tiny_config("sivt", backbone="image", heads=2, encoder_depth=3)
 
@@ -133,3 +133,26 @@ def test_channel_statistics():
     rest = torch.cat([normal[:, :7], normal[:, 8:]], 1)
     assert rest.mean((0, 2, 3)).abs().max() < 1e-4
     torch.testing.assert_close(rest.std((0, 2, 3), correction=0), torch.ones(191), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("block", [1, 2, 3])
+def test_squares_of_a_split_stay_together(block):
+    order = draw_split((7, 10), block, torch.device("cpu"), torch.Generator().manual_seed(0))
+    assert sorted(order.tolist()) == list(range(70))
+    # The squares lie on one of block x block grids: on it, the places of each whole square are neighbours in the order.
+    place = torch.argsort(order).reshape(7, 10)
+    grids = [(down, right) for down in range(block) for right in range(block)]
+    squares = [place[down:, right:].unfold(0, block, block).unfold(1, block, block).flatten(2) for down, right in grids]
+    assert sum(bool((one.amax(2) - one.amin(2) == block**2 - 1).all()) for one in squares) == 1
+
+
+def test_scoring_may_split_by_other_squares():
+    """The same weights with another split of scoring; training splits single tokens in any case."""
+    method = SIVT(replace(TINY, split_block=0))
+    assert method.scorings() == [{"split_block": 1}, {"split_block": 2}]
+    assert torch.equal(method.split, SIVT(replace(TINY, split_block=1)).split)
+    method.set_scoring({"split_block": 2})
+    assert method.config.split_block == 2
+    assert method.scorings() == []
+    assert torch.equal(method.split, SIVT(replace(TINY, split_block=2)).split)
+    assert not SIVT(TINY).scorings()

@@ -7,7 +7,7 @@ import torch
 from method_checks import tiny_config
 
 from vitlite.errors import UserError
-from vitlite.methods.sivt import QUICK, SIVT, draw_split
+from vitlite.methods.sivt import QUICK, SIVT
 from vitlite.methods.start import FOLDER, resized, save_start
 
 TINY = replace(tiny_config("sivt", backbone="image"), start="none")
@@ -69,24 +69,3 @@ def test_quick_has_a_start():
     method = SIVT(replace(QUICK, weights="none"))
     assert method.start_source == "random products"
     assert all(value.isfinite().all() for value in method.transformer.parameters())
-
-
-@pytest.mark.parametrize("block", [1, 2, 3])
-def test_squares_stay_together(block):
-    """Subsets of squares: each position once; the cells of a whole square are neighbours in the order."""
-    generator, cpu = torch.Generator().manual_seed(0), torch.device("cpu")
-    order = draw_split((7, 10), block, cpu, generator)
-    assert sorted(order.tolist()) == list(range(70))
-    place = torch.empty(70, dtype=torch.long)
-    place[order] = torch.arange(70)
-    place = place.reshape(7, 10)
-    together = [
-        (y, x)
-        for y in range(7 - block + 1)
-        for x in range(10 - block + 1)
-        if int(place[y : y + block, x : x + block].max() - place[y : y + block, x : x + block].min()) == block**2 - 1
-    ]
-    whole = [
-        (y, x) for y in range(together[0][0], 7 - block + 1, block) for x in range(together[0][1], 11 - block, block)
-    ]
-    assert together if block == 1 else set(whole) <= set(together)

@@ -27,7 +27,7 @@ from vitlite.engine.distributed import ALONE, Team, autocast
 from vitlite.engine.features import FeatureCache, Part
 from vitlite.engine.settings import RunSettings, save_settings
 from vitlite.engine.split import Split
-from vitlite.engine.unseen import DrawnTest, Measured, draw_sources
+from vitlite.engine.unseen import FEWEST, DrawnTest, Measured, draw_sources
 from vitlite.errors import UserError
 from vitlite.files import append_line, remove, write_text
 from vitlite.good_scores import GOOD_SCORES_FILE

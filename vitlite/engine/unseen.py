@@ -228,8 +228,8 @@ class DrawnTest:
 
     A call gives the AUROC, by the method's usual score before places are compared; None if no image can be read. It
     changes neither the network nor any random state. With tiles, one of each image is taken. ``frozen`` gives the
-    features that do not depend on training. A test that ``decides`` about the training, or the scoring, takes more images
-    and draws every kind of defect onto each.
+    features that do not depend on training. A test that ``decides`` about training or scoring takes more images and
+    draws every kind of defect onto each.
     """
 
     def __init__(
