@@ -1,7 +1,5 @@
 """Weights taught on random products: the products, and the whole way to a file that SIVT begins with."""
 
-from dataclasses import replace
-
 import numpy as np
 import torch
 from tiny_settings import TINY
@@ -38,5 +36,5 @@ def test_a_stopped_call_goes_on(tmp_path, capsys, monkeypatch):
     make("parts", 2)
     parts = make("parts", 4)
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
-    config = change(replace(QUICK, start=str(tmp_path / "whole.pt")), TINY)
+    config = change(QUICK, TINY | {"start": str(tmp_path / "whole.pt")})
     assert SIVT(config).start_source == str(tmp_path / "whole.pt")
