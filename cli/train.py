@@ -25,7 +25,9 @@ from vitlite.methods import DEFAULT, REGISTRY
 )
 @click.option("--out", metavar="RUN", help="The folder for the run.  [default: runs/METHOD]")
 @click.option(
-    "--preset", metavar="NAME", help="paper; quick, for two CPU cores; of sivt and knn also quick512.  [default: quick]"
+    "--preset",
+    metavar="NAME",
+    help="paper; quick, for two CPU cores; of sivt and knn also quick512, of sivt long.  [default: quick]",
 )
 @options.overrides
 @click.option("--weights", metavar="auto|none|PATH", help="Weights of the backbone; the same as --set weights=...")
