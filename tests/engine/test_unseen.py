@@ -18,7 +18,7 @@ from vitlite.engine.checkpoint import load_checkpoint
 from vitlite.engine.detector import Detector, load_calibration
 from vitlite.engine.loop import Loop
 from vitlite.engine.settings import RunSettings, apply_overrides, load_settings, preset_config
-from vitlite.engine.unseen import FEWEST, DrawnTest, Measured, auroc_of, choose_head, rank_by
+from vitlite.engine.unseen import FEWEST, DrawnTest, Measured, choose_head, rank_by, ranks_of
 from vitlite.methods.base import Method
 from vitlite.methods.config import TrainingConfig, change
 from vitlite.metrics import auroc
@@ -254,7 +254,8 @@ def test_training_goes_on_while_it_finds_more(tiny_run, tmp_path, monkeypatch):
 def test_drawn_defects_choose_the_split(tiny_run, tmp_path, monkeypatch, folds):
     """The first network decides; the others, and the run, have its choice."""
     monkeypatch.setattr(training_loop, "FEWEST", 1)
-    monkeypatch.setattr(DrawnTest, "__call__", lambda test, network: 0.1 * network.config.split_block)
+    images = 0.01 * torch.arange(8)
+    monkeypatch.setattr(DrawnTest, "ranks", lambda test, network: images + 0.1 * network.config.split_block)
     settings = load_settings(tiny_run)
     config = replace(settings.config, split_block=0, folds=folds)
     training.train(replace(settings, config=config), tmp_path, device="cpu")
@@ -264,6 +265,19 @@ def test_drawn_defects_choose_the_split(tiny_run, tmp_path, monkeypatch, folds):
     assert not torch.equal(method.split, Detector(tiny_run, "cpu").method.split)
 
 
-def test_auroc_of_few_images():
-    good, drawn = torch.tensor([1.0, 2.0, 2.0]), torch.tensor([2.0, 3.0])
-    assert auroc_of(good, drawn) == auroc([0, 0, 0, 1, 1], [*good, *drawn]) == 5 / 6
+def test_ranks_of_few_images():
+    good, drawn = torch.tensor([1.0, 2.0, 2.0]), torch.tensor([2.0, 3.0, 3.0, 3.0, 0.0, 3.0])
+    ranks = ranks_of(good, drawn)
+    assert ranks.tolist() == pytest.approx([5 / 6, 1, 1 / 2])
+    assert float(ranks.mean()) == pytest.approx(auroc([0, 0, 0, *[1] * 6], [*good, *drawn]))
+
+
+@pytest.mark.parametrize(("gain", "chosen"), [(0.005, 1), (0.05, 2)])
+def test_a_split_has_to_be_clearly_better(tiny_run, tmp_path, monkeypatch, gain, chosen):
+    monkeypatch.setattr(training_loop, "FEWEST", 1)
+    monkeypatch.setattr(
+        DrawnTest, "ranks", lambda test, network: torch.full((8,), 0.5 + gain * network.config.split_block)
+    )
+    settings = load_settings(tiny_run)
+    training.train(replace(settings, config=replace(settings.config, split_block=0)), tmp_path, device="cpu")
+    assert load_settings(tmp_path).config.split_block == chosen

@@ -266,8 +266,13 @@ class DrawnTest:
             features.append((of_good, of_drawn))
         return features
 
-    @torch.no_grad()
     def __call__(self, network: Method) -> float | None:
+        ranks = self.ranks(network)
+        return float(ranks.mean()) if len(ranks) else None
+
+    @torch.no_grad()
+    def ranks(self, network: Method) -> Tensor:
+        """For each image that is drawn on (N,), the share of good images that its defects score above, on average."""
         network.eval()
         good: list[Tensor] = []
         drawn: list[Tensor] = []
@@ -276,13 +281,16 @@ class DrawnTest:
             for features in self.features:
                 for found, part in zip((good, drawn), features):
                     found.append(network.anomaly_from(part)[1].double().cpu())
-        return auroc_of(torch.cat(good), torch.cat(drawn)) if good else None
+        return ranks_of(torch.cat(good), torch.cat(drawn)) if good else torch.zeros(0)
 
 
-def auroc_of(good: Tensor, drawn: Tensor) -> float:
-    """The share of pairs in which the drawn defect has the higher score; equal scores count half."""
-    above, same = drawn > good[:, None], drawn == good[:, None]
-    return float((above.double() + 0.5 * same.double()).mean())
+def ranks_of(good: Tensor, drawn: Tensor) -> Tensor:
+    """The mean share (N,) of good scores (N,) that the drawn ones (N * kinds,) of each image exceed; equal count half.
+
+    The mean of it is the AUROC.
+    """
+    above, same = drawn[:, None] > good, drawn[:, None] == good
+    return (above.double() + 0.5 * same.double()).mean(1).reshape(len(good), -1).mean(1)
 
 
 class Head(NamedTuple):
