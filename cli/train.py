@@ -100,7 +100,8 @@ def command(
 
     Writes config.toml, checkpoint.pt, log.jsonl and calibration.json, among others, into the run's folder. The
     threshold comes from good images, each scored by a network that has not seen it; test images are never looked at.
-    Images come to the network as squares; --set image_size=keep keeps their shape.
+    With the preset quick, sivt and knn see images in their shape; otherwise they come to the network as squares, unless
+    --set image_size=keep is given.
     """
     from vitlite.engine.distributed import deterministic as only_deterministic
     from vitlite.engine.settings import (

@@ -39,7 +39,7 @@ def test_data_check_counts_masks_below_a_cell(tmp_path, put, width, said):
     assert "images of 1200 x 900 pixels come to the network as 256 x 256" in line
     assert "smaller than 38 x 28 pixels is hardly seen" in line
     assert said in line
-    assert "shape: images of 1200 x 900 (plate) come to the network as squares; image_size=keep" in text
+    assert "shape: images of 1200 x 900 (plate) are no squares; sivt and knn keep their shape" in text
 
 
 def test_nothing_is_said_about_small_images(tmp_path, put):

@@ -1,6 +1,7 @@
 """Sizes that are no squares: how they are written, what becomes of them, and what they do to maps."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -40,7 +41,7 @@ def test_keep_has_square_places_and_as_many(config, ratio):
     assert height / width == pytest.approx(ratio, rel=0.2)
     assert rows * columns == pytest.approx(32 * 32, rel=0.15)
     assert not kept.keeps
-    assert ratio != 1 or kept == config
+    assert ratio != 1 or kept == replace(config, image_size=256)
 
 
 def test_each_axis_of_a_map_has_its_own_matrix():

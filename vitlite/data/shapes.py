@@ -52,4 +52,4 @@ def in_words(largest: Mapping[str, Shape]) -> list[str]:
         return []
     some = ", ".join(f"{width} x {height} ({shown(name)})" for name, (height, width) in list(far.items())[:SHOWN])
     more = f" and {len(far) - SHOWN} more" if len(far) > SHOWN else ""
-    return [f"shape: images of {some}{more} come to the network as squares; image_size=keep keeps their shape"]
+    return [f"shape: images of {some}{more} are no squares; sivt and knn keep their shape, others need image_size=keep"]

@@ -57,8 +57,8 @@ class Config(FeatureConfig):
 
 
 PAPER = Config()
-QUICK = replace(PAPER, **QUICK_FEATURES, image_size=256, strides=(), feature_size=32, sampling="random")
-QUICK512 = replace(QUICK, image_size=512, feature_size=64)  # details of half the size
+QUICK = replace(PAPER, **QUICK_FEATURES, image_size="keep,256", strides=(), feature_size=32, sampling="random")
+QUICK512 = replace(QUICK, image_size="keep,512", feature_size=64)  # details of half the size
 
 
 class KNN(FeatureMethod):

@@ -81,6 +81,7 @@ PAPER = Config()
 QUICK = replace(
     PAPER,
     **QUICK_FEATURES,
+    image_size="keep,256",
     dim=192,
     encoder_depth=4,
     decoder_depth=2,
@@ -100,7 +101,7 @@ QUICK = replace(
 
 # Details of half the size: as many tokens as quick has, each of twice as many places along either side. With its patch
 # of 2 there would be four times as many tokens, and attention among 16 times as many pairs.
-QUICK512 = replace(QUICK, image_size=512, feature_size=64, patch=4, steps=250, start="none")
+QUICK512 = replace(QUICK, image_size="keep,512", feature_size=64, patch=4, steps=250, start="none")
 
 BLOCKS = (1, 2, 4)  # that split_block=0 chooses from, in tokens
 
