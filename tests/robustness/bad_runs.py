@@ -307,7 +307,7 @@ def onnx_is_a_folder(place):
     return place.predict(place.image, run=place.root / "model.onnx")
 
 
-@EXPORTS.refused(r"--device cuda: an ONNX file is scored on the CPU")
+@EXPORTS.refused(r"--device cuda: an ONNX model is scored on the CPU")
 def onnx_on_a_gpu(place):
     return place.predict(place.image, run=place.write("model.onnx", place.onnx()), options=["--device", "cuda"])
 

@@ -319,7 +319,8 @@ def with_shape(
     found = shapes(samples, regions)
     chosen = config.shaped(ratio(found))
     several = f", between the shapes of {len(found)} categories" if len(found) > 1 else ""
-    log.info("shape: images come to the network as %d x %d pixels%s", *reversed(chosen.image_shape), several)
+    if len(set(chosen.image_shape)) > 1 or several:
+        log.info("shape: images come to the network as %d x %d pixels%s", *reversed(chosen.image_shape), several)
     return chosen
 
 
