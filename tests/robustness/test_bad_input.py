@@ -70,7 +70,8 @@ def check(case, place, run):
         assert len([line for line in err.splitlines() if line.startswith("vitlite: ")]) == 1
         # What comes before it is said on the way: files passed over, what is trained.
         assert all(
-            re.match("skipped |not read: |scale: |shape: |data: |model: |vitlite: |.* left$", line) for line in err.splitlines()
+            re.match("skipped |not read: |scale: |shape: |data: |model: |vitlite: |.* left$", line)
+            for line in err.splitlines()
         ), err
     assert not place.marker.exists(), "code from the input was run"
     after = tree(place.root)

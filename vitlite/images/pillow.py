@@ -50,7 +50,7 @@ class _Unlimited:
     """Takes Pillow's limit on pixels away while any thread opens an image for which a higher one is asked."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a collector may end an abandoned block here, within another
         self._depth = 0
         self._saved: int | None = None
 
@@ -85,7 +85,7 @@ class _QuietPillow:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a collector may end an abandoned block here, within another
         self._depth = 0
         self._saved = warnings.catch_warnings()
 
