@@ -4,7 +4,7 @@ No real image is used. Each batch holds images of one random product (``_program
 as those of a real part are. The loss, the optimiser and the rate are those of the preset. The weights are an average
 over the last steps. A stopped call goes on from its work folder.
 
-Example: vitlite bench start --out vitlite/methods/starts/efficientnet_lite2.pt
+Example: vitlite bench start --out vitlite/methods/starts/efficientnet_lite2.pt --programs 128 --steps 2000
 """
 
 import argparse
@@ -26,7 +26,7 @@ from vitlite.engine.settings import RunSettings, build_method, preset_config
 from vitlite.files import atomic
 from vitlite.methods.base import Stage
 from vitlite.methods.config import change
-from vitlite.methods.schedule import AVERAGE, average_weights, learning_rate, make_optimizer
+from vitlite.methods.schedule import average_weights, learning_rate, make_optimizer, use_average
 from vitlite.methods.sivt import SIVT, Config
 from vitlite.methods.start import save_start
 
@@ -34,6 +34,7 @@ from ._machine import described, machine
 from ._programs import Program
 
 AVERAGED = 0.999  # decay a step
+WARMUP = 30  # steps
 LOGGED, SAVED = 50, 200  # steps
 ALONE = 600  # steps with subsets of single tokens; then half of the steps have squares of two by two
 
@@ -51,7 +52,7 @@ def main(args: Sequence[str] | None = None) -> int:
     print(described(machine()), flush=True)
     config = change(preset_config("sivt", "quick"), dict(pair.split("=", 1) for pair in options.set))
     assert isinstance(config, Config)
-    method = new_method(replace(config, average=AVERAGED, start="none"))
+    method = new_method(replace(config, average=AVERAGED, warmup_steps=WARMUP, start="none"))
     options.work.mkdir(parents=True, exist_ok=True)
     features = cached(method, options.work, options.programs, options.images, options.processes)
     teach(method, features, options.steps, options.work / "state.pt")
@@ -111,7 +112,7 @@ def teach(method: SIVT, features: np.ndarray, steps: int, state: Path) -> None:
         first = saved["step"]
         method.transformer.load_state_dict(saved["weights"])
         optimizer.load_state_dict(saved["optimizer"])
-    parameters, warmup, total = list(method.transformer.parameters()), 30, 0.0
+    parameters, total = list(method.transformer.parameters()), 0.0
     method.train()
     for step in range(first, steps):
         rng = np.random.default_rng(step)
@@ -123,7 +124,7 @@ def teach(method: SIVT, features: np.ndarray, steps: int, state: Path) -> None:
         chosen = np.sort(rng.choice(features.shape[1], min(config.batch_size, features.shape[1]), replace=False))
         batch = torch.from_numpy(np.array(features[program, chosen])).float()
         for group in optimizer.param_groups:
-            group["lr"] = config.lr * learning_rate(replace(config, warmup_steps=warmup), step, 1, steps)
+            group["lr"] = config.lr * learning_rate(config, step, 1, steps)
         optimizer.zero_grad(set_to_none=True)
         with autocast(config.precision, torch.device("cpu")):
             loss = method.loss(batch)["loss"]
@@ -139,9 +140,7 @@ def teach(method: SIVT, features: np.ndarray, steps: int, state: Path) -> None:
             weights = method.transformer.state_dict()
             with atomic(state, "wb") as file:
                 torch.save({"step": step + 1, "weights": weights, "optimizer": optimizer.state_dict()}, file)
-    with torch.no_grad():
-        for parameter in parameters:
-            parameter.copy_(optimizer.state[parameter][AVERAGE])
+    use_average(optimizer)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from vitlite.engine.detector import Detector, load_calibration
 from vitlite.engine.loop import Loop
 from vitlite.engine.settings import RunSettings, apply_overrides, load_settings, preset_config
 from vitlite.engine.unseen import FEWEST, DrawnTest, Measured, choose_head, rank_by, ranks_of
+from vitlite.errors import UserError
 from vitlite.methods.base import Method
 from vitlite.methods.config import TrainingConfig, change
 from vitlite.metrics import auroc
@@ -239,6 +240,13 @@ def test_training_ends_by_itself(tiny_run, tmp_path, monkeypatch, caplog, folds)
         training.train(load_settings(tmp_path), tmp_path, device="cpu", resume=True)
     assert "nothing to do" in caplog.messages[-1]
     assert Detector(tmp_path, "cpu").digest() == before
+
+
+def test_several_stages_do_not_end_by_themselves(tiny_data, tmp_path):
+    config = change(preset_config("vtadl", "quick"), METHODS["vtadl"] | {"patience": 5})
+    with pytest.raises(UserError, match="patience=5: vtadl trains in several stages"):
+        training.train(RunSettings("vtadl", str(tiny_data), "", "quick", 0, config), tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()
 
 
 def test_training_goes_on_while_it_finds_more(tiny_run, tmp_path, monkeypatch):

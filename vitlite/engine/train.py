@@ -119,6 +119,8 @@ def _train(
     if resume and (run / CHECKPOINT_FILE).exists():
         state = load_checkpoint(run, settings.method)
     method, origin, weights = with_weights(settings, run, state)
+    if settings.config.patience and len(method.stages()) > 1:
+        raise UserError(f"`patience={settings.config.patience}`: {settings.method} trains in several stages; give 0")
     if state is not None:
         finished = state["stage"] >= len(method.stages()) and (run / CALIBRATION_FILE).exists()
         if finished and settings.config == before.config:

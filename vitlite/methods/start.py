@@ -56,7 +56,7 @@ def load_start(transformer: nn.Module, config: Any) -> str | None:
         return None
     try:
         state = torch.load(path, weights_only=True, map_location="cpu")
-        weights, (rows, columns), shaping = state["weights"], state["grid"], state["shaping"]
+        weights, grid, shaping = state["weights"], state["grid"], state["shaping"]
     except FileNotFoundError:
         raise UserError(f"`start={config.start}`: no such file") from None
     except Exception as error:  # torch raises many kinds
@@ -70,7 +70,7 @@ def load_start(transformer: nn.Module, config: Any) -> str | None:
         log.info("begins with random weights: what comes with vitlite is of %s", ", ".join(other))
         return None
     for name in OF_PLACES:
-        weights[name] = resized(weights[name].float(), (rows, columns), config.tokens)
+        weights[name] = resized(weights[name].float(), grid, config.tokens)
     transformer.load_state_dict(weights, strict=False)  # what is no parameter belongs to the grid
     return "random products" if config.start == AUTO else str(path)
 
