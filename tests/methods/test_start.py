@@ -6,9 +6,10 @@ import pytest
 import torch
 from method_checks import tiny_config
 
+from vitlite.backbones.transformer_weights import resize_grid
 from vitlite.errors import UserError
 from vitlite.methods.sivt import QUICK, SIVT
-from vitlite.methods.start import FOLDER, resized, save_start
+from vitlite.methods.start import FOLDER, save_start
 
 TINY = replace(tiny_config("sivt", backbone="image"), start="none")
 
@@ -38,8 +39,8 @@ def test_what_belongs_to_places_is_interpolated(start):
     given = SIVT(larger).transformer
     assert given.positions.shape[-2] == 4 * saved.positions.shape[-2]
     torch.testing.assert_close(given.head.weight, saved.head.weight.half().float(), rtol=0, atol=0)
-    plane = torch.linspace(0, 1, 8)[:, None].expand(8, 8).reshape(64, 1)
-    grown = resized(plane, (8, 8), (8, 16)).reshape(8, 16)
+    plane = torch.linspace(0, 1, 8)[:, None].expand(8, 8).reshape(1, 64, 1)
+    grown = resize_grid(plane, (8, 8), (8, 16)).reshape(8, 16)
     torch.testing.assert_close(grown, plane.reshape(8, 8)[:, :1].expand(8, 16), rtol=0, atol=1e-6)
 
 

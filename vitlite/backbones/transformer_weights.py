@@ -184,7 +184,13 @@ def resize_positions(table: Tensor, shape: torch.Size | tuple[int, ...], grid: t
         old, side = (round((length - extra) ** 0.5) for length in (table.shape[1], shape[1]))
         new = grid or (side, side)
         if old**2 + extra == table.shape[1] and math.prod(new) + extra == shape[1]:
-            known = table[:, extra:].float().unflatten(1, (old, old)).permute(0, 3, 1, 2)
-            known = F.interpolate(known, size=new, mode="bicubic", align_corners=False)
-            return torch.cat([table[:, :extra].float(), known.flatten(2).transpose(1, 2)], dim=1)
+            return torch.cat([table[:, :extra].float(), resize_grid(table[:, extra:].float(), (old, old), new)], dim=1)
     return table
+
+
+def resize_grid(table: Tensor, before: tuple[int, int], after: tuple[int, int]) -> Tensor:
+    """What belongs to the places of a grid, (1, L, dim), for a grid of other rows and columns: bicubic."""
+    if before == after:
+        return table
+    known = table.unflatten(1, before).permute(0, 3, 1, 2)
+    return F.interpolate(known, size=after, mode="bicubic", align_corners=False).flatten(2).transpose(1, 2)

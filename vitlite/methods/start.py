@@ -6,14 +6,15 @@ products, and on no real image, by ``vitlite bench start``. A file has the setti
 """
 
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
+from vitlite.backbones.transformer_weights import resize_grid
 from vitlite.errors import UserError
 from vitlite.methods.config import AUTO, NONE
 
@@ -70,15 +71,7 @@ def load_start(transformer: nn.Module, config: Any) -> str | None:
         log.info("begins with random weights: what comes with vitlite is of %s", ", ".join(other))
         return None
     for name in OF_PLACES:
-        weights[name] = resized(weights[name].float(), grid, config.tokens)
+        table = weights[name].float().reshape(1, math.prod(grid), config.dim)
+        weights[name] = resize_grid(table, grid, config.tokens).view_as(transformer.get_parameter(name))
     transformer.load_state_dict(weights, strict=False)  # what is no parameter belongs to the grid
     return "random products" if config.start == AUTO else str(path)
-
-
-def resized(values: Tensor, before: tuple[int, int], after: tuple[int, int]) -> Tensor:
-    """What belongs to the places of a grid (L, dim) or (1, L, dim), for another grid: interpolated."""
-    if before == after:
-        return values
-    flat = values.reshape(*before, -1).permute(2, 0, 1)[None]
-    grown = F.interpolate(flat, after, mode="bicubic", align_corners=False)[0]
-    return grown.permute(1, 2, 0).reshape(*values.shape[:-2], -1, values.shape[-1])
