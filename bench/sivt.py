@@ -27,7 +27,8 @@ from vitlite import backbones
 from vitlite.data import list_images
 from vitlite.engine.detector import Detector
 from vitlite.engine.distributed import autocast, keep_freed_memory
-from vitlite.methods.sivt import SIVT, Config, SelfInduction, residuals
+from vitlite.methods.induction import SelfInduction
+from vitlite.methods.sivt import SIVT, Config, residuals
 
 from ._machine import described, in_a_process, machine
 from ._runs import brief_run, scoring_rate, settings_for, synthetic

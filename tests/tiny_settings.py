@@ -18,6 +18,7 @@ TINY = {
     "score": "std",
     "places": "none",
     "split_block": 1,
+    "bank": 20,
     "start": "none",
 }
 

@@ -24,10 +24,10 @@ def test_feature_maps_are_what_the_map_compares(name):
     with torch.no_grad():
         frozen = method.frozen(torch.rand(2, 3, size, size))
         features, output = method.feature_maps(frozen)
-        distances = method.distances(frozen)
-    if name == "sivt":
-        found, expected = 1 - F.cosine_similarity(features, output, dim=1), distances[1]
-    else:
-        groups = (x.unflatten(1, (2, -1)) for x in (features, output))
-        found, expected = 1 - F.cosine_similarity(*groups, dim=2), distances
+        if name == "sivt":
+            found = method.smooth(1 - F.cosine_similarity(features, output, dim=1))
+            expected = method.parts(frozen)["cosine distance"]
+        else:
+            groups = (x.unflatten(1, (2, -1)) for x in (features, output))
+            found, expected = 1 - F.cosine_similarity(*groups, dim=2), method.distances(frozen)
     torch.testing.assert_close(found, expected)

@@ -11,7 +11,8 @@ from tiny_settings import METHODS, options_of
 
 from vitlite.engine.detector import Detector
 from vitlite.kernels.nearest.reference import nearest_numpy
-from vitlite.methods.knn import RandomRows, coreset, rows_of
+from vitlite.methods import bank
+from vitlite.methods.bank import RandomRows, coreset, rows_of
 from vitlite.nn import portable
 
 
@@ -68,7 +69,9 @@ def test_rows_are_drawn_from_all_batches_alike():
     assert found.max() < 140
 
 
-def test_a_coreset_takes_the_furthest_row_each_time():
+@pytest.mark.parametrize("pool", [7, 1024])
+def test_a_coreset_takes_the_furthest_row_each_time(monkeypatch, pool):
+    monkeypatch.setattr(bank, "POOL", pool)
     rows = torch.randn(60, 5, generator=torch.Generator().manual_seed(0))
     torch.manual_seed(3)
     found = coreset(rows, 10)

@@ -9,7 +9,8 @@ from scipy.ndimage import gaussian_filter
 from torch.nn import functional as F
 
 from vitlite.bench.sivt import plain_forward
-from vitlite.methods.sivt import PAPER, SIVT, SelfInduction, draw_split, residuals
+from vitlite.methods.induction import SelfInduction, draw_split
+from vitlite.methods.sivt import PAPER, SIVT, residuals
 
 TINY = tiny_config("sivt", backbone="image", heads=2, encoder_depth=3)
 
@@ -105,7 +106,7 @@ def test_loss_is_the_weighted_sum():
 
 
 def test_map_and_score_are_equation_3():
-    method = SIVT(replace(TINY, normalize="none", edge="mirror")).eval()
+    method = SIVT(replace(TINY, normalize="none", edge="mirror", bank=0)).eval()
     images = torch.rand(2, 3, 64, 64)
     maps, scores = method.anomaly(images)
     features = method.frozen(images)
@@ -115,6 +116,32 @@ def test_map_and_score_are_equation_3():
     smooth = torch.stack([torch.from_numpy(gaussian_filter(m.double().numpy(), 1.0)) for m in plain])
     torch.testing.assert_close(maps.double(), smooth, rtol=1e-4, atol=1e-4 * float(smooth.max()))
     torch.testing.assert_close(scores.double(), smooth.flatten(1).std(1, correction=0), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("kind", "root"), [("product", 4), ("l2", 2), ("cosine", 2)])
+def test_a_bank_gives_the_map_one_factor_more(kind, root):
+    """The distance from the nearest of the vectors that were kept, times the residuals' root that is a distance."""
+    method = SIVT(replace(TINY, map=kind, bank=10_000)).eval()
+    good, features = torch.randn(2, 192, 8, 8), torch.randn(1, 192, 8, 8)
+    method.fit([good])
+    with torch.no_grad():
+        target, output = method.feature_maps(features)
+        l2, cosine = residuals(target, output)
+        values = method.values(features)
+    padded = F.pad(torch.cat([method.normalized(good), target]), [1] * 4, mode="replicate")
+    means = sum(padded[..., y : y + 8, x : x + 8] for y in range(3) for x in range(3)) / 9
+    rows = means.flatten(2).transpose(1, 2).double()
+    distance = torch.cdist(rows[2], rows[:2].flatten(0, 1)).amin(1).view(1, 8, 8).float()
+    plain = {"product": l2 * cosine, "l2": l2, "cosine": cosine}[kind] ** (1 / root)
+    torch.testing.assert_close(values, method.smooth(plain * distance), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(method.parts(features)["distance from good features"], method.smooth(distance))
+
+
+def test_without_a_bank_nothing_of_it_is_kept():
+    """So that the checkpoints of the paper's preset, and those of before, stay as they are."""
+    assert "bank" in SIVT(TINY).state_dict()
+    assert "bank" not in SIVT(replace(TINY, bank=0)).state_dict()
+    assert PAPER.bank == 0
 
 
 def test_every_step_draws_a_split():

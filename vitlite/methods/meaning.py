@@ -79,7 +79,7 @@ MEANINGS = {
         "resize": "how larger feature maps come to feature_size: bilinear, or area",
         "normalize": "of the features: none, or channel (mean 0 and deviation 1 over the training images)",
         "neighbourhood": "side of the squares of places whose mean is a vector",
-        "bank": "vectors of good images that are kept, at most",
+        "bank": "vectors of good images that are kept, at most; of sivt 0: none, the map of the paper",
         "sampling": "which vectors are kept: random, or coreset (those that lie furthest apart)",
         "neighbours": "vectors of the bank around the nearest one, by which score=weighted weights",
         "patch": "side of a token: pixels of the image, or places of the feature map",

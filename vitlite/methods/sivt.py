@@ -7,20 +7,22 @@ together they are decoded to the features (Algorithm 1). What cannot be induced 
 
 import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from vitlite.images.tiles import Size
 from vitlite.methods.ablations import ALL_PLOTTED, AUROC, MVTEC_ALL, Row, Table, sweep
-from vitlite.methods.frozen import QUICK_FEATURES, FeatureConfig, FeatureMethod
+from vitlite.methods.bank import BankMethod, neighbourhood_means, rows_of
+from vitlite.methods.config import AUTO
+from vitlite.methods.frozen import QUICK_FEATURES, FeatureConfig
+from vitlite.methods.induction import SelfInduction, draw_split
 from vitlite.methods.start import load_start
 from vitlite.nn.maps import SmoothUpsample
-from vitlite.nn.transformer import Block, init_transformer, sincos_positions
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Config(FeatureConfig):
     subsets: int = 4  # IV.A, N; Fig. 5a: 2 to 8
     cosine_weight: float = 5.0  # lambda of Eq. 2 (ours)
     map: str = "product"  # Eq. 3; or l2 | cosine, its factors alone
+    bank: int = 0  # (ours)
     sigma: float = 4.0  # (ours)
     score: str = "std"  # III.E
     split_block: int = 1  # (ours)
@@ -54,7 +57,7 @@ class Config(FeatureConfig):
         super().check()
         self.one_of("map", ("product", "l2", "cosine"))
         self.at_least(1, "patch", "dim", "encoder_depth", "decoder_depth", "heads")
-        self.at_least(0, "sigma", "split_block")
+        self.at_least(0, "sigma", "split_block", "bank")
         self.above(0, "mlp_ratio")
         if isinstance(self.feature_size, tuple) or len(set(self.image_shape)) == 1:
             self.divides("patch", "feature_size")
@@ -77,6 +80,7 @@ class Config(FeatureConfig):
 
 
 PAPER = Config()
+NEIGHBOURHOOD = 3  # whose mean a vector of the bank is
 # Small enough for two CPU cores; chosen on held-out good images with synthetic defects, never on a test split.
 QUICK = replace(
     PAPER,
@@ -95,7 +99,7 @@ QUICK = replace(
     average=0.99,
     clip_norm=1.0,
     precision="auto",
-    split_block=0,
+    bank=4000,
     start="auto",
 )
 
@@ -135,102 +139,13 @@ ABLATIONS = {
 }
 
 
-class SelfInduction(nn.Module):
-    """The trained transformer: patches (B, L, F) to reconstructed patches (B, L, F), Algorithm 1.
+class SIVT(BankMethod):
+    """Frozen features, self-induction reconstruction, product map, standard-deviation score.
 
-    ``order`` (L,) is the permutation that splits the positions: its i-th run of L/N entries is subset i. Runs differ
-    by one if N does not divide L.
+    With a ``bank`` the map has one factor more: how far features are from the nearest ones of good images, as in
+    :mod:`vitlite.methods.knn`. A defect that its neighbours give away can be induced, and is unlike anything good; what
+    is good and rare has no near neighbour, and can be induced.
     """
-
-    induced: Tensor
-    kept: Tensor
-    slot_of: Tensor
-
-    def __init__(self, config: Config, features: int) -> None:
-        super().__init__()
-        c = config
-        length = math.prod(c.tokens)
-        self.subsets = c.subsets if c.induction else 1
-        self.self_induction = c.induction
-        self.embed = nn.Linear(features, c.dim)
-        self.positions = nn.Parameter(sincos_positions(*c.tokens, c.dim))
-        self.encoder = nn.ModuleList(Block(c.dim, c.heads, c.mlp_ratio) for _ in range(c.encoder_depth))
-        self.encoder_norm = nn.LayerNorm(c.dim)
-        self.decoder_positions = nn.Parameter(sincos_positions(*c.tokens, c.dim))
-        self.decoder = nn.ModuleList(Block(c.dim, c.heads, c.mlp_ratio) for _ in range(c.decoder_depth))
-        self.decoder_norm = nn.LayerNorm(c.dim)
-        self.head = nn.Linear(c.dim, features)
-        init_transformer(self)
-        if c.induction:
-            self.induction = nn.Parameter(torch.randn(length, c.dim) * 0.02)
-            self._plan_subsets(length)
-
-    def _plan_subsets(self, length: int) -> None:
-        """Index tables over the permuted sequence, in which every subset is one run of slots."""
-        bounds = [round(i * length / self.subsets) for i in range(self.subsets + 1)]
-        widest = max(b - a for a, b in zip(bounds, bounds[1:]))
-        induced = torch.zeros(self.subsets, length, 1, dtype=torch.bool)
-        kept, slot_of = [], []
-        for i, (a, b) in enumerate(zip(bounds, bounds[1:])):
-            induced[i, a:b] = True
-            # A shorter run repeats its first slot up to the common width; the repeats are never read back.
-            kept += [i * length + s for s in (*range(a, b), *([a] * (widest - b + a)))]
-            slot_of += [i * widest + j for j in range(b - a)]
-        self.register_buffer("induced", induced, persistent=False)
-        self.register_buffer("kept", torch.tensor(kept), persistent=False)
-        self.register_buffer("slot_of", torch.tensor(slot_of), persistent=False)
-
-    def forward(self, patches: Tensor, order: Tensor | None = None) -> Tensor:
-        x = self.embed(patches)
-        latent = self.encode_plain(x) if order is None or not self.self_induction else self.encode_induced(x, order)
-        y = self.encoder_norm(latent) + self.decoder_positions
-        for block in self.decoder:
-            y = block(y)
-        return self.head(self.decoder_norm(y))
-
-    def encode_plain(self, x: Tensor) -> Tensor:
-        """The vanilla transformer's encoder (Fig. 6)."""
-        x = x + self.positions
-        for block in self.encoder:
-            x = block(x)
-        return x
-
-    def encode_induced(self, x: Tensor, order: Tensor) -> Tensor:
-        """Lines 2 to 10 of Algorithm 1: latent induction tokens (B, L, dim) in the original order.
-
-        Two things are computed less often than the algorithm is written, with the same result: the first block's
-        norm, queries, keys and values of a token are the same in every sequence that holds it; and in the last block
-        only the kept positions need queries, outputs and the MLP.
-        """
-        batch, _, dim = x.shape
-        # index_select, not [...]: the gradient of that sorts the indices on a GPU.
-        tokens = (x + self.positions).index_select(1, order)
-        induction = (self.induction + self.positions).index_select(0, order)
-        blocks: list[Any] = list(self.encoder)
-        first, *middle, last = blocks if len(blocks) > 1 else [None, *blocks]
-
-        sequences = self._mix(induction, tokens)  # (B * N, L, dim): Phi of Eq. 1
-        if first is not None:
-            qkv = self._mix(first.attn.qkv(first.norm1(induction)), first.attn.qkv(first.norm1(tokens)))
-            sequences = first.feed_forward(sequences + first.attn.attend(*qkv.chunk(3, dim=-1)))
-        for block in middle:
-            sequences = block(sequences)
-        latent = last.forward_kept(sequences, self._keep)
-        back = self.slot_of[torch.argsort(order)]
-        return latent.reshape(batch, -1, dim).index_select(1, back)
-
-    def _mix(self, induction: Tensor, tokens: Tensor) -> Tensor:
-        """(L, E) and (B, L, E) to (B * N, L, E): sequence i takes ``induction`` on the slots of subset i."""
-        return torch.where(self.induced, induction, tokens[:, None]).flatten(0, 1)
-
-    def _keep(self, sequences: Tensor) -> Tensor:
-        """(B * N, L, E) to (B * N, S, E): of sequence i the slots of subset i."""
-        flat = sequences.unflatten(0, (-1, self.subsets)).flatten(1, 2)
-        return flat.index_select(1, self.kept).unflatten(1, (self.subsets, -1)).flatten(0, 1)
-
-
-class SIVT(FeatureMethod):
-    """Frozen features, self-induction reconstruction, product map, standard-deviation score."""
 
     presets: ClassVar = {"paper": PAPER, "quick": QUICK, "quick512": QUICK512, "long": LONG}
     ablations: ClassVar = ABLATIONS
@@ -242,13 +157,25 @@ class SIVT(FeatureMethod):
     split: Tensor
 
     def __init__(self, config: Config, weights: str | None = None) -> None:
-        super().__init__(config, weights)
+        super().__init__(config, weights, banked=config.bank > 0)
         channels = sum(self.backbone.channels)
         self.transformer = SelfInduction(config, channels * config.patch**2)
         self.start_source = None if weights == "none" else load_start(self.transformer, config)
         self.block = 1  # of the splits of training
         self.register_buffer("split", self.scoring_split())
         self.smooth = SmoothUpsample(config.grid, config.image_shape, config.sigma, config.edge)
+
+    @property
+    def score_name(self) -> str:
+        """As the base class's; with a bank, ``auto`` stands for what distances to it are scored by."""
+        return "max" if self.config.score == AUTO and self.bank is not None else super().score_name
+
+    def fit(self, batches: Iterable[Tensor]) -> None:
+        """As the base class's; fills the bank too."""
+        if self.bank is None:
+            super().fit(batches)
+        else:
+            self.fill(batches, self.config.bank, "coreset", NEIGHBOURHOOD)
 
     def reconstruct(self, target: Tensor, order: Tensor) -> Tensor:
         """Normalised features (B, C, H, W) to their reconstruction, in the same shape and in float32."""
@@ -279,14 +206,23 @@ class SIVT(FeatureMethod):
         return {"loss": l2 + self.config.cosine_weight * cosine, "l2": l2, "cosine": cosine}
 
     def values(self, features: Tensor) -> Tensor:
-        """Equation 3 per position, at the input size and smoothed."""
-        l2, cosine = self.distances(features)
+        """Equation 3 per position, at the input size and smoothed.
+
+        With a bank: the root of Equation 3 that is a distance, times the distance to the nearest row of the bank.
+        """
+        target, output = self.feature_maps(features)
+        l2, cosine = residuals(target, output)
         values = {"product": l2 * cosine, "l2": l2, "cosine": cosine}[self.config.map]
+        if self.bank is not None:
+            root = 1 / 4 if self.config.map == "product" else 1 / 2
+            values = values.clamp_min(0) ** root * self.from_bank(target)
         return self.smooth(values)
 
-    def distances(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """The two factors of Equation 3."""
-        return residuals(*self.feature_maps(features))
+    def from_bank(self, target: Tensor) -> Tensor:
+        """Normalised features (B, C, h, w) to their distances (B, h, w) from the nearest rows of the bank."""
+        batch, _, rows, columns = target.shape  # not len(): exporters would fix the size of a batch
+        distances, _ = self.nearest(rows_of(neighbourhood_means(target, NEIGHBOURHOOD)))
+        return distances.view(batch, rows, columns)
 
     def feature_maps(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised features and their reconstruction, with the split that scoring uses."""
@@ -298,30 +234,12 @@ class SIVT(FeatureMethod):
             return target, self.reconstruct(target, self.split)
 
     def parts(self, features: Tensor) -> dict[str, Tensor]:
-        """Both factors, smoothed."""
-        names = ("squared distance", "cosine distance")
-        return {name: self.smooth(values) for name, values in zip(names, self.distances(features))}
-
-
-@torch.compiler.disable  # the compiler of torch 2.13 fails on randperm
-def draw_split(
-    grid: tuple[int, int], block: int, device: torch.device, generator: torch.Generator | None = None
-) -> Tensor:
-    """A random permutation of the positions of a grid (rows, columns), in which squares of ``block`` stay together.
-
-    The squares begin anywhere, and those at the edge are cut.
-    """
-    rows, columns = grid
-    if block == 1:
-        return torch.randperm(rows * columns, device=device, generator=generator)
-    down, right = torch.randint(block, (2,), generator=generator, device=device)
-    row = (torch.arange(rows, device=device) + down) // block
-    column = (torch.arange(columns, device=device) + right) // block
-    across = columns // block + 2
-    squares = torch.rand((rows // block + 2) * across, generator=generator, device=device)
-    within = torch.rand(rows * columns, generator=generator, device=device)
-    # Keys of two squares differ by more than 1e-6, but for one pair in many thousands.
-    return torch.argsort(squares[(row[:, None] * across + column).flatten()].double() + 1e-6 * within)
+        """The factors of the map, smoothed."""
+        target, output = self.feature_maps(features)
+        found = dict(zip(("squared distance", "cosine distance"), residuals(target, output)))
+        if self.bank is not None:
+            found["distance from good features"] = self.from_bank(target)
+        return {name: self.smooth(values) for name, values in found.items()}
 
 
 def residuals(target: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
