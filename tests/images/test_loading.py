@@ -1,12 +1,15 @@
 """The threaded loader: order, batches, files that cannot be read."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from vitlite.images import loading
 from vitlite.images.archives import entry
-from vitlite.images.loading import load_ahead, pixel_batches, readable_batches
+from vitlite.images.loading import each, load_ahead, pixel_batches, readable_batches
 from vitlite.images.reading import pixel_count
 
 
@@ -48,19 +51,20 @@ def test_many_more_images_than_are_held(tmp_path, monkeypatch):
 
 
 def begun(monkeypatch, paths, taken, **options):
-    """How many images are decoded by the time that so many have been taken."""
-    indices = []
+    """How many images are given to the threads by the time that so many have been taken."""
+    given = []
 
-    def watched(path, reading, read=loading.read_noted):
-        indices.append(path)
-        return read(path, reading)
+    class Pool(ThreadPoolExecutor):
+        def submit(self, *args):
+            given.append(args)
+            return super().submit(*args)
 
-    monkeypatch.setattr(loading, "read_noted", watched)
+    monkeypatch.setattr(loading, "ThreadPoolExecutor", Pool)
     loader = load_ahead(paths, 4, **options)
     for _ in range(taken):
         next(loader)
-    loader.close()  # waits for what is under way
-    return len(indices)
+    loader.close()
+    return len(given)
 
 
 @pytest.mark.parametrize(
@@ -97,3 +101,21 @@ def test_the_pixels_of_an_image_by_its_header(tmp_path):
     archive.write_bytes(b"")
     for other in (tmp_path, tmp_path / "gone.png", tmp_path / "text.png", "zero\0byte", entry(archive, 0)):
         assert pixel_count(other) == 0
+
+
+def test_what_is_given_up_waits_for_no_thread():
+    """The garbage collector may end a generator while its thread holds a lock that the other threads wait for."""
+    free, begun, waited = threading.Event(), threading.Event(), []
+
+    def decode(item):
+        if item:
+            begun.set()
+            waited.append(free.wait(20))
+        return item
+
+    found = each(decode, range(100))
+    assert next(found) == 0
+    assert begun.wait(60)
+    found.close()
+    assert not waited
+    free.set()

@@ -1,6 +1,7 @@
 """Image files to arrays of one size, decoded by threads ahead of the model; unreadable files are named, not fatal."""
 
 import collections
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -116,7 +117,7 @@ def load_ahead(
     def has_room(pixels: int) -> bool:
         return len(waiting) < MOST_AHEAD and (len(waiting) < least or held + pixels <= PIXELS_AHEAD)
 
-    with ThreadPoolExecutor(workers or min(MOST_THREADS, os.cpu_count() or 1)) as pool:
+    with decoders(workers or min(MOST_THREADS, os.cpu_count() or 1)) as pool:
         while waiting or following is not None:
             while following is not None and has_room(following[2]):
                 index, path, pixels = following
@@ -128,6 +129,22 @@ def load_ahead(
             found, notes = future.result()
             notices.say(notes)
             yield found
+
+
+@contextlib.contextmanager
+def decoders(workers: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads that decode. A block that is left early drops what has not begun, and waits for no thread.
+
+    A generator that is given up may end anywhere in the garbage collector, also while this thread holds a lock that the
+    threads need to end (that of ``Thread.start``, for example). To wait for them there would be to wait for ever.
+    """
+    pool = ThreadPoolExecutor(workers)
+    try:
+        yield pool
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    pool.shutdown()
 
 
 def _load(
@@ -221,7 +238,7 @@ def each(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
     """
     workers = min(8, os.cpu_count() or 1)
     waiting: collections.deque[Future[R]] = collections.deque()
-    with ThreadPoolExecutor(workers) as pool:
+    with decoders(workers) as pool:
         for item in items:
             waiting.append(pool.submit(function, item))
             if len(waiting) > 2 * workers:
