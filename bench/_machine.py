@@ -17,7 +17,7 @@ import vitlite
 
 
 def machine(device: str = "cpu", packages: tuple[str, ...] = ("torch",)) -> dict[str, str]:
-    """Date, processor or GPU, threads, and versions of Python, vitlite and these packages if they are installed.
+    """Date, processor or GPU, threads, and versions of Python, vitlite, its commit, and these packages, if installed.
 
     torch is asked for its threads, and the compiled operators for their instruction set, only if torch is loaded.
     """
@@ -27,7 +27,7 @@ def machine(device: str = "cpu", packages: tuple[str, ...] = ("torch",)) -> dict
         about |= {"threads": str(torch.get_num_threads()), "kernels": _kernels()}
         if device.startswith("cuda"):
             about |= {"gpu": torch.cuda.get_device_name(), "driver": _driver(), "cuda": str(torch.version.cuda)}
-    about |= {"python": platform.python_version(), "vitlite": vitlite.__version__}
+    about |= {"python": platform.python_version(), "vitlite": vitlite.__version__, "commit": commit()}
     for package in packages:
         try:
             about[package] = version(package)
@@ -38,7 +38,7 @@ def machine(device: str = "cpu", packages: tuple[str, ...] = ("torch",)) -> dict
 
 def described(about: dict[str, str]) -> str:
     """One line of the facts that ``machine`` gives."""
-    return ", ".join(f"{key} {value}" for key, value in about.items())
+    return ", ".join(f"{key} {value}" for key, value in about.items() if value)
 
 
 def write_csv(path: Path | str, columns: Sequence[str], rows: Iterable[dict[str, Any]], about: dict[str, str]) -> None:

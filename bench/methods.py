@@ -31,7 +31,7 @@ from vitlite.files import make_folder, write_json, write_text
 from vitlite.methods.base import TrainingConfig
 from vitlite.results import mean_of, summarize_category
 
-from ._machine import commit, forget_peak, machine, peak_mib, write_csv
+from ._machine import forget_peak, machine, peak_mib, write_csv
 from ._methods_table import CONSTANT, SCORES, TRAINED, UNTRAINED, Row, markdown, plot
 from ._runs import method_names, scoring_rate, synthetic, untrained_run
 
@@ -107,7 +107,7 @@ def main(args: Sequence[str] | None = None) -> int:
     separate = separated(options.separate, names)
     configs = {variant: config_of(variant, options) for variant in variants}
     out = make_folder(Path(options.out))
-    about = machine(options.device) | {"commit": commit()}
+    about = machine(options.device)
     rows = []
     for cell in cells(variants, open_data(options, out), options, separate):
         print(f"{cell.name}: {cell.label} {cell.kind}, seed {cell.seed}", file=sys.stderr)

@@ -20,7 +20,7 @@ from vitlite.methods import REGISTRY
 from vitlite.methods.sivt import SIVT
 from vitlite.methods.vtadl import QUICK, VTADL
 
-SETTINGS = options_of(WITH_BACKBONE, "sivt:")
+SETTINGS = options_of(WITH_BACKBONE | {"bank": 0}, "sivt:")  # without a search, which an untrained one has not
 
 
 def arguments(data, out, *more):
