@@ -258,34 +258,8 @@ def test_training_goes_on_while_it_finds_more(tiny_run, tmp_path, monkeypatch):
     assert [figure for figure in figures if figure] == [0.5, 0.6, 0.7, 0.705]
 
 
-@pytest.mark.parametrize("folds", [0, 2])
-def test_drawn_defects_choose_the_split(tiny_run, tmp_path, monkeypatch, folds):
-    """The first network decides; the others, and the run, have its choice."""
-    monkeypatch.setattr(training_loop, "FEWEST", 1)
-    images = 0.01 * torch.arange(8)
-    monkeypatch.setattr(DrawnTest, "ranks", lambda test, network: images + 0.1 * network.config.split_block)
-    settings = load_settings(tiny_run)
-    config = replace(settings.config, split_block=0, folds=folds)
-    training.train(replace(settings, config=config), tmp_path, device="cpu")
-    assert load_settings(tmp_path).config.split_block == 2  # of 1 and 2: there are 4x4 tokens
-    method = Detector(tmp_path, "cpu").method
-    assert torch.equal(method.split, method.scoring_split())
-    assert not torch.equal(method.split, Detector(tiny_run, "cpu").method.split)
-
-
 def test_ranks_of_few_images():
     good, drawn = torch.tensor([1.0, 2.0, 2.0]), torch.tensor([2.0, 3.0, 3.0, 3.0, 0.0, 3.0])
     ranks = ranks_of(good, drawn)
     assert ranks.tolist() == pytest.approx([5 / 6, 1, 1 / 2])
     assert float(ranks.mean()) == pytest.approx(auroc([0, 0, 0, *[1] * 6], [*good, *drawn]))
-
-
-@pytest.mark.parametrize(("gain", "chosen"), [(0.005, 1), (0.05, 2)])
-def test_a_split_has_to_be_clearly_better(tiny_run, tmp_path, monkeypatch, gain, chosen):
-    monkeypatch.setattr(training_loop, "FEWEST", 1)
-    monkeypatch.setattr(
-        DrawnTest, "ranks", lambda test, network: torch.full((8,), 0.5 + gain * network.config.split_block)
-    )
-    settings = load_settings(tiny_run)
-    training.train(replace(settings, config=replace(settings.config, split_block=0)), tmp_path, device="cpu")
-    assert load_settings(tmp_path).config.split_block == chosen

@@ -175,11 +175,7 @@ def test_squares_of_a_split_stay_together(block):
 
 def test_scoring_may_split_by_other_squares():
     """The same weights with another split of scoring; training splits single tokens in any case."""
-    method = SIVT(replace(TINY, split_block=0))
-    assert method.scorings() == [{"split_block": 1}, {"split_block": 2}]
-    assert torch.equal(method.split, SIVT(replace(TINY, split_block=1)).split)
-    method.set_scoring({"split_block": 2})
-    assert method.config.split_block == 2
-    assert method.scorings() == []
-    assert torch.equal(method.split, SIVT(replace(TINY, split_block=2)).split)
-    assert not SIVT(TINY).scorings()
+    single, squares = SIVT(TINY), SIVT(replace(TINY, split_block=2))
+    assert not torch.equal(single.split, squares.split)
+    assert torch.equal(squares.split, draw_split((4, 4), 2, torch.device("cpu"), torch.Generator().manual_seed(0)))
+    assert squares.block == 1

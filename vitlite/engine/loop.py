@@ -27,7 +27,7 @@ from vitlite.engine.distributed import ALONE, Team, autocast
 from vitlite.engine.features import FeatureCache, Part
 from vitlite.engine.settings import RunSettings, save_settings
 from vitlite.engine.split import Split
-from vitlite.engine.unseen import CLEARLY, FEWEST, DrawnTest, Measured, draw_sources
+from vitlite.engine.unseen import DrawnTest, Measured, draw_sources
 from vitlite.errors import UserError
 from vitlite.files import append_line, remove, write_text
 from vitlite.good_scores import GOOD_SCORES_FILE
@@ -239,32 +239,6 @@ class Loop:
         if self.team.leads:
             save_settings(self.run, self.settings)
 
-    def choose_scoring(self, trained: "Loop") -> None:
-        """Make those of the method's ``scorings()`` settings of the run that find drawn defects best: the
-        first ones, unless others are better by two standard errors over the images, and by 0.01 AUROC.
-
-        ``trained`` is a loop whose network has come to its end: of this one, or of a fold.
-        """
-        choices, best, ranks = self.method.scorings(), 0, list[Tensor]()
-        if not choices:
-            return
-        if self.team.leads and trained.test and len(trained.test.paths) >= FEWEST:
-            for number, choice in enumerate(choices):
-                trained.method.set_scoring(choice)
-                ranks.append(trained.test.ranks(trained.method))
-                gain = ranks[number] - ranks[best]
-                error = float(gain.std()) / math.sqrt(len(gain))
-                best = number if float(gain.mean()) > max(CLEARLY * error, LEAST_RISE) else best
-            found = ", ".join(f"{float(one.mean()):.3f}" for one in ranks)
-            log.info("%s (AUROC of drawn defects: %s)", choices[best], found)
-        best = self.team.agree(best)
-        for method in {self.method, trained.method}:
-            method.set_scoring(choices[best])
-        self.settings = replace(self.settings, config=self.method.config)
-        self.config = self.settings.config
-        if self.team.leads:
-            save_settings(self.run, self.settings)
-
     def run_epoch(self, stage: Stage, optimizer: torch.optim.Optimizer, steps: int, progress: Progress) -> None:
         """One pass over the training set in an order that depends on seed, stage and epoch alone.
 
@@ -388,7 +362,6 @@ def cross_fit(loop: Loop, samples: Sequence[Sample], cache: FeatureCache, split:
         network.fit(own.batches())
         own.run_stages()
         loop.keep_end(own.ended)
-        loop.choose_scoring(own)
         places = [place_of[row] for row in fold]
         measured.add(network, places, measured.features(method, places, Part(cache, fold), reading))
         drawn = [place_of[row] for row in fold if row in drawn_on]

@@ -190,7 +190,6 @@ def _train(
         method.fit(loop.batches())
     loop.run_stages()
     loop.keep_end(loop.ended)
-    loop.choose_scoring(loop)
     if not team.leads:
         return None
     return conclude(loop, samples, cache, split, measured, reading)

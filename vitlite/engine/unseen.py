@@ -228,14 +228,14 @@ class DrawnTest:
 
     A call gives the AUROC, by the method's usual score before places are compared; None if no image can be read. It
     changes neither the network nor any random state. With tiles, one of each image is taken. ``frozen`` gives the
-    features that do not depend on training. A test that ``decides`` about training or scoring takes more images and
-    draws every kind of defect onto each.
+    features that do not depend on training. A test that ``decides`` when training ends takes more images, and draws
+    every kind of defect onto each.
     """
 
     def __init__(
         self, frozen: Method, paths: Sequence[Path], reading: Reading, seed: int, *, decides: bool = False
     ) -> None:
-        self.decides = decides and bool(frozen.config.patience or frozen.scorings())
+        self.decides = decides and frozen.config.patience > 0
         count = min(TESTED_TO_DECIDE if self.decides else TESTED, len(paths))
         step = len(paths) / count if self.decides else 1.0  # neighbours by name may be alike
         self.paths = [paths[int(index * step)] for index in range(count)]

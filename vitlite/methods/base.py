@@ -72,14 +72,6 @@ class Method(nn.Module):
         self.config = replace(self.config, score=score, places=places)
         self.places.how = places
 
-    def scorings(self) -> list[dict[str, Any]]:
-        """Settings of scoring that drawn defects choose from once a network is trained, the usual ones first."""
-        return []
-
-    def set_scoring(self, changes: Mapping[str, Any]) -> None:
-        """Score by other settings, one of ``scorings()``."""
-        self.config = replace(self.config, **changes)
-
     def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **options: Any) -> Any:
         """As torch's; a state without statistics of places (of version 0.1.0) leaves them as they are."""
         return super().load_state_dict(self.places.state_dict(prefix="places.") | dict(state_dict), *args, **options)

@@ -63,7 +63,7 @@ MEANINGS = {
         "align": "where the map's outer values lie: on the image's corners, or at the centres of its patches",
         "sigma": "of the Gaussian filter of the map, in pixels",
         "edge": "what that filter does at the edge: mirror, or even (noise there as strong as inside)",
-        "split_block": "side, in tokens, of squares that the split of scoring keeps together; 0: drawn defects choose",
+        "split_block": "side, in tokens, of squares that the split of scoring keeps together",
         "start": "weights that the transformer begins with: none, auto (they come with vitlite), or a file",
         "split_seed": "of the split into subsets that scoring uses",
         "mask_seed": "of the masks that variant I scores with",

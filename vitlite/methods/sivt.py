@@ -7,7 +7,7 @@ together they are decoded to the features (Algorithm 1). What cannot be induced 
 
 import contextlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -56,8 +56,8 @@ class Config(FeatureConfig):
     def check(self) -> None:
         super().check()
         self.one_of("map", ("product", "l2", "cosine"))
-        self.at_least(1, "patch", "dim", "encoder_depth", "decoder_depth", "heads")
-        self.at_least(0, "sigma", "split_block", "bank")
+        self.at_least(1, "patch", "dim", "encoder_depth", "decoder_depth", "heads", "split_block")
+        self.at_least(0, "sigma", "bank")
         self.above(0, "mlp_ratio")
         if isinstance(self.feature_size, tuple) or len(set(self.image_shape)) == 1:
             self.divides("patch", "feature_size")
@@ -106,8 +106,6 @@ QUICK = replace(
 # Details of half the size: as many tokens as quick has, each of twice as many places along either side. With its patch
 # of 2 there would be four times as many tokens, and attention among 16 times as many pairs.
 QUICK512 = replace(QUICK, image_size="keep,512", feature_size=64, patch=4, steps=250, start="none")
-
-BLOCKS = (1, 2, 4)  # that split_block=0 chooses from, in tokens
 
 # For those who can wait: some parts gain from ten times the steps of QUICK, others lose. Drawn defects decide.
 LONG = replace(QUICK, steps=1500, max_epochs=400, patience=100)
@@ -187,15 +185,7 @@ class SIVT(BankMethod):
     def scoring_split(self) -> Tensor:
         """The order (L,) that scoring takes."""
         generator = torch.Generator().manual_seed(self.config.split_seed)
-        return draw_split(self.config.tokens, self.config.split_block or BLOCKS[0], torch.device("cpu"), generator)
-
-    def scorings(self) -> list[dict[str, Any]]:
-        choose = self.config.split_block == 0 and self.config.induction
-        return [{"split_block": block} for block in BLOCKS if block < min(self.config.tokens)] if choose else []
-
-    def set_scoring(self, changes: Mapping[str, Any]) -> None:
-        super().set_scoring(changes)
-        self.split.copy_(self.scoring_split())
+        return draw_split(self.config.tokens, self.config.split_block, torch.device("cpu"), generator)
 
     def loss(self, features: Tensor) -> dict[str, Tensor]:
         """Equation 2 over a batch of features; the split into subsets is drawn anew (Algorithm 1, line 3)."""
