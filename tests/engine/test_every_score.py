@@ -115,7 +115,7 @@ def test_the_results_stay_the_same(detector, tiny_data, monkeypatch, settings, s
     assert sum(images) == 10
     assert without_scores(results) == evaluate(detector, data=tiny_data, streaming=streaming)
     (own,) = results["categories"].values()
-    assert used(own) == [(detector.method.default_score, "scaled") if settings[0] == "auto" else settings]
+    assert used(own) == [(detector.method.score_name, "scaled") if settings[0] == "auto" else settings]
     assert figures(own)[used(own)[0]] == own["image_auroc"]
 
 

@@ -197,8 +197,8 @@ def test_weights_of_another_run(backbone_run, tiny_data, tmp_path, caplog, monke
         training.train(settings, run, device="cpu")
     assert f"features from efficientnet_lite0 ({origin})" in caplog.text
     changed = {name for name, value in weights(origin).items() if not torch.equal(begun[0][name], value)}
-    # Statistics of the images trained on, and of places, which are learnt anew.
-    assert changed == {"feature_mean", "feature_std", "places.level", "places.scale"}
+    # Statistics of the images trained on, and of places, which are learnt anew, and the bank.
+    assert changed == {"bank", "feature_mean", "feature_std", "places.level", "places.scale"}
     found = load_settings(run)
     assert (found.init_from, found.seed, found.category) == (str(origin), 3, "good")
     assert found.config == replace(load_settings(origin).config, epochs=3, places="scaled")

@@ -302,9 +302,9 @@ def test_parts_of_maps_stand_below_each_pair(report, page, detector, data, monke
     assert len(cards) == 10
     said = [[figure.words() for figure in card.one(class_="parts").all("figcaption")] for card in cards.values()]
     assert all(words == said[0] for words in said)  # one range for all
-    squared, cosine = said[0]
-    assert re.fullmatch(r"squared distance, \S+ to \S+", squared)
-    assert re.fullmatch(r"cosine distance, \S+ to \S+", cosine)
+    names = ("squared distance", "cosine distance", "distance from good features")
+    for name, words in zip(names, said[0], strict=True):
+        assert re.fullmatch(rf"{name}, \S+ to \S+", words)
     monkeypatch.setattr(detector, "without_parts", "none here")
     plain = render(build_report(detector, data=data))
     assert 'class="parts"' not in plain

@@ -77,7 +77,10 @@ def neighbourhood_means(features: Tensor, side: int) -> Tensor:
     """Means of squares of ``side`` places, in maps (B, C, h, w); beyond an edge, its values go on."""
     if side == 1:
         return features
-    return F.avg_pool2d(F.pad(features, [side // 2] * 4, mode="replicate"), side, stride=1)
+    for axis in (-2, -1):  # not F.pad, for which torch has no deterministic kernel on a GPU
+        first, last = features.narrow(axis, 0, 1), features.narrow(axis, features.shape[axis] - 1, 1)
+        features = torch.cat([*[first] * (side // 2), features, *[last] * (side // 2)], axis)
+    return F.avg_pool2d(features, side, stride=1)
 
 
 def rows_of(features: Tensor) -> Tensor:
