@@ -1,8 +1,9 @@
 """Milliseconds that one image takes with a trained run: torch, ONNX Runtime and OpenVINO, with one thread and with two.
 
 Each way of scoring runs in a process of its own, in alternating rounds, over the same images one by one. *Reading* is
-decoding and resizing, *network* all from pixels to map and score. Scores are compared with those of torch in float32:
-the largest relative difference, and how many images get another verdict at the run's threshold. What is not installed,
+decoding and resizing, *network* all from pixels to map and score, *whole* both. *Processor* is what the whole takes of
+the cores' time: other work on the machine changes it less. Scores are compared with those of torch in float32: the
+largest relative difference, and how many images get another verdict at the threshold of the way. What is not installed,
 or what the run's method does not have, is left out.
 
 Example: vitlite bench predict --run runs/bottle --images 64
@@ -45,9 +46,9 @@ def from_run(precision: str) -> Callable[[Path, Path, int], Predictor]:
     return opened
 
 
-def from_file(suffix: str) -> Callable[[Path, Path, int], Predictor]:
+def from_file(ending: str) -> Callable[[Path, Path, int], Predictor]:
     """What opens the exported file of this ending; its path is given without it."""
-    return lambda run, exported, threads: vitlite.load(exported.with_suffix(suffix), threads=threads)
+    return lambda run, exported, threads: vitlite.load(f"{exported}{ending}", threads=threads)
 
 
 WAYS: dict[str, Callable[[Path, Path, int], Predictor]] = {
@@ -55,8 +56,13 @@ WAYS: dict[str, Callable[[Path, Path, int], Predictor]] = {
     "torch bfloat16": from_run("bfloat16"),
     "ONNX Runtime": from_file(".onnx"),
     "OpenVINO": from_file(".xml"),
+    "OpenVINO int8": from_file("-int8.xml"),
 }
-NEEDED = {"ONNX Runtime": ("onnx", "onnxruntime"), "OpenVINO": ("openvino", "openvino")}  # export's format, and package
+FILES = {  # export's format, the package that runs it, the ending, the precision
+    "ONNX Runtime": ("onnx", "onnxruntime", ".onnx", "float32"),
+    "OpenVINO": ("openvino", "openvino", ".xml", "float32"),
+    "OpenVINO int8": ("openvino", "openvino", "-int8.xml", "int8"),
+}
 FIRST = next(iter(WAYS))
 
 
@@ -67,7 +73,7 @@ def parse(args: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="processes for each way")
     parser.add_argument("--threads", default="1,2", help="numbers of threads with commas")
     parser.add_argument(
-        "--exported", help="its model.onnx and model.xml, as a path without the ending; default: made now"
+        "--exported", help="its model.onnx, model.xml and model-int8.xml, as a path without .onnx; default: made now"
     )
     parser.add_argument("--worker", nargs=2, metavar=("WAY", "THREADS"), help=argparse.SUPPRESS)
     return parser.parse_args(args)
@@ -96,16 +102,25 @@ def main(args: Sequence[str] | None = None) -> int:
 def report(options: argparse.Namespace, threads: Sequence[int]) -> None:
     """Measure every way with every number of threads, and print the table."""
     from vitlite.engine.detector import Detector
-    from vitlite.export.export import SUFFIXES, export
+    from vitlite.export.export import export
 
-    detector = Detector(options.run, "cpu")
-    left_out = [] if "bfloat16" in detector.method.precisions else ["torch bfloat16"]
-    left_out += [way for way, (_, package) in NEEDED.items() if find_spec(package) is None]
+    method = Detector(options.run, "cpu").method
+    left_out = [] if "bfloat16" in method.precisions else ["torch bfloat16"]
+    left_out += [
+        way for way, (_, package, _, low) in FILES.items() if find_spec(package) is None or low not in method.exports
+    ]
     ways = [way for way in WAYS if way not in left_out]
     with tempfile.TemporaryDirectory() as folder:
         exported = Path(options.exported or Path(folder) / "model")
-        for way in NEEDED.keys() & set(() if options.exported else ways):
-            export(options.run, NEEDED[way][0], exported.with_suffix(SUFFIXES[NEEDED[way][0]]))
+        for way in () if options.exported else FILES.keys() & set(ways):
+            kind, _, ending, precision = FILES[way]
+            try:
+                export(options.run, kind, f"{exported}{ending}", precision=precision)
+            except UserError as error:
+                if precision == "float32":
+                    raise
+                ways.remove(way)  # its scores are too far from those in float32
+                left_out.append(f"{way} ({error})")
         found: dict[tuple[str, int], list[dict[str, Any]]] = {}
         for _ in range(options.rounds):
             for number in threads:
@@ -119,24 +134,35 @@ def report(options: argparse.Namespace, threads: Sequence[int]) -> None:
     print(f"{options.run}: {images} images one by one, milliseconds each, the median of {options.rounds} processes")
     if left_out:
         print(f"left out: {', '.join(left_out)}")
-    limit = detector.calibration["image_threshold"]
-    print("\n".join(aligned(table(found, np.array(found[FIRST, threads[0]][0]["scores"]), limit))))
+    print("\n".join(aligned(table(found))))
 
 
-def table(
-    found: dict[tuple[str, int], list[dict[str, Any]]], expected: np.ndarray, limit: float
-) -> list[tuple[str, ...]]:
-    """The rows; ``expected`` are the scores that all ways should give, and ``limit`` is the threshold."""
-    head = ("way", "threads", "reading", "network", "whole", "of torch float32", "scores differ by", "other verdicts")
+def table(found: dict[tuple[str, int], list[dict[str, Any]]]) -> list[tuple[str, ...]]:
+    """The rows; all ways should give the scores and verdicts of the first."""
+    head = (
+        "way",
+        "threads",
+        "reading",
+        "network",
+        "whole",
+        "processor",
+        "of torch float32",
+        "scores differ by",
+        "other verdicts",
+    )
     rows: list[tuple[str, ...]] = [head]
     whole = {key: median(one["reading"] + one["network"] for one in rounds) * 1000 for key, rounds in found.items()}
+    first = next(iter(found.values()))[0]
+    expected = np.array(first["scores"])
     for (way, number), rounds in found.items():
         scores = np.array(rounds[0]["scores"])
         differ = np.max(np.abs(scores - expected) / np.abs(expected))
-        others = int(((scores > limit) != (expected > limit)).sum())
-        times = [median(one[part] for one in rounds) * 1000 for part in ("reading", "network")]
+        others = int(((scores > rounds[0]["limit"]) != (expected > first["limit"])).sum())
+        reading, network, processor = (
+            median(one[part] for one in rounds) * 1000 for part in ("reading", "network", "processor")
+        )
         ratio = whole[way, number] / whole[FIRST, number]
-        numbers = (f"{value:.1f}" for value in (*times, whole[way, number]))
+        numbers = (f"{value:.1f}" for value in (reading, network, whole[way, number], processor))
         rows.append((way, str(number), *numbers, f"{ratio:.2f}", f"{differ:.1e}", str(others)))
     return rows
 
@@ -150,17 +176,24 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     paths = [sample.path for sample in samples]
     paths = paths[:: -(-len(paths) // options.images)]
     detector = WAYS[way](run, Path(options.exported), int(threads))
-    reading, network, scores = [], [], []
+    reading, network, processor, scores = [], [], [], []
     for path in (*islice(cycle(paths), WARM), *paths):
-        began = time.perf_counter()
+        used, began = time.process_time(), time.perf_counter()
         image, _ = read_noted(path, detector.reading)
         seen = as_seen(0, image, detector.view, detector.reading, path)
         decoded = time.perf_counter()
         score = detector.score_seen([seen])[1][0]
         reading.append(decoded - began)
         network.append(time.perf_counter() - decoded)
+        processor.append(time.process_time() - used)
         scores.append(score)
-    return {"reading": median(reading[WARM:]), "network": median(network[WARM:]), "scores": scores[WARM:]}
+    return {
+        "reading": median(reading[WARM:]),
+        "network": median(network[WARM:]),
+        "processor": median(processor[WARM:]),
+        "scores": scores[WARM:],
+        "limit": detector.calibration["image_threshold"],
+    }
 
 
 if __name__ == "__main__":

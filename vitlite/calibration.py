@@ -103,3 +103,15 @@ def set_balanced(calibration: dict[str, Any], defects: Sequence[Good]) -> None:
             missed, alarms = sum(score <= limit for score in bad), sum(score > limit for score in own["good_scores"])
             balance = {"defects": len(bad), "missed": missed, "false_alarms": alarms}
             own |= {"image_threshold": limit, **NO_PROMISE, "balance": balance}
+
+
+def moved(calibration: dict[str, Any], score: float, pixel: float) -> dict[str, Any]:
+    """A calibration for scores that are ``score`` times as high and maps that are ``pixel`` times as high."""
+    factors = {"image_threshold": score, "good_scores": score, "pixel_threshold": pixel, "good_pixels": pixel}
+
+    def scaled(own: dict[str, Any]) -> dict[str, Any]:
+        return own | {key: np.multiply(own[key], factor).tolist() for key, factor in factors.items() if key in own}
+
+    display = {end: value * pixel for end, value in calibration["display"].items()}
+    categories = {name: scaled(own) for name, own in calibration.get("categories", {}).items()}
+    return scaled(calibration) | {"display": display, "categories": categories}

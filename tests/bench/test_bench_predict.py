@@ -15,6 +15,7 @@ def test_a_worker_scores_what_the_run_scores(tiny_run, tiny_data, capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["reading"] > 0
     assert found["network"] > 0
+    assert found["processor"] > 0
     paths = sorted((tiny_data / "weave/test").rglob("*.png"))
     known = [one.score for one in vitlite.load(tiny_run, "cpu").predict(paths)]
     assert len(found["scores"]) == 3
@@ -23,12 +24,19 @@ def test_a_worker_scores_what_the_run_scores(tiny_run, tiny_data, capsys):
 
 def test_the_table_compares_with_the_first_way():
     rounds = {
-        ("torch float32", 1): [{"reading": 0.01, "network": 0.03, "scores": [1.0, 2.0]}],
-        ("ONNX Runtime", 1): [{"reading": 0.01, "network": 0.01, "scores": [1.0, 2.2]}] * 3,
+        ("torch float32", 1): [
+            {"reading": 0.01, "network": 0.03, "processor": 0.05, "scores": [1.0, 2.0], "limit": 2.1}
+        ],
+        ("ONNX Runtime", 1): [{"reading": 0.01, "network": 0.01, "processor": 0.02, "scores": [1.0, 2.2], "limit": 2.1}]
+        * 3,
+        ("OpenVINO int8", 1): [
+            {"reading": 0.01, "network": 0.01, "processor": 0.02, "scores": [1.0, 2.2], "limit": 2.3}
+        ],
     }
-    head, first, second = bench.table(rounds, np.array([1.0, 2.0]), 2.1)
-    assert first == ("torch float32", "1", "10.0", "30.0", "40.0", "1.00", "0.0e+00", "0")
-    assert second == ("ONNX Runtime", "1", "10.0", "10.0", "20.0", "0.50", "1.0e-01", "1")
+    head, first, second, third = bench.table(rounds)
+    assert first == ("torch float32", "1", "10.0", "30.0", "40.0", "50.0", "1.00", "0.0e+00", "0")
+    assert second == ("ONNX Runtime", "1", "10.0", "10.0", "20.0", "20.0", "0.50", "1.0e-01", "1")
+    assert third[-1] == "0"  # its own threshold moves with its scores
     assert len(head) == len(first)
 
 

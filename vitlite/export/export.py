@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from vitlite.data import list_images, open_dataset
+from vitlite.data import Dataset, list_images, open_dataset
 from vitlite.engine.detector import Detector
 from vitlite.engine.settings import SYNTHETIC, data_folder
 from vitlite.errors import UserError
 from vitlite.export.exported import Contents
+from vitlite.export.lowered import in_int8
 from vitlite.export.metadata import describe, dumps
 from vitlite.export.onnx_detector import OnnxDetector
 from vitlite.export.openvino_detector import OpenVinoDetector, to_openvino, weights_file
@@ -24,8 +25,10 @@ from vitlite.images.loading import readable_batches
 from vitlite.nn.memory import MemoryModule
 
 SUFFIXES = {"onnx": ".onnx", "pt2": ".pt2", "openvino": ".xml"}  # by format
-TOLERANCE = 1e-4  # relative: of a score to itself, of a map to its largest value
+# By precision, relative: of a score to itself, of a map to its largest value.
+TOLERANCES = {"float32": {"score": 1e-4, "map": 1e-4}, "int8": {"score": 1e-2, "map": 1e-1}}
 CHECKED = 32  # images of the run's data, if there are as many
+MOVED_BY = 64  # good images whose scores move the thresholds of another precision
 TILES_CHECKED = 8  # of an image, about
 ScorePixels = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 Inputs = Iterable[tuple[list[str], np.ndarray]]  # names and uint8 images (B, H, W, 3)
@@ -33,51 +36,72 @@ log = logging.getLogger(__name__)
 
 
 def export(
-    run: str | Path, kind: str = "onnx", out: str | Path | None = None, *, check: Sequence[str | Path] = ()
+    run: str | Path,
+    kind: str = "onnx",
+    out: str | Path | None = None,
+    *,
+    check: Sequence[str | Path] = (),
+    precision: str = "float32",
 ) -> Path:
     """Write a run as one file, and return its path.
 
     Args:
         run: folder of the run.
         kind: ``"onnx"``, ``"pt2"`` or ``"openvino"``, which is two files, .xml and .bin.
-        out: the file; default: model.KIND in the run, or model.xml.
+        out: the file; default: model.KIND in the run, or model.xml, or model-int8.xml.
         check: images (files, folders, patterns) that the finished file scores first; default: 32 images of the run's
             data, of every kind. Images of one colour and of noise come besides. If the method has a memory, so does a
             copy of the run whose weights are all at the threshold.
+        precision: ``"float32"``, or ``"int8"`` for the matrix products of the transformer of ``sivt``, with
+            ``kind="openvino"``. Then scores may differ by 1e-2 from the run's and maps by 1e-1, and the thresholds are
+            moved by how much the scores of good images do: up to 64 of training, or those of ``check``.
 
     Raises:
-        UserError: a score or map is not finite or differs by more than 1e-4 from the run's own, or a package, the
-            images or the folder are missing. Then nothing is written.
+        UserError: a score or map is not finite or differs by more than 1e-4 from the run's own, or by more than the
+            limits of another precision; or a package, the images or the folder are missing. Then nothing is written.
     """
-    if kind not in SUFFIXES:
-        raise UserError(f"`kind={kind}`: not one of {', '.join(SUFFIXES)}")
+    for name, value, known in (("kind", kind, SUFFIXES), ("precision", precision, TOLERANCES)):
+        if value not in known:
+            raise UserError(f"`{name}={value}`: not one of {', '.join(known)}")
+    lower = precision != "float32"
+    if lower and kind != "openvino":
+        raise UserError(f"`precision={precision}`: goes with `kind=openvino` alone")
     require_packages(kind)
     ending = SUFFIXES[kind]
     if out is not None:
         new_file(out, ending)
     detector = Detector(run, "cpu")
-    path = new_file(out or Path(run) / f"model{ending}", ending)
+    if lower and precision not in detector.method.exports:
+        name = detector.settings.method
+        raise UserError(f"`precision={precision}`: {name} is exported in {' or '.join(detector.method.exports)}")
+    path = new_file(out or Path(run) / f"model{f'-{precision}' if lower else ''}{ending}", ending)
     paths = list_images(check) if check else images_of_run(detector)
     if next(readable_batches(paths, detector.view, 1, detector.reading), None) is None:
         raise UserError(f"{counted(len(paths), 'image')} to compare on, none can be read; give others with `check`")
     made = made_images(detector.view.sides)
+    allowed = TOLERANCES[precision]
     # Their scores may be nearly 0; what matters then is the distance from a threshold.
     scales = {"map": detector.calibration["pixel_threshold"], "score": detector.calibration["image_threshold"]}
     edge = at_threshold(detector)
     if edge is not None:
         named = f"{path} with its memory at the threshold"
-        compare(edge.score_pixels, converted(edge, kind, path)[1], [made], named, scales)
+        compare(edge.score_pixels, converted(edge, kind, path)[1], [made], named, allowed, scales)
         del edge  # as large as the detector itself
-    data, score_pixels = converted(detector, kind, path)
-    count, worst = compare(detector.score_pixels, score_pixels, images(detector, paths), path)
-    compare(detector.score_pixels, score_pixels, [made], path, scales)
+    if lower:
+        data = in_int8(detector, path, paths if check else good_of_run(detector))
+        score_pixels: ScorePixels = OpenVinoDetector(path, data=data).score_pixels
+    else:
+        data, score_pixels = converted(detector, kind, path)
+    count, worst = compare(detector.score_pixels, score_pixels, images(detector, paths), path, allowed)
+    compare(detector.score_pixels, score_pixels, [made], path, allowed, scales)
     for place, part in zip((weights_file(path), path)[-len(data) :], reversed(data)):  # the graph after its weights
         with atomic(place, "wb") as file:
             file.write(part)
     log.info(
-        "checked on %s: scores and maps differ by at most %.1e relative",
+        "checked on %s: scores differ by at most %.1e and maps by %.1e relative",
         counted(count, "tile" if detector.view.tile else "image"),
-        worst,
+        worst["score"],
+        worst["map"],
     )
     return path
 
@@ -113,22 +137,30 @@ def at_threshold(detector: Detector) -> Detector | None:
 
 
 def images_of_run(detector: Detector) -> list[Path]:
-    """``CHECKED`` images of the run's data: training images and each kind of the others in turn.
-
-    ``UserError`` if they are not there any more.
-    """
-    settings = detector.settings
-    try:
-        if settings.data != SYNTHETIC and not Path(settings.data).is_dir():
-            raise UserError(f"{settings.data}: the training data are not there any more")
-        data = open_dataset(data_folder(settings, detector.run), settings.category or None)
-    except UserError as error:
-        raise UserError(f"{error.marked}; name images to compare on with `check`") from None
+    """``CHECKED`` images of the run's data: training images and each kind of the others in turn."""
+    data = data_of_run(detector)
     kinds: dict[Any, list[Path]] = {}
     for sample in (*data.train, *data.validation, *data.test):
         kinds.setdefault((sample.category, sample.split, sample.defect), []).append(sample.path)
     in_turn = [path for turn in zip_longest(*kinds.values()) for path in turn if path is not None]
     return in_turn[: max(CHECKED, len(kinds))]
+
+
+def good_of_run(detector: Detector) -> list[Path]:
+    """At most ``MOVED_BY`` of the images that the run was trained on, evenly spaced."""
+    paths = [sample.path for sample in data_of_run(detector).train]
+    return paths[:: -(-len(paths) // MOVED_BY)]
+
+
+def data_of_run(detector: Detector) -> Dataset:
+    """The run's data. ``UserError`` if they are not there any more."""
+    settings = detector.settings
+    try:
+        if settings.data != SYNTHETIC and not Path(settings.data).is_dir():
+            raise UserError(f"{settings.data}: the training data are not there any more")
+        return open_dataset(data_folder(settings, detector.run), settings.category or None)
+    except UserError as error:
+        raise UserError(f"{error.marked}; name images to compare on with `check`") from None
 
 
 def images(detector: Detector, paths: Sequence[Path]) -> Iterator[tuple[list[str], np.ndarray]]:
@@ -151,14 +183,19 @@ def made_images(size: tuple[int, int]) -> tuple[list[str], np.ndarray]:
 
 
 def compare(
-    run: ScorePixels, exported: ScorePixels, inputs: Inputs, out: str | Path, scales: Mapping[str, float] | None = None
-) -> tuple[int, float]:
-    """Score images with the run and with the exported function; ``(count, largest relative difference)``.
+    run: ScorePixels,
+    exported: ScorePixels,
+    inputs: Inputs,
+    out: str | Path,
+    allowed: Mapping[str, float],
+    scales: Mapping[str, float] | None = None,
+) -> tuple[int, dict[str, float]]:
+    """Score images with the run and with the exported function; ``(count, largest relative differences)``.
 
     ``scales`` are what a map or score is relative to if it is smaller. ``UserError`` names the image and what differs
-    if a score or map is not finite, or further apart than ``TOLERANCE``.
+    if a score or map is not finite, or further apart than ``allowed``.
     """
-    count, worst = 0, 0.0
+    count, worst = 0, dict.fromkeys(allowed, 0.0)
     for names, pixels in inputs:
         (want_maps, want_scores), (got_maps, got_scores) = run(pixels), exported(pixels)
         for what, wants, gots in (("map", want_maps, got_maps), ("score", want_scores, got_scores)):
@@ -167,11 +204,11 @@ def compare(
                     if not np.isfinite(value).all():
                         raise UserError(f"{out}: not written: for {name} the {who} gives a {what} with NaN or infinity")
                 gap = difference(got, want, scales[what] if scales else 0.0)
-                worst = max(worst, gap)
-                if gap > TOLERANCE:
+                worst[what] = max(worst[what], gap)
+                if gap > allowed[what]:
                     raise UserError(
                         f"{out}: not written: for {name} the {what} of the exported model differs from the run's "
-                        f"by {gap:.1e} relative; at most {TOLERANCE:g} is allowed"
+                        f"by {gap:.1e} relative; at most {allowed[what]:g} is allowed"
                     )
         count += len(names)
     return count, worst

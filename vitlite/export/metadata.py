@@ -40,8 +40,10 @@ TILED = (
 )
 
 
-def describe(settings: "RunSettings", calibration: dict[str, Any], regions: Regions | None = None) -> dict[str, Any]:
-    """The metadata of a run: format and version, input, outputs, calibration and config.
+def describe(
+    settings: "RunSettings", calibration: dict[str, Any], regions: Regions | None = None, precision: str = "float32"
+) -> dict[str, Any]:
+    """The metadata of a run: format and version, precision, input, outputs, calibration and config.
 
     ``calibration`` is the contents of calibration.json, of which the names of files stay out.
     """
@@ -53,6 +55,7 @@ def describe(settings: "RunSettings", calibration: dict[str, Any], regions: Regi
         "vitlite": vitlite.__version__,
         "method": settings.method,
         "preset": settings.preset,
+        "precision": precision,
         "seed": settings.seed,
         "categories": settings.category.split(","),
         "image_size": view.size,

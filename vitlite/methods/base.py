@@ -52,6 +52,7 @@ class Method(nn.Module):
     least_deviation: ClassVar[float | None] = None  # of a place, added to that of good images: see Places
     shows_compared: ClassVar[bool] = False  # whether ``places`` changes the map too, and not only the image's score
     precisions: ClassVar[tuple[str, ...]] = ("float32",)  # in which the trained network can score
+    exports: ClassVar[tuple[str, ...]] = ("float32",)  # precisions in which `vitlite export` can write it
     start_source: str | None = None  # where the weights that are trained come from; None: they are random
     default_score: ClassVar[str] = "max"  # what ``score=auto`` stands for until training decides, and if in doubt
 

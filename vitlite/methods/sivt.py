@@ -150,6 +150,7 @@ class SIVT(BankMethod):
     draws_for_batch = True  # the split into subsets
     default_score = "std"  # III.E
     precisions = ("float32", "bfloat16")
+    exports = ("float32", "int8")
 
     config: Config
     split: Tensor

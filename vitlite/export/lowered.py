@@ -1,0 +1,50 @@
+"""A run as a model of OpenVINO in 8-bit integers, with the thresholds that belong to it."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from vitlite.calibration import good_image, moved
+from vitlite.engine.detector import Detector
+from vitlite.engine.predict import Predictor
+from vitlite.export.exported import Contents
+from vitlite.export.metadata import describe, dumps
+from vitlite.export.openvino_detector import OpenVinoDetector, to_openvino
+from vitlite.export.program import to_onnx, trace
+from vitlite.images.loading import Unread
+from vitlite.nn.transformer import Block
+
+log = logging.getLogger(__name__)
+
+
+def in_int8(detector: Detector, path: Path, good: Sequence[Path]) -> Contents:
+    """The graph and the weights of a run, with the products of its transformer blocks in int8.
+
+    The thresholds are those of the run times the usual ratio of the scores, or of the highest values of maps, of
+    ``good`` images to those in float32. ``path`` only names the files.
+    """
+    blocks = [part for part in detector.method.modules() if isinstance(part, Block)]
+    linear = [part for block in blocks for part in block.modules() if isinstance(part, nn.Linear)]
+    layers = [part.weight.detach().cpu().numpy() for part in linear]
+    regions = detector.reading.regions
+    metadata = describe(detector.settings, detector.calibration, regions, "int8")
+    onnx = to_onnx(trace(detector.method, detector.view.sides), metadata)
+    first = OpenVinoDetector(path, data=to_openvino(onnx, dumps(metadata), layers))
+    before, after = levels(detector, good), levels(first, good)
+    score, pixel = np.median(np.divide(after, before, out=np.ones_like(after), where=before > 0), axis=0).tolist()
+    log.info("thresholds moved by %+.1e for images and %+.1e for pixels, relative", score - 1, pixel - 1)
+    calibration = moved(detector.calibration, score, pixel)
+    return to_openvino(onnx, dumps(describe(detector.settings, calibration, regions, "int8")), layers)
+
+
+def levels(detector: Predictor, paths: Sequence[Path]) -> np.ndarray:
+    """Score and highest values of the map, as calibration takes them, of the images that can be read: (n, 2)."""
+    found = []
+    for one in detector.score_files(paths, keep_original=False):
+        if not isinstance(one, Unread):
+            loaded, values, score = one
+            found.append((score, good_image("", score, values, loaded.path, loaded.seen_inside).pixel_tail))
+    return np.array(found, dtype=np.float64).reshape(-1, 2)
