@@ -46,7 +46,7 @@ MEANINGS = {
         "warmup_steps": "above 0: so many steps in place of warmup_epochs",
         "average": "above 0: the weights at the end are an exponential average with this decay a step",
         "clip_norm": "the largest gradient norm; 0: not limited",
-        "precision": "of the passes through the network: float32, bfloat16, or auto",
+        "precision": "of the passes through the network: float32, bfloat16, or auto: bfloat16 if it is faster there",
         "compile": "whether torch compiles the loss",
     },
     "good images for the threshold": {

@@ -1,0 +1,57 @@
+"""precision=auto: bfloat16 if the processor has it and is faster with it. The measurement draws nothing."""
+
+import itertools
+
+import pytest
+import torch
+
+from vitlite.engine import distributed
+from vitlite.engine.distributed import TRIES, bfloat16_is_faster, has_fast_bfloat16
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """A function that measures on a clock, given the seconds of a product in float32 and in bfloat16."""
+
+    def measure(float32, bfloat16):
+        steps = itertools.cycle([0.0, float32, 0.0, bfloat16])
+        now = itertools.accumulate(steps)
+        monkeypatch.setattr(distributed.time, "perf_counter", lambda: next(now))
+        bfloat16_is_faster.cache_clear()
+        return bfloat16_is_faster()
+
+    yield measure
+    bfloat16_is_faster.cache_clear()
+
+
+def test_faster_by_more_than_a_fifth(measured):
+    assert measured(1.0, 0.5)
+    assert not measured(1.0, 0.9)
+    assert not measured(1.0, 1.8)
+
+
+def test_the_processor_is_asked_first(monkeypatch):
+    has = dict.fromkeys(("_is_avx512_bf16_supported", "_is_amx_tile_supported"), False)
+    monkeypatch.setattr(distributed, "_cpu_says", has.__getitem__)
+    monkeypatch.setattr(distributed, "bfloat16_is_faster", lambda: True)
+    assert not has_fast_bfloat16(CPU)
+    has["_is_avx512_bf16_supported"] = True
+    assert has_fast_bfloat16(CPU)
+    monkeypatch.setattr(distributed, "bfloat16_is_faster", lambda: False)
+    assert not has_fast_bfloat16(CPU)
+    has["_is_amx_tile_supported"] = True
+    assert has_fast_bfloat16(CPU)
+
+
+def test_nothing_is_drawn_and_it_is_measured_once(monkeypatch):
+    bfloat16_is_faster.cache_clear()
+    before = torch.get_rng_state()
+    calls = []
+    product = distributed.F.linear
+    monkeypatch.setattr(distributed.F, "linear", lambda *args: calls.append(args) or product(*args))
+    assert bfloat16_is_faster() is bfloat16_is_faster()
+    assert len(calls) == 2 * TRIES
+    assert torch.equal(torch.get_rng_state(), before)
+    bfloat16_is_faster.cache_clear()
