@@ -37,7 +37,7 @@ from ._runs import method_names, scoring_rate, synthetic, untrained_run
 
 COLUMNS = ("method", "data", "categories", "models", "seed", "kind", "preset", "settings", *SCORES)
 COLUMNS += ("parameters", "trained_parameters", "operations", "images_per_second", "training_seconds", "peak_mib")
-COLUMNS += ("weights", "commit")
+COLUMNS += ("weights",)
 
 
 def parse(args: Sequence[str] | None) -> argparse.Namespace:

@@ -37,6 +37,8 @@ def measured(tmp_path_factory, tiny_data):
 
 def test_the_table_holds_what_was_measured(measured):
     out, rows = measured
+    head = (out / "methods.csv").read_text().splitlines()[0].split(",")
+    assert len(set(head)) == len(head)
     assert [row["kind"] for row in rows] == ["trained", "untrained", "constant map"]
     trained = rows[0]
     run = out / "set/sivt/trained-0/run"
