@@ -84,3 +84,8 @@ def _set_level(level: int) -> Callable[[click.Context, click.Parameter, bool], N
             LOGGER.setLevel(level)
 
     return callback
+
+
+def computing(command: Command) -> Command:
+    """What commands that train or score a whole data set have."""
+    return max_megapixels(device(deterministic(verbosity(command))))

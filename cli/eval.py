@@ -20,10 +20,7 @@ from vitlite.cli._messages import note
 )
 @options.mask_threshold
 @options.streaming
-@options.max_megapixels
-@options.device
-@options.deterministic
-@options.verbosity
+@options.computing
 def command(
     run: str,
     data: str | None,

@@ -67,10 +67,7 @@ from vitlite.methods import DEFAULT, REGISTRY
 @click.option("--help-settings", is_flag=True, help="Print the settings of the method and preset, and exit.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out; --set steps=N gives it a new end.")
 @click.option("--init-from", metavar="RUN", help="Begin with the weights of this run, and with its settings.")
-@options.max_megapixels
-@options.device
-@options.deterministic
-@options.verbosity
+@options.computing
 def command(
     folder: str | None,
     method: str | None,

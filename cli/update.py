@@ -23,10 +23,7 @@ from vitlite.cli._stopping import Stopped
 @click.option("--out", metavar="NEW", required=True, help="The folder for the new run.")
 @click.option("--data", metavar="DIR", help="Where RUN's own images are.  [default: where training found them]")
 @options.overrides
-@options.max_megapixels
-@options.device
-@options.deterministic
-@options.verbosity
+@options.computing
 def command(
     run: str,
     good: tuple[str, ...],

@@ -129,9 +129,8 @@ class L2CAE(Reconstruction):
 
     def __init__(self, config: Config, weights: str | None = None) -> None:
         super().__init__(config, weights)
-        c = config
-        self.network = Autoencoder(c.seen, c.latent)
-        self.grid = WindowGrid(c.image_shape, c.window, c.stride) if c.window else None
+        self.network = Autoencoder(config.seen, config.latent)
+        self.grid = WindowGrid(config.image_shape, config.window, config.stride) if config.window else None
 
     def targets(self, features: Tensor) -> Tensor:
         images = super().targets(features)
