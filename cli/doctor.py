@@ -42,10 +42,10 @@ def version(package: str) -> str:
 
 
 def report_torch() -> None:
-    from vitlite.engine.distributed import device_name, has_fast_bfloat16, pick_device
+    from vitlite.engine.distributed import decided, device_name, pick_device
 
     device = pick_device()
-    precision = "bfloat16" if has_fast_bfloat16(device) else "float32"
+    precision = decided("auto", device)
     click.echo(f"device: {device} ({device_name(device)}); precision=auto trains in {precision}")
 
 

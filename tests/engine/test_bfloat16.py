@@ -1,12 +1,15 @@
 """precision=auto: bfloat16 if the processor has it and is faster with it. The measurement draws nothing."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
 
 from vitlite.engine import distributed
 from vitlite.engine.distributed import TRIES, bfloat16_is_faster, has_fast_bfloat16
+from vitlite.engine.settings import load_settings
+from vitlite.engine.train import train
 
 CPU = torch.device("cpu")
 
@@ -55,3 +58,12 @@ def test_nothing_is_drawn_and_it_is_measured_once(monkeypatch):
     assert len(calls) == 2 * TRIES
     assert torch.equal(torch.get_rng_state(), before)
     bfloat16_is_faster.cache_clear()
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_a_run_keeps_what_was_decided(tiny_run, tmp_path, monkeypatch, fast):
+    """So that it is resumed in the same precision, also if another measurement would give the other one."""
+    monkeypatch.setattr(distributed, "has_fast_bfloat16", lambda device: fast)
+    settings = load_settings(tiny_run)
+    train(replace(settings, config=replace(settings.config, precision="auto")), tmp_path / "run", device="cpu")
+    assert load_settings(tmp_path / "run").config.precision == ("bfloat16" if fast else "float32")

@@ -179,9 +179,16 @@ def _cpu_says(question: str) -> bool:
     return bool(getattr(torch.cpu, question, lambda: False)())
 
 
+def decided(precision: str, device: torch.device) -> str:
+    """A config's ``precision``; for ``auto`` bfloat16 if the device is fast at it, and float32 if not."""
+    if precision != "auto":
+        return precision
+    return "bfloat16" if has_fast_bfloat16(device) else "float32"
+
+
 def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """The autocast context for a config's ``precision``; ``auto`` is bfloat16 if the device is fast at it."""
-    if precision == "bfloat16" or (precision == "auto" and has_fast_bfloat16(device)):
+    """The autocast context for a config's ``precision``."""
+    if decided(precision, device) == "bfloat16":
         return torch.autocast(device.type, torch.bfloat16)
     return contextlib.nullcontext()
 

@@ -26,7 +26,7 @@ from vitlite.engine.checkpoint import (
     refuse_present,
     with_weights,
 )
-from vitlite.engine.distributed import Team, join, keep_freed_memory
+from vitlite.engine.distributed import Team, decided, join, keep_freed_memory
 from vitlite.engine.features import FeatureCache, Part, cache_features, log_size, with_scale, with_shape
 from vitlite.engine.loop import FOLDS_FILE, Loop, cross_fit
 from vitlite.engine.settings import (
@@ -136,7 +136,9 @@ def _train(
         if not resume:
             drop_failed(run)
             # A resumed run has its scale, if it has one.
-            settings = replace(settings, config=with_scale(settings.config, samples, max_pixels))
+            config = with_scale(settings.config, samples, max_pixels)
+            # Kept, so that a resumed run does not measure anew, and all processes train alike.
+            settings = replace(settings, config=replace(config, precision=decided(config.precision, device)))
             if regions is not None:
                 if not settings.regions:  # a run that looks where another does has its box
                     reading = Reading(settings.config.image_scale, max_pixels)
