@@ -9,7 +9,7 @@ from commands import refused, vitlite
 from vitlite import load
 from vitlite.calibration import moved
 from vitlite.errors import UserError
-from vitlite.export.export import TOLERANCES, export
+from vitlite.export.export import TOLERANCES, compare, export
 from vitlite.export.int8 import GROUP, holds, rounded
 
 
@@ -87,3 +87,22 @@ def test_refused_if_scores_are_too_far(tiny_run, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"not written: .* the score of the exported model differs from the run's"):
         export(tiny_run, "openvino", tmp_path / "a.xml", precision="int8")
     assert not list(tmp_path.iterdir())
+
+
+def test_fewer_layers_if_all_are_too_far(tiny_run, tmp_path, monkeypatch, caplog):
+    for package in ("openvino", "onnxscript"):
+        pytest.importorskip(package)
+    calls = []
+
+    def compared(*args):
+        calls.append(args)
+        if len(calls) == 1:
+            raise UserError("a.xml: not written: too far")
+        return compare(*args)
+
+    monkeypatch.setattr("vitlite.export.export.compare", compared)
+    with caplog.at_level("INFO", "vitlite"):
+        file = export(tiny_run, "openvino", tmp_path / "a.xml", precision="int8")
+    assert "not the blocks in int8: too far" in caplog.text
+    assert "in int8: linear layers of their MLPs" in caplog.text
+    assert file.read_text().count('element_type="i8"') == 6  # two for each of three blocks

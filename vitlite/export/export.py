@@ -15,7 +15,7 @@ from vitlite.engine.detector import Detector
 from vitlite.engine.settings import SYNTHETIC, data_folder
 from vitlite.errors import UserError
 from vitlite.export.exported import Contents
-from vitlite.export.lowered import in_int8
+from vitlite.export.lowered import PARTS, in_int8
 from vitlite.export.metadata import describe, dumps
 from vitlite.export.onnx_detector import OnnxDetector
 from vitlite.export.openvino_detector import OpenVinoDetector, to_openvino, weights_file
@@ -27,6 +27,7 @@ from vitlite.nn.memory import MemoryModule
 SUFFIXES = {"onnx": ".onnx", "pt2": ".pt2", "openvino": ".xml"}  # by format
 # By precision, relative: of a score to itself, of a map to its largest value.
 TOLERANCES = {"float32": {"score": 1e-4, "map": 1e-4}, "int8": {"score": 1e-2, "map": 1e-1}}
+MADE = TOLERANCES | {"int8": {"score": 1e-1, "map": 1e-1}}  # of images that no camera makes
 CHECKED = 32  # images of the run's data, if there are as many
 MOVED_BY = 64  # good images whose scores move the thresholds of another precision
 TILES_CHECKED = 8  # of an image, about
@@ -88,12 +89,13 @@ def export(
         compare(edge.score_pixels, converted(edge, kind, path)[1], [made], named, allowed, scales)
         del edge  # as large as the detector itself
     if lower:
-        data = in_int8(detector, path, paths if check else good_of_run(detector))
+        good = paths if check else good_of_run(detector)
+        data, count, worst = closest(detector, path, good, paths)
         score_pixels: ScorePixels = OpenVinoDetector(path, data=data).score_pixels
     else:
         data, score_pixels = converted(detector, kind, path)
-    count, worst = compare(detector.score_pixels, score_pixels, images(detector, paths), path, allowed)
-    compare(detector.score_pixels, score_pixels, [made], path, allowed, scales)
+        count, worst = compare(detector.score_pixels, score_pixels, images(detector, paths), path, allowed)
+    compare(detector.score_pixels, score_pixels, [made], path, MADE[precision], scales)
     for place, part in zip((weights_file(path), path)[-len(data) :], reversed(data)):  # the graph after its weights
         with atomic(place, "wb") as file:
             file.write(part)
@@ -104,6 +106,28 @@ def export(
         worst["map"],
     )
     return path
+
+
+def closest(
+    detector: Detector, path: Path, good: Sequence[Path], paths: Sequence[Path]
+) -> tuple[Contents, int, dict[str, float]]:
+    """A run in int8, in as many layers as keep scores and maps close enough on ``paths``; and what ``compare`` found.
+
+    ``UserError`` if no choice of layers does.
+    """
+    for name, part in PARTS:
+        data = in_int8(detector, path, good, part)
+        exported = OpenVinoDetector(path, data=data).score_pixels
+        try:
+            found = compare(detector.score_pixels, exported, images(detector, paths), path, TOLERANCES["int8"])
+        except UserError as error:
+            if part is PARTS[-1][1]:
+                raise
+            log.info("not %s in int8: %s", name, str(error).partition("not written: ")[2])
+            continue
+        break
+    log.info("in int8: linear layers of %s", name)
+    return data, *found
 
 
 def converted(detector: Detector, kind: str, path: Path) -> tuple[Contents, ScorePixels]:

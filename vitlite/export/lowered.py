@@ -15,20 +15,22 @@ from vitlite.export.metadata import describe, dumps
 from vitlite.export.openvino_detector import OpenVinoDetector, to_openvino
 from vitlite.export.program import to_onnx, trace
 from vitlite.images.loading import Unread
-from vitlite.nn.transformer import Block
+from vitlite.nn.transformer import Block, Mlp
 
+# Whose linear layers are in int8: the first that keeps scores close enough is taken.
+PARTS: tuple[tuple[str, type[nn.Module]], ...] = (("the blocks", Block), ("their MLPs", Mlp))
 log = logging.getLogger(__name__)
 
 
-def in_int8(detector: Detector, path: Path, good: Sequence[Path]) -> Contents:
-    """The graph and the weights of a run, with the products of its transformer blocks in int8.
+def in_int8(detector: Detector, path: Path, good: Sequence[Path], part: type[nn.Module] = Block) -> Contents:
+    """The graph and the weights of a run, with the products of every ``part`` of its transformer in int8.
 
     The thresholds are those of the run times the usual ratio of the scores, or of the highest values of maps, of
     ``good`` images to those in float32. ``path`` only names the files.
     """
-    blocks = [part for part in detector.method.modules() if isinstance(part, Block)]
-    linear = [part for block in blocks for part in block.modules() if isinstance(part, nn.Linear)]
-    layers = [part.weight.detach().cpu().numpy() for part in linear]
+    parts = [module for module in detector.method.modules() if isinstance(module, part)]
+    linear = [layer for module in parts for layer in module.modules() if isinstance(layer, nn.Linear)]
+    layers = [layer.weight.detach().cpu().numpy() for layer in linear]
     regions = detector.reading.regions
     metadata = describe(detector.settings, detector.calibration, regions, "int8")
     onnx = to_onnx(trace(detector.method, detector.view.sides), metadata)
