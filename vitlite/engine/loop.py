@@ -53,7 +53,7 @@ SECONDS_BETWEEN_CHECKPOINTS = 30
 FOLDS_FILE = "folds.pt"  # what cross-fitting has measured, until training is finished
 TESTS, LEAST_STEPS = 10, 40  # a stage is tested so often, but never after fewer steps: each takes as long as one step
 LEAST_RISE = 0.01  # with ``patience``: training goes on while a test finds drawn defects better by so much
-EXPORTED = ("model.onnx", "model.pt2", "model.xml", "model.bin")
+EXPORTED = ("model.onnx", "model.pt2", "model.xml", "model.bin", "model-int8.xml", "model-int8.bin")
 MADE_OF_WEIGHTS = ("results.json", "report.html", *EXPORTED)  # of a run, by other commands
 
 
