@@ -301,7 +301,8 @@ def test_predict_writes_maps_at_the_original_size(run, tmp_path):
     Image.fromarray(rng.integers(0, 255, (40, 90), np.uint8)).save(images / "a.b.png")
     Image.fromarray(rng.integers(0, 255, (70, 50, 3), np.uint8)).save(images / "ü.jpg")
     (images / "broken.png").write_bytes(b"")
-    vitlite("predict", run, images, "--out", out, "--maps", "--no-overlays", "--category", "weave", code=3)
+    options = ("--maps", "--no-overlays", "--category", "weave", "--threshold", "0")  # every image is defective
+    vitlite("predict", run, images, "--out", out, *options, code=3)
     rows = {row["file"].rsplit("/", 1)[1]: row for row in rows_of(out / "predictions.csv")}
     assert rows["broken.png"]["map"] == ""
     assert rows["a.b.png"]["overlay"] == ""

@@ -144,6 +144,16 @@ def test_without_a_bank_nothing_of_it_is_kept():
     assert PAPER.bank == 0
 
 
+def test_an_image_that_is_anomalous_everywhere_scores_high():
+    """By the deviation of its map it would not."""
+    method = SIVT(replace(TINY, score="auto")).eval()
+    method.fit([torch.randn(2, 192, 8, 8)])
+    good, everywhere = torch.randn(2, 1, 192, 8, 8)
+    assert (method.score_name, SIVT(replace(TINY, score="auto", bank=0)).score_name) == ("max", "std")
+    with torch.no_grad():
+        assert method.anomaly_from(20 + 5 * everywhere)[1] > 5 * method.anomaly_from(good)[1]
+
+
 def test_every_step_draws_a_split():
     method = SIVT(TINY)
     features = method.frozen(torch.rand(1, 3, 64, 64))

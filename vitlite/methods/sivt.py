@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from vitlite.images.tiles import Size
 from vitlite.methods.ablations import ALL_PLOTTED, AUROC, MVTEC_ALL, Row, Table, sweep
 from vitlite.methods.bank import BankMethod, neighbourhood_means, rows_of
+from vitlite.methods.config import AUTO
 from vitlite.methods.frozen import QUICK_FEATURES, FeatureConfig
 from vitlite.methods.induction import SelfInduction, draw_split
 from vitlite.methods.start import load_start
@@ -162,6 +163,14 @@ class SIVT(BankMethod):
         self.block = 1  # of the splits of training
         self.register_buffer("split", self.scoring_split())
         self.smooth = SmoothUpsample(config.grid, config.image_shape, config.sigma, config.edge)
+
+    @property
+    def score_name(self) -> str:
+        """As the base class's; with a bank, ``auto`` stands for max.
+
+        The map then is a product of distances, whose deviation says little of an image that is anomalous everywhere.
+        """
+        return "max" if self.config.score == AUTO and self.bank is not None else super().score_name
 
     def fit(self, batches: Iterable[Tensor]) -> None:
         """As the base class's; fills the bank too."""
