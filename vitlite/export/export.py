@@ -90,8 +90,7 @@ def export(
         del edge  # as large as the detector itself
     if lower:
         good = paths if check else good_of_run(detector)
-        data, count, worst = closest(detector, path, good, paths)
-        score_pixels: ScorePixels = OpenVinoDetector(path, data=data).score_pixels
+        data, score_pixels, count, worst = closest(detector, path, good, paths)
     else:
         data, score_pixels = converted(detector, kind, path)
         count, worst = compare(detector.score_pixels, score_pixels, images(detector, paths), path, allowed)
@@ -110,24 +109,23 @@ def export(
 
 def closest(
     detector: Detector, path: Path, good: Sequence[Path], paths: Sequence[Path]
-) -> tuple[Contents, int, dict[str, float]]:
-    """A run in int8, in as many layers as keep scores and maps close enough on ``paths``; and what ``compare`` found.
+) -> tuple[Contents, ScorePixels, int, dict[str, float]]:
+    """A run in int8, in as many layers as keep scores and maps close enough on ``paths``, and what scores with it.
 
-    ``UserError`` if no choice of layers does.
+    And what ``compare`` found. ``UserError`` if no choice of layers does.
     """
-    for name, part in PARTS:
-        data = in_int8(detector, path, good, part)
+    for name, data in in_int8(detector, path, good):
         exported = OpenVinoDetector(path, data=data).score_pixels
         try:
             found = compare(detector.score_pixels, exported, images(detector, paths), path, TOLERANCES["int8"])
         except UserError as error:
-            if part is PARTS[-1][1]:
+            if name == PARTS[-1][0]:
                 raise
             log.info("not %s in int8: %s", name, str(error).partition("not written: ")[2])
             continue
         break
     log.info("in int8: linear layers of %s", name)
-    return data, *found
+    return data, exported, *found
 
 
 def converted(detector: Detector, kind: str, path: Path) -> tuple[Contents, ScorePixels]:

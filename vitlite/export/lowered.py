@@ -1,7 +1,7 @@
 """A run as a model of OpenVINO in 8-bit integers, with the thresholds that belong to it."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,24 +22,26 @@ PARTS: tuple[tuple[str, type[nn.Module]], ...] = (("the blocks", Block), ("their
 log = logging.getLogger(__name__)
 
 
-def in_int8(detector: Detector, path: Path, good: Sequence[Path], part: type[nn.Module] = Block) -> Contents:
-    """The graph and the weights of a run, with the products of every ``part`` of its transformer in int8.
+def in_int8(detector: Detector, path: Path, good: Sequence[Path]) -> Iterator[tuple[str, Contents]]:
+    """For each of ``PARTS`` its name, and the graph and the weights of a run with the products of these parts in int8.
 
     The thresholds are those of the run times the usual ratio of the scores, or of the highest values of maps, of
     ``good`` images to those in float32. ``path`` only names the files.
     """
-    parts = [module for module in detector.method.modules() if isinstance(module, part)]
-    linear = [layer for module in parts for layer in module.modules() if isinstance(layer, nn.Linear)]
-    layers = [layer.weight.detach().cpu().numpy() for layer in linear]
     regions = detector.reading.regions
     metadata = describe(detector.settings, detector.calibration, regions, "int8")
     onnx = to_onnx(trace(detector.method, detector.view.sides), metadata)
-    first = OpenVinoDetector(path, data=to_openvino(onnx, dumps(metadata), layers))
-    before, after = levels(detector, good), levels(first, good)
-    score, pixel = np.median(np.divide(after, before, out=np.ones_like(after), where=before > 0), axis=0).tolist()
-    log.info("thresholds moved by %+.1e for images and %+.1e for pixels, relative", score - 1, pixel - 1)
-    calibration = moved(detector.calibration, score, pixel)
-    return to_openvino(onnx, dumps(describe(detector.settings, calibration, regions, "int8")), layers)
+    before = levels(detector, good)
+    for name, part in PARTS:
+        parts = [module for module in detector.method.modules() if isinstance(module, part)]
+        linear = [layer for module in parts for layer in module.modules() if isinstance(layer, nn.Linear)]
+        layers = [layer.weight.detach().cpu().numpy() for layer in linear]
+        after = levels(OpenVinoDetector(path, data=to_openvino(onnx, dumps(metadata), layers)), good)
+        ratios = np.divide(after, before, out=np.ones_like(after), where=before > 0)
+        score, pixel = np.median(ratios, axis=0).tolist()
+        log.info("thresholds moved by %+.1e for images and %+.1e for pixels, relative", score - 1, pixel - 1)
+        calibration = moved(detector.calibration, score, pixel)
+        yield name, to_openvino(onnx, dumps(describe(detector.settings, calibration, regions, "int8")), layers)
 
 
 def levels(detector: Predictor, paths: Sequence[Path]) -> np.ndarray:
