@@ -14,6 +14,8 @@ import argparse
 import tempfile
 from pathlib import Path
 
+import numpy as np
+
 import vitlite
 from vitlite.data.listing import IMAGE_EXTENSIONS
 from vitlite.engine.predict import predict
@@ -41,7 +43,8 @@ class Scorer:
                 row["file"] = str(name)
                 row["error"] = row.get("error", "").replace(str(path), str(name))
                 row["map"] = (out / row["map"]).read_bytes() if "map" in row else b""
-        columns = {key: [row.get(key, float("nan")) for row in rows] for key in NUMBERS}
+        # One type whether or not a batch has images without a verdict: the files of OUT are one table.
+        columns = {key: np.array([row.get(key, np.nan) for row in rows], np.float64) for key in NUMBERS}
         columns |= {key: [row.get(key, "") for row in rows] for key in ("file", "verdict", "error")}
         columns["regions"] = [";".join(" ".join(map(str, box)) for box in row.get("regions", ())) for row in rows]
         return columns | ({"map": [row["map"] for row in rows]} if self.maps else {})
