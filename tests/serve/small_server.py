@@ -16,8 +16,11 @@ SIDE = 32
 GOOD, BAD, THRESHOLD = 60, 200, 0.5  # grey levels of the images below, and the model's threshold
 
 
-def write_model(path, **calibration):
-    """An ONNX file as `vitlite export` writes it: the map is the brightness of a pixel, the score its maximum."""
+def write_model(path, regions=None, **calibration):
+    """An ONNX file as `vitlite export` writes it: the map is the brightness of a pixel, the score its maximum.
+
+    It looks at ``regions``, or everywhere.
+    """
     import onnx
     from onnx import TensorProto, helper
 
@@ -42,6 +45,7 @@ def write_model(path, **calibration):
     metadata = {
         "format": 1,
         "image_size": SIDE,
+        "input": {"regions": None if regions is None else regions.as_json()},
         "calibration": {
             "image_threshold": THRESHOLD,
             "pixel_threshold": THRESHOLD,

@@ -3,9 +3,12 @@
 import os
 import re
 
+import numpy as np
 import pytest
 from browsing import needs_chromium, open_browser
-from small_server import GOOD, image, serving
+from small_server import GOOD, THRESHOLD, image, serving, write_model
+
+from vitlite.images.regions import Regions
 
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
@@ -91,6 +94,49 @@ def test_small_regions_and_what_is_no_image(page, tmp_path):
     page.driver.find_element("id", "files").send_keys(str(tmp_path / "text.png"))
     page.wait("!problem.hidden")
     assert page.run("problem.textContent") == "text.png: the upload: is not an image, or its header is damaged"
+
+
+def test_a_problem_stays_until_other_images_come(page, files):
+    """Though images after it have a verdict: of a few that came together, one may not go by unseen."""
+    (files / "text.png").write_bytes(b"no image")
+    (files / "empty.png").write_bytes(b"")
+    names = ("a.png", "text.png", "empty.png", "b.png")
+    page.driver.find_element("id", "files").send_keys("\n".join(str(files / name) for name in names))
+    page.wait("document.querySelectorAll('#history li').length === 2")
+    lines = page.run("problem.innerText").splitlines()
+    assert [line.split(":")[0] for line in lines] == ["text.png", "empty.png"]
+    choose(page, files / "a.png")
+    assert page.run("problem.hidden") is True
+
+
+def test_regions_of_categories(browser, tmp_path):
+    """An image needs a category first; a spot counts inside the region of its category alone."""
+    left = np.zeros((32, 64), bool)
+    left[:, :32] = True
+    limits = {"image_threshold": THRESHOLD, "good_scores": [0.2, 0.3]}
+    regions = Regions({"bolt": left, "nut": ~left})
+    model = write_model(tmp_path / "two.onnx", regions, categories={"bolt": limits, "nut": limits})
+    for name, body in {"a.png": image(spot=230, size=(32, 64)), "other.png": image(spot=230)}.items():
+        (tmp_path / name).write_bytes(body)
+    with serving(model) as server:
+        browser.open(server.url)
+        browser.wait("document.documentElement.dataset.ready")
+        browser.driver.find_element("id", "files").send_keys(str(tmp_path / "a.png"))
+        browser.wait("!problem.hidden")
+        assert browser.run("problem.textContent") == "Choose the category first: each has a region of its own"
+        for category, verdict, boxes in (("bolt", "Defect", [["16", "8", "16", "16"]]), ("nut", "Good", [])):
+            browser.change("category", category)
+            assert browser.run("problem.hidden") is True
+            choose(browser, tmp_path / "a.png")
+            found = "Array.from(boxes.children, r => ['x', 'y', 'width', 'height'].map(k => r.getAttribute(k)))"
+            assert browser.run(f"[badge.textContent, {found}]") == [verdict, boxes]
+            says = "The dark part, 50.0 % of the image, is outside the region and does not count"
+            assert browser.run("notes.textContent") == says
+        browser.driver.find_element("id", "files").send_keys(str(tmp_path / "other.png"))
+        browser.wait("!problem.hidden")
+        assert "is 64x48, but its region (roi) is 64x32" in browser.run("problem.textContent")
+        browser.driver.get_log("browser")
+        browser.requests()
 
 
 def test_a_dropped_image(page):

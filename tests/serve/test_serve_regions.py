@@ -23,13 +23,18 @@ def test_a_region_for_each_category():
     detector.calibration = calibration_of([10.0, 200.0]) | {"categories": {"nut": own, "cable": own}}
     scorer = Scorer(detector, Settings("run"))
     scorer.warm_up()  # with an image of the region's size
+    assert scorer.facts()["needs_category"] is True
+    assert Scorer(detector, Settings("run", category="nut")).facts()["needs_category"] is False
     image = np.zeros((16, 12, 3), np.uint8)
     image[8:] = 255
     dark, drawn = scorer.answer(as_png(image), "overlay", "nut", None)
     bright, _ = scorer.answer(as_png(image), "view", "cable", None)
     assert dark["score"] < 70 < 130 < bright["score"]  # half of the image is painted grey
     assert bright["boxes"] == ((0, 8, 12, 16),)
+    assert bright["looked_at"] == 0.5
     assert np.asarray(Image.open(io.BytesIO(drawn)))[12:].max() == 255 // 2
+    del detector.calibration["categories"]["cable"]  # calibrated with images of nuts alone
+    assert Scorer(detector, Settings("run")).answer(as_png(image), "verdict", "cable", None)[0]["verdict"] == "defect"
     with pytest.raises(ImageError, match=r"the upload: its category, and so its region \(roi\), is not known"):
         scorer.answer(as_png(image), "verdict", None, None)
     with pytest.raises(ImageError, match="is 12x8, but its region"):

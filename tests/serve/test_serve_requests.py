@@ -165,6 +165,16 @@ def test_marking_images_as_good(server, kept):
     assert list(kept.iterdir()) == []
 
 
+def test_the_category_of_the_server_is_that_of_what_it_keeps(tmp_path):
+    """The next calibration finds the image in the folder of its category."""
+    limits = {"image_threshold": THRESHOLD, "good_scores": [0.2, 0.3]}
+    model = write_model(tmp_path / "two.onnx", categories={"bolt": limits, "nut": limits})
+    with serving(model, "--good", tmp_path / "good", "--category", "nut") as server:
+        for path in ("/good", "/good?category=bolt"):
+            server.ask(path, image(GOOD + len(path)))
+    assert [path.parent.name for path in list_images(tmp_path / "good")] == ["bolt", "nut"]
+
+
 def test_a_full_queue_and_a_worker_that_is_killed(server):
     """One request too many is told to come again; the others get their answers, from the next worker."""
     (worker,) = server.workers()

@@ -89,7 +89,7 @@ class Service:
 
     async def mark(self, request: Request) -> Response:
         """Keep an image as a good one."""
-        marked, category = self.keeps(), self.category(request)
+        marked, category = self.keeps(), self.category(request) or self.settings.category
         async with self.upload(request, {"category"}) as body:
             checked, _ = await self.ask({"want": "check"}, body)
             name = await asyncio.to_thread(marked.add, body, checked["ending"], category)
@@ -120,6 +120,7 @@ class Service:
                 "scores": [float(own.good_scores[0]), float(own.good_scores[-1])],
                 "categories": {name: self.limits[name].image for name in self.categories},
                 "category": settings.category,
+                "needs_category": self.pool.facts["needs_category"],
                 "command": f"vitlite {'calibrate' if run else 'serve'} {source} --threshold",
                 "good": keep,
                 "drift": self.drifts(),

@@ -1,14 +1,20 @@
 "use strict";
 (() => {
   const find = (id) => document.getElementById(id);
-  const MOST = 50, TRIES = 6;
+  const MOST = 50, MOST_PROBLEMS = 5, TRIES = 6, SIDE = 480;
   const slider = find("slider"), number = find("number"), category = find("category"), video = find("video");
-  const items = [], waiting = [];
+  const items = [], waiting = [], problems = [];
   let info = null, token = sessionStorage.getItem("vitlite-token"), moved = null, chosen = null, busy = false, ticking = 0;
 
   const show = (element, wanted) => { element.hidden = !wanted; };
   const say = (text) => { find("status").textContent = text; };
   const complain = (text) => { find("problem").textContent = text; show(find("problem"), text); };
+  // What went wrong with the images that came together, until others come.
+  const fail = (text) => {
+    problems.push(text);
+    const more = problems.length - MOST_PROBLEMS;
+    complain([...problems.slice(0, MOST_PROBLEMS), ...(more > 0 ? [`and ${more} more`] : [])].join("\n"));
+  };
   const text = (value) => String(Number(value.toPrecision(6)));
   const pause = (seconds) => new Promise((done) => setTimeout(done, 1000 * seconds));
 
@@ -84,6 +90,10 @@
     find("file").textContent = chosen.name;
     if (find("map").src !== chosen.map) find("map").src = chosen.map;
     find("map").alt = `Heat map of ${chosen.name}`;
+    // A small image is shown several times as large, up to SIDE pixels.
+    const times = Math.max(1, Math.floor(SIDE / Math.max(answer.width, answer.height)));
+    if (times > 1) find("map").width = times * answer.width;
+    else find("map").removeAttribute("width");
     const svg = find("boxes");
     svg.setAttribute("viewBox", `0 0 ${answer.width} ${answer.height}`);
     const area = ([x0, y0, x1, y1]) => (x1 - x0) * (y1 - y0);
@@ -97,7 +107,9 @@
     find("facts").textContent = `Score ${text(answer.score)}, threshold ${text(limitOf(chosen))}${small} · higher than ` +
       `${answer.percentile.toFixed(1)} % of the good images · ${boxes.length} box${boxes.length === 1 ? "" : "es"} · ` +
       `${answer.width} × ${answer.height} pixels · ${answer.milliseconds.toFixed(0)} ms`;
-    find("notes").textContent = answer.notes.join("; ");
+    const outside = 100 * (1 - answer.looked_at);
+    const region = outside > 0 ? [`The dark part, ${outside.toFixed(1)} % of the image, is outside the region and does not count`] : [];
+    find("notes").textContent = [...region, ...answer.notes].join("; ");
     const mark = find("mark");
     show(mark, info.good);
     mark.textContent = chosen.marked ? "Marked as good: take it back" : "Mark as good for the next calibration";
@@ -118,12 +130,12 @@
     return made;
   };
 
-  const addItem = (name, blob, answer) => {
+  const addItem = (name, blob, category, answer) => {
     const bytes = Uint8Array.from(atob(answer.map), (letter) => letter.charCodeAt(0));
     delete answer.map;
     const row = document.createElement("li"), button = element("button", row), thumb = element("img", button);
     const words = element("div", button), badge = element("span", words, "badge");
-    const item = { name, blob, answer, row, button, badge, marked: null, category: category.value };
+    const item = { name, blob, answer, row, button, badge, category, marked: null };
     item.map = URL.createObjectURL(new Blob([bytes], { type: "image/png" }));
     element("p", words).textContent = name;
     item.facts = element("p", words, "soft");
@@ -151,24 +163,34 @@
     if (busy) return;
     busy = true;
     while (waiting.length) {
-      const { name, blob } = waiting.shift();
+      const { name, blob, category } = waiting.shift();
       say(`Scoring ${name}${waiting.length ? `, ${waiting.length} more wait` : ""} …`);
       try {
         if (blob.size > info.max_bytes) throw new Error(`the upload is larger than ${info.max_bytes / 1e6} MB`);
-        const answer = await ask(`score${query({ map: "1", category: category.value })}`, { method: "POST", body: blob });
-        addItem(name, blob, answer);
+        const answer = await ask(`score${query({ map: "1", category })}`, { method: "POST", body: blob });
+        addItem(name, blob, category, answer);
         drift(answer.drift);
-        complain("");
         draw();
-      } catch (error) { complain(`${name}: ${error.message}`); }
+      } catch (error) { fail(`${name}: ${error.message}`); }
       say("");
     }
     busy = false;
   };
-  const add = (files) => {
-    waiting.push(...Array.from(files, (blob) => ({ name: blob.name || "pasted image", blob })));
+  const add = (images) => {
+    if (!images.length) return;
+    if (info.needs_category && !category.value) {
+      complain("Choose the category first: each has a region of its own");
+      return;
+    }
+    if (!busy) {
+      problems.length = 0;
+      complain("");
+    }
+    // The category of an image is the one chosen when it came.
+    waiting.push(...images.map((image) => ({ ...image, category: category.value })));
     work();
   };
+  const addFiles = (files) => add(Array.from(files, (blob) => ({ name: blob.name || "pasted image", blob })));
 
   const drift = (warning) => { find("drift").textContent = warning ?? ""; show(find("drift"), warning); };
 
@@ -195,7 +217,7 @@
     canvas.height = video.videoHeight;
     canvas.getContext("2d").drawImage(video, 0, 0);
     const name = `camera ${new Date().toLocaleTimeString()}`;
-    canvas.toBlob((blob) => { if (blob) { waiting.push({ name, blob }); work(); } }, "image/png");
+    canvas.toBlob((blob) => { if (blob) add([{ name, blob }]); }, "image/png");
   };
   const setPace = () => {
     clearInterval(ticking);
@@ -233,8 +255,9 @@
     complain("");
     document.title = find("name").textContent = info.name;
     const names = Object.keys(info.categories);
-    const several = names.length > 1 && !info.category;
-    category.replaceChildren(...["", ...names].map((name) => new Option(name || "all, one threshold", name)));
+    const several = (names.length > 1 || info.needs_category) && !info.category;
+    const none = info.needs_category ? "choose one" : "all, one threshold";
+    category.replaceChildren(...["", ...names].map((name) => new Option(name || none, name)));
     [category, find("category-label")].forEach((part) => show(part, several));
     drift(info.drift);
     show(find("access"), false);
@@ -249,15 +272,15 @@
     find("token").value = "";
     open();
   });
-  find("files").addEventListener("change", (event) => { add(event.target.files); event.target.value = ""; });
-  document.addEventListener("paste", (event) => { if (info) add(event.clipboardData.files); });
+  find("files").addEventListener("change", (event) => { addFiles(event.target.files); event.target.value = ""; });
+  document.addEventListener("paste", (event) => { if (info) addFiles(event.clipboardData.files); });
   const drop = find("drop");
   document.addEventListener("dragover", (event) => { event.preventDefault(); drop.classList.add("over"); });
   document.addEventListener("dragleave", () => drop.classList.remove("over"));
   document.addEventListener("drop", (event) => {
     event.preventDefault();
     drop.classList.remove("over");
-    if (info) add(event.dataTransfer.files);
+    if (info) addFiles(event.dataTransfer.files);
   });
   slider.addEventListener("input", () => {
     const [low, high] = range();
@@ -271,7 +294,7 @@
   });
   number.addEventListener("change", () => { number.value = text(threshold()); });
   find("reset").addEventListener("click", () => { moved = null; draw(); });
-  category.addEventListener("change", () => { moved = null; draw(); });
+  category.addEventListener("change", () => { moved = null; complain(""); draw(); });
   find("mark").addEventListener("click", toggleMark);
   find("camera").addEventListener("click", toggleCamera);
   find("shot").addEventListener("click", shoot);

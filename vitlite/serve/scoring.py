@@ -20,7 +20,7 @@ from vitlite.images.loading import as_seen
 from vitlite.images.pillow import open_image
 from vitlite.images.png import write_png
 from vitlite.images.reading import ImageError, read_noted
-from vitlite.images.regions import dim
+from vitlite.images.regions import EVERY, dim
 from vitlite.images.resize import resize_image
 from vitlite.limits import Limits, limits_of
 from vitlite.serve.settings import Settings
@@ -54,10 +54,15 @@ class Scorer:
         }
         for name in detector.calibration.get("categories", {}):
             self.limits[name] = limits_of(detector.calibration, name, **settings.judging())
+        # A category with a region of its own, and without thresholds, has those of all, as in `predict`.
+        regions = detector.reading.regions
+        for name in () if regions is None else regions.masks:
+            if name != EVERY and name not in self.limits:
+                self.limits[name] = limits_of(detector.calibration, **settings.judging())
         self.folder = tempfile.TemporaryDirectory(prefix="vitlite-serve-")
 
     def facts(self) -> dict[str, Any]:
-        """What the server has to know: the digest of the model, and the limits of every category."""
+        """What the server has to know: the digest, the limits of every category, and whether an image needs one."""
         limits = {
             name or "": {
                 "image": own.image,
@@ -67,7 +72,9 @@ class Scorer:
             }
             for name, own in self.limits.items()
         }
-        return {"digest": self.detector.digest(), "limits": limits}
+        regions = self.detector.reading.of(self.category).regions
+        several = regions is not None and len(regions.masks) > 1
+        return {"digest": self.detector.digest(), "limits": limits, "needs_category": several}
 
     def warm_up(self) -> None:
         """Score a grey image, so that no request pays for what happens once. ``UserError`` if nothing can be scored."""
@@ -90,7 +97,8 @@ class Scorer:
         """The verdict on an uploaded file, and the bytes of its overlay as PNG if ``want`` is "overlay".
 
         With "view" the verdict also has ``map``, a smaller PNG of the heat map in base64, and ``candidates``: the boxes
-        that the image would have at a lower threshold. ``ImageError`` and ``NoVerdict`` as everywhere.
+        that the image would have at a lower threshold, and ``looked_at``: the share of its pixels inside its region.
+        ``ImageError`` and ``NoVerdict`` as everywhere.
         """
         start = time.perf_counter()
         limits = self.limits[category]
@@ -120,6 +128,7 @@ class Scorer:
         if want == "view":
             anyway = replace(limits, image=-math.inf)
             verdict["candidates"] = found.regions or judge(values, score, anyway, inside=seen.inside).regions
+            verdict["looked_at"] = 1.0 if seen.inside is None else float(seen.inside.mean())
             verdict["map"] = base64.b64encode(self._small_map(pixels, found.map)).decode()
         drawn = self._overlay(pixels, found) if want == "overlay" else b""
         verdict["milliseconds"] = round(1e3 * (time.perf_counter() - start), 3)
