@@ -246,7 +246,7 @@ print(before, peak())
 """
 
 TRAINING = """
-from vitlite.engine.train import make_optimizer
+from vitlite.methods.schedule import make_optimizer
 from vitlite.methods.vtadl import PAPER, VTADL
 method = VTADL(PAPER)
 stage = method.stages()[0]
