@@ -55,7 +55,7 @@ def read(source):
     import ray
 
     if source.endswith(".parquet"):
-        return ray.data.read_parquet(source, columns=["file", "image"])
+        return ray.data.read_parquet(source).select_columns(["file", "image"])
     extensions = [extension[1:] for extension in IMAGE_EXTENSIONS]
     found = ray.data.read_binary_files(source, include_paths=True, file_extensions=extensions)
     return found.rename_columns({"path": "file", "bytes": "image"})
@@ -65,6 +65,7 @@ def score(run, source, out, *, workers=2, cpus=1, gpus=0, batch_size=8, maps=Fal
     """Write the rows of all images of ``source`` into ``out``; ``cpus`` and ``gpus`` are those of one worker."""
     import ray
 
+    # By Ray's defaults a worker that dies is started again, without end, and gets its images again.
     rows = read(source).map_batches(
         scorer,
         fn_constructor_args=(vitlite.load(run, "cuda" if gpus else "cpu", threads=cpus), maps),
@@ -72,8 +73,6 @@ def score(run, source, out, *, workers=2, cpus=1, gpus=0, batch_size=8, maps=Fal
         compute=ray.data.ActorPoolStrategy(size=workers),
         num_cpus=cpus,
         num_gpus=gpus,
-        max_restarts=-1,  # a worker that dies is started again ...
-        max_task_retries=-1,  # ... and gets its images again
     )
     rows.write_parquet(out)
 
