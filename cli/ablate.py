@@ -60,8 +60,8 @@ def command(
     from vitlite.export.operations import size_of
     from vitlite.methods import method_class
     from vitlite.methods.ablations import tables
+    from vitlite.report.ablation import class_text, reduction_text, table_text
     from vitlite.report.ablation import plot as draw
-    from vitlite.report.ablation import reduction_text, table_text
     from vitlite.report.plot import refuse_plot
 
     method_class(method)
@@ -76,6 +76,9 @@ def command(
     wanted = None if rows is None else [part.strip() for part in rows.split(",") if part.strip()]
     if plot is not None:
         refuse_plot(Path(plot))  # before the training
+    if known[name].by_class and (reduction or plot is not None):
+        other = "--reduction" if reduction else "--plot"
+        raise UserError(f"{other}: not with --table {name}, whose lines are categories with a model each")
     if reduction:
         if separate or plot is not None:
             other = "--separate" if separate else "--plot"
@@ -85,7 +88,8 @@ def command(
         note(f"written: {out}/each/{CSV_FILE} and {out}/all/{CSV_FILE}")
         return
     outcomes = ablate(plan, known[name], out, name=name, rows=wanted, size_of=size_of)
-    click.echo(table_text(known[name], outcomes, plan))
+    text = class_text if known[name].by_class else table_text
+    click.echo(text(known[name], outcomes, plan))
     note(f"written: {out}/{CSV_FILE}")
     if plot is not None:
         draw(known[name], outcomes, Path(plot), against)

@@ -103,6 +103,17 @@ def test_where_the_coordinate_attention_is(after, expected):
     assert order == expected
 
 
+@pytest.mark.parametrize(("edge", "low", "high"), [("mirror", 0.9, 1.1), ("zero", 0.0, 0.6)])
+def test_unrelated_images_differ_at_the_edge_too(edge, low, high, monkeypatch):
+    """Zeros beyond the edge are the same in both images, so that windows over the edge look alike."""
+    method = make(map="ssim", sigma=0, ssim_edge=edge, edge="mirror").eval()
+    images, output = torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32) * 2 - 1
+    monkeypatch.setattr(method, "reconstruct", lambda target: output)
+    values = method.anomaly(images)[0].numpy()
+    border = np.concatenate([values[:, 0], values[:, -1], values[:, :, 0], values[:, :, -1]]).mean()
+    assert low < border / values[:, 8:24, 8:24].mean() < high
+
+
 @pytest.mark.parametrize("kind", ["l2", "ssim", "loss"])
 def test_map_and_score(kind, monkeypatch):
     method = make(map=kind, sigma=1.5, ssim_weight=0.5, edge="mirror").eval()
@@ -110,7 +121,9 @@ def test_map_and_score(kind, monkeypatch):
     monkeypatch.setattr(method, "reconstruct", lambda target: output)
     maps, scores = method.anomaly(images)
     squares = (images.double().numpy() * 2 - 1 - output.double().numpy()) ** 2
-    structure = (1 - ssim_numpy(images.numpy(), (output.numpy() + 1) / 2)).mean(1)
+    pad = [(0, 0), (0, 0), (5, 5), (5, 5)]  # half of a window
+    mirrored = (np.pad(part, pad, mode="reflect") for part in (images.numpy(), (output.numpy() + 1) / 2))
+    structure = (1 - ssim_numpy(*mirrored, same=False)).mean(1)
     values = {"l2": np.sqrt(squares.sum(1)), "ssim": structure, "loss": squares.mean(1) + 0.5 * structure}[kind]
     expected = np.stack([gaussian_filter(v, 1.5, mode="reflect") for v in values])
     np.testing.assert_allclose(maps.numpy(), expected, rtol=1e-4, atol=1e-5)

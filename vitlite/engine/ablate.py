@@ -50,6 +50,9 @@ class Plan:
     seed: int = 0
     device: str = "auto"
 
+    def method_of(self, row: Row) -> str:
+        return row.method or self.method
+
 
 @dataclass
 class Outcome:
@@ -92,6 +95,7 @@ def ablate(
         UserError: no such row, a row's settings are refused, or ``out`` holds the same row with other settings.
     """
     out = make_folder(Path(out))
+    plan = replace(plan, separate=plan.separate or table.by_class)
     root, categories = _dataset(plan, out)
     chosen = select_rows(table, rows)
     configs = [row_config(plan, row) for row in chosen]  # every mistake before the first hour of training
@@ -100,13 +104,14 @@ def ablate(
     for place, (row, config) in enumerate(zip(chosen, configs), 1):
         changes = " ".join(row.overrides) or "as it is"
         log.info("%s, row %d of %d: %s (%s)", name, place, len(chosen), row.label, changes)
+        method = plan.method_of(row)
         parts = [
-            run_part(RunSettings(plan.method, root, part, plan.preset, plan.seed, config), folder, plan.device)
+            run_part(RunSettings(method, root, part, plan.preset, plan.seed, config), folder, plan.device)
             for part, folder in _parts(plan, categories, out / name / folders[row.label])
         ]
         times: list[Any] = [part.get(SECONDS) for part in parts]
         every = {name: values for part in parts for name, values in part["categories"].items()}
-        size = size_of(method_class(plan.method)(config, weights="none")) if size_of else {}
+        size = size_of(method_class(method)(config, weights="none")) if size_of else {}
         seconds = None if None in times else sum(times)
         done.append(Outcome(row, mean_of(list(every.values())), seconds, every, len(parts), size))
         _add_to_csv(out / CSV_FILE, [csv_row(plan, name, root, categories, outcome) for outcome in done])
@@ -144,7 +149,7 @@ def select_rows(table: Table, wanted: Sequence[str] | None) -> list[Row]:
 
 def row_config(plan: Plan, row: Row) -> Any:
     """The preset with the caller's settings and then the row's; UserError if the method refuses them."""
-    preset = preset_config(plan.method, plan.preset)
+    preset = preset_config(plan.method_of(row), plan.preset)
     try:
         return change(preset, parse_overrides((*plan.overrides, *row.overrides)), idle=True)
     except UserError as error:
@@ -279,7 +284,7 @@ def both_modes(plan: Plan, table: Table, out: StrPath, **options: Any) -> tuple[
 def csv_row(plan: Plan, name: str, root: str, categories: Sequence[str], outcome: Outcome) -> dict[str, str]:
     """The row of ablation.csv for a row of the table ``name``."""
     row = {
-        "method": plan.method,
+        "method": plan.method_of(outcome.row),
         "table": name,
         "row": outcome.row.label,
         "settings": " ".join((*plan.overrides, *outcome.row.overrides)),

@@ -22,7 +22,7 @@ class Row:
     """One row: its label, ``KEY=VALUE`` settings, and the paper's figures in percent by the name of the metric.
 
     ``each``: those with one model for each category, if ``paper`` has those with one model for all; ``by_category``:
-    for each metric, those of the categories.
+    for each metric, those of the categories. ``method``: if it is another one than the table's.
     """
 
     label: str
@@ -30,17 +30,24 @@ class Row:
     paper: dict[str, float] = field(default_factory=dict)
     each: dict[str, float] = field(default_factory=dict)
     by_category: dict[str, dict[str, float]] = field(default_factory=dict)
+    method: str = ""
 
 
 @dataclass(frozen=True)
 class Table:
-    """One ablation."""
+    """One ablation.
+
+    ``by_class``: its lines are the categories, each with a model of its own, and its columns the rows. Then
+    ``baseline`` is the label of the row that the others are compared with, if there is one.
+    """
 
     title: str
     source: str  # table or figure of the paper
     about: str  # what the paper's figures were measured on
     columns: tuple[str, ...]  # names of metrics, in the paper's order
     rows: tuple[Row, ...]
+    by_class: bool = False
+    baseline: str = ""
 
 
 def sweep(key: str, labels: dict[Any, str], paper: dict[Any, dict[str, float]] | None = None) -> tuple[Row, ...]:

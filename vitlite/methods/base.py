@@ -50,7 +50,6 @@ class Method(nn.Module):
     draws_for_batch: ClassVar[bool] = False  # whether ``loss`` draws for a whole batch, and nothing for single images
 
     least_deviation: ClassVar[float | None] = None  # of a place, added to that of good images: see Places
-    shows_compared: ClassVar[bool] = False  # whether ``places`` changes the map too, and not only the image's score
     precisions: ClassVar[tuple[str, ...]] = ("float32",)  # in which the trained network can score
     exports: ClassVar[tuple[str, ...]] = ("float32",)  # precisions in which `vitlite export` can write it
     start_source: str | None = None  # where the weights that are trained come from; None: they are random
@@ -183,7 +182,7 @@ class Method(nn.Module):
     def maps_and_scores(self, values: Tensor, compared: Tensor, errors: Tensor | None) -> tuple[Tensor, Tensor]:
         """Maps (B, S, S) of ``values``, and scores (B,) from those of ``compared``, which are these values by place."""
         seen = self.maps(compared)
-        maps = seen if self.shows_compared or compared is values else self.maps(values)
+        maps = seen if self.config.compare_maps or compared is values else self.maps(values)
         return maps, self.scores(seen, compared, errors)
 
     def scores(self, maps: Tensor, values: Tensor, errors: Tensor | None, how: str | None = None) -> Tensor:

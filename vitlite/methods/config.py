@@ -67,6 +67,7 @@ class TrainingConfig:
     compile: bool = False
     score: str = "max"
     places: str = "none"  # (ours)
+    compare_maps: bool = False  # (ours)
     # Mirrored noise has twice the variance at the edge; even draws it towards the mean of the map, until it has the
     # variance of the inside (ours).
     edge: str = "mirror"
@@ -77,7 +78,12 @@ class TrainingConfig:
     meanings: ClassVar[Mapping[str, str]] = {}  # of fields that vitlite/methods/meaning.py does not have
     own_scores: ClassVar[tuple[str, ...]] = ()  # of the method, beside those of a map
     # Settings that do nothing unless another one is on ("tile") or has one of some values ("score=weighted|auto").
-    needs: ClassVar[dict[str, str]] = {"overlap": "tile", "last_lr": "schedule=cosine", "folds_below": "folds"}
+    needs: ClassVar[dict[str, str]] = {
+        "overlap": "tile",
+        "last_lr": "schedule=cosine",
+        "folds_below": "folds",
+        "compare_maps": "places=mean|scaled|auto",
+    }
     # Fields that 0.1.0 had: {name: (the field that took its place, {its value: the value of that field})}.
     renamed: ClassVar[dict[str, tuple[str, dict[Any, Any]]]] = {}
 

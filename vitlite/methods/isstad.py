@@ -167,6 +167,7 @@ QUICK = replace(
     sigma=2.0,
     score="auto",
     places="auto",
+    compare_maps=True,
     edge="even",
     holdout=0.2,
 )

@@ -59,6 +59,7 @@ MEANINGS = {
     "score": {
         "score": "what an image's score takes from its map: max, top1, top10, mean, std, auto, or a method's own",
         "places": "what each place of the map is compared with for the score: none, mean, scaled, or auto",
+        "compare_maps": "whether the map that is shown is compared as well, and not the score alone",
         "map": "what the map is made of: of sivt product, l2 or cosine; of the autoencoders l2, ssim, or loss (both)",
         "align": "where the map's outer values lie: on the image's corners, or at the centres of its patches",
         "sigma": "of the Gaussian filter of the map, in pixels",
@@ -118,6 +119,7 @@ MEANINGS = {
         "mse_weight": "of the squared error",
         "ssim_weight": "of the structural similarity",
         "ssim_window": "side of its window, in pixels; odd",
+        "ssim_edge": "what its windows see beyond the edge, in a map: mirror, or zero (alike for every two images)",
         "entropy_weight": "of the entropy of the memory's weights",
         "pixel_weight": "of the pixel classifier",
         "positive_weight": "of corrupted pixels in the pixel classifier's loss; 0: both kinds count the same",

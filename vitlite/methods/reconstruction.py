@@ -1,10 +1,13 @@
 """What the methods share that reconstruct an image and call anomalous what they cannot: range, map and score."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
+import torch.nn.functional as F
 from torch import Tensor
 
+from vitlite.images.tiles import Size, as_size, sides
 from vitlite.kernels import ssim
 from vitlite.methods.base import Method
 from vitlite.methods.config import TrainingConfig, check_transformer
@@ -32,17 +35,33 @@ class ReconstructionConfig(TrainingConfig):
     augment: str = "none"
     ssim_weight: float = 0.0  # lambda of L2 + lambda (1 - SSIM): MemCA Eq. 13, and VT-ADL's AE MSE+SSIM; AnoViT: 0
     ssim_window: int = 11  # of a Gaussian window (ours)
+    ssim_edge: str = "mirror"  # (ours): zeros beyond the edge are alike in every two images, which hides defects
     map: str = "l2"  # AnoViT Eq. 6
     sigma: float = 4.0  # (ours): the papers give no width
     score: str = "max"  # AnoViT Eq. 7; MemCA (ours)
 
+    needs: ClassVar = TrainingConfig.needs | {"ssim_edge": "map=ssim|loss"}
+
+    @classmethod
+    def upgraded(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Runs from before ``ssim_edge`` have their thresholds for maps with zeros beyond the edge."""
+        return {"ssim_edge": "zero"} | super().upgraded(values)
+
     def check(self) -> None:
         super().check()
         self.one_of("augment", KINDS)
+        self.one_of("ssim_edge", ("mirror", "zero"))
         self.one_of("map", ("l2", "ssim", "loss"))
         self.at_least(0, "sigma", "ssim_weight")
         if self.ssim_window < 1 or self.ssim_window % 2 == 0:
             self.refuse("ssim_window", "must be an odd number of pixels")
+        if self.map != "l2" and self.ssim_edge == "mirror" and self.ssim_window // 2 >= min(sides(self.seen)):
+            self.refuse("ssim_window", f"larger than what the network sees, {self.seen} pixels; or set ssim_edge=zero")
+
+    @property
+    def seen(self) -> Size:
+        """What the network sees at a time, in pixels: the whole image."""
+        return as_size(self.image_shape)
 
 
 # What the ``quick`` presets share, for two CPU cores.
@@ -55,8 +74,18 @@ QUICK: dict[str, Any] = {
     "augment": "flip",
     "score": "auto",
     "places": "auto",
+    "compare_maps": True,
     "edge": "even",
     "holdout": 0.2,
+}
+# What the ``small`` presets change in ``quick``, for images as small as those of MNIST and CIFAR-10. They are whole
+# objects, of which a flip may be another class, and every place differs from image to image.
+SMALL: dict[str, Any] = {
+    "image_size": 32,
+    "batch_size": 32,
+    "augment": "none",
+    "places": "none",
+    "compare_maps": False,
 }
 
 
@@ -88,9 +117,11 @@ class Reconstruction(Method):
 
     def dissimilarity(self, target: Tensor, output: Tensor) -> Tensor:
         """1 - SSIM at each pixel (B, H, W), mean over the colours."""
-        images, backend = (to_unit(target), to_unit(output)), operator_backend()
-        window = self.config.ssim_window
-        return (1 - ssim(*images, window_size=window, reduction="none", backend=backend)).mean(1)
+        window, backend = self.config.ssim_window, operator_backend()
+        images, padding = [to_unit(target), to_unit(output)], "same"
+        if self.config.ssim_edge == "mirror":
+            images, padding = [F.pad(image, (window // 2,) * 4, "reflect") for image in images], "valid"
+        return (1 - ssim(*images, window_size=window, padding=padding, reduction="none", backend=backend)).mean(1)
 
     def targets(self, features: Tensor) -> Tensor:
         """The images of a training batch, changed at random as ``config.augment`` says, in [-1, 1]."""

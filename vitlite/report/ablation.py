@@ -1,5 +1,6 @@
 """Tables and plots of what ``vitlite ablate`` and ``vitlite train --separate`` measure, beside a paper's figures."""
 
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -37,6 +38,43 @@ def table_text(table: Table, outcomes: Sequence[Outcome], plan: Plan) -> str:
     lines = [*aligned(list(zip(*columns))), *by_category(table, outcomes)]
     models = "one model for each category" if plan.separate else "one model for all categories"
     return "\n".join([*lines, about(plan, models), f"paper: {table.source}; {table.about}"])
+
+
+def class_text(table: Table, outcomes: Sequence[Outcome], plan: Plan) -> str:
+    """A table whose lines are categories and whose columns are its rows, in percent, with mean and deviation.
+
+    Beside them the paper's figures, and the relative improvement over the table's baseline (AnoViT, Tables 1 to 5).
+    """
+    lines = []
+    for key in table.columns:
+        if any(outcome.mean[key] is not None for outcome in outcomes):
+            lines += [f"{HEADS[key]}:", *aligned(list(zip(*class_columns(table, outcomes, key)))), ""]
+    lines.append(about(plan, "one model for each category"))
+    return "\n".join([*lines, f"paper: {table.source}; {table.about}"])
+
+
+def class_columns(table: Table, outcomes: Sequence[Outcome], key: str) -> list[list[str]]:
+    """The columns of one metric: the categories; then of each row ours, the paper's, and both improvements."""
+    names = list(outcomes[0].categories)
+    columns = [[table.title, *names, "mean", "std"]]
+    ours = {o.row.label: with_spread([o.categories[name].get(key) for name in names]) for o in outcomes}
+    papers = {o.row.label: with_spread([o.row.by_category.get(key, {}).get(name) for name in names]) for o in outcomes}
+    for label in ours:
+        shown = ((label, 100, ours[label]), ("paper", 1, papers[label]))
+        columns += [[head, *(percent(value, unit) for value in values)] for head, unit, values in shown]
+        if table.baseline in ours and label != table.baseline:
+            for head, found in (("improvement", ours), ("paper", papers)):
+                pairs = list(zip(found[table.baseline], found[label]))[:-1]  # not of the deviation
+                columns.append([*modes_of("", head, pairs)[1], ""])
+    return [column for column in columns if any(cell not in ("-", "") for cell in column[1:])]
+
+
+def with_spread(values: Sequence[float | None]) -> list[float | None]:
+    """Values, then their mean and the deviation of a sample; without these if a value is missing."""
+    known = [value for value in values if value is not None]
+    if len(known) < max(2, len(values)):
+        return [*values, None, None]
+    return [*values, statistics.mean(known), statistics.stdev(known)]
 
 
 def columns_of(
