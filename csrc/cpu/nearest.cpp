@@ -1,5 +1,5 @@
 // The nearest rows of a bank on the CPU. Matrix products are compared tile by tile as they are summed, so that the
-// (T, N) of them are never in memory.
+// (T, N) of them are never in memory. A bank that is laid out once may be searched in 8-bit integers first.
 
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -9,9 +9,11 @@
 #include <initializer_list>
 #include <limits>
 #include <tuple>
+#include <vector>
 
 #include "../common/library.h"
 #include "isa.h"
+#include "nearest_int8.h"
 #include "product.h"
 #include "tensors.h"
 
@@ -40,6 +42,8 @@ namespace {
 
 // With fewer queries laying out the bank costs more than it saves.
 constexpr int64_t kFewRows = 28;
+// With fewer rows in the bank a search in integers saves little.
+constexpr int64_t kManyRows = 256;
 // Products that are in memory at a time if torch computes them: columns, and all.
 constexpr int64_t kBlockColumns = 1 << 13, kBlockElements = 1 << 20;
 // Multiply-adds that are worth another thread.
@@ -69,14 +73,19 @@ struct Search {
   }
 };
 
-// A bank as it lies in a tensor (size,): panels of the product, half norms, and the instruction set that the panels are
-// for. Without one there are no panels: torch multiplies.
+// A bank as it lies in a tensor (size,): panels of the product, half norms, integers, and the instruction sets that the
+// panels and the integers are for. Without one there are no panels: torch multiplies.
 template <class T>
 struct PackedBank {
   int64_t count, channels, panels = 0, width = 0;
-  int level;
+  int level, variant;
 
-  PackedBank(int64_t count, int64_t channels, int level) : count(count), channels(channels), level(level) {
+  // `kept`: whether the layout is for many calls, which integers pay in.
+  PackedBank(int64_t count, int64_t channels, int level, bool kept)
+      : count(count),
+        channels(channels),
+        level(level),
+        variant(kept && worth_integers(count, channels) ? int8_variant(level) : 0) {
     if (level == 0) return;
     const T* type = nullptr;
     width = VITLITE_ISA_CALL(product_panel_columns(type));
@@ -85,8 +94,17 @@ struct PackedBank {
   int64_t norms_at() const {
     return panels * width * channels;
   }
+  int64_t integers_at() const {
+    return (norms_at() + count + 15) / 16 * 16;
+  }
+  Int8Layout integers() const {
+    return Int8Layout(count, channels, variant);
+  }
   int64_t size() const {
-    return norms_at() + count + 1;
+    return (variant > 0 ? integers_at() + integers().size() : norms_at() + count) + 1;
+  }
+  T tag() const {
+    return T(level + 4 * variant);
   }
   void fill(const T* bank, T* to) const {
     T* half_norms = to + norms_at();
@@ -98,13 +116,22 @@ struct PackedBank {
     for_range(count, channels, [&](int64_t begin, int64_t end) {
       VITLITE_ISA_CALL(nearest_half_norms(bank + begin * channels, end - begin, channels, half_norms + begin));
     });
-    to[size() - 1] = T(level);
+    if constexpr (sizeof(T) == 4) {
+      if (variant > 0) int8_pack(bank, integers(), to + integers_at());
+    }
+    to[size() - 1] = tag();
+  }
+
+ private:
+  // Sums of products of 8 bits must fit into 32.
+  static bool worth_integers(int64_t count, int64_t channels) {
+    return sizeof(T) == 4 && count >= kManyRows && channels <= (1 << 15);
   }
 };
 
 template <class T>
-Tensor packed_for(const Tensor& bank, int level) {
-  const PackedBank<T> layout(bank.size(0), bank.size(1), level);
+Tensor packed_for(const Tensor& bank, int level, bool kept) {
+  const PackedBank<T> layout(bank.size(0), bank.size(1), level, kept);
   const Tensor packed = new_tensor(bank, {layout.size()});
   layout.fill(data_of<const T>(bank), data_of<T>(packed));
   return packed;
@@ -175,6 +202,38 @@ void search_panels(const Search& s, const PackedBank<T>& layout, const T* packed
   });
 }
 
+template <class T>
+bool integers_serve(const Search& s, const PackedBank<T>& layout, const T* packed) {
+  if (layout.variant == 0 || s.k > 1 || packed[layout.integers_at()] == 0) return false;
+  // Threads share the queries alone.
+  return s.rows >= kFewRows * static_cast<int64_t>(torch::stable::get_num_threads());
+}
+
+// The best by products of integers, and by those of float32 for what queries these cannot decide.
+template <class T>
+void search_integers(const Search& s, const PackedBank<T>& layout, const T* packed, const Found<T>& found) {
+  if constexpr (sizeof(T) == 4) {
+    const T* q = data_of<const T>(s.q);
+    int8_search(q, s.rows, data_of<const T>(s.bank), packed + layout.integers_at(), layout.integers(), layout.variant,
+                found.indices);
+    std::vector<int64_t> open;
+    for (int64_t r = 0; r < s.rows; ++r) {
+      if (found.indices[r] < 0) open.push_back(r);
+    }
+    if (open.empty()) return;
+    const int64_t count = static_cast<int64_t>(open.size());
+    const Tensor rest = new_tensor(s.q, {count, s.channels}), scores = new_tensor(s.q, {count});
+    const Tensor indices = empty(s.q, {count}, ScalarType::Long);
+    for (int64_t i = 0; i < count; ++i) {
+      std::copy_n(q + open[i] * s.channels, s.channels, data_of<T>(rest) + i * s.channels);
+    }
+    const Found<T> of_rest{data_of<T>(scores), data_of<int64_t>(indices)};
+    of_rest.clear(count);
+    search_panels(Search(rest, s.bank, 1), layout, packed, of_rest);
+    for (int64_t i = 0; i < count; ++i) found.indices[open[i]] = of_rest.indices[i];
+  }
+}
+
 // Scores that are not numbers, or infinite, are above none: the first rows that are not there take these places.
 void complete(int64_t k, int64_t* indices) {
   int64_t unused = 0;
@@ -189,7 +248,9 @@ template <class T>
 void search(const Search& s, const PackedBank<T>& layout, const T* packed, const Found<T>& found) {
   found.clear(s.rows * s.k);
   if (s.rows == 0) return;
-  if (layout.level > 0) {
+  if (layout.level > 0 && integers_serve(s, layout, packed)) {
+    search_integers(s, layout, packed, found);
+  } else if (layout.level > 0) {
     search_panels(s, layout, packed, found);
   } else {
     search_blocks(s, packed + layout.norms_at(), found);
@@ -201,30 +262,30 @@ void search(const Search& s, const PackedBank<T>& layout, const T* packed, const
   });
 }
 
-std::tuple<Tensor, Tensor> searched(const Search& s, const Tensor& packed, int level) {
+std::tuple<Tensor, Tensor> searched(const Search& s, const Tensor& packed, int level, bool kept) {
   const Tensor distances = new_tensor(s.q, {s.rows, s.k}), indices = empty(s.q, {s.rows, s.k}, ScalarType::Long);
   in_compute_type(s.kind, [&](auto t) {
     using T = decltype(t);
-    const PackedBank<T> layout(s.count, s.channels, level);
+    const PackedBank<T> layout(s.count, s.channels, level, kept);
     search<T>(s, layout, data_of<const T>(packed), {data_of<T>(distances), data_of<int64_t>(indices)});
   });
   return {distances, indices};
 }
 
-Tensor packed_bank(const Tensor& bank, Kind kind, int level) {
-  return kind == Kind::float64 ? packed_for<double>(bank, level) : packed_for<float>(bank, level);
+Tensor packed_bank(const Tensor& bank, Kind kind, int level, bool kept) {
+  return kind == Kind::float64 ? packed_for<double>(bank, level, kept) : packed_for<float>(bank, level, kept);
 }
 
 std::tuple<Tensor, Tensor> nearest_forward(const Tensor& q, const Tensor& bank, int64_t k) {
   const Search s(q, bank, k);
   const int level = s.rows < kFewRows ? 0 : isa_level();
-  return searched(s, packed_bank(s.bank, s.kind, level), level);
+  return searched(s, packed_bank(s.bank, s.kind, level, false), level, false);
 }
 
 // The bank as nearest_packed takes it, in a layout for this processor.
 Tensor nearest_pack(const Tensor& bank) {
   const Search s(bank, bank, 1);
-  return packed_bank(s.bank, s.kind, isa_level());
+  return packed_bank(s.bank, s.kind, isa_level(), true);
 }
 
 std::tuple<Tensor, Tensor> nearest_packed(const Tensor& q, const Tensor& bank, const Tensor& packed, int64_t k) {
@@ -236,10 +297,11 @@ std::tuple<Tensor, Tensor> nearest_packed(const Tensor& q, const Tensor& bank, c
   bool fits = false;
   in_compute_type(s.kind, [&](auto t) {
     using T = decltype(t);
-    const int64_t size = PackedBank<T>(s.count, s.channels, level).size();
-    fits = packed.numel() == size && data_of<const T>(packed)[size - 1] == T(level);
+    const PackedBank<T> layout(s.count, s.channels, level, true);
+    fits = packed.numel() == layout.size() && data_of<const T>(packed)[layout.size() - 1] == layout.tag();
   });
-  return searched(s, fits ? packed : packed_bank(s.bank, s.kind, level), level);  // packed for another instruction set
+  // Or it was packed for another instruction set.
+  return searched(s, fits ? packed : packed_bank(s.bank, s.kind, level, true), level, true);
 }
 
 std::tuple<Tensor, Tensor> nearest_backward(const Tensor& grad, const Tensor& q, const Tensor& bank,

@@ -4,7 +4,7 @@
 // products with a few panels is compared while it is in the level-1 cache. The distances of the rows that are found are
 // then computed from the differences, which loses nothing to cancellation.
 
-#include "vec_math.h"
+#include "squared_distance.h"
 
 // Of product_kernel.h, which product.cpp compiles.
 template <class T>
@@ -113,20 +113,6 @@ void nearest_join(const T* part_scores, const int64_t* part_indices, int64_t par
       }
     }
   }
-}
-
-template <class T>
-VL_INLINE T squared_distance(const T* a, const T* b, int64_t n) {
-  Vec<T> sum(T(0)), more(T(0));
-  for (int64_t i = 0; i < n; i += 2 * Vec<T>::size) {
-    const Vec<T> d = take(a + i, n - i) - take(b + i, n - i);
-    sum = fma(d, d, sum);
-    if (i + Vec<T>::size < n) {
-      const Vec<T> e = take(a + i + Vec<T>::size, n - i - Vec<T>::size) - take(b + i + Vec<T>::size, n - i - Vec<T>::size);
-      more = fma(e, e, more);
-    }
-  }
-  return sum_of(sum + more);
 }
 
 // Half of the squared norm of each row.

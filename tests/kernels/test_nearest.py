@@ -90,12 +90,83 @@ def test_what_is_not_a_number_comes_last(compiled, backend):
     assert (nearest(q, bank, backend=backend)[1][~spoiled] != 2).all()
 
 
+def hard_to_find(name):
+    """Queries and a bank of at least 256 rows, with which a search in integers begins."""
+    q, bank, _ = problem(90, 700, 50, 1)
+    if name == "far from the origin":
+        # In whole numbers, which stay exact; float32 would compare by differences of |b|^2 / 2 = 2e9.
+        return 1000 + (4 * q).round(), 1000 + (4 * bank).round()
+    if name == "equal rows":
+        bank = bank[:3].repeat(240, 1)
+    elif name == "near rows":
+        bank = bank[:1] + 1e-3 * bank
+    elif name == "rows of the bank":
+        q = bank[5:95].clone()
+    elif name == "very different sizes":
+        bank, q = bank * torch.logspace(-3, 3, 700)[:, None], q * torch.logspace(-3, 3, 90)[:, None]
+    elif name == "one number":
+        q, bank = torch.ones(90, 50), torch.ones(700, 50)
+    elif name == "no fours":
+        q, bank = q[:, :1].contiguous(), bank[:, :1].contiguous()
+    elif name == "many channels":
+        q, bank, _ = problem(40, 300, 2050, 1)
+    return q, bank
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "noise",
+        "far from the origin",
+        "equal rows",
+        "near rows",
+        "rows of the bank",
+        "very different sizes",
+        "one number",
+        "no fours",
+        "many channels",
+    ],
+)
+def test_a_bank_that_is_laid_out_finds_what_the_oracle_finds(level, name):
+    """Where the processor has the products: in integers first, and then among what rounding leaves open."""
+    q, bank = hard_to_find(name)
+    expected = nearest_numpy(q.numpy(), bank.numpy())
+    distances, indices = nearest(q, Bank(bank))
+    found = np.linalg.norm(q.double().numpy() - bank.double().numpy()[indices[:, 0]], axis=1)
+    np.testing.assert_allclose(distances[:, 0], found, rtol=1e-6, atol=1e-30)
+    # Which of two is nearer is open if their squared distances differ by less than the rounding of the squares.
+    squares = np.square(q.double().numpy()).sum(1) + np.square(bank.double().numpy()[expected[1][:, 0]]).sum(1)
+    assert (found**2 <= expected[0][:, 0] ** 2 + 1e-6 * squares).all()
+    if name in ("noise", "equal rows", "rows of the bank", "one number"):
+        np.testing.assert_array_equal(indices, expected[1])
+
+
+def test_what_is_not_a_number_comes_last_in_a_bank_that_is_laid_out(level):
+    q, bank, _ = problem(90, 700, 20, 1)
+    right = nearest_numpy(q.numpy(), bank.numpy())[1]
+    q[7, 1], q[8, 2], q[9, 3] = float("nan"), float("inf"), 1e30
+    usual = (torch.arange(90) < 7) | (torch.arange(90) > 9)
+    distances, indices = nearest(q, Bank(bank))
+    np.testing.assert_array_equal(indices[usual], right[usual])
+    assert indices[7, 0] == 0
+    assert distances[7].isnan()
+    assert distances[8].isinf()
+    for wrong in (float("nan"), float("inf"), 1e30):
+        spoiled = bank.clone()
+        spoiled[right[0, 0], 3] = wrong
+        distances, indices = nearest(q[usual], Bank(spoiled))
+        assert (indices != right[0, 0]).all()
+        assert distances.isfinite().all()
+
+
 def test_same_result_for_any_number_of_threads_and_parts_of_the_bank(compiled):
     if torch.ops.vitlite.isa_level() == 0:
         pytest.skip("the matrix products of torch differ with the number of threads")
     for queries in (30, 200):
         arguments = problem(queries, 700, 20, 4)
         assert_same_for_any_number_of_threads(lambda a=arguments: run(*a))
+        bank = Bank(arguments[1])
+        assert_same_for_any_number_of_threads(lambda q=arguments[0], b=bank: list(nearest(q, b)))
 
 
 def test_blocks_of_the_matrix_that_is_never_whole(compiled, monkeypatch):
