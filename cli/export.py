@@ -25,8 +25,8 @@ from vitlite.cli._messages import note
     type=click.Choice(["float32", "int8"]),
     default="float32",
     show_default=True,
-    help="int8: matrix products of the transformer of sivt in 8-bit integers, with --format openvino. Faster on "
-    "processors that multiply them; scores may differ by 1 %, and the thresholds are set for it.",
+    help="int8: matrix products of the transformer and of the bank of sivt in 8-bit integers, with --format openvino. "
+    "Faster on processors that multiply them; scores may differ by 1 %, and the thresholds are set for it.",
 )
 @options.verbosity
 def command(run: str, kind: str, out: str | None, check: tuple[str, ...], precision: str) -> None:

@@ -1,16 +1,23 @@
 """int8 for OpenVINO: which products change and by how much, the thresholds that go with it, and what is refused."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from commands import refused, vitlite
 
 from vitlite import load
 from vitlite.calibration import moved
 from vitlite.errors import UserError
 from vitlite.export.export import TOLERANCES, compare, export
-from vitlite.export.int8 import GROUP, holds, rounded
+from vitlite.export.int8 import GROUP, holds, lower, rounded
+from vitlite.export.lowered import bank_of
+from vitlite.export.program import OPSET, quiet
+from vitlite.kernels.nearest.reference import nearest_numpy
+from vitlite.methods.sivt import SIVT, Config
+from vitlite.nn.portable import ROWS, nearest_rows
 
 
 def test_rounding_is_at_most_half_a_step():
@@ -24,7 +31,7 @@ def test_rounding_is_at_most_half_a_step():
     assert (np.abs(back - weights) <= np.repeat(scales[..., 0], GROUP, axis=1) * 0.501).all()
     assert (back[2, GROUP : 2 * GROUP] == 0).all()
     assert np.abs(whole[:2]).max(axis=2).min() == 127
-    assert rounded(weights[:, :48])[0].shape == (5, 3, 16)  # inputs that GROUP does not divide
+    assert rounded(weights[:, :48])[0].shape == (5, 1, 48)  # inputs that GROUP does not divide
 
 
 def test_weights_are_found_in_the_layer_that_they_are_part_of():
@@ -35,6 +42,42 @@ def test_weights_are_found_in_the_layer_that_they_are_part_of():
     assert not holds(layer[:4], layer)
     assert not holds(layer, layer[:, :4])
     assert not holds(layer, layer[::2])
+
+
+def test_a_search_is_in_int8_and_its_distances_are_those_to_rows_of_the_bank():
+    openvino = pytest.importorskip("openvino")
+    pytest.importorskip("onnxscript")
+    generator = torch.Generator().manual_seed(0)
+    bank, q = torch.randn(2 * ROWS + 100, 48, generator=generator), torch.randn(300, 48, generator=generator)
+
+    class Search(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bank = torch.nn.Parameter(bank, requires_grad=False)
+
+        def forward(self, q):
+            return nearest_rows(q, self.bank, 1)[0][:, 0]
+
+    with quiet():
+        written = torch.onnx.export(Search(), (q,), dynamo=True, opset_version=OPSET, verbose=False)
+    model = openvino.Core().read_model(written.model_proto.SerializeToString())
+    assert lower(model, [-bank.numpy()]) == 3  # blocks of the bank
+    assert {str(node.get_element_type()) for node in model.get_ops() if node.get_type_name() == "Constant"} >= {
+        "<Type: 'int8_t'>"
+    }
+    found = openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([q.numpy()])[0]
+    exact = nearest_numpy(q.numpy(), bank.numpy())[0][:, 0]
+    assert (found > exact * (1 - 1e-5)).all()
+    assert (found < exact * 1.01).all()
+    assert (found < exact * (1 + 1e-5)).mean() > 0.98
+
+
+def test_the_bank_of_a_method_is_what_its_graph_multiplies_with():
+    method = SIVT(Config(backbone="image", image_size=32, feature_size=4, dim=8, heads=2, bank=5))
+    method.keep(torch.randn(5, method.rows.shape[1]))
+    assert np.array_equal(bank_of(method)[0], -method.rows.detach().numpy())
+    assert bank_of(SIVT(replace(method.config, bank=0))) == []
+    assert bank_of(torch.nn.Identity()) == []
 
 
 def test_thresholds_move_with_their_scores():

@@ -53,9 +53,9 @@ def export(
         check: images (files, folders, patterns) that the finished file scores first; default: 32 images of the run's
             data, of every kind. Images of one colour and of noise come besides. If the method has a memory, so does a
             copy of the run whose weights are all at the threshold.
-        precision: ``"float32"``, or ``"int8"`` for the matrix products of the transformer of ``sivt``, with
-            ``kind="openvino"``. Then scores may differ by 1e-2 from the run's and maps by 1e-1, and the thresholds are
-            moved by how much the scores of good images do: up to 64 of training, or those of ``check``.
+        precision: ``"float32"``, or ``"int8"`` for the matrix products of the transformer and of the bank of ``sivt``,
+            with ``kind="openvino"``. Then scores may differ by 1e-2 from the run's and maps by 1e-1, and the thresholds
+            are moved by how much the scores of good images do: up to 64 of training, or those of ``check``.
 
     Raises:
         UserError: a score or map is not finite or differs by more than 1e-4 from the run's own, or by more than the

@@ -1,12 +1,11 @@
-"""The matrix products of transformer blocks in 8-bit integers, in a model of OpenVINO. Never imports torch.
+"""Matrix products of transformer blocks and of a bank in 8-bit integers, in a model of OpenVINO. Never imports torch.
 
 The weights are whole numbers from -127 to 127 with a scale for each ``GROUP`` inputs of an output. If the processor
 multiplies such numbers, OpenVINO makes them of the other factor too, while it scores: ``GROUP`` numbers of a token have
-a scale. All else stays in float32: the backbone, the layers before and after the blocks, attention, norms, residuals
-and the map.
+a scale. All else stays in float32: the backbone, the layers before and after the blocks, attention, norms, residuals,
+the distances to the rows of the bank that are found, and the map.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,8 +37,11 @@ def lower(model: Any, layers: Sequence[np.ndarray]) -> int:
         weights = weights if node.get_attributes()["transpose_b"] else weights.T
         if any(holds(layer, weights) for layer in layers):
             whole, scales = rounded(weights)
-            parts = ops.multiply(ops.convert(ops.constant(whole), "f32"), ops.constant(scales))
-            both = ops.reshape(parts, ops.constant(np.array(weights.shape, np.int64)), False)
+            if whole.shape[1] == 1:
+                whole, scales = whole[:, 0], scales[:, 0]
+            both = ops.multiply(ops.convert(ops.constant(whole), "f32"), ops.constant(scales))
+            if whole.ndim > 2:
+                both = ops.reshape(both, ops.constant(np.array(weights.shape, np.int64)), False)
             node.output(0).replace(ops.matmul(node.input_value(0), both, False, True).output(0))
             count += 1
     model.validate_nodes_and_infer_types()
@@ -48,9 +50,12 @@ def lower(model: Any, layers: Sequence[np.ndarray]) -> int:
 
 
 def rounded(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Weights (outputs, inputs) as int8 (outputs, groups, inputs of a group), and scales (outputs, groups, 1)."""
+    """Weights (outputs, inputs) as int8 (outputs, groups, inputs of a group), and scales (outputs, groups, 1).
+
+    There is one group if ``GROUP`` does not divide the inputs: products with smaller ones take as long as in float32.
+    """
     outputs, inputs = weights.shape
-    groups = weights.reshape(outputs, -1, math.gcd(inputs, GROUP))
+    groups = weights.reshape(outputs, -1, inputs if inputs % GROUP else GROUP)
     scales = np.maximum(np.abs(groups).max(axis=2, keepdims=True) / 127, np.finfo(np.float32).tiny)
     return np.round(groups / scales).astype(np.int8), scales.astype(np.float32)
 
