@@ -96,8 +96,8 @@ def test_written_and_scored_by_the_commands(tiny_run, tiny_data, tmp_path):
     _, said = vitlite("export", tiny_run, "--format", "openvino", "--precision", "int8", "--out", file)
     assert "thresholds moved by" in said
     # Two blocks of an encoder and one of a decoder, four layers each; the last block of the encoder has its queries,
-    # and its keys with its values, from one of them.
-    assert file.read_text().count('element_type="i8"') == 13
+    # and its keys with its values, from one of them. And the bank, of fewer rows than a block has.
+    assert file.read_text().count('element_type="i8"') == 14
     run, exported = load(tiny_run, "cpu"), load(file, threads=1)
     assert exported.metadata["precision"] == "int8"
     images = sorted((tiny_data / "weave/test").rglob("*.png"))
@@ -148,4 +148,4 @@ def test_fewer_layers_if_all_are_too_far(tiny_run, tmp_path, monkeypatch, caplog
         file = export(tiny_run, "openvino", tmp_path / "a.xml", precision="int8")
     assert "not the blocks in int8: too far" in caplog.text
     assert "in int8: linear layers of their MLPs" in caplog.text
-    assert file.read_text().count('element_type="i8"') == 6  # two for each of three blocks
+    assert file.read_text().count('element_type="i8"') == 7  # two for each of three blocks, and the bank
