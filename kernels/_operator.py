@@ -51,6 +51,7 @@ class Operator:
         shapes: function of sizes with defaults that returns the shapes of the tensors for a small call, see ``sample``.
         results: how many results the public function has, if some that have no gradient, such as indices, follow those
             that do. They may be kept as well.
+        laid_out: function of the result of ``eager`` that gives it the strides of ``fake_forward``; None: it has them.
     """
 
     def __init__(
@@ -70,7 +71,9 @@ class Operator:
         half: Sequence[str] = ("cpp", "cuda", "triton"),
         prepare: Callable[[Tensors, torch.dtype, str], Tensors] | None = None,
         results: int | None = None,
+        laid_out: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
+        self._laid_out = laid_out
         self.name, self.shapes, self.half, self.prepare = name, shapes, tuple(half), prepare
         schemas = f"{name}_forward{forward}", f"{name}_backward{backward}"
         self.signature = signature = _Signature(*schemas, results)
@@ -107,9 +110,12 @@ class Operator:
     def _in_eager_torch(self, *arguments: Any) -> Any:
         """All that the forward operator returns, by torch's own operators: what torch's exporter to ONNX makes of it.
 
-        Nothing reads there what is kept for a backward pass; those results are zeros.
+        Nothing reads there what is kept for a backward pass; those results are zeros. If sizes are symbols, torch takes
+        shapes and strides from here, and not from ``fake_forward``: they have to be the same.
         """
         results = self.eager(*arguments[: self.signature.tensors + self.signature.options])
+        if self._laid_out is not None:
+            results = self._laid_out(results)
         if self.signature.returns == 1:
             return results
         results = (results,) if isinstance(results, Tensor) else results

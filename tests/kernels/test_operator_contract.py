@@ -20,7 +20,9 @@ from contract import (
     sizes_of,
     weighted,
 )
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import forward_ad
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from vitlite import kernels
 from vitlite.kernels import attention, linear_gmm_log_likelihood, memory_read, ssim
@@ -74,6 +76,24 @@ def test_opcheck(op, dtype):
             names.add(operator._schema.name)
             torch.library.opcheck(operator, tuple(arguments), test_utils=checks)
     assert names == {f"vitlite::{op}_forward", f"vitlite::{op}_backward"}
+
+
+@every_operator
+def test_symbolic_sizes_change_neither_shapes_nor_strides(op):
+    """torch then takes them from the decomposition for exporters, and compiled code relies on them."""
+    made = recorded(op, sample(op), backend="auto" if op == "attention" else "cpp")
+    if op == "attention":  # the one that a GPU's kernels serve
+        made = [(torch.ops.vitlite.triton_attention_forward.default, (*sample(op, B=2), 0.5))]
+    ((operator, arguments),) = made
+    assert operator in torch._decomp.decomposition_table
+    found = []
+    for symbols in (None, ShapeEnv()):
+        with FakeTensorMode(shape_env=symbols) as fake:
+            given = [fake.from_tensor(a) if isinstance(a, torch.Tensor) else a for a in arguments]
+            results = operator(*given)
+        results = [results] if isinstance(results, torch.Tensor) else results
+        found.append([(a.dtype, [*map(int, a.shape)], [*map(int, a.stride())]) for a in results])
+    assert found[0] == found[1]
 
 
 @every_operator
