@@ -10,6 +10,7 @@ import pytest
 from archive_files import digits, idx, write_cifar, write_mnist
 
 from vitlite import data
+from vitlite.data.layouts import categories_apart
 from vitlite.errors import UserError
 
 TRAIN, TEST = [3, 1, 1, 0, 3], [1, 3, 0, 0]
@@ -46,8 +47,10 @@ def test_a_class_must_be_chosen(tmp_path):
     for several in ("all", "0,1"):
         with pytest.raises(UserError, match=r"one class of .* is normal and the others are its defects"):
             data.open_dataset(tmp_path, several)
-    with pytest.raises(UserError, match="there are: 0, 1, 3"):
-        data.open_dataset(tmp_path, "7")
+        assert categories_apart(tmp_path, several) == (("0", "1", "3") if several == "all" else ("0", "1"))
+    for call in (data.open_dataset, categories_apart):
+        with pytest.raises(UserError, match="there are: 0, 1, 3"):
+            call(tmp_path, "7")
 
 
 def test_mnist_report(tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from archive_files import write_mnist
 from tiny_settings import TINY
 
 from vitlite.data import synthesize
@@ -215,3 +216,24 @@ def test_each_model_has_its_own_region_and_the_same_limit(tmp_path, monkeypatch,
     with pytest.raises(UserError, match="has no file for gear"):  # before any is trained
         engine.train_separate(settings, tmp_path / "out", "cpu")
     assert len(asked) == 2
+
+
+def test_a_table_of_classes_trains_each_class_with_the_method_of_each_row(tmp_path, monkeypatch):
+    write_mnist(tmp_path / "digits", [3, 1, 1, 0, 3], [1, 3, 0, 0])
+    asked = []
+
+    def run_part(settings, folder, device):
+        asked.append((settings.method, settings.category, folder.relative_to(tmp_path).as_posix()))
+        return {"categories": {settings.category: dict.fromkeys(KEYS)}, "training_seconds": 1.0}
+
+    monkeypatch.setattr(engine, "run_part", run_part)
+    rows = (Row("first", method="l2cae"), Row("second"))
+    table = Table("class", "Table 0", "digits", ("image_auroc",), rows, by_class=True, baseline="first")
+    plan = Plan("anovit", str(tmp_path / "digits"), "3,1", preset="small")
+    outcomes = ablate(plan, table, tmp_path / "out", name="one")
+    assert asked == [
+        *(("l2cae", digit, f"out/one/first/{digit}") for digit in "13"),
+        *(("anovit", digit, f"out/one/second/{digit}") for digit in "13"),
+    ]
+    assert [list(outcome.categories) for outcome in outcomes] == [["1", "3"]] * 2
+    assert [row["method"] for row in rows_of(tmp_path / "out")] == ["l2cae", "anovit"]

@@ -16,8 +16,8 @@ STEPS = 3  # of an epoch
 # Operators that a step starts, at most, by method and stage: those of tiny networks, counted, and a tenth more.
 MOST = {
     ("sivt", "train"): 660,  # half of them are Muon's
-    ("anovit", "train"): 210,
-    ("l2cae", "train"): 180,
+    ("anovit", "train"): 330,
+    ("l2cae", "train"): 295,
     ("memca", "train"): 500,
     ("vtadl", "reconstruction"): 340,
     ("vtadl", "density"): 145,

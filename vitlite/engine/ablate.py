@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vitlite.data import open_dataset, synthesize
+from vitlite.data.layouts import categories_apart
 from vitlite.engine.checkpoint import is_free
 from vitlite.engine.detector import Detector
 from vitlite.engine.evaluate import evaluate
@@ -123,6 +124,8 @@ def _dataset(plan: Plan, out: Path) -> tuple[str, tuple[str, ...]]:
     root = Path(plan.data).resolve() if plan.data else out.resolve() / SYNTHETIC
     if not plan.data and not root.is_dir():
         synthesize(root, seed=plan.seed)
+    if plan.separate:
+        return str(root), categories_apart(root, plan.category or None)
     return str(root), open_dataset(root, plan.category or None, need_test=True).categories
 
 
@@ -207,7 +210,7 @@ def train_separate(
     Raises:
         UserError: no test images, or ``out`` holds runs with other settings.
     """
-    categories = open_dataset(settings.data, settings.category or None, need_test=True).categories
+    categories = categories_apart(settings.data, settings.category or None)
     new_regions(settings, categories)  # refused before long work
     out, names, rows = make_folder(Path(out)), slugs(categories), {}
     for number, category in enumerate(categories, 1):

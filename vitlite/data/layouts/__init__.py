@@ -76,6 +76,19 @@ def open_dataset(
     return _filled(dataset)
 
 
+def categories_apart(root: str | Path, category: str | None = None) -> tuple[str, ...]:
+    """The names of the categories that ``category`` names, of which each is to be opened and trained on by itself.
+
+    As ``open_dataset`` chooses them, but labelled classes may be several, or ``all``, too. ``UserError`` as there, and
+    if one of them has no training images or no test images.
+    """
+    root = _folder(root)
+    names = layout_of(root).apart(root, category)
+    for name in names:
+        open_dataset(root, name, need_test=True)
+    return names
+
+
 def survey(root: str | Path, category: str | None = None) -> Dataset:
     """Like ``open_dataset``, but None stands for all categories or all classes, and any split may be empty."""
     root = _folder(root)

@@ -35,6 +35,10 @@ class Layout(ABC):
         """Like ``read``, but None stands for everything that is there."""
         return self.read(root, category or "all")
 
+    def apart(self, root: Path, category: str | None) -> tuple[str, ...]:
+        """The categories that ``category`` names, of which each is read by itself."""
+        return self.read(root, category).categories
+
     def hint(self, dataset: Dataset, category: str, split: str) -> str:
         """The line that tells the user which folder or file holds no images of ``category`` for ``split``.
 

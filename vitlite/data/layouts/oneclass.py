@@ -65,7 +65,7 @@ class OneClassLayout(Layout):
         if len(chosen) > 1:
             raise UserError(
                 f"`category={category}`: one class of {shown(root)} is normal and the others are its defects; "
-                f"choose one of {few(found.names)}"
+                f"choose one of {few(found.names)}, or train one model for each with `separate`"
             )
         (name,) = chosen
         train = [Sample(item.path, name, "train", GOOD, 0, None) for item in found.train if item.kind == name]
@@ -74,6 +74,10 @@ class OneClassLayout(Layout):
             for item in found.test
         ]
         return self._dataset(root, name, train, test, found)
+
+    def apart(self, root: Path, category: str | None) -> tuple[str, ...]:
+        """The classes that ``category`` names, ``all`` or several with commas too: each is normal in its turn."""
+        return tuple(choose(root, self.classes(root).names, category or "all"))
 
     def survey(self, root: Path, category: str | None) -> Dataset:
         """For None all classes at once, for a look at them: every class is a kind, none is normal or a defect."""
