@@ -10,6 +10,7 @@
 
 #include "../common/host_device.h"
 #include "isa.h"
+#include "target.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -24,16 +25,6 @@ namespace vitlite::baseline {
 #undef VL_INLINE
 
 #if defined(__x86_64__)
-
-#if defined(__clang__)
-#define VL_TARGET(features) \
-  VL_PRAGMA(clang attribute push(__attribute__((target(features))), apply_to = function))
-#define VL_TARGET_END VL_PRAGMA(clang attribute pop)
-#else
-#define VL_TARGET(features) VL_PRAGMA(GCC push_options) VL_PRAGMA(GCC target(features))
-#define VL_TARGET_END VL_PRAGMA(GCC pop_options)
-#endif
-#define VL_PRAGMA(text) _Pragma(#text)
 
 VL_TARGET("avx2,fma,f16c")
 #define VL_BYTES 32

@@ -14,6 +14,7 @@
 #include "../common/host_device.h"
 #include "../common/library.h"
 #include "isa.h"
+#include "target.h"
 #include "tensors.h"
 
 // Compilers that know both instruction sets.
@@ -33,15 +34,6 @@ constexpr int64_t int8_stride(int64_t channels) {
 }  // namespace vitlite
 
 #if defined(VITLITE_VNNI)
-
-#if defined(__clang__)
-#define VL_TARGET(features) VL_PRAGMA(clang attribute push(__attribute__((target(features))), apply_to = function))
-#define VL_TARGET_END VL_PRAGMA(clang attribute pop)
-#else
-#define VL_TARGET(features) VL_PRAGMA(GCC push_options) VL_PRAGMA(GCC target(features))
-#define VL_TARGET_END VL_PRAGMA(GCC pop_options)
-#endif
-#define VL_PRAGMA(text) _Pragma(#text)
 
 VL_TARGET("avx2,fma,f16c,avxvnni")
 #define VL_BYTES 32

@@ -65,7 +65,11 @@ def open_dataset(
     """
     root = _folder(root)
     layout = layout_of(root)
-    dataset = layout.read(root, category)
+    return _checked(layout, root, layout.read(root, category), need_train, need_test)
+
+
+def _checked(layout: Layout, root: Path, dataset: Dataset, need_train: bool, need_test: bool) -> Dataset:
+    """What was read, after its warnings; ``UserError`` if a split that is needed is empty."""
     for line in dataset.warnings:
         log.warning("%s: %s", shown(root), line)
     for split, needed, samples in (("train", need_train, dataset.train), ("test", need_test, dataset.test)):
@@ -83,10 +87,12 @@ def categories_apart(root: str | Path, category: str | None = None) -> tuple[str
     if one of them has no training images or no test images.
     """
     root = _folder(root)
-    names = layout_of(root).apart(root, category)
-    for name in names:
-        open_dataset(root, name, need_test=True)
-    return names
+    layout = layout_of(root)
+    return tuple(
+        name
+        for dataset in layout.apart(root, category)
+        for name in _checked(layout, root, dataset, need_train=True, need_test=True).categories
+    )
 
 
 def survey(root: str | Path, category: str | None = None) -> Dataset:

@@ -35,9 +35,9 @@ class Layout(ABC):
         """Like ``read``, but None stands for everything that is there."""
         return self.read(root, category or "all")
 
-    def apart(self, root: Path, category: str | None) -> tuple[str, ...]:
-        """The categories that ``category`` names, of which each is read by itself."""
-        return self.read(root, category).categories
+    def apart(self, root: Path, category: str | None) -> Iterable[Dataset]:
+        """Data sets that hold what ``category`` names, if each of these categories is to have a model of its own."""
+        return [self.read(root, category)]
 
     def hint(self, dataset: Dataset, category: str, split: str) -> str:
         """The line that tells the user which folder or file holds no images of ``category`` for ``split``.

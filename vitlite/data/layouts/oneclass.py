@@ -6,7 +6,7 @@ CIFAR-10.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -67,7 +67,10 @@ class OneClassLayout(Layout):
                 f"`category={category}`: one class of {shown(root)} is normal and the others are its defects; "
                 f"choose one of {few(found.names)}, or train one model for each with `separate`"
             )
-        (name,) = chosen
+        return self._of_class(root, chosen[0], found)
+
+    def _of_class(self, root: Path, name: str, found: Classes) -> Dataset:
+        """The data set whose normal class is ``name``."""
         train = [Sample(item.path, name, "train", GOOD, 0, None) for item in found.train if item.kind == name]
         test = [
             Sample(item.path, name, "test", GOOD if item.kind == name else item.kind, int(item.kind != name), None)
@@ -75,9 +78,10 @@ class OneClassLayout(Layout):
         ]
         return self._dataset(root, name, train, test, found)
 
-    def apart(self, root: Path, category: str | None) -> tuple[str, ...]:
-        """The classes that ``category`` names, ``all`` or several with commas too: each is normal in its turn."""
-        return tuple(choose(root, self.classes(root).names, category or "all"))
+    def apart(self, root: Path, category: str | None) -> Iterable[Dataset]:
+        """One for each class that ``category`` names, ``all`` or several with commas too, as the normal one."""
+        found = self.classes(root)
+        return (self._of_class(root, name, found) for name in choose(root, found.names, category or "all"))
 
     def survey(self, root: Path, category: str | None) -> Dataset:
         """For None all classes at once, for a look at them: every class is a kind, none is normal or a defect."""
