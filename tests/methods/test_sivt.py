@@ -149,7 +149,7 @@ def test_an_image_that_is_anomalous_everywhere_scores_high():
     method = SIVT(replace(TINY, score="auto")).eval()
     method.fit([torch.randn(2, 192, 8, 8)])
     good, everywhere = torch.randn(2, 1, 192, 8, 8)
-    assert (method.score_name, SIVT(replace(TINY, score="auto", bank=0)).score_name) == ("max", "std")
+    assert (method.score_name, SIVT(replace(TINY, score="auto", bank=0)).score_name) == ("rms", "std")
     with torch.no_grad():
         assert method.anomaly_from(20 + 5 * everywhere)[1] > 5 * method.anomaly_from(good)[1]
 

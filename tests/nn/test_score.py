@@ -21,10 +21,20 @@ def test_scores(size):
         "top10": pixels[:, -max(1, round(count / 10)) :].mean(1),
         "mean": pixels.mean(1),
         "std": pixels.std(1),
+        "rms": np.sqrt(((pixels - np.minimum(pixels.mean(1, keepdims=True), 0)) ** 2).mean(1)),
     }
     assert set(expected) == set(SCORES)
     for how, want in expected.items():
         np.testing.assert_allclose(score_of(torch.from_numpy(maps), how).numpy(), want, rtol=1e-5, atol=1e-6)
+
+
+def test_rms_is_the_deviation_below_the_level_of_good_images_and_sees_what_is_above_it():
+    maps = torch.from_numpy(RNG.normal(size=(2, 30, 40)).astype(np.float32))
+    maps -= maps.mean((1, 2), keepdim=True) + 0.1
+    assert torch.allclose(score_of(maps, "rms"), score_of(maps, "std"), rtol=1e-5)
+    everywhere = maps + 5
+    assert torch.allclose(score_of(everywhere, "std"), score_of(maps, "std"), rtol=1e-4)
+    assert (score_of(everywhere, "rms") > 4 * score_of(maps, "rms")).all()
 
 
 @pytest.mark.parametrize(("least", "added"), [(None, None), (1.0, 1.0)])

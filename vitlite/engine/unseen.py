@@ -27,7 +27,7 @@ from vitlite.images.scale import Reading
 from vitlite.images.tiles import Blend
 from vitlite.methods.base import Method
 from vitlite.methods.config import AUTO, PLACES, SCORES, TrainingConfig
-from vitlite.nn.score import PlaceStatistics, compare
+from vitlite.nn.score import WITHOUT_PLACES, PlaceStatistics, compare
 
 log = logging.getLogger(__name__)
 
@@ -280,8 +280,15 @@ class DrawnTest:
             self.features = self._read() if self.features is None else self.features
             for features in self.features:
                 for found, part in zip((good, drawn), features):
-                    found.append(network.anomaly_from(part)[1].double().cpu())
+                    found.append(usual_scores(network, part).double().cpu())
         return ranks_of(torch.cat(good), torch.cat(drawn)) if good else torch.zeros(0)
+
+
+def usual_scores(network: Method, features: Tensor) -> Tensor:
+    """Scores (B,) from ``frozen`` features as the method usually makes them, but of maps that are not compared."""
+    values, errors = network.measure(features)
+    name = network.score_name
+    return network.scores(network.maps(values), values, errors, WITHOUT_PLACES.get(name, name))
 
 
 def ranks_of(good: Tensor, drawn: Tensor) -> Tensor:
@@ -313,7 +320,8 @@ def choose_head(method: Method, measured: Measured) -> Head:
     usual = (method.score_name, "scaled" if config.places == AUTO else config.places)
     if len(measured.samples) < FEWEST or not measured.source:
         places = "none" if config.places == AUTO else config.places
-        return Head(usual[0], places, f"too few good images that training has not seen (at least {FEWEST})")
+        score = WITHOUT_PLACES.get(usual[0], usual[0]) if places == "none" else usual[0]
+        return Head(score, places, f"too few good images that training has not seen (at least {FEWEST})")
     scores = (*config.own_scores, *SCORES) if config.score == AUTO else (config.score,)
     compared = PLACES if config.places == AUTO else (config.places,)
     ranks = {(score, how): rank for how in compared for score, rank in rank_by(method, measured, how, scores).items()}

@@ -19,7 +19,7 @@ from vitlite.limits import check_target
 from vitlite.methods.kinds import KEEP, NONE, ImageSize, SizeKind, kept_side, kinds
 
 AUTO = "auto"
-SCORES = ("max", "top1", "top10", "mean", "std")  # what an image's score takes from its map
+SCORES = ("max", "top1", "top10", "mean", "std", "rms")  # what an image's score takes from its map
 PLACES = ("none", "mean", "scaled")  # how the values at a place are compared with those of good images there
 
 Settings = TypeVar("Settings", bound="TrainingConfig")

@@ -57,7 +57,7 @@ MEANINGS = {
         "target_fpr": "the share of good images that may be called defective",
     },
     "score": {
-        "score": "what an image's score takes from its map: max, top1, top10, mean, std, auto, or a method's own",
+        "score": "what an image's score takes from its map: max, top1, top10, mean, std, rms, auto, or a method's own",
         "places": "what each place of the map is compared with for the score: none, mean, scaled, or auto",
         "compare_maps": "whether the map that is shown is compared as well, and not the score alone",
         "map": "what the map is made of: of sivt product, l2 or cosine; of the autoencoders l2, ssim, or loss (both)",

@@ -4,12 +4,15 @@ import torch
 from torch import Tensor, nn
 
 _TOP = {"top1": 0.01, "top10": 0.1}  # shares of the pixels
+WITHOUT_PLACES = {"rms": "max"}  # what stands in for a score that means little if places are not compared
 
 
 def score_of(maps: Tensor, how: str) -> Tensor:
     """Maps (B, H, W) to one score each (B,).
 
-    ``how``: max, top1 or top10 (the mean of the highest 1 % or 10 % of the pixels, at least one), mean, or std.
+    ``how``: max, top1 or top10 (the mean of the highest 1 % or 10 % of the pixels, at least one), mean, std, or rms: as
+    std, but about 0 if the mean is above it. In maps whose places were compared 0 is the level of good images, so rms
+    also sees what is anomalous everywhere, which does not deviate from its own mean.
     """
     pixels = maps.flatten(1)
     if how in _TOP:
@@ -17,6 +20,9 @@ def score_of(maps: Tensor, how: str) -> Tensor:
         return pixels.topk(count, sorted=False).values.mean(1)
     if how == "std":
         return pixels.std(1, correction=0)
+    if how == "rms":
+        level = pixels.mean(1, keepdim=True).clamp(max=0)
+        return (pixels - level).square().mean(1).sqrt()
     return pixels.amax(1) if how == "max" else pixels.mean(1)
 
 
