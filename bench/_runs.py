@@ -3,7 +3,9 @@
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -61,6 +63,18 @@ def untrained_run(settings: RunSettings, run: Path) -> Path:
     start = {"stage": 0, "epoch": 0, "optimizer": None, "rng": torch.get_rng_state(), "cuda_rng": None}
     save_checkpoint(run, {"method": settings.method, "model": method.state_dict(), "fingerprint": "", **start})
     return run
+
+
+class Changed(Detector):
+    """A detector of a run with other settings of its map: the same weights."""
+
+    def __init__(self, run: Path, **changes: Any) -> None:
+        self.changes = changes
+        super().__init__(run)
+
+    def _make_ready(self, state: dict[str, Any]) -> None:
+        self.settings = replace(self.settings, config=replace(self.settings.config, **self.changes))
+        super()._make_ready(state)
 
 
 def scoring_rate(detector: Detector, paths: Sequence[str], *, overlays: bool) -> float:

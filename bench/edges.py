@@ -10,9 +10,7 @@ Example: vitlite bench edges --runs runs/screw runs/tire
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -24,20 +22,9 @@ from vitlite.metrics import auroc
 from vitlite.results import aligned
 
 from ._machine import described, machine
+from ._runs import Changed
 
 EDGE = 1 / 32  # of the map's side
-
-
-class Otherwise(Detector):
-    """A detector whose filter ends in another way than the run's."""
-
-    def __init__(self, run: Path, edge: str) -> None:
-        self.edge = edge
-        super().__init__(run)
-
-    def _make_ready(self, state: dict[str, Any]) -> None:
-        self.settings = replace(self.settings, config=replace(self.settings.config, edge=self.edge))
-        super()._make_ready(state)
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -49,7 +36,7 @@ def main(args: Sequence[str] | None = None) -> int:
     rows: list[tuple[str, ...]] = [("run", "good", "mirror", "even", "AUROC of the maximum: mirror", "even")]
     for run in options.runs:
         try:
-            measured = [measure(Otherwise(Path(run), edge)) for edge in ("mirror", "even")]
+            measured = [measure(Changed(Path(run), edge=edge)) for edge in ("mirror", "even")]
         except UserError as error:
             print(error, file=sys.stderr)
             return 2

@@ -1,0 +1,139 @@
+"""How well the maps of trained runs find defects that are drawn onto good images: what presets are chosen by.
+
+Each run's good images that its network did not train on get a defect of each kind of ``vitlite.data.DRAWN``, drawn at
+the network's size. Every choice of the map, of the filter's width and of what places are compared with is measured with
+the same weights. A good image is compared with the others, never with itself. No test image is read.
+
+Example: vitlite bench drawn --runs runs/anovit runs/memca
+"""
+
+import argparse
+import itertools
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vitlite.data import DRAWN, draw_defect
+from vitlite.engine.detector import Detector
+from vitlite.engine.features import to_images
+from vitlite.engine.split import held_out_share
+from vitlite.errors import UserError
+from vitlite.images.loading import pixel_batches
+from vitlite.methods.base import Method
+from vitlite.methods.config import PLACES
+from vitlite.methods.reconstruction import ReconstructionConfig
+from vitlite.metrics import evaluate_maps
+from vitlite.nn.score import PlaceStatistics, compare
+from vitlite.results import aligned
+
+from ._machine import described, machine
+from ._runs import Changed
+
+MAPS = ("l2", "ssim", "loss")  # of the methods that reconstruct images
+SIGMAS = (1.0, 2.0, 4.0)
+FIGURES = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "pixel_ap": "pixel AP", "aupro_30": "AUPRO@0.3"}
+BATCH = 8
+
+
+class Drawn(NamedTuple):
+    """Held-out good images and the same with defects: pixels, and for each defect its mask and the image below it."""
+
+    good: np.ndarray  # uint8 (N, H, W, 3)
+    bad: np.ndarray  # uint8 (N * kinds, H, W, 3)
+    masks: np.ndarray  # bool (N * kinds, H, W)
+    source: Tensor  # int64 (N * kinds,)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="vitlite bench drawn", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--runs", nargs="+", required=True, help="folders that vitlite train wrote")
+    parser.add_argument("--images", type=int, default=60, help="held-out good images of each run, at most; default: 60")
+    options = parser.parse_args(args)
+    if options.images < 3:
+        parser.error("--images must be at least 3")
+    print(described(machine()))
+    rows: list[tuple[str, ...]] = [("run", "images", "map", "sigma", "places", *FIGURES.values())]
+    for run in options.runs:
+        try:
+            rows += measure(Path(run), options.images)
+        except UserError as error:
+            print(error, file=sys.stderr)
+            return 2
+    print("\n".join(aligned(rows)))
+    return 0
+
+
+def measure(run: Path, most: int) -> list[tuple[str, ...]]:
+    """The lines of one run. ``UserError``: it has tiles, or fewer than 3 held-out images."""
+    detector = Detector(run)
+    if detector.tiles is not None:
+        raise UserError(f"{run}: of images in tiles the parts are measured in training; give a run without `tile`")
+    images = draw(detector, most)
+    rows = []
+    for map_name, sigma, changed in variants(detector):
+        for places, figures in by_places(changed.method, images):
+            rows.append((run.name, str(len(images.good)), map_name, sigma, places, *figures))
+    return rows
+
+
+def draw(detector: Detector, most: int) -> Drawn:
+    """Read at most ``most`` of the run's held-out good images, and draw a defect of each kind onto each."""
+    paths = [sample.path for sample in held_out_share(detector)][:most]
+    if len(paths) < 3:
+        raise UserError(f"{detector.run}: fewer than 3 good images are held out; train it with `holdout=0.2`")
+    good: list[np.ndarray] = []
+    bad: list[np.ndarray] = []
+    masks: list[np.ndarray] = []
+    source: list[int] = []
+    for found in pixel_batches(paths, detector.view, BATCH, reading=detector.reading):
+        for loaded in getattr(found, "images", ()):  # a file that cannot be read has none
+            source += [len(good)] * len(DRAWN)
+            good.append(loaded.pixels)
+            for number, kind in enumerate(DRAWN):
+                rng = np.random.default_rng((loaded.index, number))
+                damaged, mask = draw_defect(loaded.pixels, kind, rng, part=loaded.seen_inside)
+                bad.append(damaged)
+                masks.append(mask)
+    return Drawn(np.stack(good), np.stack(bad), np.stack(masks), torch.tensor(source))
+
+
+def variants(detector: Detector) -> Iterator[tuple[str, str, Detector]]:
+    """``(map, sigma, detector)`` of each choice, with the run's weights."""
+    config = detector.settings.config
+    if not isinstance(config, ReconstructionConfig):
+        yield "own", "own", detector
+        return
+    for name, sigma in itertools.product(MAPS, SIGMAS):
+        yield name, str(sigma), Changed(detector.run, map=name, sigma=sigma)
+
+
+def by_places(method: Method, images: Drawn) -> Iterator[tuple[str, list[str]]]:
+    """``(places, figures)``: the maps compared in each way; the score of an image is the highest value of its map."""
+    good, bad = values(method, images.good), values(method, images.bad)
+    statistics = PlaceStatistics((good.shape[1], good.shape[2]), method.least_deviation)
+    statistics.add(good)
+    masks = [np.zeros(images.masks.shape[1:], bool)] * len(good) + list(images.masks)
+    for how in PLACES:
+        maps = [
+            *method.maps(compare(good, how, *statistics.without(good))).numpy(),
+            *method.maps(compare(bad, how, *statistics.without(good[images.source]))).numpy(),
+        ]
+        found = evaluate_maps(masks, maps)
+        yield how, [f"{found[key]:.3f}" for key in FIGURES]
+
+
+@torch.no_grad()
+def values(method: Method, pixels: np.ndarray) -> Tensor:
+    """uint8 images (N, H, W, 3) to the method's values (N, h, w), float32, before places are compared."""
+    device = next(method.parameters()).device
+    parts = [pixels[first : first + BATCH] for first in range(0, len(pixels), BATCH)]
+    return torch.cat([method.measure(method.frozen(to_images(part, device)))[0].float().cpu() for part in parts])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
