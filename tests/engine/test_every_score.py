@@ -16,7 +16,7 @@ from vitlite.nn.score import score_of
 from vitlite.score_table import entries, score_table
 
 OLD = Path(__file__).parents[1] / "old_run"
-PLACES = ("none", "mean", "scaled")
+PLACES = ("none", "mean", "scaled", "absolute")
 MAPS = ("max", "top1", "top10", "mean", "std", "rms")
 
 
@@ -49,7 +49,8 @@ def auroc(labels, scores):
 
 def by_places(values, places):
     level, scale = places.level, places.scale
-    return {"none": values, "mean": values - level, "scaled": (values - level) / scale}
+    scaled = (values - level) / scale
+    return {"none": values, "mean": values - level, "scaled": scaled, "absolute": abs(scaled)}
 
 
 def figures(own):
@@ -77,7 +78,7 @@ def test_against_scores_by_hand(detector, tiny_data):
         for places, compared in by_places(values, detector.method.places).items()
         for score in MAPS
     }
-    assert len({tuple(expected[score, places] for score in MAPS) for places in PLACES}) == 3
+    assert len({tuple(expected[score, places] for score in MAPS) for places in PLACES}) == 4
     (own,) = evaluate(detector, data=tiny_data, scores=True)["categories"].values()
     assert figures(own) == pytest.approx(expected, abs=1e-9)
 

@@ -16,6 +16,7 @@ from vitlite.kernels import ssim
 from vitlite.methods import method_class
 from vitlite.methods.isstad import ISSTAD, PAPER, VARIANTS, Config
 from vitlite.nn.mae import patchify
+from vitlite.nn.score import PlaceStatistics
 
 
 def make(seed=0, **changes):
@@ -150,10 +151,24 @@ def test_map_of_the_paper():
     want = smooth(torch.from_numpy(smooth(error, 2) * smooth(chance, 2)), 2)
     np.testing.assert_allclose(maps.numpy(), want, rtol=1e-4)
     alone = ISSTAD(replace(method.config, variant="VIII"))
-    alone.load_state_dict(method.state_dict())
+    alone.load_state_dict({key: value for key, value in method.state_dict().items() if not key.startswith("places.")})
     np.testing.assert_allclose(
         alone.anomaly(images)[0].numpy(), smooth(torch.from_numpy(smooth(chance, 2)), 2), rtol=1e-4
     )
+
+
+def test_each_factor_is_compared_with_that_of_good_images():
+    """Error and probability have scales of their own; what is unusually low counts too."""
+    method = make(sigma=0.0, edge="mirror", places="auto", compare_maps=True).eval()
+    assert (method.places_name, method.places.how) == ("none", "absolute")
+    statistics = PlaceStatistics(method.places_shape)
+    good = torch.rand(5, 2, 32, 32) * torch.tensor([1.0, 0.01]).view(2, 1, 1)
+    statistics.add(good)
+    method.places.learn(statistics)
+    mean, deviation = good.mean(0), good.std(0, correction=0)
+    values = good.roll(1, 0) - torch.tensor([0.0, 0.5]).view(2, 1, 1)
+    scaled = ((values - mean) / (deviation + deviation.mean((1, 2), keepdim=True))).abs()
+    torch.testing.assert_close(method.maps(method.places(values)), scaled[:, 0] * scaled[:, 1], rtol=1e-3, atol=1e-5)
 
 
 def test_loss_of_the_paper():

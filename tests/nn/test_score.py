@@ -45,6 +45,7 @@ def test_places(least, added):
     mean, deviation = good.mean(0), good.std(0)
     floor = deviation.mean() if added is None else added
     expected = {"none": values, "mean": values - mean, "scaled": (values - mean) / (deviation + floor)}
+    expected["absolute"] = np.abs(expected["scaled"])
     for how, want in expected.items():
         places = Places(how, (6, 4), least)
         same = places(torch.from_numpy(values))

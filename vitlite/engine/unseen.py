@@ -312,12 +312,12 @@ class Head(NamedTuple):
 def choose_head(method: Method, measured: Measured) -> Head:
     """What ``score=auto`` and ``places=auto`` become: what tells good images from drawn defects best.
 
-    The usual choice (the method's ``default_score``, places scaled) stays unless another is better by more than
+    The usual choice (the method's ``default_score`` and ``default_places``) stays unless another is better by more than
     :data:`CLEARLY` standard errors of the difference, taken over the images that were drawn on, and by
     :data:`LEAST_GAIN`.
     """
     config = method.config
-    usual = (method.score_name, "scaled" if config.places == AUTO else config.places)
+    usual = (method.score_name, method.default_places if config.places == AUTO else config.places)
     if len(measured.samples) < FEWEST or not measured.source:
         places = "none" if config.places == AUTO else config.places
         score = WITHOUT_PLACES.get(usual[0], usual[0]) if places == "none" else usual[0]

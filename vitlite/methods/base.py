@@ -55,6 +55,8 @@ class Method(nn.Module):
     start_source: str | None = None  # where the weights that are trained come from; None: they are random
     default_score: ClassVar[str] = "max"  # what ``score=auto`` stands for until training decides, and if in doubt
 
+    default_places: ClassVar[str] = "scaled"  # likewise of ``places=auto``
+
     config: TrainingConfig
     scoring: str = "float32"  # the precision in which ``values`` runs the trained network; all else is float32
     stage: str | None = None  # name of the training stage that ``loss`` is called in
@@ -65,16 +67,20 @@ class Method(nn.Module):
         """``weights`` takes the place of ``config.weights``: "none" if a checkpoint will fill the weights in."""
         super().__init__()
         self.config = config
-        self.places = Places(config.places, self.places_shape, self.least_deviation)
+        self.places = Places(self.usual_places(config.places), self.places_shape, self.least_deviation)
 
     def set_head(self, score: str, places: str) -> None:
         """Change how scores are made: the settings ``score`` and ``places``."""
         self.config = replace(self.config, score=score, places=places)
-        self.places.how = places
+        self.places.how = self.usual_places(places)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **options: Any) -> Any:
         """As torch's; a state without statistics of places (of version 0.1.0) leaves them as they are."""
         return super().load_state_dict(self.places.state_dict(prefix="places.") | dict(state_dict), *args, **options)
+
+    def usual_places(self, places: str) -> str:
+        """The setting ``places``, or what ``auto`` stands for."""
+        return self.default_places if places == AUTO else places
 
     @classmethod
     def config_class(cls) -> type[TrainingConfig]:
@@ -132,10 +138,10 @@ class Method(nn.Module):
         """The setting ``places``, or what ``auto`` stands for; "none" if the places were never learned."""
         if not self.places.learned:
             return NONE
-        return "scaled" if self.places.how == AUTO else self.places.how
+        return self.places.how
 
     @property
-    def places_shape(self) -> tuple[int, int]:
+    def places_shape(self) -> tuple[int, ...]:
         """(h, w) of what ``values`` gives for an image."""
         return self.config.image_shape
 
@@ -201,7 +207,10 @@ class Method(nn.Module):
         return found
 
     def values(self, features: Tensor) -> Tensor:
-        """The anomaly at every place (B, h, w) from ``frozen`` features; larger is more anomalous."""
+        """The anomaly at every place (B, h, w) from ``frozen`` features; larger is more anomalous.
+
+        A method whose ``maps`` joins several gives (B, n, h, w): each of them is compared by place, then joined.
+        """
         raise NotImplementedError
 
     def measure(self, features: Tensor) -> tuple[Tensor, Tensor | None]:

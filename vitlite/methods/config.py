@@ -20,7 +20,12 @@ from vitlite.methods.kinds import KEEP, NONE, ImageSize, SizeKind, kept_side, ki
 
 AUTO = "auto"
 SCORES = ("max", "top1", "top10", "mean", "std", "rms")  # what an image's score takes from its map
-PLACES = ("none", "mean", "scaled")  # how the values at a place are compared with those of good images there
+PLACES = (
+    "none",
+    "mean",
+    "scaled",
+    "absolute",
+)  # how a place is compared with good images there
 
 Settings = TypeVar("Settings", bound="TrainingConfig")
 
@@ -82,7 +87,7 @@ class TrainingConfig:
         "overlap": "tile",
         "last_lr": "schedule=cosine",
         "folds_below": "folds",
-        "compare_maps": "places=mean|scaled|auto",
+        "compare_maps": "places=mean|scaled|absolute|auto",
     }
     # Fields that 0.1.0 had: {name: (the field that took its place, {its value: the value of that field})}.
     renamed: ClassVar[dict[str, tuple[str, dict[Any, Any]]]] = {}

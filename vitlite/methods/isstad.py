@@ -199,6 +199,7 @@ class ISSTAD(Method):
     """MAE, then repair and pixel classification; map of error times probability; score the map's mean."""
 
     presets: ClassVar = {"paper": PAPER, "quick": QUICK}
+    default_places = "absolute"  # a defect may be easier to repair than what is good at its place
     default_score = "max"  # 0.91 instead of 0.82 for the mean: a small defect hardly moves the mean of a map
     ablations: ClassVar = ABLATIONS
     cache_as = "uint8"
@@ -298,11 +299,22 @@ class ISSTAD(Method):
         return F.binary_cross_entropy_with_logits(logits, labels, pos_weight=weight)
 
     def values(self, images: Tensor) -> Tensor:
-        """Equations 15 to 22: smoothed error times smoothed probability, smoothed again."""
+        """Equations 15 to 21: smoothed error and smoothed probability (B, 2, H, W); one of them alone is a map."""
         if not self.variant.pixel:
             return self.smooth(self.smooth(self.hidden_error(images)))
         factors = list(self.factors(images, self.mae.levels(self.normalized(images))).values())
-        return self.smooth(factors[0] * factors[1] if len(factors) == 2 else factors[0])
+        return torch.stack(factors, 1) if len(factors) == 2 else self.smooth(factors[0])
+
+    @property
+    def places_shape(self) -> tuple[int, ...]:
+        """Each factor is compared with that of good images: their scales have nothing in common."""
+        variant = VARIANTS[self.config.variant]
+        both = variant.pixel and variant.reconstructs and variant.classifies
+        return (2, *super().places_shape) if both else super().places_shape
+
+    def maps(self, values: Tensor) -> Tensor:
+        """Equation 22: the product of both factors, smoothed again. A factor below the level of good images is 0."""
+        return self.smooth(values.clamp_min(0).prod(1)) if values.ndim == 4 else values
 
     def factors(self, images: Tensor, levels: list[Tensor]) -> dict[str, Tensor]:
         """Equations 15 to 21: those of error and probability, smoothed, that the variant has."""

@@ -97,6 +97,7 @@ class Reconstruction(Method):
     """
 
     cache_as = "uint8"
+    default_places = "absolute"  # a defect may be easier to reconstruct than what is good at its place
     config: ReconstructionConfig
 
     def __init__(self, config: ReconstructionConfig, weights: str | None = None) -> None:

@@ -33,7 +33,7 @@ class PlaceStatistics:
     vary; by default it is the mean of the deviations.
     """
 
-    def __init__(self, shape: tuple[int, int], least: float | None = None) -> None:
+    def __init__(self, shape: tuple[int, ...], least: float | None = None) -> None:
         self.count, self.least = 0, least
         self.total = torch.zeros(shape, dtype=torch.float64)
         self.squares = torch.zeros(shape, dtype=torch.float64)
@@ -64,15 +64,15 @@ class PlaceStatistics:
 class Places(nn.Module):
     """Compares the anomaly at each place with that of good images at the same place.
 
-    ``how``: none; mean (less the mean of good images there); or scaled (also in units of their deviation there), which
-    ``auto`` stands for until it is decided. The statistics are buffers of shape ``shape``: 0 and 1, which change
-    nothing, until :meth:`learn` sets them; ``least`` as for :class:`PlaceStatistics`.
+    ``how``: none; mean (less the mean of good images there); scaled (also in units of their deviation there); or
+    absolute (the same without its sign: what is unusually low counts too). The statistics are buffers of shape
+    ``shape``: 0 and 1, which change no value, until :meth:`learn` sets them; ``least`` as for :class:`PlaceStatistics`.
     """
 
     level: Tensor
     scale: Tensor
 
-    def __init__(self, how: str, shape: tuple[int, int], least: float | None = None) -> None:
+    def __init__(self, how: str, shape: tuple[int, ...], least: float | None = None) -> None:
         super().__init__()
         self.how, self.least = how, least
         self.register_buffer("level", torch.zeros(shape))
@@ -98,4 +98,7 @@ def compare(values: Tensor, how: str, level: Tensor, scale: Tensor) -> Tensor:
     """Values (B, H, W) compared with good images' ``level`` and ``scale`` there, as :class:`Places` says."""
     if how == "none":
         return values
-    return values - level if how == "mean" else (values - level) / scale
+    if how == "mean":
+        return values - level
+    scaled = (values - level) / scale
+    return scaled.abs() if how == "absolute" else scaled
