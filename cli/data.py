@@ -51,7 +51,7 @@ def check(folder: str, category: str | None, mask_threshold: int | None, max_meg
 @click.option(
     "--kinds",
     metavar="NAMES",
-    help="Some of scratch,spot,missing,tiny,low-contrast,soft,large, or all.  [default: scratch,spot,missing]",
+    help="Some of scratch,spot,missing,tiny,low-contrast,erased,soft,large, or all.  [default: the first three]",
 )
 @click.option("--train", default=40, show_default=True, help="Good images for training, for each category.")
 @click.option("--good", default=10, show_default=True, help="Good images for testing, for each category.")
@@ -61,8 +61,8 @@ def synth(
 ) -> None:
     """Write synthetic surfaces with known defects and exact masks, in MVTec layout.
 
-    Scratches, spots and missing pieces are strong and often dark. The kinds tiny, low-contrast, soft and large are as
-    often brighter as darker than the surface, and harder to find.
+    Scratches, spots and missing pieces are strong and often dark. The kinds tiny, low-contrast, erased, soft and
+    large are as often brighter as darker than the surface, and harder to find.
 
     Example: vitlite data synth --out surfaces --categories metal,tiles --kinds tiny,soft --seed 1
     """
@@ -79,7 +79,7 @@ def synth(
 @click.argument("folder", metavar="DIR", type=click.Path())
 @click.option("--out", metavar="DIR", required=True, type=click.Path(), help="A new or empty folder.")
 @click.option("--category", metavar="NAME", help="A category, several with commas, or all.")
-@click.option("--kinds", metavar="NAMES", help="Some of tiny,low-contrast,soft,large.  [default: all]")
+@click.option("--kinds", metavar="NAMES", help="Some of tiny,low-contrast,erased,soft,large.  [default: all]")
 @click.option("--seed", default=0, show_default=True, help="The same seed gives the same files.")
 @click.option("--good", default=10, show_default=True, help="Good images, at most as many as there are.")
 @click.option("--defects", default=6, show_default=True, help="Defective images of each kind.")

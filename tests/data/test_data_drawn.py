@@ -59,7 +59,13 @@ def test_masks_are_the_pixels_that_differ(name, kind):
 
 def test_kinds_are_in_order_of_size_and_as_large_as_documented():
     image = noisy(256, 256)
-    limits = {"tiny": (1e-4, 6e-4), "low-contrast": (0.003, 0.015), "soft": (0.01, 0.08), "large": (0.15, 0.28)}
+    limits = {
+        "tiny": (1e-4, 6e-4),
+        "low-contrast": (0.003, 0.015),
+        "erased": (0.005, 0.05),
+        "soft": (0.01, 0.08),
+        "large": (0.15, 0.28),
+    }
     middle = []
     for kind, (low, high) in limits.items():
         masks = [draw_defect(image, kind, np.random.default_rng(seed))[1] for seed in range(20)]
@@ -179,12 +185,12 @@ def test_a_set_of_several_categories(put, tmp_path):
         draw_set(tmp_path / "set", tmp_path / "drawn")
     root = draw_set(tmp_path / "set", tmp_path / "drawn", category="all", good=1, defects=1)
     test = open_dataset(root, "all", need_train=False, need_test=True).test
-    assert [sum(sample.category == name for sample in test) for name in ("a", "b")] == [5, 5]
+    assert [sum(sample.category == name for sample in test) for name in ("a", "b")] == [1 + len(DRAWN)] * 2
 
 
 def test_a_set_needs_good_images_and_known_kinds(put, tmp_path):
     put(tmp_path / "parts" / "0.png", noisy(40, 50))
-    with pytest.raises(UserError, match="choose from tiny, low-contrast, soft, large"):
+    with pytest.raises(UserError, match="choose from tiny, low-contrast, erased, soft, large"):
         draw_set(tmp_path / "parts", tmp_path / "set", kinds="scratch")
     with pytest.raises(UserError, match="good, defects are 0"):
         draw_set(tmp_path / "parts", tmp_path / "set", good=0, defects=0)

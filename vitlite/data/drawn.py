@@ -38,6 +38,7 @@ class _Kind:
 _KINDS = {
     "tiny": _Kind((0.0001, 0.0006), 3, (3.0, 5.0), (40, 110), (0.6, 1.0), (0.1, 0.5), 0.15),
     "low-contrast": _Kind((0.004, 0.015), 6, (0.5, 0.9), (11, 22), (-0.35, 0.5), (0.1, 0.6), 0.4),
+    "erased": _Kind((0.008, 0.04), 9, (0.1, 0.5), (8, 12), (0.9, 1.0), (0.1, 0.6), 0.4),
     "soft": _Kind((0.03, 0.09), 9, (1.0, 2.0), (16, 45), (-0.2, 0.4), (1.0, 1.0), 0.5),
     "large": _Kind((1.0, 1.0), 12, (0.7, 1.5), (13, 40), (-0.3, 0.5), (0.05, 0.5), 0.5),
 }
@@ -56,6 +57,7 @@ def draw_defect(
 
     - ``tiny``: a speck or a nick of 0.01 to 0.06 % (7 to 40 pixels of 256 x 256), far from the colours around it;
     - ``low-contrast``: a mark of 0.3 to 1.5 % that is barely brighter or darker, its texture weaker or stronger;
+    - ``erased``: a place of 0.5 to 5 % whose texture and structure are gone, filled with about their mean colour;
     - ``soft``: a blurred smear of 1 to 8 %, strongest in its middle;
     - ``large``: a stain over 15 to 28 % of the part.
 

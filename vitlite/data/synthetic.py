@@ -58,7 +58,7 @@ def synthesize(
         categories: textures of ``weave wood gear metal granite tiles``, as a list or one string with commas, or
             ``all``. None: the first three.
         kinds: defects, some of ``scratch spot missing`` and of those that :func:`draw_defect` draws, ``tiny
-            low-contrast soft large``; as a list or one string with commas, or ``all``. None: the first three.
+            low-contrast erased soft large``; as a list or one string with commas, or ``all``. None: the first three.
         size: height and width in pixels, 32 to 4096. Images are RGB PNG files.
         train: good images for training, for each category.
         good: good images for testing.
