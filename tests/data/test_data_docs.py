@@ -107,7 +107,7 @@ def test_the_commands_run(shelf, trained, monkeypatch, capsys):
     lines = [line for block in blocks("sh") for line in block.splitlines()]
     assert sum(line.startswith("vitlite data check ") for line in lines) == len(LAYOUTS)
     assert sum(line.startswith("vitlite train ") for line in lines) == len(LAYOUTS)
-    for written in ("runs", "scored"):  # by the same test, of other layouts
+    for written in ("runs", "scored", "surfaces", "drawn"):  # by the same test, of other layouts
         shutil.rmtree(shelf / written, ignore_errors=True)
     for line in lines:
         words = shlex.split(line)
