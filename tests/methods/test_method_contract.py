@@ -30,12 +30,13 @@ SHARED += "target_fpr=1.0, target_fpr=nan, last_lr=1.0, warmup_steps=-1, optimiz
 SHARED += "last_lr=0.0001 schedule=constant, groups=a train_images=5, folds=3 train_images=5, folds_below=9 folds=0"
 MAP = "sigma=-1.0, score=median, places=some"
 TRANSFORMER = f"{MAP}, patch=5, heads=3, mlp_ratio=0.0"
-DECODER = f"{TRANSFORMER}, patch=32, depth=0, norm=group, augment=blur, channels=, channels=0"
+DECODER = f"{TRANSFORMER}, patch=32, depth=0, norm=group, augment=blur, channels=, channels=0, embedding=image"
 BASE = "pretrained=True image_size=384 patch=16 dim=768 depth=12"  # what published weights need, with 12 heads
 REFUSED = {
     "sivt": f"{TRANSFORMER}, subsets=1, subsets=99, normalize=batch, encoder_depth=0, backbone=magic, resize=cubic, "
     "map=sum, image_size=100 backbone=image, weights=file.pth backbone=image image_size=64, subsets=3 induction=false",
-    "anovit": f"{DECODER}, weights=file.pth, patch=8 pretrained=True, heads=8 {BASE}, weights=none heads=12 {BASE}",
+    "anovit": f"{DECODER}, weights=file.pth, patch=8 pretrained=True, heads=8 {BASE}, weights=none heads=12 {BASE}, "
+    f"embedding=efficientnet_lite0 heads=12 {BASE}",
     "l2cae": f"{MAP}, latent=0, window=41, window=20, stride=17, stride=0, windows=0, image_size=40 window=0, "
     "windows=3 window=0",
     "memca": f"{DECODER}, items=1, map=entropy, ssim_window=10, ssim_weight=-1.0, entropy_weight=-1.0, "
@@ -60,10 +61,11 @@ VARIANTS = {
     "sivt": "backbone=image, backbone=mobilenet_v2, backbone=vgg19, backbone=resnet34, backbone=efficientnet_b4, "
     "subsets=2, subsets=3, subsets=5, subsets=6, subsets=7, subsets=8, induction=false, patch=1, patch=4, "
     "patch=8 image_size=128 feature_size=16 subsets=2, map=l2 score=max",
-    "anovit": f"{BLOCKS}, patch=16, score=std, score=mean",
+    "anovit": f"{BLOCKS}, patch=16, score=std, score=mean, embedding=efficientnet_lite0",
     "l2cae": "window=0, latent=1, latent=500, stride=16, stride=15, augment=none, ssim_weight=1 map=loss, map=ssim",
     "memca": f"{BLOCKS}, memory=false, coordinate_attention=false, memory=false coordinate_attention=false, items=2, "
-    "items=1000, map=ssim, map=l2, temperature=10, attention_after=encoder, attention_after=decoder",
+    "items=1000, map=ssim, map=l2, temperature=10, attention_after=encoder, attention_after=decoder, "
+    "embedding=resnet18",
     "vtadl": "gaussians=1, gaussians=20, noise=0, sigma=2, projection=shared, places=none score=nll, density_epochs=0, "
     "density_epochs=0 likelihood_trains=all, density=linear, density=position covariance=full, "
     "density=position density_epochs=0 likelihood_trains=all, crop=70",
@@ -115,7 +117,7 @@ def test_a_changed_config_is_checked_too(name, key, value):
         replace(tiny_config(name), **{key: value})
 
 
-@cases(["", "places=mean score=top1", "places=scaled score=top10"], VARIANTS)
+@cases(["", "places=mean score=top1", "places=scaled score=top10", "places=absolute score=rms"], VARIANTS)
 def test_trains_and_scores(name, settings):
     """Every trained parameter has a gradient in one of the stages; scores do not depend on the rest of a batch."""
     method = tiny(name, **changes(settings))

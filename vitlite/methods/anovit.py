@@ -13,8 +13,8 @@ from torch import Tensor
 
 from vitlite.backbones.transformer_weights import load_vit
 from vitlite.methods.ablations import AUROC, MVTEC_ALL, MVTEC_ONE, Row, Table
+from vitlite.methods.autoencoder import PIXELS, QUICK_AUTOENCODER, Autoencoder, AutoencoderConfig
 from vitlite.methods.figures import ANOVIT, L2CAE, with_classes
-from vitlite.methods.reconstruction import QUICK_AUTOENCODER, AutoencoderConfig, Reconstruction
 from vitlite.methods.reconstruction import SMALL as SMALL_IMAGES
 from vitlite.nn.decoders import as_map
 
@@ -30,7 +30,7 @@ class Config(AutoencoderConfig):
     """
 
     pretrained: bool = True  # 4.3, ImageNet-21k then 2012; False trains from scratch
-    weights: str = "auto"  # of a pretrained encoder: auto | PATH
+    weights: str = "auto"  # of a pretrained encoder, or of the backbone of the embedding
     augment: str = "affine"  # 4.3: random affine, vertical and horizontal flips; their ranges are ours
 
     def check(self) -> None:
@@ -40,13 +40,19 @@ class Config(AutoencoderConfig):
                 self.refuse(key, f"pretrained weights need {value}; or set `pretrained=False`")
         if self.pretrained and self.weights == "none":
             self.refuse("weights", "an encoder without weights is `pretrained=False`")
-        if not self.pretrained and self.weights not in ("auto", "none"):
-            self.refuse("weights", "read only with `pretrained=True`")
+        if self.pretrained and self.embedding != PIXELS:
+            self.refuse("embedding", f"pretrained weights need {PIXELS}; or set `pretrained=False`")
+
+    @property
+    def reads_weights(self) -> bool:
+        """Whether the encoder has published weights."""
+        return self.pretrained
 
 
 PAPER = Config()
 # Small enough for two CPU cores. The SSIM in the loss and the filter were chosen on defects drawn onto good images.
 QUICK = replace(PAPER, **QUICK_AUTOENCODER, steps=3000, max_epochs=300, pretrained=False, ssim_weight=1.0, sigma=2.0)
+HYBRID = replace(QUICK, embedding="efficientnet_lite2", steps=1500)
 SMALL = replace(QUICK, **SMALL_IMAGES, patch=4, steps=1500, ssim_weight=0.0, sigma=1.0, score="max")  # Eq. 7
 
 # The paper compares with l2cae only; its figures are those of Table 1, with ImageNet weights.
@@ -72,19 +78,19 @@ ABLATIONS = {
 }
 
 
-class AnoViT(Reconstruction):
+class AnoViT(Autoencoder):
     """ViT encoder, six blocks of transposed convolution, L2 loss; the map is the L2 distance per pixel (Eq. 6)."""
 
-    presets: ClassVar = {"paper": PAPER, "quick": QUICK, "small": SMALL}
+    presets: ClassVar = {"paper": PAPER, "quick": QUICK, "hybrid": HYBRID, "small": SMALL}
     ablations: ClassVar = ABLATIONS
+    default_places = "absolute"  # a defect may be easier to reconstruct than what is good at its place
     config: Config
 
     def __init__(self, config: Config, weights: str | None = None) -> None:
         super().__init__(config, weights)
-        self.encoder = config.encoder()
         if config.pretrained and weights != "none":
             load_vit(self.encoder, ENCODER, weights or config.weights)
         self.decoder = config.decoder(most=3)
 
     def reconstruct(self, target: Tensor) -> Tensor:
-        return self.decoder(as_map(self.encoder(target), self.encoder.grid))
+        return self.decoder(as_map(self.tokens(target), self.encoder.grid))

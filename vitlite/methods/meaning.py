@@ -94,6 +94,7 @@ MEANINGS = {
         "mlp_ratio": "width of a block's hidden layer, in units of its own width",
         "induction": "whether tokens are reconstructed without themselves; false: a plain transformer",
         "subsets": "parts that the tokens are split into, each reconstructed from the others",
+        "embedding": "what a token is made of: pixels, or frozen features of a convolutional backbone, by its name",
         "channels": "of the decoder's layers",
         "norm": "of the decoder's blocks: instance, or batch",
         "latent": "length of the vector between encoder and decoder",

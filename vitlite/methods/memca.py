@@ -11,8 +11,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from vitlite.methods.ablations import AUROC, MVTEC_ONE, Row, Table, sweep
+from vitlite.methods.autoencoder import QUICK_AUTOENCODER, Autoencoder, AutoencoderConfig
 from vitlite.methods.figures import MEMCA
-from vitlite.methods.reconstruction import QUICK_AUTOENCODER, AutoencoderConfig, Reconstruction
 from vitlite.methods.reconstruction import SMALL as SMALL_IMAGES
 from vitlite.nn.coordinate_attention import CoordinateAttention
 from vitlite.nn.decoders import as_map
@@ -54,6 +54,7 @@ PAPER = Config()
 # Small enough for two CPU cores. The map is made of the losses, of which the paper's introduction makes the score, and
 # was chosen on synthetic surfaces. Defects drawn onto good images of bottle prefer l2 (docs/results.md).
 QUICK = replace(PAPER, **QUICK_AUTOENCODER, steps=800, max_epochs=300, temperature=10.0, map="loss", sigma=2.0)
+HYBRID = replace(QUICK, embedding="efficientnet_lite2")
 SMALL = replace(QUICK, **SMALL_IMAGES, patch=4, map="l2", sigma=1.0, score="max")
 
 COLUMNS = (*AUROC, "aupro_30")
@@ -95,17 +96,16 @@ ABLATIONS = {
 }
 
 
-class MemCA(Reconstruction):
+class MemCA(Autoencoder):
     """ViT encoder, memory, coordinate attention, six blocks of transposed convolution, trained from scratch (4.2)."""
 
-    presets: ClassVar = {"paper": PAPER, "quick": QUICK, "small": SMALL}
+    presets: ClassVar = {"paper": PAPER, "quick": QUICK, "hybrid": HYBRID, "small": SMALL}
     ablations: ClassVar = ABLATIONS
     config: Config
 
     def __init__(self, config: Config, weights: str | None = None) -> None:
         super().__init__(config, weights)
         c = config
-        self.encoder = c.encoder()
         self.memory = MemoryModule(c.items, c.dim, temperature=c.temperature) if c.memory else None
         self.attention = None
         self.decoder = c.decoder()
@@ -119,7 +119,7 @@ class MemCA(Reconstruction):
 
     def encode(self, target: Tensor) -> Tensor:
         """Images (B, 3, H, W) to what the memory is asked for (B, L, dim)."""
-        tokens = self.encoder(target)
+        tokens = self.tokens(target)
         if self.attention is not None and self.config.attention_after == "encoder":
             tokens = self.attention(as_map(tokens, self.encoder.grid)).flatten(2).transpose(1, 2)
         return tokens

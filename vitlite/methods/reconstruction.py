@@ -10,13 +10,11 @@ from torch import Tensor
 from vitlite.images.tiles import Size, as_size, sides
 from vitlite.kernels import ssim
 from vitlite.methods.base import Method
-from vitlite.methods.config import TrainingConfig, check_transformer
+from vitlite.methods.config import TrainingConfig
 from vitlite.methods.kinds import ImageSize
 from vitlite.nn.augment import KINDS, augment
-from vitlite.nn.decoders import NORMS, TransposedDecoder, doublings
 from vitlite.nn.maps import SmoothUpsample
 from vitlite.nn.portable import operator_backend
-from vitlite.nn.vit import VisionTransformer
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,6 @@ class Reconstruction(Method):
     """
 
     cache_as = "uint8"
-    default_places = "absolute"  # a defect may be easier to reconstruct than what is good at its place
     config: ReconstructionConfig
 
     def __init__(self, config: ReconstructionConfig, weights: str | None = None) -> None:
@@ -165,55 +162,6 @@ class Reconstruction(Method):
     def values(self, features: Tensor) -> Tensor:
         target = self.scored(to_network(features.float()))
         return self.smooth(self.residual(target, self.reconstruct(target)))
-
-
-@dataclass(frozen=True)
-class AutoencoderConfig(ReconstructionConfig):
-    """A ViT encoder, and a decoder of six blocks of transposed convolution (AnoViT 4.3, MemCA 3.4 and 4.2)."""
-
-    patch: int = 16  # pixels
-    dim: int = 768
-    depth: int = 12  # ViT-Base; MemCA (ours)
-    heads: int = 12
-    mlp_ratio: float = 4.0  # ViT-Base; MemCA (ours)
-    channels: tuple[int, ...] = (
-        256,
-        128,
-        64,
-        32,
-        16,
-    )  # after each block but the last (ours, as AnoViT's authors' code)
-    norm: str = "instance"  # of the decoder's blocks: instance | batch
-
-    def check(self) -> None:
-        super().check()
-        check_transformer(self)
-        if min(self.image_shape) < 2 * self.patch:
-            self.refuse("patch", f"leaves fewer than 2 x 2 patches of image_size={self.image_text}")
-        self.one_of("norm", NORMS)
-        if not self.channels or min(self.channels) < 1:
-            self.refuse("channels", "numbers of at least 1, one for each block")
-
-    def encoder(self) -> VisionTransformer:
-        """A new encoder: images (B, 3, H, W) to tokens (B, L, dim)."""
-        return VisionTransformer(self.image_shape, self.patch, self.dim, self.depth, self.heads, self.mlp_ratio)
-
-    def decoder(self, most: int | None = None) -> TransposedDecoder:
-        """A new decoder: a map (B, dim, h, w) to images. At most ``most`` of its blocks double the map's side."""
-        channels = (self.dim, *self.channels, 3)
-        strides = doublings(len(channels) - 1, self.patch, most)
-        return TransposedDecoder(channels, strides, self.image_shape, self.norm)
-
-
-QUICK_AUTOENCODER: dict[str, Any] = {
-    **QUICK,
-    "patch": 8,
-    "dim": 128,
-    "depth": 4,
-    "heads": 2,
-    "channels": (128, 64, 64, 32, 16),
-    "precision": "auto",
-}
 
 
 def to_network(images: Tensor) -> Tensor:
