@@ -35,6 +35,7 @@ from ._machine import described, machine
 from ._runs import Changed
 
 MAPS = ("l2", "ssim", "loss")  # of the methods that reconstruct images
+OWN = "own"  # map of the others
 SIGMAS = (1.0, 2.0, 4.0)
 FIGURES = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "pixel_ap": "pixel AP", "aupro_30": "AUPRO@0.3"}
 BATCH = 8
@@ -104,18 +105,16 @@ def draw(detector: Detector, most: int) -> Drawn:
 
 def variants(detector: Detector) -> Iterator[tuple[str, str, Detector]]:
     """``(map, sigma, detector)`` of each choice, with the run's weights."""
-    config = detector.settings.config
-    if not isinstance(config, ReconstructionConfig):
-        yield "own", "own", detector
-        return
-    for name, sigma in itertools.product(MAPS, SIGMAS):
-        yield name, str(sigma), Changed(detector.run, map=name, sigma=sigma)
+    maps = MAPS if isinstance(detector.settings.config, ReconstructionConfig) else (OWN,)
+    for name, sigma in itertools.product(maps, SIGMAS):
+        changes = {} if name == OWN else {"map": name}
+        yield name, str(sigma), Changed(detector.run, sigma=sigma, **changes)
 
 
 def by_places(method: Method, images: Drawn) -> Iterator[tuple[str, list[str]]]:
     """``(places, figures)``: the maps compared in each way; the score of an image is the highest value of its map."""
     good, bad = values(method, images.good), values(method, images.bad)
-    statistics = PlaceStatistics((good.shape[1], good.shape[2]), method.least_deviation)
+    statistics = PlaceStatistics(good.shape[1:], method.least_deviation)
     statistics.add(good)
     masks = [np.zeros(images.masks.shape[1:], bool)] * len(good) + list(images.masks)
     for how in PLACES:
@@ -129,7 +128,7 @@ def by_places(method: Method, images: Drawn) -> Iterator[tuple[str, list[str]]]:
 
 @torch.no_grad()
 def values(method: Method, pixels: np.ndarray) -> Tensor:
-    """uint8 images (N, H, W, 3) to the method's values (N, h, w), float32, before places are compared."""
+    """uint8 images (N, H, W, 3) to the values (N, h, w) or (N, n, h, w), float32, before places are compared."""
     device = next(method.parameters()).device
     parts = [pixels[first : first + BATCH] for first in range(0, len(pixels), BATCH)]
     return torch.cat([method.measure(method.frozen(to_images(part, device)))[0].float().cpu() for part in parts])

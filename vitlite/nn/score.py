@@ -1,5 +1,7 @@
 """From anomaly maps to what is compared with a threshold: each place against good images, and one score an image."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -33,7 +35,7 @@ class PlaceStatistics:
     vary; by default it is the mean of the deviations.
     """
 
-    def __init__(self, shape: tuple[int, ...], least: float | None = None) -> None:
+    def __init__(self, shape: Sequence[int], least: float | None = None) -> None:
         self.count, self.least = 0, least
         self.total = torch.zeros(shape, dtype=torch.float64)
         self.squares = torch.zeros(shape, dtype=torch.float64)
@@ -72,7 +74,7 @@ class Places(nn.Module):
     level: Tensor
     scale: Tensor
 
-    def __init__(self, how: str, shape: tuple[int, ...], least: float | None = None) -> None:
+    def __init__(self, how: str, shape: Sequence[int], least: float | None = None) -> None:
         super().__init__()
         self.how, self.least = how, least
         self.register_buffer("level", torch.zeros(shape))
