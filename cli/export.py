@@ -35,9 +35,9 @@ def command(run: str, kind: str, out: str | None, check: tuple[str, ...], precis
     The file takes any number of 8-bit RGB images of the detector's size, shape (batch, size, size, 3), and gives maps
     and scores. Preprocessing, model, smoothing and score are inside; its metadata hold the thresholds and everything
     else. It scores images before it is written, and is refused if a score or map is not finite, or differs from the
-    run's by more than 1e-4 relative (int8: scores by 1e-2, maps by 1e-1). An .onnx or .xml file is scored by
-    `vitlite predict FILE IMAGE...`, without torch. OpenVINO computes in bfloat16 if another program does not tell it
-    otherwise: see docs/export.md.
+    run's by more than 1e-4 relative (int8: scores by 5e-3, maps by 5e-2, also of drawn defects). An .onnx or .xml file
+    is scored by `vitlite predict FILE IMAGE...`, without torch. OpenVINO computes in bfloat16 if another program does
+    not tell it otherwise: see docs/export.md.
     """
     from vitlite.export.export import export
     from vitlite.export.openvino_detector import weights_file

@@ -1,5 +1,6 @@
 """int8 for OpenVINO: which products change and by how much, the thresholds that go with it, and what is refused."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,13 +12,21 @@ from commands import refused, vitlite
 from vitlite import load
 from vitlite.calibration import moved
 from vitlite.errors import UserError
-from vitlite.export.export import TOLERANCES, compare, export
-from vitlite.export.int8 import GROUP, holds, lower, rounded
-from vitlite.export.lowered import bank_of
+from vitlite.export.export import TOLERANCES, compare, export, held_out_of_run, with_drawn
+from vitlite.export.int8 import GROUP, fitted, holds, lower, plain, rounded
+from vitlite.export.lowered import Lowering, bank_of, parts_of
+from vitlite.export.openvino_detector import OpenVinoDetector
 from vitlite.export.program import OPSET, quiet
+from vitlite.images.reading import read_image
 from vitlite.kernels.nearest.reference import nearest_numpy
 from vitlite.methods.sivt import SIVT, Config
 from vitlite.nn.portable import ROWS, nearest_rows
+from vitlite.nn.transformer import Block
+
+
+def restored(whole, scales):
+    """The weights (outputs, inputs) that the whole numbers stand for."""
+    return (whole * scales).reshape(len(whole), -1)
 
 
 def test_rounding_is_at_most_half_a_step():
@@ -27,11 +36,25 @@ def test_rounding_is_at_most_half_a_step():
     assert whole.shape == (5, 3, GROUP)
     assert whole.dtype == np.int8
     assert scales.shape == (5, 3, 1)
-    back = (whole * scales).reshape(weights.shape)
+    back = restored(whole, scales)
     assert (np.abs(back - weights) <= np.repeat(scales[..., 0], GROUP, axis=1) * 0.501).all()
     assert (back[2, GROUP : 2 * GROUP] == 0).all()
     assert np.abs(whole[:2]).max(axis=2).min() == 127
     assert rounded(weights[:, :48])[0].shape == (5, 1, 48)  # inputs that GROUP does not divide
+
+
+def test_rounding_makes_up_for_its_errors_where_inputs_go_together():
+    rng = np.random.default_rng(0)
+    weights = rng.standard_normal((20, 2 * GROUP), np.float32)
+    inputs = rng.standard_normal((500, 4)) @ rng.standard_normal((4, 2 * GROUP)) + rng.standard_normal(2 * GROUP) / 10
+    spread = np.cov(inputs.T, bias=True)
+    errors = [
+        ((inputs - inputs.mean(0)) @ (restored(*found) - weights).T).std()
+        for found in (rounded(weights), rounded(weights, spread))
+    ]
+    assert errors[1] < errors[0] / 3
+    whole, scales = rounded(weights, np.zeros((2 * GROUP, 2 * GROUP)))  # inputs that never change
+    assert np.array_equal(restored(whole, scales), restored(*rounded(weights)))
 
 
 def test_weights_are_found_in_the_layer_that_they_are_part_of():
@@ -42,6 +65,54 @@ def test_weights_are_found_in_the_layer_that_they_are_part_of():
     assert not holds(layer[:4], layer)
     assert not holds(layer, layer[:, :4])
     assert not holds(layer, layer[::2])
+
+
+def written_onnx(module, example):
+    """A module of one input as the bytes of an ONNX file."""
+    with quiet():
+        written = torch.onnx.export(module, (example,), dynamo=True, opset_version=OPSET, verbose=False)
+    return written.model_proto.SerializeToString()
+
+
+def test_a_product_is_fitted_to_what_comes_to_it():
+    openvino = pytest.importorskip("openvino")
+    pytest.importorskip("onnxscript")
+    layer = torch.nn.Linear(3, GROUP)
+    torch.nn.init.normal_(layer.weight, generator=torch.Generator().manual_seed(0))
+
+    class Wide(torch.nn.Module):
+        """Pixels of images (B, H, W, 3): far from 0, and mostly along one direction."""
+
+        def __init__(self):
+            super().__init__()
+            self.layer, self.second = layer, torch.nn.Linear(GROUP, 2 * GROUP)
+
+        def forward(self, images):
+            return self.second(self.layer(images.float() / 255) + 5)
+
+    module = Wide().eval()
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
+    onnx = written_onnx(module, torch.from_numpy(images[:1]))
+    weights = module.second.weight.detach().numpy()
+    found = fitted(onnx, {"first": [], "second": [weights]}, [images[:2], images[2:]])
+    assert found["first"] == {}
+    ((name, product),) = found["second"].items()
+    with torch.no_grad():
+        came = module.layer(torch.from_numpy(images).float() / 255) + 5
+        wanted = module(torch.from_numpy(images)).numpy()
+    assert np.allclose(product.middle, came.mean((0, 1, 2)).numpy(), rtol=1e-4)
+    assert np.allclose(product.constant, weights @ product.middle, rtol=1e-4, atol=1e-5)
+
+    def error(changed):
+        model = openvino.Core().read_model(onnx)
+        lower(model, changed)
+        compiled = openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        return np.mean([np.square(compiled([image[None]])[0] - want).mean() for image, want in zip(images, wanted)])
+
+    assert 0 < error({name: product}) < error(plain(onnx, [weights])) / 4
+    with pytest.raises(ValueError, match="no product other"):
+        error({"other": product})
 
 
 def test_a_search_is_in_int8_and_its_distances_are_those_to_rows_of_the_bank():
@@ -58,10 +129,11 @@ def test_a_search_is_in_int8_and_its_distances_are_those_to_rows_of_the_bank():
         def forward(self, q):
             return nearest_rows(q, self.bank, 1)[0][:, 0]
 
-    with quiet():
-        written = torch.onnx.export(Search(), (q,), dynamo=True, opset_version=OPSET, verbose=False)
-    model = openvino.Core().read_model(written.model_proto.SerializeToString())
-    assert lower(model, [-bank.numpy()]) == 3  # blocks of the bank
+    onnx = written_onnx(Search(), q)
+    found = plain(onnx, [-bank.numpy()])
+    assert len(found) == 3  # blocks of the bank
+    model = openvino.Core().read_model(onnx)
+    lower(model, found)
     assert {str(node.get_element_type()) for node in model.get_ops() if node.get_type_name() == "Constant"} >= {
         "<Type: 'int8_t'>"
     }
@@ -132,20 +204,72 @@ def test_refused_if_scores_are_too_far(tiny_run, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_fewer_layers_if_all_are_too_far(tiny_run, tmp_path, monkeypatch, caplog):
+def test_the_steadiest_parts_alone_if_all_are_too_far(tiny_run, tmp_path, monkeypatch, caplog):
     for package in ("openvino", "onnxscript"):
         pytest.importorskip(package)
-    calls = []
+    tried, ordered = [], []
 
-    def compared(*args):
-        calls.append(args)
-        if len(calls) == 1:
-            raise UserError("a.xml: not written: too far")
-        return compare(*args)
+    def compared(run, exported, inputs, path, allowed, scales=None):
+        if scales is None:
+            tried.append(allowed)
+            if len(tried) <= 2:
+                raise UserError("a.xml: not written: too far")
+        return compare(run, exported, inputs, path, allowed, scales)
+
+    steadiest = Lowering.steadiest
+
+    def seen(self, images):
+        ordered.extend(steadiest(self, images))
+        return list(ordered)
 
     monkeypatch.setattr("vitlite.export.export.compare", compared)
+    monkeypatch.setattr(Lowering, "steadiest", seen)
     with caplog.at_level("INFO", "vitlite"):
         file = export(tiny_run, "openvino", tmp_path / "a.xml", precision="int8")
-    assert "not the blocks in int8: too far" in caplog.text
-    assert "in int8: linear layers of their MLPs" in caplog.text
-    assert file.read_text().count('element_type="i8"') == 7  # two for each of three blocks, and the bank
+    assert tried == [{"score": 5e-3, "map": 5e-2}] * 3  # half of what is promised
+    assert sorted(ordered) == sorted(parts_of(load(tiny_run, "cpu").method))
+    assert "not with 6 of 6 parts in int8: too far" in caplog.text
+    assert "not with 4 of 6 parts in int8: too far" in caplog.text
+    assert f"in int8: 3 of the 6 parts of the blocks; in float32: {', '.join(sorted(ordered[3:]))}" in caplog.text
+    # Two for each, three for the attention whose queries come from other tokens than its keys, and the bank.
+    several = sum(part == "transformer.encoder.1.attn" for part in ordered[:3])
+    assert file.read_text().count('element_type="i8"') == 2 * 3 + several + 1
+
+
+def test_parts_are_ordered_by_what_they_change(tiny_run, tiny_data, tmp_path):
+    for package in ("openvino", "onnxscript"):
+        pytest.importorskip(package)
+    detector = load(tiny_run, "cpu")
+    images = np.stack([read_image(path) for path in sorted((tiny_data / "weave/train/good").glob("*.png"))])
+    lowering = Lowering(detector, tmp_path / "a.xml", [images])
+    exact = detector.score_pixels(images)[0]
+    errors = []
+    for part in lowering.steadiest(images):
+        maps = OpenVinoDetector(tmp_path / "a.xml", data=lowering.contents([part])).score_pixels(images)[0]
+        errors.append(np.square(maps - exact).mean())
+    assert errors[0] > 0
+    assert errors == sorted(errors)
+
+
+def test_good_images_and_drawn_defects_are_checked(tiny_run, tiny_data):
+    detector = load(tiny_run, "cpu")
+    held = held_out_of_run(detector)
+    assert {path.name for path in held} == {
+        one["file"].split("/")[-1]
+        for one in json.loads((tiny_run / "split.json").read_text())["images"]
+        if one["part"] == "held out"
+    }
+    test = sorted((tiny_data / "weave/test").rglob("*.png"))
+    names, pixels = zip(*((name, one) for batch in with_drawn(detector, test, held) for name, one in zip(*batch)))
+    count = len(held)
+    assert names == (*(f"{path} with a drawn defect" for path in held), *map(str, held), *map(str, test))
+    for i in range(count):
+        assert 0 < (pixels[i] != pixels[count + i]).any(axis=2).mean() < 0.5
+    assert [len(names) for names, _ in with_drawn(detector, test[:2], [])] == [2, 2]
+
+
+def test_backbones_have_no_part_in_int8():
+    method = SIVT(Config(backbone="dinov2_vits14", image_size=56, feature_size=4, dim=8, heads=2), weights="none")
+    assert any(isinstance(module, Block) for module in method.backbone.modules())
+    assert {name.split(".")[0] for name in parts_of(method)} == {"transformer"}
+    assert len(parts_of(method)) == 2 * (method.config.encoder_depth + method.config.decoder_depth)

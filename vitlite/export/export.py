@@ -3,19 +3,20 @@
 import copy
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import zip_longest
+from itertools import cycle, islice, zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from vitlite.data import Dataset, list_images, open_dataset
+from vitlite.data import DRAWN, Dataset, draw_defect, list_images, open_dataset
 from vitlite.engine.detector import Detector
 from vitlite.engine.settings import SYNTHETIC, data_folder
+from vitlite.engine.split import good_split
 from vitlite.errors import UserError
 from vitlite.export.exported import Contents
-from vitlite.export.lowered import PARTS, in_int8
+from vitlite.export.lowered import Lowering
 from vitlite.export.metadata import describe, dumps
 from vitlite.export.onnx_detector import OnnxDetector
 from vitlite.export.openvino_detector import OpenVinoDetector, to_openvino, weights_file
@@ -29,6 +30,9 @@ SUFFIXES = {"onnx": ".onnx", "pt2": ".pt2", "openvino": ".xml"}  # by format
 TOLERANCES = {"float32": {"score": 1e-4, "map": 1e-4}, "int8": {"score": 1e-2, "map": 1e-1}}
 MADE = TOLERANCES | {"int8": {"score": 1e-1, "map": 1e-1}}  # of images that no camera makes
 CHECKED = 32  # images of the run's data, if there are as many
+MARGIN = 0.5  # int8: the share of the limits that checked images keep to, as of a thousand others some are further off
+SHARES = (1, 3 / 4, 1 / 2, 1 / 4, 0)  # of the parts of the blocks in int8, tried in turn: the steadiest ones
+STEADIED, FITTED = 8, 24  # images that show which parts are steadiest, and to which the rounding is fitted
 MOVED_BY = 64  # good images whose scores move the thresholds of another precision
 TILES_CHECKED = 8  # of an image, about
 ScorePixels = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -54,12 +58,14 @@ def export(
             data, of every kind. Images of one colour and of noise come besides. If the method has a memory, so does a
             copy of the run whose weights are all at the threshold.
         precision: ``"float32"``, or ``"int8"`` for the matrix products of the transformer and of the bank of ``sivt``,
-            with ``kind="openvino"``. Then scores may differ by 1e-2 from the run's and maps by 1e-1, and the thresholds
-            are moved by how much the scores of good images do: up to 64 of training, or those of ``check``.
+            with ``kind="openvino"``. Then scores may differ by 1e-2 from the run's and maps by 1e-1, and on images that
+            are checked by half of that: up to 32 held-out good ones, and drawn defects on them, come besides. If they
+            differ by more, parts of the transformer stay in float32. The thresholds are moved by how much the scores
+            of good images do: up to 64 of training, or those of ``check``.
 
     Raises:
-        UserError: a score or map is not finite or differs by more than 1e-4 from the run's own, or by more than the
-            limits of another precision; or a package, the images or the folder are missing. Then nothing is written.
+        UserError: a score or map is not finite or differs by more than 1e-4 from the run's own, or by more than half
+            the limits of int8; or a package, the images or the folder are missing. Then nothing is written.
     """
     for name, value, known in (("kind", kind, SUFFIXES), ("precision", precision, TOLERANCES)):
         if value not in known:
@@ -89,8 +95,8 @@ def export(
         compare(edge.score_pixels, converted(edge, kind, path)[1], [made], named, allowed, scales)
         del edge  # as large as the detector itself
     if lower:
-        good = paths if check else good_of_run(detector)
-        data, score_pixels, count, worst = closest(detector, path, good, paths)
+        good, unseen = (paths, []) if check else (good_of_run(detector), held_out_of_run(detector))
+        data, score_pixels, count, worst = closest(detector, path, good, lambda: with_drawn(detector, paths, unseen))
     else:
         data, score_pixels = converted(detector, kind, path)
         count, worst = compare(detector.score_pixels, score_pixels, images(detector, paths), path, allowed)
@@ -108,24 +114,33 @@ def export(
 
 
 def closest(
-    detector: Detector, path: Path, good: Sequence[Path], paths: Sequence[Path]
+    detector: Detector, path: Path, good: Sequence[Path], checked: Callable[[], Inputs]
 ) -> tuple[Contents, ScorePixels, int, dict[str, float]]:
-    """A run in int8, in as many layers as keep scores and maps close enough on ``paths``, and what scores with it.
+    """A run in int8, in as many parts as keep scores and maps well within the limits, and what scores with it.
 
-    And what ``compare`` found. ``UserError`` if no choice of layers does.
+    ``good`` images set the thresholds, and some of them the rounding; ``checked`` gives those whose scores and maps
+    decide. And what ``compare`` found. ``UserError`` if no choice of parts does.
     """
-    for name, data in in_int8(detector, path, good):
-        exported = OpenVinoDetector(path, data=data).score_pixels
+    allowed = {what: limit * MARGIN for what, limit in TOLERANCES["int8"].items()}
+    lowering = Lowering(detector, path, (seen for _, seen in images(detector, good[:: -(-len(good) // FITTED)])))
+    order, total = list(lowering.parts), len(lowering.parts)
+    counts = list(dict.fromkeys(round(share * total) for share in SHARES if lowering.bank or share))
+    for turn, count in enumerate(counts):
+        if turn == 1:
+            order = lowering.steadiest(np.concatenate([seen for _, seen in islice(checked(), 3)])[:STEADIED])
+        exported = OpenVinoDetector(path, data=lowering.contents(order[:count])).score_pixels
         try:
-            found = compare(detector.score_pixels, exported, images(detector, paths), path, TOLERANCES["int8"])
+            found = compare(detector.score_pixels, exported, checked(), path, allowed)
         except UserError as error:
-            if name == PARTS[-1][0]:
+            if count == counts[-1]:
                 raise
-            log.info("not %s in int8: %s", name, str(error).partition("not written: ")[2])
+            log.info("not with %d of %d parts in int8: %s", count, total, str(error).partition("not written: ")[2])
             continue
         break
-    log.info("in int8: linear layers of %s", name)
-    return data, exported, *found
+    left = ", ".join(sorted(order[count:]))
+    log.info("in int8: %d of the %d parts of the blocks%s", count, total, f"; in float32: {left}" if left else "")
+    data = lowering.calibrated(order[:count], good)
+    return data, OpenVinoDetector(path, data=data).score_pixels, *found
 
 
 def converted(detector: Detector, kind: str, path: Path) -> tuple[Contents, ScorePixels]:
@@ -174,6 +189,13 @@ def good_of_run(detector: Detector) -> list[Path]:
     return paths[:: -(-len(paths) // MOVED_BY)]
 
 
+def held_out_of_run(detector: Detector) -> list[Path]:
+    """At most ``CHECKED`` of the good images that the run was not trained on, or of the others if there are none."""
+    _, trained, held = good_split(detector.settings, detector.run)
+    paths = [sample.path for sample in held or trained]
+    return paths[:: -(-len(paths) // CHECKED)]
+
+
 def data_of_run(detector: Detector) -> Dataset:
     """The run's data. ``UserError`` if they are not there any more."""
     settings = detector.settings
@@ -195,6 +217,16 @@ def images(detector: Detector, paths: Sequence[Path]) -> Iterator[tuple[list[str
         places = view.places(*seen.shape[1:3])
         for pixels in view.batches(seen[0], places[:: -(-len(places) // TILES_CHECKED)], 3):
             yield [str(batch[0].path)] * len(pixels), pixels
+
+
+def with_drawn(detector: Detector, paths: Sequence[Path], good: Sequence[Path]) -> Inputs:
+    """``good`` images (or ``paths``, without any) with a defect drawn onto each, themselves, and ``paths``."""
+    generator = np.random.default_rng(0)
+    kinds = cycle(DRAWN)
+    for names, seen in images(detector, good or paths):
+        damaged = [draw_defect(pixels, next(kinds), generator)[0] for pixels in seen]
+        yield [f"{name} with a drawn defect" for name in names], np.stack(damaged)
+    yield from images(detector, [*good, *paths])
 
 
 def made_images(size: tuple[int, int]) -> tuple[list[str], np.ndarray]:

@@ -1,48 +1,90 @@
-"""A run as a model of OpenVINO in 8-bit integers, with the thresholds that belong to it."""
+"""A run as a model of OpenVINO in 8-bit integers: what is in them, and the thresholds that belong to it."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import nn
 
+from vitlite.backbones import Backbone
 from vitlite.calibration import good_image, moved
 from vitlite.engine.detector import Detector
 from vitlite.engine.predict import Predictor
 from vitlite.export.exported import Contents
+from vitlite.export.int8 import fitted, plain
 from vitlite.export.metadata import describe, dumps
 from vitlite.export.openvino_detector import OpenVinoDetector, to_openvino
 from vitlite.export.program import to_onnx, trace
 from vitlite.images.loading import Unread
 from vitlite.methods.bank import BankMethod
-from vitlite.nn.transformer import Block, Mlp
+from vitlite.nn.transformer import Block
 
-# Whose linear layers are in int8: the first that keeps scores close enough is taken.
-PARTS: tuple[tuple[str, type[nn.Module]], ...] = (("the blocks", Block), ("their MLPs", Mlp))
 log = logging.getLogger(__name__)
 
 
-def in_int8(detector: Detector, path: Path, good: Sequence[Path]) -> Iterator[tuple[str, Contents]]:
-    """For each of ``PARTS`` its name, and the graph and the weights of a run with the products of these parts in int8.
+class Lowering:
+    """A run whose bank is in 8-bit integers, and as many parts of its transformer as are asked for.
 
-    Those of a bank, if there is one, are in int8 too. The thresholds are those of the run times the usual ratio of the
-    scores, or of the highest values of maps, of ``good`` images to those in float32. ``path`` only names the files.
+    A part is the attention or the MLP of a block. ``path`` only names the files; ``seen`` are batches of good images
+    as the network sees them, uint8 (B, height, width, 3), to which the rounding is fitted.
     """
-    regions = detector.reading.regions
-    metadata = describe(detector.settings, detector.calibration, regions, "int8")
-    onnx = to_onnx(trace(detector.method, detector.view.sides), metadata)
-    before = levels(detector, good)
-    for name, part in PARTS:
-        parts = [module for module in detector.method.modules() if isinstance(module, part)]
-        linear = [layer for module in parts for layer in module.modules() if isinstance(layer, nn.Linear)]
-        layers = [layer.weight.detach().cpu().numpy() for layer in linear] + bank_of(detector.method)
-        after = levels(OpenVinoDetector(path, data=to_openvino(onnx, dumps(metadata), layers)), good)
+
+    def __init__(self, detector: Detector, path: Path, seen: Iterable[np.ndarray]) -> None:
+        self.detector, self.path = detector, path
+        self.onnx = to_onnx(trace(detector.method, detector.view.sides), self.metadata(detector.calibration))
+        found = fitted(self.onnx, parts_of(detector.method), seen)
+        self.parts = {name: products for name, products in found.items() if products}
+        self.bank = plain(self.onnx, bank_of(detector.method))
+        if not self.parts or (bank_of(detector.method) and not self.bank):
+            raise ValueError("the exported graph has other products than the transformer and the bank")
+
+    def metadata(self, calibration: Any) -> dict[str, Any]:
+        """What the file says of itself, with these thresholds."""
+        return describe(self.detector.settings, calibration, self.detector.reading.regions, "int8")
+
+    def contents(self, parts: Iterable[str], bank: bool = True, calibration: Any = None) -> Contents:
+        """The graph and the weights with these parts in 8-bit integers. Without thresholds: those of the run."""
+        changed = {name: product for part in parts for name, product in self.parts[part].items()}
+        metadata = self.metadata(calibration or self.detector.calibration)
+        return to_openvino(self.onnx, dumps(metadata), changed | (self.bank if bank else {}))
+
+    def steadiest(self, images: np.ndarray) -> list[str]:
+        """The parts in the order of what they change in the maps of images (B, height, width, 3): the least first."""
+
+        def maps(*parts: str) -> np.ndarray:
+            score_pixels = OpenVinoDetector(self.path, data=self.contents(parts, bank=False)).score_pixels
+            return score_pixels(images)[0].astype(np.float64)
+
+        exact = maps()
+        errors = {part: np.square(maps(part) - exact).mean() for part in self.parts}
+        return sorted(errors, key=errors.__getitem__)
+
+    def calibrated(self, parts: Iterable[str], good: Sequence[Path]) -> Contents:
+        """As ``contents``, with thresholds of its own.
+
+        They are those of the run times the usual ratio of the scores, or of the highest values of maps, of ``good``
+        images to those in float32.
+        """
+        before = levels(self.detector, good)
+        after = levels(OpenVinoDetector(self.path, data=self.contents(parts)), good)
         ratios = np.divide(after, before, out=np.ones_like(after), where=before > 0)
         score, pixel = np.median(ratios, axis=0).tolist()
         log.info("thresholds moved by %+.1e for images and %+.1e for pixels, relative", score - 1, pixel - 1)
-        calibration = moved(detector.calibration, score, pixel)
-        yield name, to_openvino(onnx, dumps(describe(detector.settings, calibration, regions, "int8")), layers)
+        return self.contents(parts, calibration=moved(self.detector.calibration, score, pixel))
+
+
+def parts_of(method: nn.Module) -> dict[str, list[np.ndarray]]:
+    """The weights of the linear layers of each part, by the part's name, without those of backbones."""
+    frozen = {id(inner) for module in method.modules() if isinstance(module, Backbone) for inner in module.modules()}
+    found: dict[str, list[np.ndarray]] = {}
+    for name, block in method.named_modules():
+        if isinstance(block, Block) and id(block) not in frozen:
+            for part in ("attn", "mlp"):
+                linear = [one for one in getattr(block, part).modules() if isinstance(one, nn.Linear)]
+                found[f"{name}.{part}"] = [one.weight.detach().cpu().numpy() for one in linear]
+    return found
 
 
 def bank_of(method: nn.Module) -> list[np.ndarray]:

@@ -6,13 +6,13 @@ Such a model is two files of one name: .xml is the graph, with the metadata, and
 import hashlib
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from vitlite.export.exported import Contents, ExportedDetector, Session, read_model
-from vitlite.export.int8 import lower
+from vitlite.export.int8 import Product, lower
 from vitlite.export.metadata import INPUT, KEY, MAPS, SCORES
 
 WEIGHTS_KEY = f"{KEY}_weights"  # SHA-256 of the .bin file, in the .xml file
@@ -74,17 +74,16 @@ class OpenVinoSession(Session):
         return maps, scores
 
 
-def to_openvino(onnx: bytes, metadata: str, layers: Sequence[np.ndarray] | None = None) -> Contents:
+def to_openvino(onnx: bytes, metadata: str, changed: Mapping[str, Product] | None = None) -> Contents:
     """The graph and the weights of an ONNX file, as OpenVINO writes them.
 
-    In float32, but the products with ``layers``, if they are given, in 8-bit integers: see :func:`lower`.
-    ``ValueError`` if there are no such products.
+    In float32, but the products in ``changed``, by name, in 8-bit integers: see :func:`lower`.
     """
     import openvino
 
     model = openvino.Core().read_model(onnx)
-    if layers is not None and not lower(model, layers):
-        raise ValueError("no product with these layers")
+    if changed:
+        lower(model, changed)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.xml"
         openvino.save_model(model, str(path), compress_to_fp16=False)
