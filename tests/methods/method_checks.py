@@ -31,6 +31,19 @@ def enter(method, name):
     return method
 
 
+def losses_of(method, images, *, steps, lr):
+    """The loss before each of some steps of Adam."""
+    optimizer = torch.optim.Adam(method.parameters(), lr)
+    losses = []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss = method.loss(images)["loss"]
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
 def count(module):
     """The number of its parameters."""
     return sum(p.numel() for p in module.parameters())

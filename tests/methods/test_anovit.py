@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from method_checks import count, tiny
+from method_checks import count, losses_of, tiny
 from scipy.ndimage import gaussian_filter
 
 from vitlite.methods import anovit
@@ -94,14 +94,7 @@ def test_learns_an_image():
     """A few steps bring the loss of one image well down, dark and light pixels both."""
     method = make(augment="none")
     image = torch.rand(1, 3, 4, 4).repeat_interleave(8, 2).repeat_interleave(8, 3)
-    optimizer = torch.optim.Adam(method.parameters(), 3e-3)
-    losses = []
-    for _ in range(60):
-        optimizer.zero_grad()
-        loss = method.loss(image)["loss"]
-        loss.backward()
-        optimizer.step()
-        losses.append(float(loss.detach()))
+    losses = losses_of(method, image, steps=60, lr=3e-3)
     assert losses[-1] < 0.5 * losses[0]
 
 

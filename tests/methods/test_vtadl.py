@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from method_checks import count, tiny
+from method_checks import count, losses_of, tiny
 from torch import nn
 from torch.distributions import MultivariateNormal
 from torch.nn import functional as F
@@ -212,15 +212,7 @@ def test_map_and_score(score):
 
 def test_learns():
     method = make()
-    optimizer = torch.optim.Adam(method.parameters(), lr=1e-3)
-    images = torch.rand(4, 3, 64, 64)
-    losses = []
-    for _ in range(30):
-        optimizer.zero_grad()
-        loss = method.loss(images)["loss"]
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+    losses = losses_of(method, torch.rand(4, 3, 64, 64), steps=30, lr=1e-3)
     assert losses[-1] < losses[0] - 1
 
 

@@ -6,11 +6,10 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from vitlite import backbones
 from vitlite.methods.config import AUTO, NONE, check_transformer
-from vitlite.methods.frozen import ChannelStatistics
+from vitlite.methods.frozen import ChannelStatistics, resized
 from vitlite.methods.reconstruction import QUICK, Reconstruction, ReconstructionConfig, to_network, to_unit
 from vitlite.nn.decoders import NORMS, TransposedDecoder, doublings
 from vitlite.nn.vit import VisionTransformer
@@ -95,18 +94,11 @@ class FeatureEmbedding(nn.Module):
 
     def joined(self, maps: Iterable[Tensor]) -> Tensor:
         """All maps at the size of the grid (B, channels, h, w), float32."""
-        return torch.cat([self._resized(one.float()) for one in maps], 1)
+        return torch.cat([resized(one.float(), self.grid) for one in maps], 1)
 
     def forward(self, features: Tensor) -> Tensor:
         standard = (features - self.mean[:, None, None]) / self.deviation[:, None, None]
         return self.proj(standard.flatten(2).transpose(1, 2))
-
-    def _resized(self, one: Tensor) -> Tensor:
-        if one.shape[-2:] == self.grid:
-            return one
-        if all(own >= wanted for own, wanted in zip(one.shape[-2:], self.grid)):
-            return F.adaptive_avg_pool2d(one, self.grid)
-        return F.interpolate(one, size=self.grid, mode="bilinear", align_corners=False)
 
 
 class Autoencoder(Reconstruction):

@@ -83,6 +83,15 @@ QUICK_FEATURES: dict[str, Any] = {
 }
 
 
+def resized(feature: Tensor, grid: tuple[int, int], how: str = "area") -> Tensor:
+    """A map (B, C, H, W) at the size of a grid: means of areas if that makes it smaller, or bilinear."""
+    if feature.shape[-2:] == grid:
+        return feature
+    if how == "area" and all(own >= wanted for own, wanted in zip(feature.shape[-2:], grid)):
+        return F.adaptive_avg_pool2d(feature, grid)
+    return F.interpolate(feature, size=grid, mode="bilinear", align_corners=False)
+
+
 class ChannelStatistics:
     """Mean and deviation of each channel of maps (B, C, h, w)."""
 
@@ -135,20 +144,13 @@ class FeatureMethod(Method):
     @torch.no_grad()
     def frozen(self, images: Tensor) -> Tensor:
         """Features (B, C, h, w): all stages at one size, concatenated."""
-        maps = (self._resize(self.prepared(f)) for f in self.extractor(images.device)(images))
+        c = self.config
+        maps = (resized(self.prepared(f), c.grid, c.resize) for f in self.extractor(images.device)(images))
         return torch.cat(list(maps), dim=1).contiguous()
 
     def prepared(self, feature: Tensor) -> Tensor:
         """A map of the backbone as it is resized. Default: the map itself."""
         return feature
-
-    def _resize(self, feature: Tensor) -> Tensor:
-        size = self.config.grid
-        if feature.shape[-2:] == size:
-            return feature
-        if self.config.resize == "area" and all(own >= wanted for own, wanted in zip(feature.shape[-2:], size)):
-            return F.adaptive_avg_pool2d(feature, size)
-        return F.interpolate(feature, size=size, mode="bilinear", align_corners=False)
 
     def fit(self, batches: Iterable[Tensor]) -> None:
         """Mean and deviation of every feature channel over the training set, for ``normalize = channel``."""

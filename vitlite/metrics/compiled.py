@@ -142,13 +142,19 @@ def _find_places(keys: Array, low: Key, shift: Key, place: Array) -> None:
 
 
 @jit
+def _radix(keys: Array) -> Any:
+    """What ``_digits`` gives, the mask of one digit, and room for the places of its values."""
+    low, passes, width = _digits(keys)
+    mask = (np.uint64(1) << np.uint64(width)) - np.uint64(1)
+    return low, passes, width, mask, np.zeros(1 << width, np.int64)
+
+
+@jit
 def sort_keys(keys: Array, spare: Array) -> None:
     """Sort ``keys`` ascending in place; ``spare`` is scratch of at least their size."""
     if keys.size < 2:
         return
-    low, passes, width = _digits(keys)
-    mask = (np.uint64(1) << np.uint64(width)) - np.uint64(1)
-    place = np.zeros(1 << width, np.int64)
+    low, passes, width, mask, place = _radix(keys)
     source, target = keys, spare[: keys.size]
     for step in range(passes):
         shift = np.uint64(step * width)
@@ -168,9 +174,7 @@ def sort_pairs(keys: Array, payload: Array, spare: Array, spare_payload: Array) 
     """Sort ``keys`` ascending in place and carry ``payload`` along; the other two are scratch."""
     if keys.size < 2:
         return
-    low, passes, width = _digits(keys)
-    mask = (np.uint64(1) << np.uint64(width)) - np.uint64(1)
-    place = np.zeros(1 << width, np.int64)
+    low, passes, width, mask, place = _radix(keys)
     source, target = keys, spare[: keys.size]
     carried, carried_to = payload, spare_payload[: keys.size]
     for step in range(passes):
