@@ -9,6 +9,7 @@ numbers mean: the same networks with random weights, and a map that is the same 
 """
 
 import argparse
+import csv
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -35,7 +36,9 @@ from ._machine import forget_peak, machine, peak_mib, write_csv
 from ._methods_table import CONSTANT, SCORES, TRAINED, UNTRAINED, Row, markdown, plot
 from ._runs import method_names, scoring_rate, synthetic, untrained_run
 
-COLUMNS = ("method", "data", "categories", "models", "seed", "kind", "preset", "settings", *SCORES)
+TABLE = "methods.csv"
+KEY = ("method", "data", "categories", "models", "seed", "kind", "preset", "settings")
+COLUMNS = (*KEY, *SCORES)
 COLUMNS += ("parameters", "trained_parameters", "operations", "images_per_second", "training_seconds", "peak_mib")
 COLUMNS += ("weights",)
 
@@ -108,11 +111,13 @@ def main(args: Sequence[str] | None = None) -> int:
     configs = {variant: config_of(variant, options) for variant in variants}
     out = make_folder(Path(options.out))
     about = machine(options.device)
-    rows = []
+    rows: list[Row] = []
+    before = kept_rows(out / TABLE)
     for cell in cells(variants, open_data(options, out), options, separate):
         print(f"{cell.name}: {cell.label} {cell.kind}, seed {cell.seed}", file=sys.stderr)
         rows.append(measure_once(cell, configs[cell.label], out, options, about))
-        write_csv(out / "methods.csv", COLUMNS, rows, about)
+        new = {key_of(row) for row in rows}
+        write_csv(out / TABLE, COLUMNS, [*(row for row in before if key_of(row) not in new), *rows], about)
     text = markdown(rows)
     print(text)
     if options.markdown:
@@ -120,6 +125,19 @@ def main(args: Sequence[str] | None = None) -> int:
     if options.plot:
         plot(rows, Path(options.plot))
     return 0
+
+
+def kept_rows(path: Path) -> list[Row]:
+    """The rows of earlier calls with the same --out: a table may be gathered data set by data set."""
+    if not path.is_file():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        return [dict(row) for row in csv.DictReader(file)]
+
+
+def key_of(row: Row) -> tuple[str, ...]:
+    """What two rows of the same measurement have in common."""
+    return tuple(str(row.get(key)) for key in KEY)
 
 
 def separated(text: str, names: list[str]) -> list[str]:
@@ -256,6 +274,8 @@ def scores_of(mean: dict[str, Any]) -> Row:
 def weights_of(detector: Detector) -> str:
     """What training started from; the checkpoints of vitlite 0.1 did not record it."""
     name, source = detector.method.backbone_name, detector.weights_source
+    if detector.method.weights_source is None:
+        return "none"  # no part of the method could have any
     if source is None:
         return "not recorded"
     return f"{name} ({source})" if name else source

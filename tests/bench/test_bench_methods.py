@@ -109,6 +109,19 @@ def test_finished_cells_are_not_measured_again(measured, tiny_data, monkeypatch,
     monkeypatch.setattr(bench, "MEASURES", {})
     assert bench.main(arguments(tiny_data, out)) == 0
     assert f"{100 * float(rows[0]['image_auroc']):.1f}" in capsys.readouterr().out
+    with open(out / "methods.csv", newline="") as file:
+        assert len(list(csv.DictReader(file))) == len(rows)
+
+
+def test_a_table_is_gathered_over_several_calls(tmp_path, tiny_data):
+    """The rows of other data sets stay; those of the same cell are replaced."""
+    out, other = tmp_path / "out", shutil.copytree(tiny_data, tmp_path / "other")
+    for data in (tiny_data, other, other):
+        assert bench.main(arguments(data, out, "--no-training")) == 0
+    with open(out / "methods.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["data"] for row in rows] == [tiny_data.name] * 2 + ["other"] * 2
+    assert {row["kind"] for row in rows} == {"untrained", "constant map"}
 
 
 def test_untrained_weights_are_those_before_training(measured):
