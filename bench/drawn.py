@@ -54,14 +54,18 @@ def main(args: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="vitlite bench drawn", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--runs", nargs="+", required=True, help="folders that vitlite train wrote")
     parser.add_argument("--images", type=int, default=60, help="held-out good images of each run, at most; default: 60")
+    parser.add_argument("--kinds", default=",".join(DRAWN), help="kinds of defects, with commas; default: all")
     options = parser.parse_args(args)
+    kinds = [kind.strip() for kind in options.kinds.split(",")]
+    if not set(kinds) <= set(DRAWN):
+        parser.error(f"--kinds: some of {', '.join(DRAWN)}")
     if options.images < 3:
         parser.error("--images must be at least 3")
     print(described(machine()))
     rows: list[tuple[str, ...]] = [("run", "images", "map", "sigma", "places", *FIGURES.values())]
     for run in options.runs:
         try:
-            rows += measure(Path(run), options.images)
+            rows += measure(Path(run), options.images, kinds)
         except UserError as error:
             print(error, file=sys.stderr)
             return 2
@@ -69,12 +73,12 @@ def main(args: Sequence[str] | None = None) -> int:
     return 0
 
 
-def measure(run: Path, most: int) -> list[tuple[str, ...]]:
+def measure(run: Path, most: int, kinds: Sequence[str]) -> list[tuple[str, ...]]:
     """The lines of one run. ``UserError``: it has tiles, or fewer than 3 held-out images."""
     detector = Detector(run)
     if detector.tiles is not None:
         raise UserError(f"{run}: of images in tiles the parts are measured in training; give a run without `tile`")
-    images = draw(detector, most)
+    images = draw(detector, most, kinds)
     rows = []
     for map_name, sigma, changed in variants(detector):
         for places, figures in by_places(changed.method, images):
@@ -82,8 +86,8 @@ def measure(run: Path, most: int) -> list[tuple[str, ...]]:
     return rows
 
 
-def draw(detector: Detector, most: int) -> Drawn:
-    """Read at most ``most`` of the run's held-out good images, and draw a defect of each kind onto each."""
+def draw(detector: Detector, most: int, kinds: Sequence[str]) -> Drawn:
+    """Read at most ``most`` of the run's held-out good images, and draw a defect of each of ``kinds`` onto each."""
     paths = [sample.path for sample in held_out_share(detector)][:most]
     if len(paths) < 3:
         raise UserError(f"{detector.run}: fewer than 3 good images are held out; train it with `holdout=0.2`")
@@ -93,10 +97,10 @@ def draw(detector: Detector, most: int) -> Drawn:
     source: list[int] = []
     for found in pixel_batches(paths, detector.view, BATCH, reading=detector.reading):
         for loaded in getattr(found, "images", ()):  # a file that cannot be read has none
-            source += [len(good)] * len(DRAWN)
+            source += [len(good)] * len(kinds)
             good.append(loaded.pixels)
-            for number, kind in enumerate(DRAWN):
-                rng = np.random.default_rng((loaded.index, number))
+            for kind in kinds:
+                rng = np.random.default_rng((loaded.index, DRAWN.index(kind)))
                 damaged, mask = draw_defect(loaded.pixels, kind, rng, part=loaded.seen_inside)
                 bad.append(damaged)
                 masks.append(mask)

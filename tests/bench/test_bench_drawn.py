@@ -26,6 +26,8 @@ def test_what_cannot_be_measured_is_refused(tmp_path, tiny_run, capsys):
         drawn.main([])
     with pytest.raises(SystemExit):
         drawn.main(["--runs", str(tiny_run), "--images", "2"])
+    with pytest.raises(SystemExit):
+        drawn.main(["--runs", str(tiny_run), "--kinds", "tiny,dent"])
     capsys.readouterr()
     assert drawn.main(["--runs", str(tmp_path / "none")]) == 2
     assert "none" in capsys.readouterr().err
