@@ -16,7 +16,7 @@ def test_every_choice_is_measured_with_the_same_weights(tmp_path, tiny_run, tiny
     _, head, *lines = capsys.readouterr().out.splitlines()
     assert head.split()[:5] == ["run", "images", "map", "sigma", "places"]
     choices = [tuple(line.split()[2:5]) for line in lines]
-    assert len(set(choices)) == len(choices) == 27
+    assert len(set(choices)) == len(choices) == len(drawn.MAPS) * len(drawn.SIGMAS) * len(drawn.PLACES)
     assert all(0 <= float(figure) <= 1 for line in lines for figure in line.split()[5:])
     assert len({line.split()[6] for line in lines}) > 3
 
