@@ -145,8 +145,8 @@ def test_operations_of_vtadl_by_hand():
     # A transposed convolution multiplies every input pixel with its whole kernel: strides 2, 2, 2, 1, 1 from 8 pixels.
     for side, before, after, kernel in [(8, 1, 8, 4), (16, 8, 8, 4), (32, 8, 8, 4), (64, 8, 8, 3), (64, 8, 3, 3)]:
         products += side * side * before * after * kernel * kernel
-    # Bilinear upsampling of the map is two products as well: (64, 4) @ (4, 4) @ (4, 64).
-    products += 64 * 4 * 4 + 64 * 4 * 64
+    # Bilinear upsampling is two products as well: (64, 4) @ (4, 4) @ (4, 64); of the map, and of the compared one.
+    products += 2 * (64 * 4 * 4 + 64 * 4 * 64)
     assert operations_of(method) == 2 * products
 
 
