@@ -29,7 +29,7 @@ def test_defects_are_drawn_onto_good_images(tmp_path):
     vitlite("data", "synth", "--out", tmp_path / "set", "--categories", "wood", *SMALL)
     good = tmp_path / "set" / "wood" / "train" / "good"
     printed = vitlite("data", "draw", good, "--out", tmp_path / "drawn", "--defects", 1)
-    assert printed == (f"{tmp_path / 'drawn'}: 2 good and 4 defective test images\n", "")
+    assert printed == (f"{tmp_path / 'drawn'}: 2 good and 5 defective test images\n", "")
     assert "no problems found" in vitlite("data", "check", tmp_path / "drawn")[0]
 
 
