@@ -77,7 +77,7 @@ def measure(run: Path, most: int, kinds: Sequence[str]) -> list[tuple[str, ...]]
     """The lines of one run. ``UserError``: it has tiles, or fewer than 3 held-out images."""
     detector = Detector(run)
     if detector.tiles is not None:
-        raise UserError(f"{run}: of images in tiles the parts are measured in training; give a run without `tile`")
+        raise UserError(f"{run}: tiles cannot be measured here; give a run without `tile`")
     images = draw(detector, most, kinds)
     rows = []
     for map_name, sigma, changed in variants(detector):
@@ -90,7 +90,9 @@ def draw(detector: Detector, most: int, kinds: Sequence[str]) -> Drawn:
     """Read at most ``most`` of the run's held-out good images, and draw a defect of each of ``kinds`` onto each."""
     paths = [sample.path for sample in held_out_share(detector)][:most]
     if len(paths) < 3:
-        raise UserError(f"{detector.run}: fewer than 3 good images are held out; train it with `holdout=0.2`")
+        raise UserError(
+            f"{detector.run}: {len(paths)} good images are held out, 3 are needed; train with a larger `holdout`"
+        )
     good: list[np.ndarray] = []
     bad: list[np.ndarray] = []
     masks: list[np.ndarray] = []

@@ -62,7 +62,7 @@ def synth(
     """Write synthetic surfaces with known defects and exact masks, in MVTec layout.
 
     Scratches, spots and missing pieces are strong and often dark. The kinds tiny, low-contrast, erased, soft and
-    large are as often brighter as darker than the surface, and harder to find.
+    large are harder to find; most are as often brighter as darker than the surface.
 
     Example: vitlite data synth --out surfaces --categories metal,tiles --kinds tiny,soft --seed 1
     """

@@ -132,7 +132,7 @@ def test_a_truncated_safetensors_file(tmp_path):
     whole = path.read_bytes()
     for size in (0, 4, 20, len(whole) - 10):
         path.write_bytes(whole[:size])
-        with pytest.raises(UserError, match=r"model\.safetensors are not a checkpoint of plain tensors"):
+        with pytest.raises(UserError, match=r"model\.safetensors.*: not a checkpoint of plain tensors"):
             backbones.create("efficientnet_b0", weights=path)
 
 
@@ -185,7 +185,7 @@ def test_files_that_do_not_fit(name, state, says, tmp_path):
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint at all", b"PK\x03\x04broken"])
 def test_files_that_are_no_checkpoints(content, tmp_path):
     (tmp_path / "x.pth").write_bytes(content)
-    with pytest.raises(UserError, match=r"x\.pth are not a checkpoint of plain tensors"):
+    with pytest.raises(UserError, match=r"x\.pth.*: not a checkpoint of plain tensors"):
         backbones.create("resnet18", weights=tmp_path / "x.pth")
 
 
@@ -205,7 +205,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path):
 @pytest.mark.parametrize("content", [{}, [torch.zeros(2)], {"epoch": 3}])
 def test_checkpoints_without_tensors(content, tmp_path):
     torch.save(content, tmp_path / "x.pth")
-    with pytest.raises(UserError, match=r"x\.pth (hold no tensors|are not a checkpoint)"):
+    with pytest.raises(UserError, match=r"x\.pth.*(hold no tensors|not a checkpoint)"):
         backbones.create("resnet18", weights=tmp_path / "x.pth")
 
 

@@ -113,7 +113,7 @@ def test_what_the_likelihood_trains(trains):
 
 
 def test_likelihoods_are_compared_with_those_of_the_same_place():
-    method = make(places="scaled", score="nll").eval()
+    method = make(places="scaled", compare_maps=True, score="nll").eval()
     good, images = torch.rand(6, 3, 64, 64), torch.rand(2, 3, 64, 64)
     plain = make(score="nll").eval()
     plain.load_state_dict(method.state_dict())

@@ -23,9 +23,12 @@ def read(path: Path) -> dict[str, Tensor]:
         raise UserError(f"`weights={path}`: {kind}; give 'auto', 'none' or the path of a checkpoint file")
     try:
         content: Any = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
-    except (OSError, pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, ValueError, KeyError, EOFError) as error:
+    except pickle.UnpicklingError as error:  # torch's text tells how to load it all the same
+        mend = "give a file that `torch.save` made of a state dict, or a .safetensors file"
+        raise UserError(f"`weights={path}`: not a checkpoint of plain tensors; {mend}") from error
+    except (OSError, zipfile.BadZipFile, RuntimeError, ValueError, KeyError, EOFError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(f"weights {path} are not a checkpoint of plain tensors: {reason[0][:160]}") from error
+        raise UserError(f"`weights={path}`: not a checkpoint of plain tensors: {reason[0][:160]}") from error
     for wrapper in _WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]

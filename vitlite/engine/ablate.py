@@ -107,7 +107,7 @@ def ablate(
         log.info("%s, row %d of %d: %s (%s)", name, place, len(chosen), row.label, changes)
         method = plan.method_of(row)
         parts = [
-            run_part(RunSettings(method, root, part, plan.preset, plan.seed, config), folder, plan.device)
+            run_part(RunSettings(method, root, part, preset_of(plan, row), plan.seed, config), folder, plan.device)
             for part, folder in _parts(plan, categories, out / name / folders[row.label])
         ]
         times: list[Any] = [part.get(SECONDS) for part in parts]
@@ -150,9 +150,14 @@ def select_rows(table: Table, wanted: Sequence[str] | None) -> list[Row]:
     return [table.rows[i] for i in dict.fromkeys(places[item] for item in wanted)]
 
 
+def preset_of(plan: Plan, row: Row) -> str:
+    """The plan's preset; "quick" if the row has a method of its own, to compare with, that has no such preset."""
+    return plan.preset if not row.method or plan.preset in method_class(row.method).presets else "quick"
+
+
 def row_config(plan: Plan, row: Row) -> Any:
     """The preset with the caller's settings and then the row's; UserError if the method refuses them."""
-    preset = preset_config(plan.method_of(row), plan.preset)
+    preset = preset_config(plan.method_of(row), preset_of(plan, row))
     try:
         return change(preset, parse_overrides((*plan.overrides, *row.overrides)), idle=True)
     except UserError as error:

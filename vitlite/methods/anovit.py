@@ -35,13 +35,13 @@ class Config(AutoencoderConfig):
 
     def check(self) -> None:
         super().check()
+        if self.pretrained and self.embedding != PIXELS:
+            self.refuse("embedding", f"pretrained weights need {PIXELS}; or set `pretrained=False`")
         for key, value in BASE.items() if self.pretrained else ():
             if getattr(self, key) != value:
                 self.refuse(key, f"pretrained weights need {value}; or set `pretrained=False`")
         if self.pretrained and self.weights == "none":
             self.refuse("weights", "an encoder without weights is `pretrained=False`")
-        if self.pretrained and self.embedding != PIXELS:
-            self.refuse("embedding", f"pretrained weights need {PIXELS}; or set `pretrained=False`")
 
     @property
     def reads_weights(self) -> bool:
@@ -56,7 +56,7 @@ HYBRID = replace(QUICK, embedding="efficientnet_lite2", steps=1500)
 SMALL = replace(QUICK, **SMALL_IMAGES, patch=4, steps=1500, ssim_weight=0.0, sigma=1.0, score="max")  # Eq. 7
 
 # The paper compares with l2cae only; its figures are those of Table 1, with ImageNet weights.
-VIT_BASE = ("patch=16", "dim=768", "depth=12", "heads=12")
+VIT_BASE = ("patch=16", "dim=768", "depth=12", "heads=12", "embedding=pixels")
 WEIGHTS = (
     Row("from scratch", ("pretrained=false", *VIT_BASE)),
     Row("ImageNet", ("pretrained=true", *VIT_BASE), {"image_auroc": 78.0, "pixel_auroc": 83.0}, by_category=ANOVIT),

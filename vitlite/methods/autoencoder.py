@@ -45,7 +45,7 @@ class AutoencoderConfig(ReconstructionConfig):
             self.refuse("channels", "numbers of at least 1, one for each block")
         self.one_of("embedding", (PIXELS, *CONVOLUTIONAL))
         if self.embedding == PIXELS and not self.reads_weights and self.weights not in (AUTO, NONE):
-            self.refuse("weights", f"does nothing with `embedding={PIXELS}`")
+            self.refuse("weights", f"does nothing with `embedding={PIXELS}`; name a convolutional network there")
 
     @property
     def reads_weights(self) -> bool:
