@@ -10,11 +10,12 @@ from tiny_settings import TINY, options_of
 
 from vitlite.data import synthesize
 from vitlite.engine import unseen
+from vitlite.engine.calibrate import recalibrate
 from vitlite.engine.checkpoint import load_checkpoint
 from vitlite.engine.detector import Detector
 from vitlite.engine.settings import apply_overrides, load_settings, preset_config
 from vitlite.engine.split import good_split, read_split
-from vitlite.engine.update import shortened
+from vitlite.engine.update import shortened, updated_settings
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +171,14 @@ def test_refused(good, options, says, tiny_run, tiny_data, new, tmp_path):
     refused("update", tiny_run, "--good", good.format(**places), "--out", tmp_path / "o", *options, says=says)
     assert not (tmp_path / "o").exists()
     refused("update", tiny_run, "--good", new, "--out", tiny_run, says="already holds a run; choose another folder")
+
+
+def test_the_calibrated_share_of_false_alarms_stays(tiny_run, new, tmp_path):
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    recalibrate(Detector(run), target_fpr=0.2)
+    assert updated_settings(run, [new], {}).config.target_fpr == 0.2
+    assert updated_settings(run, [new], {"target_fpr": 0.1}).config.target_fpr == 0.1
+    assert load_settings(run).config.target_fpr == 0.05
 
 
 def test_a_quarter_of_the_steps():

@@ -32,12 +32,15 @@ def updated_settings(
 ) -> RunSettings:
     """The settings of a run that takes ``good`` images besides those of a finished run, and begins with its weights.
 
-    They are those of the run, with fewer steps, but for ``changes``. ``data`` is the new place of the run's own images,
-    if they have moved. ``UserError`` if the run is not finished, or a change makes another network.
+    They are those of the run, with fewer steps and the share of false alarms that it is calibrated for, but for
+    ``changes``. ``data`` is the new place of the run's own images, if they have moved. ``UserError`` if the run is not finished, or a change makes another network.
     """
     origin = load_settings(run)
-    load_calibration(run)
+    calibration = load_calibration(run)
     config = origin.config if origin.added else shortened(origin.config)
+    config = replace(
+        config, target_fpr=calibration.get("target_fpr") or config.target_fpr
+    )  # `calibrate` may have set it
     settings = replace(
         origin,
         data=os.path.realpath(data_path(origin, run) if data is None else data),
