@@ -33,14 +33,14 @@ def updated_settings(
     """The settings of a run that takes ``good`` images besides those of a finished run, and begins with its weights.
 
     They are those of the run, with fewer steps and the share of false alarms that it is calibrated for, but for
-    ``changes``. ``data`` is the new place of the run's own images, if they have moved. ``UserError`` if the run is not finished, or a change makes another network.
+    ``changes``. ``data`` is the new place of the run's own images, if they have moved. ``UserError`` if the run is not
+    finished, or a change makes another network.
     """
     origin = load_settings(run)
     calibration = load_calibration(run)
     config = origin.config if origin.added else shortened(origin.config)
-    config = replace(
-        config, target_fpr=calibration.get("target_fpr") or config.target_fpr
-    )  # `calibrate` may have set it
+    asked = calibration.get("target_fpr") or config.target_fpr  # `calibrate` may have set it
+    config = replace(config, target_fpr=asked)
     settings = replace(
         origin,
         data=os.path.realpath(data_path(origin, run) if data is None else data),
