@@ -123,10 +123,11 @@ def by_places(method: Method, images: Drawn) -> Iterator[tuple[str, list[str]]]:
     statistics = PlaceStatistics(good.shape[1:], method.least_deviation)
     statistics.add(good)
     masks = [np.zeros(images.masks.shape[1:], bool)] * len(good) + list(images.masks)
+    others, others_of_bad = statistics.without(good), statistics.without(good[images.source])
     for how in PLACES:
         maps = [
-            *method.maps(compare(good, how, *statistics.without(good))).numpy(),
-            *method.maps(compare(bad, how, *statistics.without(good[images.source]))).numpy(),
+            *method.maps(compare(good, how, *others)).numpy(),
+            *method.maps(compare(bad, how, *others_of_bad)).numpy(),
         ]
         found = evaluate_maps(masks, maps)
         yield how, [f"{found[key]:.3f}" for key in FIGURES]

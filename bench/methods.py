@@ -132,7 +132,7 @@ def kept_rows(path: Path) -> list[Row]:
     if not path.is_file():
         return []
     with open(path, newline="", encoding="utf-8") as file:
-        return [dict(row) for row in csv.DictReader(file)]
+        return list(csv.DictReader(file))
 
 
 def key_of(row: Row) -> tuple[str, ...]:
