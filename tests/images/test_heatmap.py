@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from vitlite.images import heatmap
 from vitlite.images.heatmap import BAND, OUTLINE, colorize, outline, overlay, scale_map
 
 
@@ -43,8 +44,8 @@ def test_outline_of_nothing_and_of_everything():
 
 
 @pytest.mark.parametrize("shape", [(5, 2 * BAND), (700, 901), (1300, 400)])
-def test_bands_leave_no_trace(shape):
-    """An image of several bands is what one formula in float64 over the whole of it gives, outline included."""
+def test_bands_leave_no_trace(shape, monkeypatch):
+    """Several bands give what one band gives, within 1 of the formula in float64, outline included."""
     generator = np.random.default_rng(0)
     image = generator.integers(0, 256, (*shape, 3), dtype=np.uint8)
     values = ndimage.gaussian_filter(generator.random(shape, dtype=np.float32), 5)
@@ -58,7 +59,8 @@ def test_bands_leave_no_trace(shape):
     assert (drawn[border] == OUTLINE).all()
     difference = np.abs(drawn[~border].astype(int) - plain[~border])
     assert difference.max() <= 1
-    assert np.count_nonzero(difference) < 1e-3 * difference.size
+    monkeypatch.setattr(heatmap, "BAND", image.size)
+    assert np.array_equal(overlay(image, values, low=low, high=high, marked=values > threshold), drawn)
 
 
 def test_an_overlay_takes_a_few_bytes_a_pixel():
