@@ -18,7 +18,16 @@ from vitlite.engine.checkpoint import load_checkpoint
 from vitlite.engine.detector import Detector, load_calibration
 from vitlite.engine.loop import Loop
 from vitlite.engine.settings import RunSettings, apply_overrides, load_settings, preset_config
-from vitlite.engine.unseen import FEWEST, DrawnTest, Measured, choose_head, rank_by, ranks_of
+from vitlite.engine.unseen import (
+    FEWEST,
+    DrawnTest,
+    Measured,
+    aupro_of_drawn,
+    choose_head,
+    choose_maps,
+    rank_by,
+    ranks_of,
+)
 from vitlite.errors import UserError
 from vitlite.methods.base import Method
 from vitlite.methods.config import TrainingConfig, change
@@ -106,6 +115,48 @@ def test_the_score_that_finds_drawn_defects():
     assert choose_head(method, found).score == "max"
 
 
+def with_masks(good, changes):
+    """As ``measured``, with the masks of drawn defects that add ``changes`` (16, 16) to the values of an image."""
+    method, found = measured(good, np.repeat(good, 2, axis=0) + changes)
+    found.masks = np.stack([np.packbits(changes > 0)] * (2 * len(good)))
+    method.config = replace(method.config, score="max", compare_maps="auto")
+    return method, found
+
+
+def test_maps_are_compared_unless_that_loses():
+    change = np.zeros((16, 16), np.float32)
+    change[2:6, 2:6] = 2
+    noise = RNG.normal(3, 0.3, (30, 16, 16)).astype(np.float32)
+    uneven = noise + 5 * np.linspace(0, 1, 16, dtype=np.float32)  # the defect lies where good images are low
+    method, found = with_masks(uneven, change)
+    assert choose_maps(method, found, "scaled")[0]
+    assert choose_head(method, found).compare_maps is True
+    holes = np.where(RNG.random(noise.shape) < 0.05, noise - 9, noise)  # low values at random places count as anomalous
+    method, found = with_masks(holes, change)
+    shown, reason = choose_maps(method, found, "absolute")
+    assert not shown
+    compared, plain = (aupro_of_drawn(method, found, how) for how in ("absolute", "none"))
+    assert plain > compared + 0.02
+    assert f"{compared:.3f} compared, {plain:.3f} as they are" in reason
+    assert choose_maps(method, found, "none")[0] is False
+    method.config = replace(method.config, places="absolute")
+    assert choose_head(method, found).compare_maps is False
+    method.config = replace(method.config, compare_maps=True)  # given by the user
+    assert choose_head(method, found).compare_maps is True
+
+
+def test_masks_of_drawn_defects_are_kept(tmp_path):
+    change = np.zeros((16, 16), np.float32)
+    change[2:6, 2:6] = 2
+    good = RNG.normal(3, 1, (10, 16, 16)).astype(np.float32)
+    method, found = with_masks(good, change)
+    found.save(tmp_path / "kept", "key")
+    again = measured(good)[1]
+    assert not again.load(tmp_path / "kept", "another key")
+    assert again.load(tmp_path / "kept", "key")
+    assert aupro_of_drawn(method, again, "none") == aupro_of_drawn(method, found, "none")
+
+
 def test_too_few_images_to_choose_with():
     good = RNG.normal(3, 1, (FEWEST - 1, 16, 16)).astype(np.float32)
     method, found = measured(good, np.repeat(good, 2, axis=0))
@@ -123,7 +174,7 @@ def folds_run(tmp_path_factory):
     """A run whose good images are scored by three networks, its own and two more, and its settings."""
     folder = tmp_path_factory.mktemp("folds")
     data = synthesize(folder / "set", seed=1, size=64, categories=("weave",), train=12, good=2, defects=1)
-    changes = TINY | {"folds": 3, "score": "auto", "places": "auto"}
+    changes = TINY | {"folds": 3, "score": "auto", "places": "auto", "compare_maps": "auto"}
     config = apply_overrides(preset_config("sivt", "quick"), [f"{key}={value}" for key, value in changes.items()])
     settings = RunSettings("sivt", str(data), "weave", "quick", 0, config)
     training.train(settings, folder / "run", device="cpu")
@@ -163,7 +214,9 @@ def test_every_good_image_is_scored_by_a_network_without_it(folds_run, tmp_path,
     assert not (run / "folds.pt").exists()
     known = load_settings(run)
     assert "auto" not in (known.config.score, known.config.places)
+    assert known.config.compare_maps in (True, False)
     assert known.chosen.startswith("AUROC of drawn defects")
+    assert "; maps " in known.chosen
 
 
 def test_an_interrupted_training_keeps_its_folds(folds_run, tmp_path, monkeypatch):

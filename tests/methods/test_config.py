@@ -33,12 +33,14 @@ class Made(Method):
         ("widths=", {"widths": ()}),
         ("names=x,y z", {"names": ("x", "y z")}),
         ("compile=Yes", {"compile": True}),
+        ("compare_maps=auto", {"compare_maps": "auto"}),
+        ("compare_maps=yes", {"compare_maps": True}),
     ],
 )
 def test_from_text_and_through_a_file(text, value, tmp_path, monkeypatch):
     key, given = text.split("=")
-    config = change(Config(), {key: given})
-    assert config == replace(Config(), **value)
+    config = change(Config(places="mean"), {key: given})
+    assert config == replace(Config(places="mean"), **value)
     monkeypatch.setitem(REGISTRY, "made", (__name__, "Made"))
     settings = RunSettings("made", "data", "all", "paper", 0, config)
     save_settings(tmp_path, settings)
@@ -50,7 +52,9 @@ def test_numbers_take_the_type_of_the_field():
     assert [type(n) for n in (*config.widths, config.lr, config.scale)] == 4 * [float]
 
 
-@pytest.mark.parametrize("change", [{"widths": (float("nan"),)}, {"widths": 2.0}, {"scale": "x"}, {"names": 3}])
+@pytest.mark.parametrize(
+    "change", [{"widths": (float("nan"),)}, {"widths": 2.0}, {"scale": "x"}, {"names": 3}, {"compare_maps": 1}]
+)
 def test_what_a_field_cannot_hold(change):
     with pytest.raises(UserError, match=f"^{next(iter(change))}=.*: must be "):
         Config(**change)

@@ -64,6 +64,7 @@ for setting, says in (
     ("image_size=7", "--set image_size=7: must be at least 8"),
     ("backbone=magic", ".*magic"),
     ("induction=perhaps", "--set induction=perhaps: must be true or false"),
+    ("compare_maps=perhaps", "--set compare_maps=perhaps: must be true, false or auto"),
     ("strides=a,b", "--set strides=a,b: must be numbers with commas"),
 ):
     add(f"--set {setting}", [*TRAIN, "--set", setting], says)

@@ -190,7 +190,7 @@ def as_chosen(settings: RunSettings, held: RunSettings) -> RunSettings:
     """The settings with what training chose in the place of ``auto`` and ``keep``, as a run holds it."""
     if held.method != settings.method:
         return settings
-    decided = (key for key in ("score", "places", "precision") if getattr(settings.config, key) == AUTO)
+    decided = (key for key in ("score", "places", "compare_maps", "precision") if getattr(settings.config, key) == AUTO)
     chosen = {key: getattr(held.config, key) for key in decided}
     if settings.config.keeps:
         chosen |= {key: value for key, value in vars(held.config).items() if key in ("image_size", "feature_size")}

@@ -51,7 +51,7 @@ from vitlite.images.region_files import FOLDER, around_parts, draw_regions, refu
 from vitlite.images.scale import Reading, as_pixels
 from vitlite.limits import in_words
 from vitlite.methods.base import Method
-from vitlite.methods.config import AUTO, TrainingConfig
+from vitlite.methods.config import TrainingConfig
 from vitlite.nn.score import PlaceStatistics
 from vitlite.odd import Odd
 
@@ -249,13 +249,13 @@ def conclude(
         drawn_on = draw_sources(settings.config, settings.seed, rows)
         drawn = [place_of[row] for row in own if row in drawn_on]
         measured.add_drawn(method, method, drawn, reading, settings.seed)
-    if AUTO in (settings.config.score, settings.config.places):
+    if settings.config.drawn_decide:
         head = choose_head(method, measured)
-        config = replace(settings.config, score=head.score, places=head.places)
+        config = replace(settings.config, score=head.score, places=head.places, compare_maps=head.compare_maps)
         settings = loop.settings = replace(settings, config=config, chosen=head.reason)
         save_settings(run, settings)
-        log.info("score: %s, places %s (%s)", *head)
-    method.set_head(settings.config.score, settings.config.places)
+        log.info("score: %s, places %s (%s)", head.score, head.places, head.reason)
+    method.set_head(settings.config.score, settings.config.places, settings.config.compare_maps)
     itself = not unseen or len(measured.samples) < FEWEST
     learn_places(method, measured if not itself else None, loop)
     loop.save(None)

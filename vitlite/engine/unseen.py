@@ -27,6 +27,8 @@ from vitlite.images.scale import Reading
 from vitlite.images.tiles import Blend
 from vitlite.methods.base import Method
 from vitlite.methods.config import AUTO, PLACES, SCORES, TrainingConfig
+from vitlite.methods.kinds import NONE, Switch
+from vitlite.metrics import aupro
 from vitlite.nn.score import WITHOUT_PLACES, PlaceStatistics, compare
 
 log = logging.getLogger(__name__)
@@ -36,6 +38,8 @@ DRAWN_ON = 48  # good images that get drawn defects, at most
 CLEARLY = 2  # standard errors by which a score has to be better than the usual one, ...
 LEAST_GAIN = 0.05  # ... and the difference in AUROC: drawn defects are not the real ones, so a little says nothing
 RANKED = 512  # tiles of good images that scores are compared on, at most
+SHOWN = 100  # good images, or tiles, whose maps are compared with those of drawn defects, at most
+LEAST_LOSS = 0.02  # in AUPRO, by which a map has to be better as it is than compared
 TESTED, TESTED_TO_DECIDE = 8, 24  # good images with which a network is tested while it trains
 BATCH = 8
 
@@ -70,6 +74,7 @@ class Measured:
         self.errors = torch.zeros(self.count)
         self.drawn = FeatureCache(0, self.shape, folder)
         self.drawn_errors = torch.zeros(0)
+        self.masks = np.zeros((0, 0), np.uint8)  # of the drawn defects, packed
         self.source: list[int] = []
         self._statistics: PlaceStatistics | None = None
         self._least = method.least_deviation
@@ -104,7 +109,7 @@ class Measured:
         network.eval()
         device = next(network.parameters()).device
         paths = [self.samples[place].path for place in places]
-        found_values, found_errors, source = [], [], []
+        found_values, found_errors, masks, source = [], [], [], []
         for found in pixel_batches(paths, self.view, BATCH, reading=reading):
             if isinstance(found, Unread):
                 log.warning("skipped %s", found.reason)
@@ -116,13 +121,13 @@ class Measured:
                     own = np.random.default_rng((seed, place)).integers(len(self.places[place]))
                     row, pixels = row + int(own), self.view.cut(pixels, self.places[place][own])
                     inside = None if inside is None else self.view.cut(inside, self.places[place][own])
-                drawn = np.stack(
-                    [
-                        draw_defect(pixels, kind, np.random.default_rng((seed, place, number)), part=inside)[0]
-                        for number, kind in enumerate(DRAWN)
-                    ]
-                )
-                values, errors = network.measure(frozen.frozen(to_images(drawn, device)))
+                drawn = [
+                    draw_defect(pixels, kind, np.random.default_rng((seed, place, number)), part=inside)
+                    for number, kind in enumerate(DRAWN)
+                ]
+                damaged = np.stack([image for image, _ in drawn])
+                values, errors = network.measure(frozen.frozen(to_images(damaged, device)))
+                masks += [np.packbits(mask) for _, mask in drawn]
                 found_values.append(values.float().cpu())
                 found_errors.append(torch.zeros(len(DRAWN)) if errors is None else errors.float().cpu())
                 source += [row] * len(DRAWN)
@@ -132,12 +137,14 @@ class Measured:
             self.drawn.put(0, before[:])
             self.drawn.put(len(self.source), torch.cat(found_values))
             self.drawn_errors = torch.cat([self.drawn_errors, *found_errors])
+            self.masks = np.stack([*self.masks, *masks])
             self.source += source
 
     def save(self, path: Path, key: str) -> None:
         """Keep what was measured in a file; ``key`` says of what."""
         with atomic(path, "wb") as file:
             parts = [self.values[:], self.errors, self.drawn[:], self.drawn_errors, torch.tensor(self.source)]
+            parts.append(torch.from_numpy(self.masks))
             torch.save({"key": key, "parts": parts}, cast(BinaryIO, file))
 
     def load(self, path: Path, key: str) -> bool:
@@ -146,13 +153,13 @@ class Measured:
             kept = torch.load(path, weights_only=True)
             if kept["key"] != key:
                 return False
-            values, self.errors, drawn, self.drawn_errors, source = kept["parts"]
+            values, self.errors, drawn, self.drawn_errors, source, masks = kept["parts"]
         except Exception:  # none, or one that is damaged: it is measured anew
             return False
         self.values.put(0, values)
         self.drawn = FeatureCache(len(drawn), self.shape, self.folder)
         self.drawn.put(0, drawn)
-        self.source = source.tolist()
+        self.source, self.masks = source.tolist(), masks.numpy()
         return True
 
     @property
@@ -218,7 +225,7 @@ class Measured:
 
 def draw_sources(config: TrainingConfig, seed: int, rows: list[int]) -> set[int]:
     """The images onto which defects are drawn; none if there is nothing to choose with them."""
-    if AUTO not in (config.score, config.places):
+    if not config.drawn_decide:
         return set()
     return set(random.Random(seed).sample(rows, min(DRAWN_ON, len(rows))))
 
@@ -301,27 +308,29 @@ def ranks_of(good: Tensor, drawn: Tensor) -> Tensor:
 
 
 class Head(NamedTuple):
-    """The settings ``score`` and ``places``, and why they were chosen."""
+    """The settings ``score``, ``places`` and ``compare_maps``, and why they were chosen."""
 
     score: str
     places: str
+    compare_maps: Switch
     reason: str
 
 
 @torch.no_grad()
 def choose_head(method: Method, measured: Measured) -> Head:
-    """What ``score=auto`` and ``places=auto`` become: what tells good images from drawn defects best.
+    """What ``score=auto``, ``places=auto`` and ``compare_maps=auto`` become: what finds drawn defects best.
 
     The usual choice (the method's ``default_score`` and ``default_places``) stays unless another is better by more than
     :data:`CLEARLY` standard errors of the difference, taken over the images that were drawn on, and by
-    :data:`LEAST_GAIN`.
+    :data:`LEAST_GAIN`. Maps are compared unless their AUPRO is better by :data:`LEAST_LOSS` as they are.
     """
     config = method.config
     usual = (method.score_name, method.default_places if config.places == AUTO else config.places)
     if len(measured.samples) < FEWEST or not measured.source:
         places = "none" if config.places == AUTO else config.places
         score = WITHOUT_PLACES.get(usual[0], usual[0]) if places == "none" else usual[0]
-        return Head(score, places, f"too few good images that training has not seen (at least {FEWEST})")
+        shown = config.compare_maps if places != NONE else False
+        return Head(score, places, shown, f"too few good images that training has not seen (at least {FEWEST})")
     scores = (*config.own_scores, *SCORES) if config.score == AUTO else (config.score,)
     compared = PLACES if config.places == AUTO else (config.places,)
     ranks = {(score, how): rank for how in compared for score, rank in rank_by(method, measured, how, scores).items()}
@@ -336,23 +345,56 @@ def choose_head(method: Method, measured: Measured) -> Head:
         reason += f", against {ranks[usual].mean():.3f} by {usual[0]} and places {usual[1]}"
     elif len(ranks) > 1:
         reason += "; no other is clearly better"
-    return Head(*best, reason)
+    shown = config.compare_maps
+    if shown == AUTO:
+        shown, why = choose_maps(method, measured, best[1])
+        reason += f"; {why}"
+    return Head(*best, shown, reason)
+
+
+def choose_maps(method: Method, measured: Measured, how: str) -> tuple[bool, str]:
+    """Whether maps are better compared, by ``how``, than as they are: what ``compare_maps=auto`` becomes; and why."""
+    if how == NONE:
+        return False, "maps as they are, because no place is compared"
+    compared, plain = (aupro_of_drawn(method, measured, way) for way in (how, NONE))
+    figures = f"AUPRO of drawn defects {compared:.3f} compared, {plain:.3f} as they are"
+    shown = plain < compared + LEAST_LOSS
+    return shown, f"maps {'compared' if shown else 'as they are'} ({figures})"
+
+
+def aupro_of_drawn(method: Method, measured: Measured, how: str) -> float:
+    """AUPRO@0.3 of the maps of drawn defects, beside those of at most :data:`SHOWN` good images."""
+    maps: list[np.ndarray] = []
+    for drawn in (False, True):
+        for found, _, _ in seen_by(method, measured, how, drawn, SHOWN):
+            maps += list(found.cpu().numpy())
+    shape = maps[0].shape
+    masks = [np.zeros(shape, bool)] * (len(maps) - len(measured.source))
+    masks += [np.unpackbits(bits, count=maps[0].size).reshape(shape).astype(bool) for bits in measured.masks]
+    return float(aupro(masks, maps))
+
+
+def seen_by(
+    method: Method, measured: Measured, how: str, drawn: bool, most: int
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Batches of (maps, compared values, errors): of all ``drawn`` defects, or of at most ``most`` good images."""
+    device = next(method.parameters()).device
+    errors = measured.drawn_errors if drawn else measured.errors
+    step = 1 if drawn else -(-len(errors) // most)
+    for first in range(0, len(errors), BATCH * step):
+        rows = slice(first, first + BATCH * step, step)
+        values = measured.compared(rows, how, drawn).to(device)
+        yield method.maps(values), values, errors[rows].to(device)
 
 
 def rank_by(method: Method, measured: Measured, how: str, scores: Sequence[str]) -> dict[str, np.ndarray]:
     """How well each score finds drawn defects: for each image drawn on, the mean share of good images below them."""
-    device = next(method.parameters()).device
     found: dict[bool, dict[str, list[Tensor]]] = {}
     for drawn in (False, True):
-        errors = measured.drawn_errors if drawn else measured.errors
         parts: dict[str, list[Tensor]] = {score: [] for score in scores}
-        step = 1 if drawn else -(-len(errors) // RANKED) if measured.tiles else 1
-        for first in range(0, len(errors), BATCH * step):
-            rows = slice(first, first + BATCH * step, step)
-            values = measured.compared(rows, how, drawn).to(device)
-            maps = method.maps(values)
+        for maps, values, errors in seen_by(method, measured, how, drawn, RANKED if measured.tiles else measured.count):
             for score, part in parts.items():
-                part.append(method.scores(maps, values, errors[rows].to(device), score).cpu())
+                part.append(method.scores(maps, values, errors, score).cpu())
         found[drawn] = parts
     index = np.unique(measured.source, return_inverse=True)[1]
     ranks = {}

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from vitlite.backbones import Backbone
 from vitlite.methods.ablations import Table
 from vitlite.methods.config import AUTO, PLACES, SCORES, TrainingConfig
-from vitlite.methods.kinds import NONE
+from vitlite.methods.kinds import NONE, Switch
 from vitlite.nn.score import Places, compare, score_of
 
 COARSE_SIDE = 16  # of the maps by which images are compared
@@ -69,9 +69,10 @@ class Method(nn.Module):
         self.config = config
         self.places = Places(self.usual_places(config.places), self.places_shape, self.least_deviation)
 
-    def set_head(self, score: str, places: str) -> None:
-        """Change how scores are made: the settings ``score`` and ``places``."""
-        self.config = replace(self.config, score=score, places=places)
+    def set_head(self, score: str, places: str, compare_maps: Switch | None = None) -> None:
+        """Change how maps and scores are made: the settings of these names; None: as it is."""
+        shown = self.config.compare_maps if compare_maps is None else compare_maps
+        self.config = replace(self.config, score=score, places=places, compare_maps=shown)
         self.places.how = self.usual_places(places)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **options: Any) -> Any:

@@ -16,16 +16,10 @@ from vitlite.errors import UserError
 from vitlite.images.scale import Scale, as_scale
 from vitlite.images.tiles import Size, View, as_size, sides
 from vitlite.limits import check_target
-from vitlite.methods.kinds import KEEP, NONE, ImageSize, SizeKind, kept_side, kinds
+from vitlite.methods.kinds import AUTO, KEEP, NONE, ImageSize, SizeKind, Switch, kept_side, kinds
 
-AUTO = "auto"
 SCORES = ("max", "top1", "top10", "mean", "std", "rms")  # what an image's score takes from its map
-PLACES = (
-    "none",
-    "mean",
-    "scaled",
-    "absolute",
-)  # how a place is compared with good images there
+PLACES = ("none", "mean", "scaled", "absolute")  # how a place is compared with good images there
 
 Settings = TypeVar("Settings", bound="TrainingConfig")
 
@@ -72,7 +66,7 @@ class TrainingConfig:
     compile: bool = False
     score: str = "max"
     places: str = "none"  # (ours)
-    compare_maps: bool = False  # (ours)
+    compare_maps: Switch = False  # (ours)
     # Mirrored noise has twice the variance at the edge; even draws it towards the mean of the map, until it has the
     # variance of the inside (ours).
     edge: str = "mirror"
@@ -163,6 +157,11 @@ class TrainingConfig:
         for key in ("folds", "groups"):
             if key in given and getattr(self, key) and self.train_images:
                 self.refuse(key, "does nothing with train_images, which draws single images and holds a share out")
+
+    @property
+    def drawn_decide(self) -> bool:
+        """Whether drawn defects decide about something when training ends."""
+        return AUTO in (self.score, self.places, self.compare_maps)
 
     @property
     def image_scale(self) -> Scale | None:

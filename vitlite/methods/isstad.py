@@ -167,7 +167,7 @@ QUICK = replace(
     sigma=1.0,
     score="auto",
     places="auto",
-    compare_maps=True,
+    compare_maps="auto",
     edge="even",
     holdout=0.2,
 )

@@ -12,6 +12,7 @@ from typing import Any
 from vitlite.images.tiles import Size, as_size
 
 NONE = "none"
+AUTO = "auto"
 KEEP = "keep"  # for a size of images: the shape of the images
 TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
@@ -105,6 +106,25 @@ class SizeKind(Kind):
         return as_size((numbers[0], numbers[-1]))
 
 
+Switch = bool | str  # also "auto": training decides
+
+
+@dataclass(frozen=True)
+class SwitchKind(Kind):
+    """A field that is true, false or "auto"."""
+
+    def __str__(self) -> str:
+        return f"true, false or {AUTO}"
+
+    def parse(self, text: str) -> Any:
+        """As of any kind."""
+        return AUTO if text == AUTO else super().parse(text)
+
+    def convert(self, value: object) -> Any:
+        """As of any kind."""
+        return AUTO if value == AUTO else super().convert(value)
+
+
 def kept_side(size: ImageSize) -> int | None:
     """The N of "keep,N"; None for any other size."""
     return int(size.removeprefix(f"{KEEP},")) if isinstance(size, str) else None
@@ -119,6 +139,8 @@ def kinds(config: type) -> dict[str, Kind]:
 def _kind(annotation: Any) -> Kind:
     if annotation in (Size, ImageSize):
         return SizeKind(int, False, False, keeps=annotation == ImageSize)
+    if annotation == Switch:
+        return SwitchKind(bool, False, False)
     optional = typing.get_origin(annotation) in (types.UnionType, typing.Union)
     if optional:
         (annotation,) = (part for part in typing.get_args(annotation) if part is not types.NoneType)

@@ -59,7 +59,7 @@ MEANINGS = {
     "score": {
         "score": "what an image's score takes from its map: max, top1, top10, mean, std, rms, auto, or a method's own",
         "places": "what each place of the map is compared with for the score: none, mean, scaled, absolute, or auto",
-        "compare_maps": "whether the map that is shown is compared as well, and not the score alone",
+        "compare_maps": "whether the map that is shown is compared as well, and not the score alone; or auto",
         "map": "what the map is made of: of sivt product, l2 or cosine; of the autoencoders l2, ssim, or loss (both)",
         "align": "where the map's outer values lie: on the image's corners, or at the centres of its patches",
         "sigma": "of the Gaussian filter of the map, in pixels",

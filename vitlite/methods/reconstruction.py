@@ -72,7 +72,7 @@ QUICK: dict[str, Any] = {
     "augment": "flip",
     "score": "auto",
     "places": "auto",
-    "compare_maps": True,
+    "compare_maps": "auto",
     "edge": "even",
     "holdout": 0.2,
 }
