@@ -4,6 +4,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from vitlite.errors import UserError
+
 BENCHMARKS = {
     "ops": "the fused operators against eager torch, torch.compile and the usual libraries",
     "metrics": "the metrics against plain numpy and scikit-learn",
@@ -25,11 +27,20 @@ def run(name: str, args: Sequence[str]) -> int:
     return importlib.import_module(f"vitlite.bench.{name}").main(args) or 0
 
 
+def refused(error: UserError) -> int:
+    """Print what was wrong, as the command line does; the exit code."""
+    print(f"vitlite: {error}", file=sys.stderr)
+    return 2
+
+
 def main() -> None:
     if len(sys.argv) < 2 or sys.argv[1] not in BENCHMARKS:
         lines = (f"  {name:9} {about}" for name, about in BENCHMARKS.items())
         sys.exit("usage: python -m vitlite.bench NAME [OPTION...]\n" + "\n".join(lines))
-    sys.exit(run(sys.argv[1], sys.argv[2:]))
+    try:
+        sys.exit(run(sys.argv[1], sys.argv[2:]))
+    except UserError as error:
+        sys.exit(refused(error))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """What all benchmarks share: what numbers depend on, tables that name it, and processes of their own."""
 
 import contextlib
-import csv
 import datetime
 import json
 import os
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import vitlite
+from vitlite import files
 
 
 def machine(device: str = "cpu", packages: tuple[str, ...] = ("torch",)) -> dict[str, str]:
@@ -43,10 +43,8 @@ def described(about: dict[str, str]) -> str:
 
 def write_csv(path: Path | str, columns: Sequence[str], rows: Iterable[dict[str, Any]], about: dict[str, str]) -> None:
     """The rows as CSV, each with the machine and the versions; what was not measured is empty."""
-    with open(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, [*columns, *about], extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({**about, **row} for row in rows)
+    heads = [*columns, *about]
+    files.write_csv(path, heads, ([{**about, **row}.get(head) for head in heads] for row in rows))
 
 
 def in_a_process(benchmark: str, *args: object, **environment: str) -> Any:

@@ -17,7 +17,6 @@ import numpy as np
 from vitlite.data import open_dataset
 from vitlite.engine.detector import Detector
 from vitlite.engine.settings import data_folder
-from vitlite.errors import UserError
 from vitlite.metrics import auroc
 from vitlite.results import aligned
 
@@ -35,11 +34,7 @@ def main(args: Sequence[str] | None = None) -> int:
     print(f"the edge: the outer {EDGE:.1%} of a side, {1 - (1 - 2 * EDGE) ** 2:.0%} of the area")
     rows: list[tuple[str, ...]] = [("run", "good", "mirror", "even", "AUROC of the maximum: mirror", "even")]
     for run in options.runs:
-        try:
-            measured = [measure(Changed(Path(run), edge=edge)) for edge in ("mirror", "even")]
-        except UserError as error:
-            print(error, file=sys.stderr)
-            return 2
+        measured = [measure(Changed(Path(run), edge=edge)) for edge in ("mirror", "even")]
         (good, *_), _ = measured
         at_edge, ranking = ([f"{one[i]:.{i + 1}f}" for one in measured] for i in (1, 2))
         rows.append((Path(run).name, str(good), *at_edge, *ranking))

@@ -109,11 +109,12 @@ def main(args: Sequence[str] | None = None) -> int:
     names = list(dict.fromkeys(method_names(",".join(map(method_of, variants)))))
     separate = separated(options.separate, names)
     configs = {variant: config_of(variant, options) for variant in variants}
+    data = open_data(options)
     out = make_folder(Path(options.out))
     about = machine(options.device)
     rows: list[Row] = []
     before = kept_rows(out / TABLE)
-    for cell in cells(variants, open_data(options, out), options, separate):
+    for cell in cells(variants, data, options, separate):
         print(f"{cell.name}: {cell.label} {cell.kind}, seed {cell.seed}", file=sys.stderr)
         rows.append(measure_once(cell, configs[cell.label], out, options, about))
         new = {key_of(row) for row in rows}
@@ -145,7 +146,7 @@ def separated(text: str, names: list[str]) -> list[str]:
     wanted = names if text == "all" else [name.strip() for name in text.split(",") if name.strip()]
     for name in wanted:
         if name not in names:
-            raise UserError(f"`separate={name}`: not among the methods that are measured ({', '.join(names)})")
+            raise UserError(f"--separate {name}: not among the methods that are measured ({', '.join(names)})")
     return wanted
 
 
@@ -161,10 +162,10 @@ def config_of(variant: str, options: argparse.Namespace) -> TrainingConfig:
     return apply_overrides(preset_config(method, options.preset), [*chosen, *own])
 
 
-def open_data(options: argparse.Namespace, out: Path) -> list[tuple[str, str, str]]:
-    """``(folder, name, categories)`` of every data set; the synthetic one is made in ``out`` if none is given."""
+def open_data(options: argparse.Namespace) -> list[tuple[str, str, str]]:
+    """``(folder, name, categories)`` of every data set; the synthetic one is made in ``--out`` if none is given."""
     found = []
-    for folder in [Path(folder).resolve() for folder in options.data] or [synthetic(out).resolve()]:
+    for folder in [Path(folder).resolve() for folder in options.data] or [synthetic(Path(options.out)).resolve()]:
         dataset = open_dataset(folder, options.category, need_test=True)
         found.append((str(folder), folder.name, ",".join(dataset.categories)))
     return found

@@ -89,13 +89,8 @@ def main(args: Sequence[str] | None = None) -> int:
         if min(*threads, options.images, options.rounds) < 1:
             raise ValueError
     except ValueError:
-        print("--threads, --images and --rounds: give whole numbers from 1", file=sys.stderr)
-        return 2
-    try:
-        report(options, threads)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
+        raise UserError("--threads, --images and --rounds: give whole numbers from 1") from None
+    report(options, threads)
     return 0
 
 

@@ -24,7 +24,6 @@ from vitlite.engine.detector import Detector
 from vitlite.engine.evaluate import evaluate
 from vitlite.engine.settings import load_settings
 from vitlite.engine.train import train
-from vitlite.errors import UserError
 from vitlite.good_scores import load_good_scores
 from vitlite.metrics import auroc
 from vitlite.results import RESULTS_FILE, aligned, read, write
@@ -52,11 +51,7 @@ def main(args: Sequence[str] | None = None) -> int:
     )
     rows: list[dict[str, Any]] = []
     for folder in options.data:
-        try:
-            rows.append(measure(Path(folder), Path(options.out), options))
-        except UserError as error:
-            print(error, file=sys.stderr)
-            return 2
+        rows.append(measure(Path(folder), Path(options.out), options))
         print("  ".join(line_of(rows[-1])), flush=True)
     print("\n".join(aligned([HEAD, *map(line_of, rows)])))
     for rule in ("robust", "exact", "best"):

@@ -11,6 +11,7 @@ import pytest
 import torch
 from tiny_settings import WITH_BACKBONE, options_of
 
+from vitlite.bench import __main__ as benchmarks
 from vitlite.bench import methods as bench
 from vitlite.bench._methods_table import markdown, plot
 from vitlite.data import DRAWN, synthesize
@@ -188,8 +189,18 @@ def test_one_model_for_each_category(tiny_data, tmp_path, capsys):
 
 
 def test_separate_names_a_method(tmp_path):
-    with pytest.raises(UserError, match="separate=memca"):
+    with pytest.raises(UserError, match="--separate memca: "):
         bench.main(["--methods", "sivt", "--separate", "memca", "--out", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_data_set_is_one_line(tmp_path, monkeypatch, capsys):
+    options = ["methods", "--methods", "sivt", "--data", str(tmp_path / "none"), "--out", str(tmp_path / "out")]
+    monkeypatch.setattr("sys.argv", ["bench", *options])
+    with pytest.raises(SystemExit) as end:
+        benchmarks.main()
+    assert end.value.code == 2
+    assert capsys.readouterr().err == f"vitlite: {tmp_path / 'none'}: no such folder\n"
     assert not (tmp_path / "out").exists()
 
 
