@@ -44,7 +44,7 @@ REFUSED = {
     "vtadl": f"{TRANSFORMER}, vector=100, gaussians=0, noise=-1.0, noise=nan, min_std=0.0, projection=none, "
     "channels=8, image_size=96, image_size=4 patch=2, likelihood_trains=none, "
     "density_epochs=1 likelihood_trains=all, density=none, covariance=half, covariance=full density=linear, "
-    "covariance=full density=position dim=4096, crop=63, crop=128 tile=64, "
+    "covariance=full density=position dim=4096, crop=63, crop=128 tile=64, embedding=image, weights=file.pth, "
     "density_lr=0.1 density_epochs=0",
     "knn": f"{MAP}, bank=0, neighbours=0, neighbours=51, neighbourhood=2, neighbourhood=0, sampling=grid, "
     "normalize=batch, feature_size=0, backbone=magic, resize=cubic, neighbours=2 score=max",
@@ -68,7 +68,7 @@ VARIANTS = {
     "embedding=resnet18",
     "vtadl": "gaussians=1, gaussians=20, noise=0, sigma=2, projection=shared, places=none score=nll, density_epochs=0, "
     "density_epochs=0 likelihood_trains=all, density=linear, density=position covariance=full, "
-    "density=position density_epochs=0 likelihood_trains=all, crop=70",
+    "density=position density_epochs=0 likelihood_trains=all, crop=70, embedding=efficientnet_lite0",
     "knn": "neighbours=5 score=weighted, neighbours=1 score=weighted, neighbourhood=1, neighbourhood=5, "
     "normalize=none, sampling=coreset, backbone=image, backbone=mobilenet_v2 sampling=coreset",
     "dinomaly": "align=corners edge=mirror, image_size=28 crop=56, backbone=dinov2_vits14_reg, dropout=0 mining=0, "

@@ -1,23 +1,29 @@
 """Tokens of frozen features: what the embedding learns, and what a run keeps of the backbone."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from method_checks import count, images_for, tiny, tiny_config
 
 from vitlite.methods import method_class
-from vitlite.methods.autoencoder import STRIDES
+from vitlite.methods.tokens import STRIDES
 
 
-@pytest.fixture
-def hybrid():
-    return tiny("anovit", embedding="efficientnet_lite0")
+@pytest.fixture(params=["anovit", "vtadl"])
+def hybrid(request):
+    return tiny(request.param, embedding="efficientnet_lite0")
+
+
+def name_of(method):
+    return type(method).__name__.lower()
 
 
 def test_the_preset_differs_by_its_tokens_alone():
-    for name in ("anovit", "memca"):
+    for name in ("anovit", "memca", "vtadl"):
         quick, config = (method_class(name).presets[preset] for preset in ("quick", "hybrid"))
         assert (quick.embedding, config.embedding) == ("pixels", "efficientnet_lite2")
-        assert (config.patch, config.dim, config.map, config.sigma) == (quick.patch, quick.dim, quick.map, quick.sigma)
+        assert replace(config, embedding="pixels", steps=quick.steps) == quick
 
 
 def test_features_are_standardised_over_the_training_images(hybrid):
@@ -42,14 +48,14 @@ def test_the_backbone_is_never_trained_and_is_part_of_the_checkpoint(hybrid):
     hybrid.begin(hybrid.stages()[0])
     hybrid.loss(images)["loss"].backward()
     assert hybrid.embedding.proj.weight.grad.abs().sum() > 0
-    other = tiny("anovit", seed=1, embedding="efficientnet_lite0")
+    other = tiny(name_of(hybrid), seed=1, embedding="efficientnet_lite0")
     with torch.no_grad():
         for values in other.backbone.parameters():
             values.add_(0.01)
-        different = other.eval().anomaly(images)[0]
+        different = other.eval().tokens(2 * images - 1)
         other.load_state_dict(hybrid.state_dict())
         torch.testing.assert_close(other.anomaly(images), hybrid.eval().anomaly(images))
-    assert not torch.allclose(different, other.anomaly(images)[0])
+        assert not torch.allclose(different, other.tokens(2 * images - 1))
     assert other.backbone_name == "efficientnet_lite0"
     assert "random" in other.weights_source
 

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from vitlite.backbones.transformer_weights import load_vit
 from vitlite.methods.ablations import AUROC, MVTEC_ALL, MVTEC_ONE, Row, Table
-from vitlite.methods.autoencoder import PIXELS, QUICK_AUTOENCODER, Autoencoder, AutoencoderConfig
+from vitlite.methods.autoencoder import QUICK_AUTOENCODER, Autoencoder, AutoencoderConfig
 from vitlite.methods.figures import ANOVIT, L2CAE, with_classes
 from vitlite.methods.reconstruction import SMALL as SMALL_IMAGES
+from vitlite.methods.tokens import PIXELS
 from vitlite.nn.decoders import as_map
 
 ENCODER = "vit_base_patch16_384"  # whose published weights are used

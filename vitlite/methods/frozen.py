@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitlite import backbones
+from vitlite.backbones import Backbone
 from vitlite.images.tiles import Size, sides
 from vitlite.methods.base import Method
 from vitlite.methods.config import AUTO, NONE, TrainingConfig, fitted
@@ -113,6 +114,26 @@ class ChannelStatistics:
         return mean, torch.where(std > 1e-6, std, torch.ones_like(std))
 
 
+class FusedCopy:
+    """The copy of a backbone that is for inference alone, made on first use.
+
+    It is no ``nn.Module``, so that the copy stays out of a method's parameters and its checkpoint.
+    """
+
+    def __init__(self) -> None:
+        self.copy: nn.Module | None = None
+
+    def of(self, backbone: Backbone, device: torch.device) -> nn.Module:
+        """The copy, on the device of its first use."""
+        if self.copy is None:
+            self.copy = backbone.fused().to(device).eval()
+        return self.copy
+
+    def forget(self) -> None:
+        """Make it anew on the next use, because the backbone changes."""
+        self.copy = None
+
+
 class FeatureMethod(Method):
     """A method whose ``frozen`` features are the maps of a backbone, at one size and concatenated."""
 
@@ -126,26 +147,22 @@ class FeatureMethod(Method):
         self.backbone = backbones.create(
             c.backbone, weights=weights or c.weights, strides=c.strides or None, layers=c.layers or None
         )
-        self._extractor: list[nn.Module] = []  # the fused copy: a list, so that it stays out of the checkpoint
+        self.extractor = FusedCopy()
         channels = sum(self.backbone.channels)
         self.register_buffer("feature_mean", torch.zeros(channels))
         self.register_buffer("feature_std", torch.ones(channels))
 
     def load_state_dict(self, *args: Any, **options: Any) -> Any:
-        self._extractor.clear()  # a copy of the backbone that is about to change
+        self.extractor.forget()
         return super().load_state_dict(*args, **options)
-
-    def extractor(self, device: torch.device) -> nn.Module:
-        """The inference-only copy of the backbone, made on first use."""
-        if not self._extractor:
-            self._extractor.append(self.backbone.fused().to(device).eval())
-        return self._extractor[0]
 
     @torch.no_grad()
     def frozen(self, images: Tensor) -> Tensor:
         """Features (B, C, h, w): all stages at one size, concatenated."""
         c = self.config
-        maps = (resized(self.prepared(f), c.grid, c.resize) for f in self.extractor(images.device)(images))
+        maps = (
+            resized(self.prepared(f), c.grid, c.resize) for f in self.extractor.of(self.backbone, images.device)(images)
+        )
         return torch.cat(list(maps), dim=1).contiguous()
 
     def prepared(self, feature: Tensor) -> Tensor:

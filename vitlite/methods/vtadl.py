@@ -17,12 +17,13 @@ from torch import Tensor, nn
 
 from vitlite.kernels import ssim
 from vitlite.methods.ablations import AUROC, MVTEC_ONE, ONE_PLOTTED, Row, Table, sweep
-from vitlite.methods.base import Method, Stage
-from vitlite.methods.config import CropConfig, check_transformer
+from vitlite.methods.base import Stage
+from vitlite.methods.config import AUTO, CropConfig, check_transformer
 from vitlite.methods.figures import VTADL as VTADL_PRO
 from vitlite.methods.figures import VTADL_DIGITS
 from vitlite.methods.kinds import ImageSize
 from vitlite.methods.reconstruction import SMALL as SMALL_IMAGES
+from vitlite.methods.tokens import PIXELS, TokenMethod, check_embedding
 from vitlite.nn.augment import KINDS, augment
 from vitlite.nn.decoders import LAYERS, VectorDecoder
 from vitlite.nn.maps import SmoothUpsample, middle, with_border
@@ -50,6 +51,8 @@ class Config(CropConfig):
     depth: int = 6  # the authors' code; the paper is silent
     heads: int = 8  # likewise
     mlp_ratio: float = 2.0  # likewise
+    embedding: str = PIXELS  # or a backbone (ours)
+    weights: str = AUTO  # of the backbone (ours)
     vector: int = 512  # III
     projection: str = "shared"  # position: (ours)
     channels: tuple[int, ...] = (64, 32, 16, 8)  # between the decoder's five layers (ours)
@@ -85,6 +88,7 @@ class Config(CropConfig):
     def check(self) -> None:
         super().check()
         check_transformer(self)
+        check_embedding(self)
         self.one_of("augment", KINDS)
         self.one_of("projection", ("shared", "position"))
         self.one_of("likelihood_trains", ("mixture", "all"))
@@ -149,6 +153,7 @@ QUICK = replace(
     schedule="cosine",
     warmup_epochs=1.0,
 )
+HYBRID = replace(QUICK, embedding="efficientnet_lite2")
 # V.B has the score; what a digit is does not hang on places.
 SMALL = replace(
     QUICK,
@@ -192,10 +197,10 @@ ABLATIONS = {
 }
 
 
-class VTADL(Method):
-    """Transformer features, image reconstruction, mixture density map; nothing is pretrained."""
+class VTADL(TokenMethod):
+    """Transformer features, image reconstruction, mixture density map; nothing is pretrained unless tokens are."""
 
-    presets: ClassVar = {"paper": PAPER, "quick": QUICK, "small": SMALL}
+    presets: ClassVar = {"paper": PAPER, "quick": QUICK, "hybrid": HYBRID, "small": SMALL}
     ablations: ClassVar = ABLATIONS
     cache_as = "uint8"  # frozen() gives plain images
     least_deviation = 1.0  # nats
@@ -207,7 +212,8 @@ class VTADL(Method):
         super().__init__(config, weights)
         c = config
         shape, places = c.image_shape, math.prod(c.grid)
-        self.encoder = VisionTransformer(shape, c.patch, c.dim, c.depth, c.heads, c.mlp_ratio, class_token=False)
+        encoder = VisionTransformer(shape, c.patch, c.dim, c.depth, c.heads, c.mlp_ratio, class_token=False)
+        self.embed(encoder, c.embedding, weights or c.weights)
         tokens = places if c.projection == "position" else 1
         self.project = nn.Linear(tokens * c.dim, c.vector)
         self.decoder = VectorDecoder(c.vector, c.decoder_side, c.doublings, c.channels, shape)
@@ -229,14 +235,14 @@ class VTADL(Method):
         c = self.config
         if not c.density_epochs:
             return super().stages()
-        first = Stage(RECONSTRUCTION, c.epochs, ("encoder.", "project.", "decoder."), scores=False)
+        first = Stage(RECONSTRUCTION, c.epochs, ("encoder.", "embedding.", "project.", "decoder."), scores=False)
         option = "density_lr" if c.density_lr else "lr"
         return first, Stage(DENSITY, c.density_epochs, ("mixture.",), c.density_lr, lr_option=option)
 
     def prepare(self, batches: Iterable[Tensor]) -> None:
         """Start the mixtures of positions from the embeddings of the training images, as far as they are trained."""
         if isinstance(self.mixture, PositionMixture) and self.stage != RECONSTRUCTION:
-            self.mixture.start((self.encoder(2 * batch - 1) for batch in batches), self.config.noise)
+            self.mixture.start((self.tokens(2 * batch - 1) for batch in batches), self.config.noise)
 
     @property
     def image_score(self) -> str:
@@ -276,7 +282,7 @@ class VTADL(Method):
         """
         still = self.stage == DENSITY and self.config.density == "position"  # a place is no longer one if images move
         images = 2 * augment(features, "none" if still else self.config.augment) - 1
-        patches = self.encoder(images)
+        patches = self.tokens(images)
         terms: dict[str, Tensor] = {}
         loss: Any = 0.0
         if self.stage != RECONSTRUCTION:
@@ -312,18 +318,18 @@ class VTADL(Method):
 
     def values(self, features: Tensor) -> Tensor:
         """Negative log-likelihood per patch (V.A)."""
-        return self.unlikelihood(self.encoder(2 * features - 1))
+        return self.unlikelihood(self.tokens(2 * features - 1))
 
     def measure(self, features: Tensor) -> tuple[Tensor, Tensor]:
         images = 2 * features - 1
-        patches = self.encoder(images)
+        patches = self.tokens(images)
         mse, dissimilarity = self.reconstruction_errors(images, self.reconstruct(patches))
         errors = self.config.mse_weight * mse + self.config.ssim_weight * dissimilarity
         return self.unlikelihood(patches), errors
 
     def parts(self, features: Tensor) -> dict[str, Tensor]:
         """The reconstruction, and the likelihood before places are compared."""
-        patches = self.encoder(2 * features - 1)
+        patches = self.tokens(2 * features - 1)
         image = ((self.reconstruct(patches) + 1) / 2).clamp(0, 1)
         return {"reconstruction": image, "negative log-likelihood": self.maps(self.unlikelihood(patches))}
 
