@@ -149,6 +149,42 @@ def ceil_div(n: int, by: int) -> int:
     return -(-n // by)
 
 
+def multiply(a: Tensor, b: Tensor, out: Tensor) -> None:
+    """out = a b. Products of half precision are added up, and written, in float32."""
+    if a.dtype == out.dtype:
+        torch.mm(a, b, out=out)
+    elif a.is_cuda:
+        torch.mm(a, b, out.dtype, out=out)
+    else:
+        torch.mm(a.to(out.dtype), b.to(out.dtype), out=out)
+
+
+def add_product(a: Tensor, b: Tensor, out: Tensor) -> None:
+    """out += a b, likewise."""
+    if a.dtype == out.dtype:
+        out.addmm_(a, b)
+    else:
+        part = torch.empty_like(out)
+        multiply(a, b, part)
+        out += part
+
+
+def table(like: Tensor, rows: int, count: int, dtype: torch.dtype) -> Tensor:
+    """Room for so many numbers of each of some rows; the rows are aligned."""
+    return like.new_empty((rows, ceil_div(count, 16) * 16), dtype=dtype)
+
+
+def even_share(n: int, most: int) -> int:
+    """How many of n to take at a time, at most so many: shares of about one size, of whole blocks of 128."""
+    shares = ceil_div(n, most)
+    return n if shares <= 1 else min(most, ceil_div(ceil_div(n, shares), 128) * 128)
+
+
+def slabs(n: int, most: int) -> list[slice]:
+    """The shares of n, of so many each."""
+    return [slice(start, min(start + most, n)) for start in range(0, n, max(1, most))]
+
+
 @dataclass
 class Launch:
     """One launch of a kernel: what the tests compile ahead of time."""

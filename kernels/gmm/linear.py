@@ -75,8 +75,8 @@ def linear_gmm_log_likelihood(
 
     ``gmm_log_likelihood(y, logits, mean, std)`` for logits = x w_logits^T + b_logits, mean = x w_mean^T + b_mean and
     std = softplus(x w_std^T + b_std) + min_std, without ever holding the means and deviations (T, K, D): beside (T, K)
-    matrices there is one chunk of components, for at most 512 rows, and a copy of its weights. The backward pass
-    computes a chunk again, and leaves out rows that have no share in it.
+    matrices there is one chunk of components, for at most 512 rows (4096 on a GPU), and perhaps a copy of its weights.
+    The backward pass computes a chunk again. On a CPU it leaves out rows that have no share in it.
 
     Args:
         x: features (T, F), float32, float64, float16 or bfloat16, of any strides. Other floating dtypes among the
@@ -89,9 +89,9 @@ def linear_gmm_log_likelihood(
         b_mean: (K * D,) or None.
         b_std: (K * D,) or None.
         min_std: added to every deviation, above 0.
-        chunk: components at a time; None chooses as many as make blocks of about a million means.
-        backend: "auto", "cpp" (compiled, CPU), "triton" (CUDA; forward holds no chunk at all) or "eager" (holds the
-            means and deviations and more).
+        chunk: components at a time; None chooses as many as make blocks of about a million means, or 2^23 on a GPU.
+        backend: "auto", "cpp" (compiled, CPU), "triton" (CUDA; holds 2^23 means and as many deviations at most, or
+            those of 16 rows of a chunk) or "eager" (holds all means and deviations and more).
 
     Returns:
         (T,) in the widest dtype of the tensors; computed in float32 for half precision and returned so under autocast.

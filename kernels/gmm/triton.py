@@ -221,10 +221,7 @@ def gmm_log_likelihood_backward(
     strides = _strides(y=y, mean=mean, std=std)
     programs = ceil_div(count, shapes["BT"])
     if need_logits:
-        few = {"grad": tensors["grad"], "log_shares": tensors["log_shares"], "logits": logits, "grad_logits": grads[1]}
-        sizes = {"count": count, "components": components, **_strides(logits=logits)}
-        columns = power_of_two(components, 16, 256)
-        launch(gmm_logits_kernel, (ceil_div(count, 4),), {**few, **sizes}, BT=4, BK=columns, ACC=shapes["ACC"])
+        logit_gradients(tensors["grad"], logits, tensors["log_shares"], grads[1])
     # One program sees all dimensions of a component only if a tile covers them.
     apart = isotropic and need_std and dims > shapes["BD"]
     results = {"grad_y": grads[0], "grad_mean": grads[2], "grad_std": grads[3]}
@@ -241,10 +238,19 @@ def gmm_log_likelihood_backward(
     return tuple(grads)
 
 
-def tiles(count: int, components: int, dims: int, dtype: torch.dtype) -> dict[str, Any]:
+def logit_gradients(grad: Tensor, logits: Tensor, log_shares: Tensor, grad_logits: Tensor) -> None:
+    """Fills the gradient of the logits (T, K); all but the logits are contiguous."""
+    (count, components), kind = logits.shape, accumulator(log_shares.dtype)
+    tensors = {"grad": grad, "log_shares": log_shares, "logits": logits, "grad_logits": grad_logits}
+    arguments = {**tensors, "count": count, "components": components, **_strides(logits=logits)}
+    columns = power_of_two(components, 16, 256)
+    launch(gmm_logits_kernel, (ceil_div(count, 4),), arguments, BT=4, BK=columns, ACC=kind)
+
+
+def tiles(count: int, components: int, dims: int, dtype: torch.dtype, tile: int = TILE) -> dict[str, Any]:
     """Rows, components and dimensions at a time: dimensions first, which lie together in memory."""
     # In float64 a number is two registers, and a logarithm many.
-    tile = TILE // 4 if dtype == torch.float64 else TILE
+    tile = tile // 4 if dtype == torch.float64 else tile
     columns = power_of_two(dims, 1, min(WIDEST, tile))
     parts = power_of_two(components, 1, tile // columns)
     rows = power_of_two(count, 1, tile // (columns * parts))

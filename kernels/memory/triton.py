@@ -8,7 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._triton import accumulator, ceil_div, compute_type, launch, power_of_two
+from .._triton import (
+    accumulator,
+    add_product,
+    ceil_div,
+    compute_type,
+    even_share,
+    launch,
+    multiply,
+    power_of_two,
+    slabs,
+    table,
+)
 from .._triton_math import row_norms
 from .reference import shrinkage_limit
 from .triton_kernels import memory_score_grads_kernel, memory_unit_grads_kernel, memory_weights_kernel
@@ -104,41 +115,9 @@ def _unit_grads(found: Tensor, more: Tensor | None, x: Tensor, norms: Tensor, ou
     launch(memory_unit_grads_kernel, (rows,), tensors, **shapes)
 
 
-def multiply(a: Tensor, b: Tensor, out: Tensor) -> None:
-    """out = a b. Products of half precision are added up, and written, in float32."""
-    if a.dtype == out.dtype:
-        torch.mm(a, b, out=out)
-    elif a.is_cuda:
-        torch.mm(a, b, out.dtype, out=out)
-    else:
-        torch.mm(a.to(out.dtype), b.to(out.dtype), out=out)
-
-
-def add_product(a: Tensor, b: Tensor, out: Tensor) -> None:
-    """out += a b, likewise."""
-    if a.dtype == out.dtype:
-        out.addmm_(a, b)
-    else:
-        part = torch.empty_like(out)
-        multiply(a, b, part)
-        out += part
-
-
-def table(like: Tensor, rows: int, count: int, dtype: torch.dtype) -> Tensor:
-    """Room for the numbers of some queries with all items; the rows are aligned."""
-    return like.new_empty((rows, ceil_div(count, 16) * 16), dtype=dtype)
-
-
 def at_a_time(queries: int, count: int, room: int) -> int:
-    """How many queries to take so that their weights fit in ``room``: shares of about one size, of whole blocks."""
-    most = max(16, room // (ceil_div(count, 16) * 16))
-    shares = ceil_div(queries, most)
-    return queries if shares <= 1 else min(most, ceil_div(ceil_div(queries, shares), 128) * 128)
-
-
-def slabs(queries: int, most: int) -> list[slice]:
-    """The parts of so many queries."""
-    return [slice(start, min(start + most, queries)) for start in range(0, queries, max(1, most))]
+    """How many queries to take so that their weights fit in ``room``."""
+    return even_share(queries, max(16, room // (ceil_div(count, 16) * 16)))
 
 
 def _rows_of(sums: Tensor, own: slice) -> dict[str, Tensor]:

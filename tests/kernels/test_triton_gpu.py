@@ -135,6 +135,33 @@ def test_linear_gmm_of_many_rows(dtype):
     cases.check_linear(DEVICE, sized((300, 9, 130, 200), (70, 3, 40, 50)), 1.0, True, 0, dtype)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize(
+    ("rows", "chunk", "parts"), [(1, 0, 5), (15, 2, 2), (32, 0, 2), (40, 0, 2), (33, 5, 5), (33, 1, 1)]
+)
+def test_linear_gmm_of_a_few_rows_and_components_at_a_time(rows, chunk, parts, dtype, monkeypatch):
+    """As it goes where there is not room for all; the last blocks are smaller than the others, or as large."""
+    from vitlite.kernels.gmm import linear_triton
+
+    monkeypatch.setattr(linear_triton, "MOST_ROWS", 16)
+    monkeypatch.setattr(linear_triton, "ROOM", 16 * 48)
+    assert linear_triton.block_of(rows, 5, 17, 8, chunk) == (min(rows, 16), parts)
+    cases.check_linear(DEVICE, (rows, 5, 17, 8), 1.0, True, chunk, dtype)
+
+
+def test_linear_gmm_of_no_rows():
+    for dtype in (torch.float32, torch.bfloat16):
+        cases.check_linear_of_no_rows(DEVICE, dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_linear_gmm_is_the_same_each_time(dtype, monkeypatch):
+    from vitlite.kernels.gmm import linear_triton
+
+    monkeypatch.setattr(linear_triton, "MOST_ROWS", sized(128, 32))
+    cases.check_linear_twice(DEVICE, sized((300, 9, 130, 200), (70, 3, 40, 50)), dtype)
+
+
 def test_second_derivatives():
     q = torch.rand(1, 1, 3, 4, dtype=torch.float64).to(DEVICE).requires_grad_()
     assert torch.autograd.gradgradcheck(lambda q: attention(q, q, q, backend="triton"), (q,), fast_mode=True)

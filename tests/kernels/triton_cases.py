@@ -275,3 +275,19 @@ def check_linear(device, shape, scale, biases, chunk, dtype):
     eager = test_gmm_linear.run(here, grad, backend="eager")
     condition = max(1.0, expected[0].abs().max().item())
     assert_as_exact_as_eager(ours, eager, expected, dtype, condition)
+
+
+def check_linear_of_no_rows(device, dtype):
+    tensors, grad = test_gmm_linear.problem(3, 4, 6, 5, dtype)
+    tensors[:2] = [a[:0] for a in tensors[:2]]
+    found = test_gmm_linear.run(on(device, tensors), grad[:0].to(device), backend="triton")
+    assert [f.shape for f in found[1:]] == [a.shape for a in tensors]
+    assert found[0].shape == (0,)
+    assert all((f == 0).all() for f in found)
+
+
+def check_linear_twice(device, shape, dtype):
+    tensors, grad = test_gmm_linear.problem(*shape, dtype)
+    here, grad = on(device, tensors), grad.to(device)
+    first, second = (test_gmm_linear.run(here, grad, backend="triton") for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second))
