@@ -14,6 +14,7 @@ from vitlite.errors import UserError
 
 Row = dict[str, Any]
 FORMATS = ("jsonl", "csv")
+SHOWN = 5  # regions that a sentence names
 
 
 def printer(form: str | None, grouped: bool, *, hide: bool = False) -> Callable[[Row], None]:
@@ -33,14 +34,15 @@ def printer(form: str | None, grouped: bool, *, hide: bool = False) -> Callable[
         echo(json.dumps(values, allow_nan=False))
 
     def as_csv(row: Row) -> None:
+        if head:  # not before the first row: input that is refused leaves standard output empty
+            echo(head.pop())
         echo(csv_line([*cells(row), *(row[key] for key in of_part)]).removesuffix("\n"))
 
     def as_sentence(row: Row) -> None:
         if "error" not in row:  # which is a message already
             (note if hide else echo)(sentence(row))
 
-    if form == "csv":
-        echo(csv_line([*COLUMNS, *of_part]).removesuffix("\n"))
+    head = [csv_line([*COLUMNS, *of_part]).removesuffix("\n")]
     return {"jsonl": as_json, "csv": as_csv, None: as_sentence}[form]
 
 
@@ -61,7 +63,8 @@ def sentence(row: Row) -> str:
     text = f"{name}: {row['verdict']}, score {row['score']:.6g}, above {row['percentile']:.1f} % of good images"
     if regions := row["regions"]:
         text += f"; {counted(len(regions), 'region')}"
-        text += "".join(f"; x {x0} to {x1}, y {y0} to {y1}" for x0, y0, x1, y1 in regions[:5])
+        text += "".join(f"; x {x0} to {x1}, y {y0} to {y1}" for x0, y0, x1, y1 in regions[:SHOWN])
+        text += f"; and {len(regions) - SHOWN} more" if len(regions) > SHOWN else ""
     if "part" in row:
         text += f"; part {row['part']}: {row['part_verdict'] or 'no verdict'} ({counted(row['part_images'], 'image')})"
     return text

@@ -15,6 +15,7 @@ from vitlite.cli import _rows as rows_as
 from vitlite.cli._messages import LOGGER, note
 from vitlite.cli._stopping import Stopped
 from vitlite.errors import UserError
+from vitlite.files import MAX_THREADS
 
 if TYPE_CHECKING:
     from vitlite.answers import Tally
@@ -63,7 +64,7 @@ if TYPE_CHECKING:
 @options.max_megapixels
 @options.device
 @click.option(
-    "--threads", type=click.IntRange(min=1), metavar="N", help="Threads that the network uses.  [default: all]"
+    "--threads", type=click.IntRange(1, MAX_THREADS), metavar="N", help="Threads that the network uses.  [default: all]"
 )
 @click.option(
     "--precision",
@@ -163,7 +164,18 @@ def command(
             if out is not None and not stdin_image:
                 stop.hint = "; the same command with --resume goes on"
             raise
-    conclude(tally, out, form, shard is None and images != ("-",), fail_on_defect)
+    conclude(tally, table_of(out, shard), form, shard is None and images != ("-",), fail_on_defect)
+
+
+def table_of(out: str | None, shard: str | None) -> str:
+    """The table that a call has written, by name: that of a share until all shares are scored; empty without --out."""
+    from vitlite.data.prediction_files import CSV_FILE
+    from vitlite.data.shards import Shard
+
+    if out is None:
+        return ""
+    whole = Path(out) / CSV_FILE
+    return str(whole if shard is None or whole.exists() else Shard.parse(shard).table(Path(out)))
 
 
 def check_source(
@@ -206,11 +218,11 @@ def coming_images(
         yield None
 
 
-def conclude(tally: "Tally", out: str | None, form: str | None, whole: bool, fail_on_defect: bool) -> NoReturn:
-    """Print the counts, unless the verdict of one image is printed, and exit. ``whole``: all images are known."""
-    from vitlite.data.prediction_files import CSV_FILE
+def conclude(tally: "Tally", table: str, form: str | None, whole: bool, fail_on_defect: bool) -> NoReturn:
+    """Print the counts, unless the verdict of one image is printed, and exit. ``whole``: all images are known.
 
-    table = f"{out}/{CSV_FILE}" if out is not None else ""
+    ``table``: the file with the rows; empty without one.
+    """
     if whole and tally.unread == tally.images:
         others = f"; the others: {table}" if table and tally.images > 1 else ""
         raise UserError(f"none of the {tally.images} images could be read; the first: {tally.first_error}{others}")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from vitlite.errors import UserError
-from vitlite.files import MAX_MEGAPIXELS
+from vitlite.files import MAX_MEGAPIXELS, MAX_THREADS
 
 if TYPE_CHECKING:
     from vitlite.engine.detector import Detector
@@ -177,8 +177,8 @@ def load(
         path: a run's folder, or an exported file, which needs no torch: .onnx (onnxruntime) or .xml (openvino).
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``; an exported file runs on the CPU.
         max_megapixels: larger images are not read.
-        threads: of the processor that the network uses, at least 1; None: all. For a run it holds for all of torch in
-            this process.
+        threads: of the processor that the network uses, from 1 to 1024; None: all. For a run it holds for all of torch
+            in this process.
         precision: of the trained network of ``sivt``, ``"float32"`` or ``"bfloat16"``, which is faster on processors
             and GPUs that multiply in it and changes scores a little. An exported file has its own.
 
@@ -189,8 +189,8 @@ def load(
     Raises:
         UserError: nothing of the kind there, or a damaged one.
     """
-    if threads is not None and (not isinstance(threads, int) or threads < 1):
-        raise UserError(f"`threads={threads!r}`: must be a whole number from 1")
+    if threads is not None and (not isinstance(threads, int) or not 1 <= threads <= MAX_THREADS):
+        raise UserError(f"`threads={threads!r}`: must be a whole number from 1 to {MAX_THREADS}")
     if not isinstance(path, _PATH):
         raise UserError(f"{path!r}: give the folder of a run, or an exported .onnx or .xml file")
     if is_exported(path):

@@ -23,6 +23,7 @@ except ImportError:  # not a Unix: nothing notices another process in the folder
     fcntl = None  # type: ignore[assignment]
 
 MAX_MEGAPIXELS = 150.0  # of an image, unless a caller says more: enough for a 16k line-scan image
+MAX_THREADS = 1024  # of the network; a machine starts them all, and far more never end
 StrPath = str | os.PathLike[str]  # what names a file
 
 

@@ -70,7 +70,10 @@ def test_an_error_of_a_command_is_spelled_for_it(monkeypatch):
     ("arguments", "advice"),
     [
         (("predict", "run", "image.png", "--out", "out"), "; --no-overlays needs less"),
-        (("train", "--method", "x"), "; a smaller --set image_size or --set batch_size needs less"),
+        (
+            ("train", "--method", "x"),
+            "; a smaller --set image_size or --set batch_size needs less; so does a smaller --tile",
+        ),
         (("eval", "run"), "; --streaming needs less"),
         (("eval-maps", "maps", "--data", "set"), "; --streaming needs less"),
         (("report", "run"), ""),

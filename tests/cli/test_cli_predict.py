@@ -14,6 +14,7 @@ import pytest
 from commands import refused, rows_of, vitlite
 from PIL import Image
 
+from vitlite.cli._rows import sentence
 from vitlite.images.panels import GAP, LINE, SIDE
 
 OLD = Path(__file__).parents[1] / "old_run"  # a trained run and its exported file, which need not be made
@@ -115,6 +116,30 @@ def test_names_from_standard_input(images, stdin):
     assert "1 not read" in err
 
 
+def test_a_table_has_its_head_with_its_first_row():
+    refused("predict", RUN, "images", "missing.png", "--format", "csv", says="missing.png: no image there")
+
+
+def test_an_expression_that_finds_nothing_is_named():
+    _, err = vitlite("predict", RUN, "images", "--format", "jsonl", "--group-by", "part_(d+)")
+    assert "the expression 'part_(d+)' finds nothing in any name, such as images/" in err
+    rows = parsed(vitlite("predict", RUN, "images", "--format", "jsonl", "--group-by", "x?")[0])
+    assert {row["part_images"] for row in rows} == {1}  # nothing in a name is no part
+    assert "finds nothing" not in vitlite("predict", RUN, "images", "--format", "jsonl", "--group-by", r"\d")[1]
+
+
+def test_a_share_names_its_own_table_until_all_are_scored():
+    share = ("predict", RUN, "images", "--out", "out", "--no-overlays", "--shard")
+    assert vitlite(*share, "2/2")[0].endswith("; out/shards/2-of-2/predictions.csv\n")
+    assert vitlite(*share, "1/2")[0].endswith("; out/predictions.csv\n")
+
+
+def test_a_sentence_says_if_there_are_more_regions():
+    row = {"file": "a.png", "verdict": "defect", "score": 1.0, "percentile": 100.0, "regions": [(0, 0, 1, 1)] * 7}
+    assert sentence(row).endswith("; x 0 to 1, y 0 to 1; and 2 more")
+    assert sentence(row | {"regions": row["regions"][:5]}).endswith("; x 0 to 1, y 0 to 1")
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
@@ -130,7 +155,7 @@ def test_names_from_standard_input(images, stdin):
         (("images", "--out", "o", "--shard", "3/2"), "--shard 3/2: must be I/N with I from 1 to N"),
         (("images", "--out", "o", "--group-by", "("), "--group-by (: not a regular expression"),
         (("images", "--format", "xml"), "--format xml: must be one of jsonl, csv"),
-        (("images", "--threads", "0"), "--threads 0: must be a whole number from 1"),
+        (("images", "--threads", "0"), "--threads 0: must be a whole number from 1 to 1024"),
     ],
 )
 def test_wrong_use(options, says):

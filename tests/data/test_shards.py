@@ -58,9 +58,11 @@ def test_a_share_is_refused_resumed_and_replaced(images, tmp_path):
     assert contents(out) == contents(tmp_path / "whole")
 
 
-def test_shares_of_different_calls_do_not_mix(images, tmp_path):
+def test_shares_of_different_calls_do_not_mix(images, tmp_path, caplog):
     predict(Grey(), images, tmp_path / "out", shard="1/2")
+    assert "share" not in caplog.text.replace(str(tmp_path), "")
     predict(Grey(), images, tmp_path / "out", shard="2/2", threshold=50.0)
+    assert "share 1/2 was scored with another image_threshold: no table of all yet" in caplog.text
     assert not (tmp_path / "out/predictions.csv").exists()
 
 

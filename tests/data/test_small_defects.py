@@ -36,8 +36,8 @@ def test_data_check_counts_masks_below_a_cell(tmp_path, put, width, said):
     put(tmp_path / "plate/test/good/0.png", image + np.uint8(9))
     text = data.check(tmp_path).text()
     line = next(line for line in text.splitlines() if line.startswith("small defects"))
-    assert "images of 1200 x 900 pixels come to the network as 256 x 256" in line
-    assert "smaller than 38 x 28 pixels is hardly seen" in line
+    assert "images of 1200 x 900 pixels come to the network as 288 x 224" in line
+    assert "smaller than 33 x 32 pixels is hardly seen" in line
     assert said in line
     assert "shape: images of 1200 x 900 (plate) are no squares; sivt and knn keep their shape" in text
 

@@ -9,12 +9,14 @@ from scipy import ndimage
 
 import vitlite
 from vitlite.data import open_dataset
+from vitlite.data.index import Sample
 from vitlite.engine.calibrate import recalibrate
 from vitlite.engine.detector import Detector
 from vitlite.engine.features import log_size
+from vitlite.engine.settings import preset_config
 from vitlite.errors import UserError
 from vitlite.images.tiles import Blend
-from vitlite.methods.config import TrainingConfig
+from vitlite.methods.config import TrainingConfig, change
 
 SETTINGS = {"window": 16, "stride": 8, "latent": 5, "steps": 30, "sigma": 1, "batch_size": 4, "folds": 0}
 SHAPE = (112, 160)
@@ -108,7 +110,27 @@ def test_training_says_how_small_a_defect_can_be(caplog, data):
     assert "tiles of 64 pixels: a defect smaller than 8 x 8 pixels is hardly seen" in tiles
 
 
-@pytest.mark.parametrize("change", [{"tile": 4}, {"tile": -1}, {"tile": 64, "overlap": 0.8}])
-def test_tiles_that_cannot_be(change):
-    with pytest.raises(UserError, match=next(reversed(change))):
-        TrainingConfig(**change)
+def test_a_tile_that_training_names_suits_the_network(caplog, tmp_path, put):
+    put(tmp_path / "wide.png", np.zeros((450, 800, 3), np.uint8))
+    config = preset_config("sivt", "quick").shaped(450 / 800)
+    with caplog.at_level(logging.INFO, "vitlite"):
+        log_size(config, [Sample(tmp_path / "wide.png", "parts", "train", "good", 0, None)])
+    assert config.image_shape == (192, 336)
+    assert "as 336 x 192: a defect smaller than 19 x 19 pixels is hardly seen; tile=256 sees" in caplog.text
+
+
+def test_no_defect_is_smaller_than_a_pixel(caplog, data):
+    with caplog.at_level(logging.INFO, "vitlite"):
+        log_size(change(preset_config("sivt", "quick"), {"tile": 8}), open_dataset(data).train)
+    assert "smaller than 1 x 1 pixels" in caplog.text
+
+
+@pytest.mark.parametrize("values", [{"tile": 4}, {"tile": -1}, {"tile": 64, "overlap": 0.8}])
+def test_tiles_that_cannot_be(values):
+    with pytest.raises(UserError, match=next(reversed(values))):
+        TrainingConfig(**values)
+
+
+def test_a_tile_is_named_and_not_the_image_size_that_follows_it():
+    with pytest.raises(UserError, match="tile=-5: must be 0, for no tiles, or at least 8"):
+        change(TrainingConfig(), {"tile": -5})

@@ -72,7 +72,7 @@ def test_what_does_not_fit_is_refused(mask, tmp_path, put):
         refuse_others(regions, [mask, path])
     with pytest.raises(UserError, match="marks nothing"):
         read_regions(put(tmp_path / "black.png", np.zeros((4, 4), np.uint8)), None, ["nut"])
-    with pytest.raises(UserError, match="as in a photograph"):
+    with pytest.raises(UserError, match="as in a photograph; give a mask of 0 and 255"):
         read_regions(put(tmp_path / "photo.png", IMAGE), None, ["nut"])
     for text in ("[", "{}", '{"size": [4, 4], "polygons": [[[0, 0], [1, 1]]]}', '{"size": [4, 4], "polygons": [[0]]}'):
         (tmp_path / "bad.json").write_text(text)

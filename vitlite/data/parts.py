@@ -1,13 +1,16 @@
 """One verdict for a part that several images show, and parts.csv."""
 
+import logging
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from vitlite.errors import UserError
 from vitlite.files import StrPath, counted, shown, write_csv
+
+log = logging.getLogger(__name__)
 
 PARTS_FILE = "parts.csv"
 COLUMNS = ("part", "verdict", "images", "defects", "score", "file", "error")
@@ -25,6 +28,7 @@ class Parts:
     """
 
     def __init__(self, pattern: str) -> None:
+        self.text = pattern
         try:
             self.pattern = re.compile(pattern)
         except re.error as error:
@@ -33,9 +37,23 @@ class Parts:
 
     def name(self, file: StrPath) -> str:
         """The part that an image shows."""
+        return self._found(file) or shown(file)
+
+    def check(self, files: Sequence[StrPath]) -> None:
+        """Warn if the expression finds nothing in any name: a shell may have changed it."""
+        if files and not any(map(self._found, files)):
+            one = shown(files[0])
+            log.warning(
+                "parts: the expression %r finds nothing in any name, such as %s; each image is a part by itself",
+                self.text,
+                one,
+            )
+
+    def _found(self, file: StrPath) -> str:
+        """What the expression finds in a name; empty: nothing."""
         match = self.pattern.search(shown(file).replace(os.sep, "/"))
         if match is None:
-            return shown(file)
+            return ""
         return "_".join(group for group in match.groups() if group) or match.group()
 
     def add(self, row: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from vitlite.data.prediction_files import COLUMNS, CSV_FILE, FILES
 from vitlite.errors import UserError
 from vitlite.files import make_folder, shown, write_csv, write_json
 from vitlite.ledger import SCHEMA, Ledger
+
+log = logging.getLogger(__name__)
 
 FOLDER = "shards"  # below --out: a folder for the table of each share
 
@@ -37,6 +40,9 @@ class Shard:
             raise UserError(f"`shard={text}`: must be I/N with I from 1 to N, such as 1/4")
         return cls(int(match[1]), int(match[2]))
 
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
     def places(self, images: int, batch_size: int) -> list[int]:
         """The places, among all images, of those of this share."""
         return [i for i in range(images) if i // batch_size % self.count == self.number - 1]
@@ -59,7 +65,7 @@ class Shard:
         for number in range(1, self.count + 1):
             share = type(self)(number, self.count)
             places = share.places(len(paths), batch_size)
-            rows = _finished(share.table(out), {"schema": SCHEMA, **share._facts(paths, facts)})
+            rows = _finished(share.table(out), {"schema": SCHEMA, **share._facts(paths, facts)}, str(share))
             if rows is None or [row["file"] for row in rows] != [shown(paths[i]) for i in places]:
                 return
             merged |= zip(places, rows)
@@ -72,15 +78,18 @@ class Shard:
     def _facts(self, paths: Sequence[Path], facts: dict[str, Any]) -> dict[str, Any]:
         """With what else the rows of a share depend on: which share it is, and of which images."""
         names = "\n".join(map(shown, paths)).encode()
-        return {**facts, "shard": f"{self.number}/{self.count}", "images": hashlib.sha256(names).hexdigest()}
+        return {**facts, "shard": str(self), "images": hashlib.sha256(names).hexdigest()}
 
 
-def _finished(table: Path, facts: dict[str, Any]) -> list[dict[str, str]] | None:
-    """The rows of a share's table; None if it is not there, or depends on other facts."""
+def _finished(table: Path, facts: dict[str, Any], share: str) -> list[dict[str, str]] | None:
+    """The rows of a share's table; None if it is not there or, with a warning, depends on other facts."""
     try:
-        if json.loads(table.with_suffix(".json").read_text(encoding="utf-8")) != facts:
+        held = json.loads(table.with_suffix(".json").read_text(encoding="utf-8"))
+        if held != facts:
+            changed = ", ".join(key for key in facts if held.get(key) != facts[key])
+            log.warning("share %s was scored with another %s: no table of all yet; score it again", share, changed)
             return None
         with open(table, encoding="utf-8", newline="") as file:
             return list(csv.DictReader(file))
-    except (OSError, ValueError, csv.Error):
+    except (OSError, ValueError, AttributeError, csv.Error):
         return None

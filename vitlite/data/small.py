@@ -8,10 +8,14 @@ import numpy as np
 from scipy import ndimage
 
 from vitlite.files import counted
-from vitlite.images.tiles import View
+from vitlite.images.tiles import View, as_size, fitted
 
-SEEN, CELL = 256, 8  # image_size, and the side of a feature there, of sivt
-LARGE = 2  # times SEEN: from this side on, something is said about images without masks too
+SEEN, MULTIPLE, CELL = (
+    256,
+    16,
+    8,
+)  # image_size=keep,256 of sivt, what its sides are multiples of, and its features' side
+LARGE = 2  # times what is seen: from this side on, something is said about images without masks too
 
 Size = tuple[int, int]
 
@@ -41,13 +45,23 @@ def smallest_seen(view: View, cell: float, size: Size) -> tuple[float, float]:
     return cell * size[0] / view.sides[0], cell * size[1] / view.sides[1]
 
 
+def whole(size: Size) -> View:
+    """How an image of a ``size`` comes to sivt: in its shape."""
+    return View(as_size(fitted(SEEN, size[0] / size[1], MULTIPLE)))
+
+
+def is_large(size: Size, view: View) -> bool:
+    """Whether an image of a ``size`` is much larger than what a network sees of it."""
+    return any(length >= LARGE * seen for length, seen in zip(size, view.sides))
+
+
 def in_words(view: View, cell: float, size: Size) -> str:
     """What a network sees of images of a ``size``, in a line."""
     height, width = smallest_seen(view, cell, size)
     comes = f"tiles of {view.tile} pixels" if view.tile else f"{view.sides[1]} x {view.sides[0]}"
     return (
         f"images of {size[1]} x {size[0]} pixels come to the network as {comes}: "
-        f"a defect smaller than {width:.0f} x {height:.0f} pixels is hardly seen"
+        f"a defect smaller than {max(1, width):.0f} x {max(1, height):.0f} pixels is hardly seen"
     )
 
 
@@ -66,14 +80,14 @@ class Defects:
 
     def lines(self, images: Sequence[Size]) -> list[str]:
         """What to say about the masks, and about ``images`` of such sizes; nothing if no image is large."""
-        size = max(images, key=lambda one: one[0] * one[1], default=(0, 0))
-        view = View(SEEN)
+        size = max(images, key=lambda one: one[0] * one[1], default=(1, 1))
+        view = whole(size)
         below = [
             region
             for region, own in zip(self.regions, self.sizes)
-            if region.area < np.prod(smallest_seen(view, CELL, own))
+            if region.area < np.prod(smallest_seen(whole(own), CELL, own))
         ]
-        if not below and max(size) < LARGE * SEEN:
+        if not below and not is_large(size, view):
             return []
         line = f"small defects: without tiles, {in_words(view, CELL, size)} (sivt)"
         if self.regions:

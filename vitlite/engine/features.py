@@ -1,6 +1,7 @@
 """Frozen features of the whole training set, computed once: in memory, or in a temporary file if they do not fit."""
 
 import logging
+import math
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from vitlite.data import Sample
 from vitlite.data.levels import used_levels
 from vitlite.data.shapes import ratio, shapes
 from vitlite.data.small import in_words as small_in_words
+from vitlite.data.small import is_large
 from vitlite.errors import UserError
 from vitlite.files import counted, shown
 from vitlite.images.loading import Unread, pixel_batches
@@ -331,8 +333,10 @@ def log_size(config: TrainingConfig, samples: Sequence[Sample], regions: Regions
     size = max(sizes, key=lambda one: one[0] * one[1], default=(0, 0))
     if config.tile:
         log.info("size: %s", small_in_words(config.view, config.cell, size))
-    elif any(length >= 2 * seen for length, seen in zip(size, config.image_shape)):
-        tile = f"tile={config.image_side} sees smaller ones"
+    elif is_large(size, config.view):
+        multiple = config.side_multiple * math.ceil(16 / config.side_multiple)
+        side = max(1, round(config.image_side / multiple)) * multiple
+        tile = f"tile={side} sees smaller ones"
         log.warning("size: %s; %s", small_in_words(config.view, config.cell, size), tile)
 
 

@@ -249,6 +249,8 @@ def predict(
     share = Shard.parse(shard) if shard is not None else None
     grouped = Parts(group_by) if group_by is not None else None
     every = list_images(inputs) if out is None else not_written_here(list_images(inputs), inputs, out)
+    if grouped is not None:
+        grouped.check(every)
     wanted.check(detector.calibration, detector.without_parts)
     limits = limits_for(every, detector.calibration, category, **wanted.changes)
     chosen = share.places(len(every), batch_size) if share else range(len(every))

@@ -16,7 +16,7 @@ from vitlite.errors import UserError
 from vitlite.files import StrPath, make_folder, remove, shown
 from vitlite.images.foreground import region_of_part
 from vitlite.images.heatmap import overlay
-from vitlite.images.mask_evidence import decide, evidence_of
+from vitlite.images.mask_evidence import Undecided, decide, evidence_of
 from vitlite.images.masks import read_mask
 from vitlite.images.reading import ImageError, image_size, read_noted, size_text
 from vitlite.images.regions import EVERY, Regions, box_of, dim, own
@@ -195,6 +195,8 @@ def _read(path: Path, argument: str = "") -> np.ndarray:
         raise UserError(f"{name}: {error.reason}") from error
     except OSError as error:
         raise UserError(f"{name}: {(error.strerror or str(error)).lower()}") from None
+    except Undecided as error:
+        raise UserError(f"{name}: {error}; give a mask of 0 and 255") from None
     except ValueError as error:
         raise UserError(f"{name}: {error}") from None
     return mask

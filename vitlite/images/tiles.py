@@ -6,6 +6,7 @@ weights at a pixel add up to 1, so there are no seams. A weight is the product o
 column, so only the map itself and a few tiles are in memory, however large the image is.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,13 @@ ScorePixels = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]  # tiles (B,
 def sides(size: Size) -> tuple[int, int]:
     """(height, width) of a size."""
     return size if isinstance(size, tuple) else (size, size)
+
+
+def fitted(side: float, ratio: float, multiple: int) -> tuple[int, int]:
+    """(height, width): multiples with about as many pixels as a square, the height ``ratio`` times the width."""
+    stretch = math.sqrt(ratio)
+    height, width = (max(1, round(length / multiple)) * multiple for length in (side * stretch, side / stretch))
+    return height, width
 
 
 def as_size(shape: tuple[int, int]) -> Size:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NoReturn, Self, TypeVar, cast
 
 from vitlite.errors import UserError
 from vitlite.images.scale import Scale, as_scale
-from vitlite.images.tiles import Size, View, as_size, sides
+from vitlite.images.tiles import Size, View, as_size, fitted, sides
 from vitlite.limits import check_target
 from vitlite.methods.kinds import AUTO, KEEP, NONE, ImageSize, SizeKind, Switch, kept_side, kinds
 
@@ -112,9 +112,9 @@ class TrainingConfig:
     def check(self) -> None:
         """Refuse values that no training can use. A method's config extends it and calls ``super().check()``."""
         self.at_least(1, "epochs", "batch_size", "accumulate")
-        self.at_least(8, "image_size")
-        if self.tile and self.tile < 8:
+        if self.tile and self.tile < 8:  # before image_size, which is the tile's unless it is given
             self.refuse("tile", "must be 0, for no tiles, or at least 8")
+        self.at_least(8, "image_size")
         if self.tile and kept_side(self.image_size):
             self.refuse("image_size", "tiles have no shape to keep; give numbers, or leave out `tile`")
         if not 0 <= self.overlap <= 0.75:
@@ -245,13 +245,6 @@ class TrainingConfig:
         if key == "image_size":
             value = as_size(self.image_shape)
         return value if isinstance(value, tuple) else (value,)
-
-
-def fitted(side: float, ratio: float, multiple: int) -> tuple[int, int]:
-    """(height, width): multiples with about as many pixels as a square, the height ``ratio`` times the width."""
-    stretch = math.sqrt(ratio)
-    height, width = (max(1, round(length / multiple)) * multiple for length in (side * stretch, side / stretch))
-    return height, width
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from torch.nn import functional as F
 
 from vitlite import backbones
 from vitlite.backbones import Backbone
-from vitlite.images.tiles import Size, sides
+from vitlite.images.tiles import Size, fitted, sides
 from vitlite.methods.base import Method
-from vitlite.methods.config import AUTO, NONE, TrainingConfig, fitted
+from vitlite.methods.config import AUTO, NONE, TrainingConfig
 
 
 @dataclass(frozen=True)
