@@ -4,7 +4,8 @@ Each way of scoring runs in a process of its own, in alternating rounds, over th
 decoding and resizing, *network* all from pixels to map and score, *whole* both. *Processor* is what the whole takes of
 the cores' time: other work on the machine changes it less. Scores are compared with those of torch in float32: the
 largest relative difference, and how many images get another verdict at the threshold of the way. What is not installed,
-or what the run's method does not have, is left out.
+or what the run's method does not have, is left out. Last comes what an overlay takes of the cores' time: `predict` with
+overlays less `predict` without them.
 
 Example: vitlite bench predict --run runs/bottle --images 64
 """
@@ -25,16 +26,18 @@ import numpy as np
 
 import vitlite
 from vitlite.data import open_dataset
-from vitlite.engine.predict import Predictor
+from vitlite.engine.predict import Predictor, predict
 from vitlite.engine.settings import load_settings
 from vitlite.errors import UserError
 from vitlite.images.loading import as_seen
-from vitlite.images.reading import read_noted
+from vitlite.images.reading import image_size, read_noted
 from vitlite.results import aligned
 
 from ._machine import described, in_a_process, machine
 
 WARM = 3  # images before the clock starts
+OVERLAYS = "overlays"  # a worker that is no way of scoring
+PAIRS = 5  # of calls with and without overlays
 
 
 def from_run(precision: str) -> Callable[[Path, Path, int], Predictor]:
@@ -82,7 +85,7 @@ def parse(args: Sequence[str] | None) -> argparse.Namespace:
 def main(args: Sequence[str] | None = None) -> int:
     options = parse(args)
     if options.worker:
-        print(json.dumps(measure(options)))
+        print(json.dumps(measure_overlays(options) if options.worker[0] == OVERLAYS else measure(options)))
         return 0
     try:
         threads = [int(number) for number in options.threads.split(",")]
@@ -124,12 +127,14 @@ def report(options: argparse.Namespace, threads: Sequence[int]) -> None:
                     environment = {"OMP_NUM_THREADS": str(number)}
                     one = in_a_process("predict", *common, "--worker", way, number, **environment)
                     found.setdefault((way, number), []).append(one)
+        overlays = in_a_process("predict", *common, "--worker", OVERLAYS, 1, OMP_NUM_THREADS="1")
     images = len(found[FIRST, threads[0]][0]["scores"])
     print(described(machine(packages=("torch", "onnxruntime", "openvino"))))
     print(f"{options.run}: {images} images one by one, milliseconds each, the median of {options.rounds} processes")
     if left_out:
         print(f"left out: {', '.join(left_out)}")
     print("\n".join(aligned(table(found))))
+    print(f"an overlay of {overlays['size']} pixels: {overlays['processor'] * 1000:.1f} ms of processor time")
 
 
 def table(found: dict[tuple[str, int], list[dict[str, Any]]]) -> list[tuple[str, ...]]:
@@ -165,11 +170,7 @@ def table(found: dict[tuple[str, int], list[dict[str, Any]]]) -> list[tuple[str,
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """In a process of its own: the median seconds of reading and of the network, and the scores."""
     way, threads = options.worker
-    run = Path(options.run)
-    settings = load_settings(run)
-    samples = open_dataset(settings.data, settings.category, need_train=False, need_test=True).test
-    paths = [sample.path for sample in samples]
-    paths = paths[:: -(-len(paths) // options.images)]
+    run, paths = Path(options.run), test_images(options)
     detector = WAYS[way](run, Path(options.exported), int(threads))
     reading, network, processor, scores = [], [], [], []
     for path in (*islice(cycle(paths), WARM), *paths):
@@ -189,6 +190,31 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "scores": scores[WARM:],
         "limit": detector.calibration["image_threshold"],
     }
+
+
+def measure_overlays(options: argparse.Namespace) -> dict[str, Any]:
+    """In a process of its own: the median seconds that an image's overlay takes, its file included; its size."""
+    detector, paths = vitlite.load(options.run, "cpu", threads=1), list(map(str, test_images(options)))
+    differences = []
+    with tempfile.TemporaryDirectory() as folder:
+        predict(detector, paths[:WARM], Path(folder) / "warm")
+        for pair in range(PAIRS):
+            used = {}
+            for drawn in (True, False) if pair % 2 else (False, True):
+                began = time.process_time()
+                predict(detector, paths, Path(folder) / f"{pair}-{drawn}", overlays=drawn)
+                used[drawn] = time.process_time() - began
+            differences.append((used[True] - used[False]) / len(paths))
+    height, width = image_size(paths[0])
+    return {"processor": median(differences), "size": f"{width} x {height}"}
+
+
+def test_images(options: argparse.Namespace) -> list[Path]:
+    """Some of the test images of the run's data, evenly spaced."""
+    settings = load_settings(Path(options.run))
+    samples = open_dataset(settings.data, settings.category, need_train=False, need_test=True).test
+    paths = [sample.path for sample in samples]
+    return paths[:: -(-len(paths) // options.images)]
 
 
 if __name__ == "__main__":

@@ -23,6 +23,13 @@ def test_a_worker_scores_what_the_run_scores(tiny_run, tiny_data, capsys):
     assert all(np.isclose(score, known, rtol=1e-5).any() for score in found["scores"])
 
 
+def test_a_worker_times_overlays(tiny_run, capsys):
+    assert bench.main(["--run", str(tiny_run), "--images", "2", "--worker", "overlays", "1"]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["size"] == "64 x 64"
+    assert isinstance(found["processor"], float)
+
+
 def test_the_table_compares_with_the_first_way():
     rounds = {
         ("torch float32", 1): [

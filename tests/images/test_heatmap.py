@@ -38,6 +38,14 @@ def test_colours_stay_in_range():
     assert np.abs(np.diff(colours, axis=1)).max() < 12
 
 
+@pytest.mark.parametrize("width", [1, 2, 5])
+def test_the_outline_is_what_an_erosion_of_the_whole_takes_away(width):
+    region = np.zeros((40, 50), bool)
+    region[3:20, 10:35] = region[18:33, 30:50] = region[5, 2] = True  # one part ends at the edge of the image
+    eroded = ndimage.binary_erosion(region, iterations=width, border_value=1)
+    assert np.array_equal(outline(region, width), region & ~eroded)
+
+
 def test_outline_of_nothing_and_of_everything():
     assert not outline(np.zeros((5, 5), bool), 1).any()
     assert not outline(np.ones((5, 5), bool), 1).any()
