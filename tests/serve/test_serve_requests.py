@@ -113,7 +113,7 @@ REFUSED = {
     "no number": ("/score?threshold=nan", image(), 400, "must be a finite number"),
     "no flag": ("/score?map=yes", image(), 400, "map=yes: must be 0 or 1"),
     "no image to keep": ("/good", b"\x89PNG", 422, "the upload: "),
-    "a path": ("/..%2fgood", image(), 404, "Not Found"),
+    "a path": ("/..%2fgood", image(), 404, "no such address; there are POST /score, POST /overlay"),
 }
 
 
@@ -132,7 +132,8 @@ def test_a_form_and_another_method(server):
         415,
         {"error": "send the image itself as the body: curl --data-binary @image.png"},
     )
-    assert server.ask("/score")[0] == 405
+    status, answer, *_ = server.ask("/score")
+    assert (status, answer) == (405, {"error": "takes POST here, not GET"})
 
 
 @pytest.mark.parametrize(
@@ -307,17 +308,25 @@ def test_a_model_that_changes(tmp_path):
 
 def test_wrong_use(model, tmp_path, monkeypatch):
     (tmp_path / "token").write_text("short\n")
-    token_is_short = "the token must have at least 16 characters"
+    token_is_short = f"--token-file {tmp_path}/token: the token must have at least 16 characters"
     for options, says in {
         ("--host", "0.0.0.0"): "--host 0.0.0.0: others can reach it, so requests need a token",
         ("--host", "no.such.host.invalid"): "--host no.such.host.invalid: is no address of this machine",
         ("--token-file", tmp_path / "token"): token_is_short,
-        ("--token-file", tmp_path / "none"): f"--token-file {tmp_path}/none: cannot be read",
+        (
+            "--token-file",
+            tmp_path / "none",
+        ): f"--token-file {tmp_path}/none: cannot be read (No such file or directory)",
+        ("--threshold", "inf"): "--threshold inf: must be a finite number",
+        ("--good", tmp_path / "token"): f"--good {tmp_path}/token: is a file; give a folder",
         ("--timeout", "0"): "--timeout 0: must be above 0",
         ("--queue", "-1"): "--queue -1: must be a whole number from 0",
         ("--category", "screw"): "--category screw: unknown",
     }.items():
         refused("serve", model, "--port", 0, *options, says=says)
+    monkeypatch.setenv("VITLITE_SERVE_TOKEN", "short")
+    refused("serve", model, "--port", 0, says="VITLITE_SERVE_TOKEN: the token must have at least 16 characters")
+    monkeypatch.delenv("VITLITE_SERVE_TOKEN")
     refused("serve", tmp_path / "none.onnx", "--port", 0, says="none.onnx: cannot be read")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -63,9 +63,21 @@ class Service:
             **{f"/{name}": ("GET", self.page) for name in PAGE},
         }
         routes = [Route(path, respond, methods=[method]) for path, (method, respond) in paths.items()]
+
+        def no_route(request: Request, error: HTTPException) -> JSONResponse:
+            """What is asked for is not served; says what is."""
+            detail = error.detail
+            if error.status_code == 404:
+                detail = (
+                    f"no such address; there are {', '.join(f'{method} {path}' for path, (method, _) in paths.items())}"
+                )
+            elif error.status_code == 405:
+                detail = f"takes {(error.headers or {}).get('Allow')} here, not {request.method}"
+            return failure(error.status_code, detail, error.headers)
+
         handlers: dict[Any, Any] = {
             Refused: lambda _, error: failure(error.status, str(error)),
-            HTTPException: lambda _, error: failure(error.status_code, error.detail, error.headers),
+            HTTPException: no_route,
             Busy: lambda _, error: failure(503, str(error), {"retry-after": str(error.seconds)}),
             UserError: lambda _, error: failure(507, str(error)),
         }

@@ -1,5 +1,6 @@
 """What a server is told at its start."""
 
+import math
 import os
 import re
 from dataclasses import dataclass, fields
@@ -55,11 +56,12 @@ class Settings:
         for name in ("timeout", "max_megabytes", "max_megapixels"):
             if not 0 < getattr(self, name) < 1e6:
                 raise UserError(f"`{name}={getattr(self, name):g}`: must be above 0 and below a million")
-        if self.token is not None and not re.fullmatch(rf"[!-~]{{{SHORTEST_TOKEN},}}", self.token):
-            raise UserError(
-                f"the token must have at least {SHORTEST_TOKEN} characters, of ASCII and without spaces; "
-                "python -c 'import secrets; print(secrets.token_urlsafe())' makes one"
-            )
+        for name in ("threshold", "pixel_threshold"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                raise UserError(f"`{name}={value}`: must be a finite number")
+        if self.token is not None:
+            check_token(self.token, "`token`")
 
     @property
     def most_bytes(self) -> int:
@@ -75,22 +77,39 @@ class Settings:
         return {name: getattr(self, name) for name in ("sensitivity", "threshold", "pixel_threshold", "min_area")}
 
 
+def check_token(token: str, name: str) -> None:
+    """``UserError``, which begins with the ``name`` of where it stands, for a token that is too weak or no header."""
+    if not re.fullmatch(rf"[!-~]{{{SHORTEST_TOKEN},}}", token):
+        raise UserError(
+            f"{name}: the token must have at least {SHORTEST_TOKEN} characters, of ASCII and without spaces; "
+            "python -c 'import secrets; print(secrets.token_urlsafe())' makes one"
+        )
+
+
 def token_from(file: str | None) -> str | None:
     """The token that stands in a file, or else in the environment; None if it is in neither.
 
     No option takes it, because other users of the machine can read the options of a process.
     """
     if file is None:
-        return os.environ.get(TOKEN_VARIABLE) or None
+        token = os.environ.get(TOKEN_VARIABLE) or None
+        if token is not None:
+            check_token(token, TOKEN_VARIABLE)
+        return token
     try:
-        return Path(file).read_text(encoding="utf-8").strip()
+        token = Path(file).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"`token_file={file}`: cannot be read ({error})") from None
+        why = getattr(error, "strerror", None) or error
+        raise UserError(f"`token_file={file}`: cannot be read ({why}); give a file with the token") from None
+    check_token(token, f"`token_file={file}`")
+    return token
 
 
 def good_folder(source: str, given: str | None) -> Path | None:
     """The folder for good images: the one that is given, or ``marked_good`` in a run; an exported file has none."""
     if given is not None:
+        if Path(given).exists() and not Path(given).is_dir():
+            raise UserError(f"`good={given}`: is a file; give a folder")
         return Path(given)
     run = Path(source)
     return run / "marked_good" if run.is_dir() else None
