@@ -27,7 +27,7 @@ from vitlite.methods import DEFAULT, REGISTRY
 @click.option(
     "--preset",
     metavar="NAME",
-    help="paper; quick, for two CPU cores; of sivt and knn also quick512, of sivt long, of anovit and memca hybrid."
+    help="paper; quick, for two CPU cores; of sivt and knn also quick512, of sivt long, of anovit, memca and vtadl hybrid."
     "  [default: quick]",
 )
 @options.overrides
