@@ -27,8 +27,8 @@ from vitlite.methods import DEFAULT, REGISTRY
 @click.option(
     "--preset",
     metavar="NAME",
-    help="paper; quick, for two CPU cores; of sivt and knn also quick512, of sivt long, of anovit, memca and vtadl hybrid."
-    "  [default: quick]",
+    help="paper; quick, for two CPU cores; of sivt and knn also quick512, of sivt long; of anovit, memca and vtadl"
+    " hybrid.  [default: quick]",
 )
 @options.overrides
 @click.option("--weights", metavar="auto|none|PATH", help="Weights of the backbone; the same as --set weights=...")
