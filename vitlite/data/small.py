@@ -10,11 +10,8 @@ from scipy import ndimage
 from vitlite.files import counted
 from vitlite.images.tiles import View, as_size, fitted
 
-SEEN, MULTIPLE, CELL = (
-    256,
-    16,
-    8,
-)  # image_size=keep,256 of sivt, what its sides are multiples of, and its features' side
+# Of sivt: image_size=keep,256, what its sides are multiples of, and the side of a feature.
+SEEN, MULTIPLE, CELL = 256, 16, 8
 LARGE = 2  # times what is seen: from this side on, something is said about images without masks too
 
 Size = tuple[int, int]
