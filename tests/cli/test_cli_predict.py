@@ -120,6 +120,14 @@ def test_a_table_has_its_head_with_its_first_row():
     refused("predict", RUN, "images", "missing.png", "--format", "csv", says="missing.png: no image there")
 
 
+def test_overlays_of_an_earlier_call_are_named(images):
+    _, err = vitlite("predict", RUN, "images", "--out", "images/checked")
+    assert "holds predictions" not in err
+    out, err = vitlite("predict", RUN, "images", "--format", "jsonl")
+    assert len(parsed(out)) == 2 * len(images)
+    assert "images/checked: holds predictions of an earlier call, whose overlays are scored too" in err
+
+
 def test_an_expression_that_finds_nothing_is_named():
     _, err = vitlite("predict", RUN, "images", "--format", "jsonl", "--group-by", "part_(d+)")
     assert "the expression 'part_(d+)' finds nothing in any name, such as images/" in err

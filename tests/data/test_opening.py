@@ -68,14 +68,17 @@ def test_plain_folder_of_folders(tmp_path, put):
         (["good/a.png", "bad/b.png"], "has good/ beside other folders; give .*good$"),
         (["notes.txt"], r"no images \(1 other files\)"),
         ([], "no images"),
+        (["a/0.png", "a/run/config.toml", "a/run/split.json", "a/run/odd/0.png"], "has a/run/, a run or predictions"),
+        (["a/0.png", "seen/predictions.csv", "seen/predictions.json", "seen/0.png"], "has seen/, a run or predictions"),
     ],
 )
 def test_folders_that_would_train_on_the_wrong_images(tmp_path, put, files, message):
     for name in files:
-        if name.endswith(".txt"):
-            (tmp_path / name).write_text("x")
-        else:
+        if name.endswith(".png"):
             put(tmp_path / name)
+        else:
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text("x")
     with pytest.raises(UserError, match=message):
         data.open_dataset(tmp_path)
 

@@ -88,6 +88,11 @@ def test_what_is_new_in_a_folder(folder, tmp_path):
     folder.mkdir()
     grey(folder / "d.png")
     assert names(next(looks)) == ["d.png"]
+    folder.rename(tmp_path / "away")  # as a share that is gone for a while
+    assert next(looks) == next(looks) == []
+    (tmp_path / "away").rename(folder)
+    grey(folder / "e.png")
+    assert names(next(looks)) == ["e.png"]
 
 
 def test_a_folder_that_cannot_be_watched(folder, tmp_path):

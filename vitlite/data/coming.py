@@ -68,6 +68,7 @@ class NewFiles:
         self._waiting: dict[str, Seen] = {}
         self._done: set[tuple[int, ...]] = set()  # identities
         self._unseen = False  # whether the folder could not be read
+        self._whole = True  # whether the last look saw all that is there
 
     def batches(self, done: Collection[str]) -> Iterator[list[Path]]:
         """Yield those that are complete, oldest first; at the first look files that are named in ``done`` are not new.
@@ -103,7 +104,8 @@ class NewFiles:
 
     def _ready(self, found: dict[str, tuple[int, ...]]) -> list[str]:
         now = time.monotonic()
-        self._done &= set(found.values())
+        if self._whole:  # otherwise what is not found may come back, and is not new then
+            self._done &= set(found.values())
         self._waiting = {
             file: seen if (seen := self._waiting.get(file)) and seen.identity == identity else Seen(identity, now)
             for file, identity in found.items()
@@ -120,6 +122,7 @@ class NewFiles:
     def _look(self) -> dict[str, tuple[int, ...]]:
         """What is in the folder now: files and what tells one from another, its time of change at the end."""
         found: dict[str, tuple[int, ...]] = {}
+        self._whole = True
         for parent, folders, names in os.walk(self.folder, onerror=self._cannot_read):
             if self.out is not None:
                 folders[:] = [name for name in folders if os.path.realpath(os.path.join(parent, name)) != self.out]
@@ -135,6 +138,7 @@ class NewFiles:
         return found
 
     def _cannot_read(self, error: OSError) -> None:
+        self._whole = False
         if error.filename == str(self.folder) and not self._unseen:
             self._unseen = True
             log.warning("%s: the folder cannot be read (%s); waiting for it", shown(self.folder), error.strerror)

@@ -1,5 +1,6 @@
 """predictions.csv: its columns, the files that belong to its rows, and the rows that an earlier call left."""
 
+import logging
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,7 +12,10 @@ from vitlite.errors import UserError
 from vitlite.files import StrPath, distinct_candidates, distinct_names, make_folder, remove_leftovers, shown
 from vitlite.ledger import Ledger
 
+log = logging.getLogger(__name__)
+
 CSV_FILE = "predictions.csv"
+JSON_FILE = "predictions.json"  # what its rows depend on
 JUDGED = ("score", "percentile", "verdict", "defect_pixels", "regions")  # what a detector says of an image
 PATTERNS = {"overlay": "{}.png", "map": f"{MAPS_FOLDER}/{{}}.tiff", "parts": "parts/{}.png"}
 FILES = tuple(PATTERNS)  # columns that name a file of the image
@@ -40,6 +44,14 @@ def not_written_here(paths: list[Path], inputs: StrPath | Iterable[StrPath], out
     if not rest:
         raise UserError(f"{shown(above[0])}: no image there but those of `out={shown(out)}`")
     return rest
+
+
+def warn_of_overlays(paths: Iterable[Path]) -> None:
+    """Warn once if images lie in a folder of predictions: what an earlier call drew would be scored as a photograph."""
+    for folder in dict.fromkeys(path.parent for path in paths):
+        if (folder / CSV_FILE).exists() and (folder / JSON_FILE).exists():
+            log.warning("%s: holds predictions of an earlier call, whose overlays are scored too", shown(folder))
+            return
 
 
 def files_of(paths: Sequence[Path], columns: Sequence[str]) -> list[dict[str, str]]:

@@ -23,6 +23,7 @@ from vitlite.data.prediction_files import (
     kept_rows,
     make_folders,
     not_written_here,
+    warn_of_overlays,
 )
 from vitlite.data.shards import Shard
 from vitlite.errors import UserError
@@ -249,6 +250,7 @@ def predict(
     share = Shard.parse(shard) if shard is not None else None
     grouped = Parts(group_by) if group_by is not None else None
     every = list_images(inputs) if out is None else not_written_here(list_images(inputs), inputs, out)
+    warn_of_overlays(every)
     if grouped is not None:
         grouped.check(every)
     wanted.check(detector.calibration, detector.without_parts)

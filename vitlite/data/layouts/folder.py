@@ -13,6 +13,7 @@ from vitlite.data.layouts.categories import FolderOfCategories
 from vitlite.data.layouts.oneclass import OneClassLayout
 from vitlite.data.leftovers import Leftovers, slashed
 from vitlite.data.listing import entries, sub_folders, walk
+from vitlite.data.prediction_files import CSV_FILE, JSON_FILE
 from vitlite.errors import UserError
 from vitlite.files import shown
 
@@ -30,6 +31,7 @@ DEFECTS = frozenset((
     "rejected", "rejects", "scrap", "structural_anomalies",
 ))
 # fmt: on
+WRITTEN = (("config.toml", "split.json"), (CSV_FILE, JSON_FILE))  # files of a run, and of predict's folder
 _DEEPEST_PART = 4  # folders between a data set's root and its images; VisA has the most
 
 
@@ -168,7 +170,11 @@ def doubt(root: Path, paths: list[Path]) -> Doubt | None:
     parents = dict.fromkeys(path.parent for path in paths)
     folders = _with_outer(parent.relative_to(root) for parent in parents)
     return (
-        _split(folders) or _good_beside_others(root, folders) or _masks_or_defects(folders) or _mask_file(root, paths)
+        _written(root, folders)
+        or _split(folders)
+        or _good_beside_others(root, folders)
+        or _masks_or_defects(folders)
+        or _mask_file(root, paths)
     )
 
 
@@ -178,6 +184,14 @@ def _with_outer(folders: Iterable[Path]) -> list[Path]:
     for folder in folders:
         found.update(dict.fromkeys([*reversed(folder.parents), folder]))
     return [folder for folder in found if folder.parts]
+
+
+def _written(root: Path, folders: list[Path]) -> Doubt | None:
+    for folder in folders:
+        if any(all((root / folder / name).exists() for name in names) for names in WRITTEN):
+            reason = f"has {shown(folder)}/, a run or predictions, whose overlays are no good images"
+            return Doubt(reason, "move that folder away, or give the one that holds the good images alone", folder)
+    return None
 
 
 def _split(folders: list[Path]) -> Doubt | None:
