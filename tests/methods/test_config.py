@@ -88,3 +88,9 @@ def test_what_a_setting_needs_is_a_setting_with_such_a_value(name):
         assert key in kinds(config)
         for value in values.split("|") if values else ():
             change(config(), {other: value})
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_drawn_defects_can_decide_whether_maps_are_compared(name):
+    for config in method_class(name).presets.values():
+        assert change(config, {"places": "auto", "compare_maps": "auto"}).compare_maps == "auto"

@@ -21,7 +21,7 @@ from vitlite.methods.base import Stage
 from vitlite.methods.config import AUTO, CropConfig, check_transformer
 from vitlite.methods.figures import VTADL as VTADL_PRO
 from vitlite.methods.figures import VTADL_DIGITS
-from vitlite.methods.kinds import ImageSize
+from vitlite.methods.kinds import ImageSize, Switch
 from vitlite.methods.reconstruction import SMALL as SMALL_IMAGES
 from vitlite.methods.tokens import PIXELS, TokenMethod, check_embedding
 from vitlite.nn.augment import KINDS, augment
@@ -70,7 +70,7 @@ class Config(CropConfig):
     mse_weight: float = 5.0  # IV, lambda 1, of the squared error summed over the colours (Frobenius norm)
     ssim_weight: float = 0.5  # IV, lambda 2
     sigma: float = 0.0  # the paper has none
-    compare_maps: bool = True  # (ours): places differ by much more than defects do
+    compare_maps: Switch = True  # (ours): places differ by much more than defects do
     score: str = "combined"  # V.A: reconstruction and largest NLL; MNIST (V.B): reconstruction; or nll
 
     needs: ClassVar = CropConfig.needs | {"density_lr": "density_epochs"}
