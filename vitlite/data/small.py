@@ -88,7 +88,8 @@ class Defects:
             return []
         line = f"small defects: without tiles, {in_words(view, CELL, size)} (sivt)"
         if self.regions:
-            line += f"; {len(below)} of {counted(len(self.regions), 'mask')} are smaller"
+            verb = "is" if len(below) == 1 else "are"
+            line += f"; {len(below)} of {counted(len(self.regions), 'mask')} {verb} smaller"
         if below or not self.regions:
             line += f"; tile={self.tile(below)} sees smaller ones"
         return [line]
