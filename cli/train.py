@@ -128,7 +128,11 @@ def command(
     changes = parse_overrides(overrides)
     options_given = {"target_fpr": target_fpr, "folds": folds, "groups": groups}
     options_given |= {"tile": tile, "image_size": tile_side(tile, scale)}
-    changes = {**changes, **{key: value for key, value in options_given.items() if value is not None}}
+    options_given = {key: value for key, value in options_given.items() if value is not None}
+    for key in options_given.keys() & changes.keys():
+        option = "--scale" if key == "image_size" else f"--{key.replace('_', '-')}"
+        raise UserError(f"{option}: not together with --set {key}=..., which means the same; give one of them")
+    changes |= options_given
     if separate and (resume or init_from or data is None):
         clash = "--resume: the same command again goes on" if resume else "--init-from: one run has one network"
         raise UserError("--separate: needs --data DIR" if data is None else f"--separate: not together with {clash}")

@@ -74,3 +74,16 @@ def test_one_model_for_each_category(tmp_path):
     assert vitlite(*command, *options_of(METHODS["knn"]))[0] == text
     assert (tmp_path / "out/gear/checkpoint.pt").stat().st_mtime_ns == before
     refused("train", "--separate", "--out", tmp_path / "other", says="--separate: needs --data DIR")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--tile", 320, "--set", "tile=256"), "--tile: not together with --set tile="),
+        (("--tile", 64, "--scale", 2, "--set", "image_size=64"), "--scale: not together with --set image_size="),
+        (("--target-fpr", 0.1, "--set", "target_fpr=0.2"), "--target-fpr: not together with --set target_fpr="),
+    ],
+)
+def test_a_setting_is_given_once(options, says, tiny_data, tmp_path):
+    refused("train", tiny_data, *options, "--out", tmp_path / "run", says=says)
+    assert not (tmp_path / "run").exists()
