@@ -120,6 +120,10 @@ def command(
     given = by_hand or min_area is not None
     anew = good or without or balance or exact or share is not None or not (given or defects)
     bad = list_images(defects) if defects else []  # refuses what is not there before anything is written
+    of_good = {path.resolve() for path in list_images(good)} if good and bad else set()
+    for path in bad:
+        if path.resolve() in of_good:
+            raise UserError(f"{path}: is in `good` and in `defects`; give it in one of them")
     if given and not anew:
         require_writable(run)
         own = set_thresholds(run, image=threshold, pixel=pixel_threshold, min_area=min_area, category=category)

@@ -162,6 +162,13 @@ def test_known_defects_change_nothing(run, good):
     assert (run / "calibration.json").read_bytes() == before
 
 
+def test_an_image_is_good_or_defective(run, good):
+    before = (run / "calibration.json").read_bytes()
+    one = sorted(good.iterdir())[0]
+    assert f"{one}: is in --good and in --defects" in refused("calibrate", run, "--good", good, "--defects", one)
+    assert (run / "calibration.json").read_bytes() == before
+
+
 def test_balance(run, good, tiny_data):
     defects = tiny_data / "weave/test/spot"
     out, err = vitlite("calibrate", run, "--good", good, "--defects", defects, "--balance", "--device", "cpu")
