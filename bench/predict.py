@@ -29,6 +29,7 @@ from vitlite.data import open_dataset
 from vitlite.engine.predict import Predictor, predict
 from vitlite.engine.settings import load_settings
 from vitlite.errors import UserError
+from vitlite.files import MAX_THREADS
 from vitlite.images.loading import as_seen
 from vitlite.images.reading import image_size, read_noted
 from vitlite.results import aligned
@@ -89,10 +90,11 @@ def main(args: Sequence[str] | None = None) -> int:
         return 0
     try:
         threads = [int(number) for number in options.threads.split(",")]
-        if min(*threads, options.images, options.rounds) < 1:
+        if min(*threads, options.images, options.rounds) < 1 or max(threads) > MAX_THREADS:
             raise ValueError
     except ValueError:
-        raise UserError("--threads, --images and --rounds: give whole numbers from 1") from None
+        numbers = f"give whole numbers from 1, threads at most {MAX_THREADS}"
+        raise UserError(f"--threads, --images and --rounds: {numbers}") from None
     report(options, threads)
     return 0
 

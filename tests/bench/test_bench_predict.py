@@ -48,7 +48,9 @@ def test_the_table_compares_with_the_first_way():
     assert len(head) == len(first)
 
 
-@pytest.mark.parametrize("options", [["--threads", "0"], ["--threads", "a"], ["--images", "0"], ["--rounds", "0"]])
+@pytest.mark.parametrize(
+    "options", [["--threads", "0"], ["--threads", "9999"], ["--threads", "a"], ["--images", "0"], ["--rounds", "0"]]
+)
 def test_wrong_numbers_are_refused(options):
     with pytest.raises(UserError, match="whole numbers from 1"):
         bench.main(["--run", "none", *options])

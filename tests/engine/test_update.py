@@ -182,7 +182,7 @@ def test_the_calibrated_share_of_false_alarms_stays(tiny_run, new, tmp_path):
 
 
 def test_a_quarter_of_the_steps():
-    config = apply_overrides(preset_config("isstad", "quick"), [])
+    config = apply_overrides(preset_config("isstad", "quick"), ["steps=1600", "max_epochs=300"])
     short = shortened(config)
     assert (short.steps, short.epochs, short.mae_epochs, short.max_epochs) == (400, 19, 7, 75)
     assert short.warmup_epochs == config.warmup_epochs

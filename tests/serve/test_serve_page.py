@@ -134,7 +134,7 @@ def test_regions_of_categories(browser, tmp_path):
             assert browser.run("notes.textContent") == says
         browser.driver.find_element("id", "files").send_keys(str(tmp_path / "other.png"))
         browser.wait("!problem.hidden")
-        assert "is 64x48, but its region (roi) is 64x32" in browser.run("problem.textContent")
+        assert "is 64x48, but its region (roi, ignore) is 64x32" in browser.run("problem.textContent")
         browser.driver.get_log("browser")
         browser.requests()
 

@@ -83,10 +83,10 @@ class Regions:
         category = category_of(Path(str(name)), list(self.masks))
         if not category:
             names = ", ".join(map(shown, self.masks))
-            raise Unusable(f"its category, and so its region (roi), is not known ({names}); name it")
+            raise Unusable(f"its category, and so its region (roi, ignore), is not known ({names}); name it")
         mask = self.masks[category]
         if mask.shape != size:
-            sizes = f"is {size[1]}x{size[0]}, but its region (roi) is {mask.shape[1]}x{mask.shape[0]}"
+            sizes = f"is {size[1]}x{size[0]}, but its region (roi, ignore) is {mask.shape[1]}x{mask.shape[0]}"
             raise Unusable(f"{sizes}; give images of the size of the region")
         return mask
 
