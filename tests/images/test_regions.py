@@ -50,7 +50,7 @@ def test_a_region_for_each_category(mask, tmp_path, put):
     assert regions.inside(IMAGE, Path("cable/test/a.png")).sum() == 600
     assert regions.inside(IMAGE, Path("nut/test/a.png")).all()
     assert regions.of("cable").inside(IMAGE, "image 0").sum() == 600
-    with pytest.raises(Unusable, match=r"its category, and so its region \(roi\), is not known \(nut, cable\)"):
+    with pytest.raises(Unusable, match=r"its category, and so its region \(roi, ignore\), is not known \(nut, cable\)"):
         regions.inside(IMAGE, "a.png")
     save_regions(regions, tmp_path / "run")
     again = load_regions(tmp_path / "run", names, auto=False)
@@ -65,7 +65,7 @@ def test_a_region_for_each_category(mask, tmp_path, put):
 
 def test_what_does_not_fit_is_refused(mask, tmp_path, put):
     regions = read_regions(mask, None, ["nut"])
-    with pytest.raises(Unusable, match=r"is 50x40, but its region \(roi\) is 60x40"):
+    with pytest.raises(Unusable, match=r"is 50x40, but its region \(roi, ignore\) is 60x40"):
         regions.inside(IMAGE[:, :50], "a.png")
     path = put(tmp_path / "b.png", IMAGE[:, :50])
     with pytest.raises(UserError, match="is 50x40"):

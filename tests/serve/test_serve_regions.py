@@ -35,7 +35,7 @@ def test_a_region_for_each_category():
     assert np.asarray(Image.open(io.BytesIO(drawn)))[12:].max() == 255 // 2
     del detector.calibration["categories"]["cable"]  # calibrated with images of nuts alone
     assert Scorer(detector, Settings("run")).answer(as_png(image), "verdict", "cable", None)[0]["verdict"] == "defect"
-    with pytest.raises(ImageError, match=r"the upload: its category, and so its region \(roi\), is not known"):
+    with pytest.raises(ImageError, match=r"the upload: its category, and so its region \(roi, ignore\), is not known"):
         scorer.answer(as_png(image), "verdict", None, None)
     with pytest.raises(ImageError, match="is 12x8, but its region"):
         scorer.answer(as_png(image[:8]), "verdict", "nut", None)
