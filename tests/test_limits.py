@@ -23,8 +23,8 @@ def test_a_sensitivity_is_a_rate(name):
 
 
 def test_thresholds_by_hand_win():
-    found = limits_of(CALIBRATION, "cable", sensitivity="high", threshold=3.5)
-    assert (found.image, found.pixel) == (3.5, threshold_above([0.1, 0.2], 0.15))
+    found = limits_of(CALIBRATION, "cable", threshold=3.5)
+    assert (found.image, found.pixel) == (3.5, 0.7)
     assert limits_of(CALIBRATION, pixel_threshold=-1.0).pixel == -1.0
     assert limits_of(CALIBRATION, pixel_threshold=-1.0).image == 5.0
 
@@ -42,6 +42,8 @@ def test_the_smallest_area_is_one_for_all_categories():
         ({"sensitivity": "full"}, "sensitivity=full: choose low, normal, high"),
         ({"threshold": math.nan}, "threshold=nan: must be a finite number"),
         ({"pixel_threshold": math.inf}, "pixel_threshold=inf: must be a finite number"),
+        ({"sensitivity": "low", "threshold": 3.5}, "sensitivity=low: not together with threshold=3.5; give one"),
+        ({"sensitivity": "low", "pixel_threshold": 0.0}, "sensitivity=low: not together with pixel_threshold=0; give"),
         ({"category": "bolt"}, "category=bolt: unknown"),
         ({"min_area": -1}, "min_area=-1: must be a whole number of pixels, 0 or more"),
         ({"min_area": 2.5}, "min_area=2.5: must be a whole number"),

@@ -23,7 +23,7 @@ from vitlite.images.reading import NO_ROOM, ImageError
 from vitlite.images.regions import dim
 from vitlite.images.resize import map_at, resize_image
 from vitlite.ledger import Ledger
-from vitlite.limits import Limits, limits_of, rate_of
+from vitlite.limits import Limits, check_limits, limits_of, rate_of
 from vitlite.metrics.thresholds import images_needed
 from vitlite.verdict import NoVerdict, Prediction, judge
 
@@ -32,7 +32,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a call of predict wants besides its images; ``vitlite.engine.predict.predict`` describes each field."""
+    """What a call of predict wants besides its images; ``vitlite.engine.predict.predict`` describes each field.
+
+    ``UserError`` as :func:`~vitlite.limits.check_limits` raises it.
+    """
 
     overlays: bool = True
     maps: bool = False
@@ -43,6 +46,9 @@ class Wanted:
     pixel_threshold: float | None = None
     min_area: int | None = None
     parts: bool = False
+
+    def __post_init__(self) -> None:
+        check_limits(self.sensitivity, self.threshold, self.pixel_threshold)
 
     @property
     def files(self) -> tuple[str, ...]:

@@ -41,6 +41,17 @@ def rate_of(sensitivity: str) -> float:
     return SENSITIVITY[sensitivity]
 
 
+def check_limits(sensitivity: str | None, threshold: float | None, pixel_threshold: float | None) -> None:
+    """``UserError`` for a threshold that is not finite, and for a sensitivity beside one: it sets both by itself."""
+    for name, value in (("threshold", threshold), ("pixel_threshold", pixel_threshold)):
+        if value is None:
+            continue
+        if not math.isfinite(value):
+            raise UserError(f"`{name}={value}`: must be a finite number")
+        if sensitivity is not None:
+            raise UserError(f"`sensitivity={sensitivity}`: not together with `{name}={value:g}`; give one of them")
+
+
 def limits_of(
     calibration: dict[str, Any],
     category: str | None = None,
@@ -60,8 +71,10 @@ def limits_of(
         pixel_threshold: takes the place of the threshold for pixels.
         min_area: takes the place of the smallest area of a defect, in pixels of the image's own size.
     Raises:
-        UserError: an unknown category or sensitivity, a threshold that is not finite, an area that is none.
+        UserError: an unknown category or sensitivity, a threshold that is not finite, or beside a sensitivity, an area
+            that is none.
     """
+    check_limits(sensitivity, threshold, pixel_threshold)
     own = calibration
     if category is not None:
         known = calibration.get("categories", {})
@@ -78,9 +91,6 @@ def limits_of(
         if "good_pixels" not in own:
             raise UserError(f"`sensitivity={sensitivity}`: an older vitlite calibrated this model; calibrate it again")
         image, pixel = (threshold_above(own[key], share) for key in ("good_scores", "good_pixels"))
-    for name, value in (("threshold", threshold), ("pixel_threshold", pixel_threshold)):
-        if value is not None and not math.isfinite(value):
-            raise UserError(f"`{name}={value}`: must be a finite number")
     image = image if threshold is None else threshold
     pixel = pixel if pixel_threshold is None else pixel_threshold
     area = calibration.get("min_area", 0) if min_area is None else check_area(min_area)

@@ -155,6 +155,16 @@ for name, args, says in (
         ["predict", run, data, "--out", out, "--category", "nut"],
         "--category nut: unknown; the run",
     ),
+    (
+        "predict by two thresholds",
+        ["predict", run, data, "--out", out, "--sensitivity", "low", "--threshold", "9"],
+        "--sensitivity low: not together with --threshold 9; give one of them",
+    ),
+    (
+        "predict by two thresholds of pixels",
+        ["predict", run, lambda p: p.image, "--sensitivity", "high", "--pixel-threshold", "9"],
+        "--sensitivity high: not together with --pixel-threshold 9",
+    ),
     ("calibrate rate", ["calibrate", run, "--target-fpr", "2"], "--target-fpr 2"),
     ("calibrate rate lost in rounding", ["calibrate", run, "--target-fpr", "1e-320"], ".*must be at least 1e-09"),
     ("calibrate rate in words", ["calibrate", run, "--target-fpr", "few"], "--target-fpr few: must be a number"),

@@ -318,6 +318,7 @@ def test_wrong_use(model, tmp_path, monkeypatch):
             tmp_path / "none",
         ): f"--token-file {tmp_path}/none: cannot be read (No such file or directory)",
         ("--threshold", "inf"): "--threshold inf: must be a finite number",
+        ("--threshold", "9", "--sensitivity", "low"): "--sensitivity low: not together with --threshold 9",
         ("--good", tmp_path / "token"): f"--good {tmp_path}/token: is a file; give a folder",
         ("--timeout", "0"): "--timeout 0: must be above 0",
         ("--queue", "-1"): "--queue -1: must be a whole number from 0",

@@ -241,7 +241,7 @@ def predict(
     Raises:
         UserError: ``inputs`` stand for no image, or name one in ``out``; the category is unknown; ``out`` holds
             predictions and neither ``resume`` nor ``overwrite`` is given; or they cannot be gone on with; an argument
-            needs ``out``.
+            needs ``out``; a sensitivity stands beside a threshold, or a threshold is not finite.
     """
     check_batch_size(batch_size)
     check_out(out, resume=resume, overwrite=overwrite, maps=maps, parts=parts, shard=shard)

@@ -1,6 +1,5 @@
 """What a server is told at its start."""
 
-import math
 import os
 import re
 from dataclasses import dataclass, fields
@@ -9,6 +8,7 @@ from typing import Any
 
 from vitlite.errors import UserError
 from vitlite.files import is_folder_name
+from vitlite.limits import check_limits
 
 TOKEN_VARIABLE = "VITLITE_SERVE_TOKEN"
 SHORTEST_TOKEN = 16  # characters
@@ -56,10 +56,7 @@ class Settings:
         for name in ("timeout", "max_megabytes", "max_megapixels"):
             if not 0 < getattr(self, name) < 1e6:
                 raise UserError(f"`{name}={getattr(self, name):g}`: must be above 0 and below a million")
-        for name in ("threshold", "pixel_threshold"):
-            value = getattr(self, name)
-            if value is not None and not math.isfinite(value):
-                raise UserError(f"`{name}={value}`: must be a finite number")
+        check_limits(self.sensitivity, self.threshold, self.pixel_threshold)
         if self.token is not None:
             check_token(self.token, "`token`")
 
