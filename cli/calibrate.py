@@ -120,10 +120,6 @@ def command(
     given = by_hand or min_area is not None
     anew = good or without or balance or exact or share is not None or not (given or defects)
     bad = list_images(defects) if defects else []  # refuses what is not there before anything is written
-    of_good = {path.resolve() for path in list_images(good)} if good and bad else set()
-    for path in bad:
-        if path.resolve() in of_good:
-            raise UserError(f"{path}: is in `good` and in `defects`; give it in one of them")
     if given and not anew:
         require_writable(run)
         own = set_thresholds(run, image=threshold, pixel=pixel_threshold, min_area=min_area, category=category)
@@ -134,13 +130,13 @@ def command(
     detector = Detector(run, device, calibrated=not anew, max_megapixels=max_megapixels) if anew or bad else None
     if detector is not None and anew:
         require_writable(run)
-        balanced = defects if balance else ()
         result = recalibrate(
             detector,
             target_fpr=share,
             good=good,
             without=without,
-            balance=balanced,
+            balance=bad if balance else (),
+            known=bad,
             min_area=min_area,
             exact=exact,
         )

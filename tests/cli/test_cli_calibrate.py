@@ -162,11 +162,25 @@ def test_known_defects_change_nothing(run, good):
     assert (run / "calibration.json").read_bytes() == before
 
 
-def test_an_image_is_good_or_defective(run, good):
+def test_an_image_is_good_or_defective(run, good, tmp_path):
     before = (run / "calibration.json").read_bytes()
     one = sorted(good.iterdir())[0]
-    assert f"{one}: is in --good and in --defects" in refused("calibrate", run, "--good", good, "--defects", one)
+    copy = shutil.copy(one, tmp_path / "copy.png")
+    for defect in (one, copy):
+        says = f"{defect}: given as known defects, and also among the good images for the threshold"
+        assert says in refused("calibrate", run, "--good", good, "--defects", defect)
     assert (run / "calibration.json").read_bytes() == before
+    # The good images are listed once, by the rules of training: what these leave out may be a defect.
+    out, _ = vitlite("calibrate", run, "--good", good, "--without", one, "--defects", one, "--device", "cpu")
+    assert "from 18 good images" in out
+    assert "known defects: " in out
+    folder = shutil.copytree(good, tmp_path / "good")
+    (folder / "later").mkdir()
+    below = shutil.move(folder / one.name, folder / "later")
+    out, err = vitlite("calibrate", run, "--good", folder, "--defects", below, "--device", "cpu")
+    assert "from 18 good images" in out
+    assert "known defects: " in out
+    assert "later/" in err
 
 
 def test_balance(run, good, tiny_data):

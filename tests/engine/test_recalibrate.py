@@ -132,8 +132,8 @@ def test_an_image_is_good_or_a_known_defect(run, data, more_good, tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"")
     for options, line in (
-        ({"good": [good]}, "some known defects are also among the good images .*000.png"),
-        ({"balance": [shutil.copy(held[0].path, tmp_path)]}, "some known defects are also among"),
+        ({"good": [good]}, "000.png: given as known defects, and also among the good images"),
+        ({"balance": [shutil.copy(held[0].path, tmp_path)]}, ".*: given as known defects, and also among the good"),
         ({"balance": [broken]}, "no known defect is readable, of 1 image"),
         ({"target_fpr": 0.1}, "not together with"),
     ):

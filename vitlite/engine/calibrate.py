@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -14,7 +14,7 @@ from vitlite.calibration import HELD_OUT, NO_PROMISE, TRAINED_ON, good_image, se
 from vitlite.data import Sample, list_images
 from vitlite.engine.detector import CALIBRATION_FILE, Detector, load_calibration
 from vitlite.engine.settings import RunSettings, data_path
-from vitlite.engine.split import given, held_out_share, known_defects, leave_out
+from vitlite.engine.split import given, held_out_share, known_defects, leave_out, refuse_good
 from vitlite.errors import UserError
 from vitlite.files import StrPath, below, counted, make_folder, shown, write_json
 from vitlite.good_scores import Good, load_good_scores
@@ -161,6 +161,7 @@ def recalibrate(
     good: Sequence[StrPath] = (),
     without: Sequence[StrPath] = (),
     balance: Sequence[StrPath] = (),
+    known: Sequence[StrPath] = (),
     min_area: int | None = None,
     exact: bool = False,
 ) -> dict[str, Any]:
@@ -177,13 +178,15 @@ def recalibrate(
             least sum of the share of good images above it and the share of these defects at or below it, and no rate
             is promised. A category without defects keeps the threshold from its good images, as pixels do. A warning
             says that new defects are missed more often than these.
+        known: files, folders and patterns of known defective images that change no threshold.
         min_area: the smallest area of a defect, in pixels of an image; default: as it is.
         exact: whether odd good images count as all others. By default the farthest, one or at most 1 image in 20,
             count no more than the highest of the others.
     Raises:
         UserError: a rate outside (0, 1) or together with ``balance``, an area below 0, a run that is not finished, data
             that is missing or has changed, images that the run was trained on, a file in ``without`` that is not among
-            the good images, an image that is given as good and as defective, no defective image that can be read.
+            the good images, an image in ``balance`` or ``known`` that is a good one too, or a copy of it, no image of
+            ``balance`` that can be read.
     """
     if target_fpr is not None:
         if balance:
@@ -193,11 +196,13 @@ def recalibrate(
         load_calibration(detector.run)  # says that training did not finish
     min_area = earlier_area(detector.run) if min_area is None else check_area(min_area)
     run, settings = detector.run, detector.settings
+    defects = (*balance, *known)
     kept = None if good else load_good_scores(run, data_path(settings, run))
     if kept is not None:
         images, source = kept
         before = source
         paths = leave_out([Path(image.file) for image in images], without)
+        refuse_good(defects, paths)
         images = [image for image in images if Path(image.file) in paths]
 
         def draw(odd: Sequence[Odd], calibration: dict[str, Any]) -> dict[str, str]:
@@ -208,6 +213,7 @@ def recalibrate(
             (given(detector, good), ", ".join(map(shown, good))) if good else (held_out_share(detector), HELD_OUT)
         )
         paths = leave_out([sample.path for sample in samples], without)
+        refuse_good(defects, paths)
         samples = [sample for sample in samples if sample.path in paths]
         images = score_good(detector, samples)
         if not images:
@@ -230,7 +236,7 @@ def recalibrate(
         target_fpr=target_fpr,
         exact=exact,
         min_area=min_area,
-        bad=score_defects(detector, balance, paths) if balance else (),
+        bad=score_defects(detector, balance) if balance else (),
     )
     if balance:
         log.warning("misses of known defects are optimistic: they chose the threshold; new ones are missed more often")
@@ -246,9 +252,9 @@ def earlier_area(run: StrPath) -> int:
         return 0
 
 
-def score_defects(detector: Detector, inputs: Sequence[StrPath], good: Collection[Path]) -> list[Good]:
-    """Known defective images, scored. ``UserError`` if one is a copy of a good one, or none can be read."""
-    samples = known_defects(detector, inputs, good)
+def score_defects(detector: Detector, inputs: Sequence[StrPath]) -> list[Good]:
+    """Known defective images, scored. ``UserError`` if none can be read."""
+    samples = known_defects(detector, inputs)
     scored = score_good(detector, samples)
     if not scored:
         raise UserError(f"`balance`: no known defect is readable, of {counted(len(samples), 'image')}")

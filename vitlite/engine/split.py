@@ -275,16 +275,20 @@ def given(detector: "Detector", inputs: Sequence[StrPath]) -> list[Sample]:
     return samples
 
 
-def known_defects(detector: "Detector", inputs: Sequence[StrPath], good: Iterable[Path]) -> list[Sample]:
-    """The defective images that the inputs stand for, as samples. ``UserError`` if one is among the good ones too."""
-    categories, paths = detector.settings.category.split(","), list_images(inputs)
-    both = copies(paths, sorted(good))
+def known_defects(detector: "Detector", inputs: Sequence[StrPath]) -> list[Sample]:
+    """The defective images that the inputs stand for, as samples."""
+    categories = detector.settings.category.split(",")
+    return [Sample(path, category_of(path, categories), "test", "defect", 1, None) for path in list_images(inputs)]
+
+
+def refuse_good(defects: Sequence[StrPath], good: Iterable[Path]) -> None:
+    """``UserError`` if some known defects are among the good images for the threshold too, copies included."""
+    both = copies(list_images(defects), sorted(good)) if defects else []
     if both:
         raise UserError(
-            f"`balance`: some known defects are also among the good images for the threshold "
-            f"({few([str(path) for path in both], 3)}); take them out of one of the two"
+            f"{few([shown(path) for path in both], 3)}: given as known defects, and also among the good images for the "
+            "threshold; take them out of one of the two"
         )
-    return [Sample(path, category_of(path, categories), "test", "defect", 1, None) for path in paths]
 
 
 def folder_images(folder: StrPath) -> list[Path]:
