@@ -5,6 +5,7 @@ import os
 import pytest
 
 from vitlite import data
+from vitlite.data.prediction_files import holds_predictions
 from vitlite.errors import UserError
 
 
@@ -80,6 +81,19 @@ def test_folders_that_would_train_on_the_wrong_images(tmp_path, put, files, mess
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).write_text("x")
     with pytest.raises(UserError, match=message):
+        data.open_dataset(tmp_path)
+
+
+def test_a_table_alone_makes_no_predictions(tmp_path, put):
+    """One rule says it for training, which refuses them, and for predict, which warns."""
+    seen = tmp_path / "seen"
+    put(seen / "0.png")
+    (seen / "predictions.csv").write_text("file\n")
+    assert not holds_predictions(seen)
+    assert len(data.open_dataset(tmp_path).train) == 1
+    (seen / "predictions.json").write_text("{}")
+    assert holds_predictions(seen)
+    with pytest.raises(UserError, match="has seen/, a run or predictions"):
         data.open_dataset(tmp_path)
 
 

@@ -22,6 +22,11 @@ FILES = tuple(PATTERNS)  # columns that name a file of the image
 COLUMNS = ("file", *JUDGED, *FILES, "error")
 
 
+def holds_predictions(folder: Path) -> bool:
+    """Whether `predict` has written its table into a folder, and so perhaps overlays."""
+    return (folder / CSV_FILE).exists() and (folder / JSON_FILE).exists()
+
+
 def not_written_here(paths: list[Path], inputs: StrPath | Iterable[StrPath], out: StrPath) -> list[Path]:
     """The images that do not lie below ``out``.
 
@@ -49,7 +54,7 @@ def not_written_here(paths: list[Path], inputs: StrPath | Iterable[StrPath], out
 def warn_of_overlays(paths: Iterable[Path]) -> None:
     """Warn once if images lie in a folder of predictions: what an earlier call drew would be scored as a photograph."""
     for folder in dict.fromkeys(path.parent for path in paths):
-        if (folder / CSV_FILE).exists() and (folder / JSON_FILE).exists():
+        if holds_predictions(folder):
             log.warning("%s: holds predictions of an earlier call, whose overlays are scored too", shown(folder))
             return
 

@@ -13,7 +13,7 @@ from vitlite.data.layouts.categories import FolderOfCategories
 from vitlite.data.layouts.oneclass import OneClassLayout
 from vitlite.data.leftovers import Leftovers, slashed
 from vitlite.data.listing import entries, sub_folders, walk
-from vitlite.data.prediction_files import CSV_FILE, JSON_FILE
+from vitlite.data.prediction_files import holds_predictions
 from vitlite.errors import UserError
 from vitlite.files import shown
 
@@ -31,7 +31,7 @@ DEFECTS = frozenset((
     "rejected", "rejects", "scrap", "structural_anomalies",
 ))
 # fmt: on
-WRITTEN = (("config.toml", "split.json"), (CSV_FILE, JSON_FILE))  # files of a run, and of predict's folder
+RUN = ("config.toml", "split.json")  # files of a run
 _DEEPEST_PART = 4  # folders between a data set's root and its images; VisA has the most
 
 
@@ -188,7 +188,8 @@ def _with_outer(folders: Iterable[Path]) -> list[Path]:
 
 def _written(root: Path, folders: list[Path]) -> Doubt | None:
     for folder in folders:
-        if any(all((root / folder / name).exists() for name in names) for names in WRITTEN):
+        place = root / folder
+        if holds_predictions(place) or all((place / name).exists() for name in RUN):
             reason = f"has {shown(folder)}/, a run or predictions, whose overlays are no good images"
             return Doubt(reason, "move that folder away, or give the one that holds the good images alone", folder)
     return None
