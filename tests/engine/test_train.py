@@ -7,16 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_settings import METHODS, TINY
 
 from vitlite.data import open_dataset
 from vitlite.data.parting import hold_out
 from vitlite.engine import features
 from vitlite.engine import loop as training_loop
 from vitlite.engine import train as training
-from vitlite.engine.checkpoint import load_checkpoint, save_checkpoint
-from vitlite.engine.settings import load_settings
+from vitlite.engine.checkpoint import load_checkpoint, save_checkpoint, with_weights
+from vitlite.engine.settings import load_settings, new_settings, preset_config
 from vitlite.errors import UserError
-from vitlite.methods.config import TrainingConfig
+from vitlite.methods.config import TrainingConfig, change
 
 
 def weights(run):
@@ -188,6 +189,41 @@ def test_training_says_how_few_images_it_takes(tiny_run, tmp_path, caplog):
         training.train(few, tmp_path / "run", device="cpu")
     assert any(line.startswith("data: 2 good images to train on, 1 held out") for line in caplog.messages)
     assert load_settings(tmp_path / "run").config.train_images == 2
+
+
+RANDOM = {"embedding": "efficientnet_lite0", "weights": "none"}
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "warned"),
+    [
+        ("sivt", METHODS["sivt"], 1),
+        ("knn", METHODS["knn"], 1),
+        ("dinomaly", METHODS["dinomaly"], 1),
+        *[(name, METHODS[name] | RANDOM, 1) for name in ("anovit", "memca", "vtadl")],
+        ("sivt", TINY, 0),  # pixels have no weights
+        ("memca", METHODS["memca"], 0),
+        ("isstad", METHODS["isstad"] | {"weights": "none"}, 0),  # all weights are trained
+    ],
+)
+def test_frozen_weights_that_are_random_are_warned_about(method, changes, warned, tmp_path, caplog):
+    config = change(preset_config(method, "quick"), {key: str(value) for key, value in changes.items()}, idle=True)
+    built, origin, weights = with_weights(new_settings(method, config), tmp_path, None)
+    training.log_model(built, origin, weights, torch.device("cpu"))
+    assert len(caplog.messages) == warned
+    if warned:
+        assert caplog.messages[0].startswith(f"weights of {built.backbone_name} are random, and no training changes")
+
+
+def test_random_weights_of_another_run_are_warned_about(backbone_run, tmp_path, caplog):
+    for settings, state in (
+        (replace(load_settings(backbone_run), init_from=str(backbone_run)), None),
+        (load_settings(backbone_run), load_checkpoint(backbone_run, "sivt")),
+    ):
+        built, origin, weights = with_weights(settings, backbone_run, state)
+        caplog.clear()
+        training.log_model(built, origin, weights, torch.device("cpu"))
+        assert len(caplog.messages) == 1
 
 
 def test_learning_rate():

@@ -4,6 +4,18 @@ from typing import Self
 
 from torch import Tensor, nn
 
+_RANDOM = "random (seed"  # how such a text begins
+
+
+def random_source(seed: int) -> str:
+    """The ``weights_source`` of weights that were drawn with a seed."""
+    return f"{_RANDOM} {seed})"
+
+
+def is_random(source: str | None) -> bool:
+    """Whether a ``weights_source`` says that the weights were drawn; None, of what has no weights, does not."""
+    return source is not None and source.startswith(_RANDOM)
+
 
 class Backbone(nn.Module):
     """A frozen network: images in, one feature map per stride out. `vitlite.backbones.create` makes one.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vitlite.backbones import checkpoint
 from vitlite.backbones.architecture import Architecture, Convention, Naming
-from vitlite.backbones.base import Backbone, check_images
+from vitlite.backbones.base import Backbone, check_images, random_source
 from vitlite.backbones.fused import fuse_layers
 from vitlite.backbones.layers import ConvUnit, FrozenNorm
 from vitlite.backbones.published import locate
@@ -151,7 +151,7 @@ def family(architecture: Callable[[str], Architecture]) -> tuple[Create, Callabl
         found = locate(weights, described.published, name)
         if found is None:
             randomise(extractor, seed)
-            extractor.weights_source = f"random (seed {seed})"
+            extractor.weights_source = random_source(seed)
         else:
             load(extractor, described, found[0])
             extractor.weights_source = found[1]

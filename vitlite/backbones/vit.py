@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from vitlite.backbones import checkpoint
 from vitlite.backbones.architecture import IMAGENET, SYMMETRIC
-from vitlite.backbones.base import Backbone, check_images
+from vitlite.backbones.base import Backbone, check_images, random_source
 from vitlite.backbones.published import Published, locate
 from vitlite.backbones.transformer_weights import common_names
 from vitlite.errors import UserError
@@ -276,7 +276,7 @@ def create(
     found = locate(weights, network.published, name)
     if found is None:
         randomise(backbone, seed)
-        backbone.weights_source = f"random (seed {seed})"
+        backbone.weights_source = random_source(seed)
     else:
         load(backbone, found[0])
         backbone.weights_source = found[1]

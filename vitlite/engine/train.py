@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from vitlite.backbones.base import is_random
 from vitlite.calibration import HELD_OUT, TRAINED_ON
 from vitlite.data import Dataset, Sample, open_dataset
 from vitlite.data.copies import fingerprint
@@ -153,7 +154,7 @@ def _train(
     team.wait()
     settings = team.agree(settings)
     method.to(device)
-    log_model(method, origin, device)
+    log_model(method, origin, weights, device)
     reading = Reading(settings.config.image_scale, max_pixels, regions_of(settings, run))
     log_size(settings.config, samples, reading.regions)
     if team.leads and reading.regions is not None:
@@ -325,8 +326,8 @@ def log_data(dataset: Dataset, split: Split, config: TrainingConfig) -> None:
         )
 
 
-def log_model(method: Method, origin: str | None, device: torch.device) -> None:
-    """Log what is trained, in a line."""
+def log_model(method: Method, origin: str | None, weights: str | None, device: torch.device) -> None:
+    """Log what is trained, in a line, and warn if the frozen ``weights`` came from nowhere."""
     count = sum(p.numel() for p in method.parameters() if p.requires_grad)
     begun = f", weights from {origin}" if origin else ""
     if method.backbone_name:
@@ -334,3 +335,9 @@ def log_model(method: Method, origin: str | None, device: torch.device) -> None:
     if method.start_source:
         begun += f", begun with those of {method.start_source}"
     log.info("model: %.2f M trained parameters%s, on %s", count / 1e6, begun, device)
+    if is_random(weights):
+        log.warning(
+            "weights of %s are random, and no training changes them: more defects are missed than with weights that "
+            "were trained on photographs (weights=auto)",
+            method.backbone_name,
+        )
