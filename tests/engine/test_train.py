@@ -191,6 +191,25 @@ def test_training_says_how_few_images_it_takes(tiny_run, tmp_path, caplog):
     assert load_settings(tmp_path / "run").config.train_images == 2
 
 
+@pytest.mark.parametrize(("folds", "line"), [(0, "1 network, 4 steps"), (3, "3 networks, 2 steps each")])
+def test_training_says_how_much_there_is_to_train(tiny_run, tmp_path, caplog, folds, line):
+    settings = load_settings(tiny_run)
+    settings = replace(settings, config=replace(settings.config, folds=folds))
+    with caplog.at_level("INFO", "vitlite"):
+        training.train(settings, tmp_path / "run", device="cpu")
+    assert [text for text in caplog.messages if text.startswith("training: ")] == [f"training: {line}"]
+
+
+def test_a_run_that_was_stopped_may_begin_again_beside_images(tiny_run, tmp_path, put):
+    """As after `predict --out`: only where no run was, images are in the way."""
+    put(tmp_path / "run/0.png")
+    settings = load_settings(tiny_run)
+    with pytest.raises(UserError, match="run: holds images; choose another folder"):
+        training.train(settings, tmp_path / "run", device="cpu")
+    shutil.copy(tiny_run / "config.toml", tmp_path / "run")
+    assert training.train(settings, tmp_path / "run", device="cpu")
+
+
 RANDOM = {"embedding": "efficientnet_lite0", "weights": "none"}
 
 

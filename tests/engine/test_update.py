@@ -181,6 +181,12 @@ def test_the_calibrated_share_of_false_alarms_stays(tiny_run, new, tmp_path):
     assert load_settings(run).config.target_fpr == 0.05
 
 
+def test_an_update_says_how_many_networks_train(tiny_data, new, tmp_path):
+    vitlite("train", tiny_data, "--out", tmp_path / "run", *options_of(TINY | {"folds": 3, "steps": 8}))
+    err = vitlite("update", tmp_path / "run", "--good", new, "--out", tmp_path / "new")[1]
+    assert "training: 3 networks, 2 steps each\n" in err
+
+
 def test_a_quarter_of_the_steps():
     config = apply_overrides(preset_config("isstad", "quick"), ["steps=1600", "max_epochs=300"])
     short = shortened(config)

@@ -32,6 +32,15 @@ def good(place):
     return place.data / "weave/train/good"
 
 
+def photos(place):
+    return place.save("photos/0.png", noise()).parent
+
+
+def other_set(place):
+    place.save("other/train/good/0.png", noise())
+    return place.save("other/test/bent/0.png", noise()).parents[2]
+
+
 GONE = {"backbone": "efficientnet_lite0", "weights": "/nowhere/weights.pt"}
 L2CAE = ["train", "--method", "l2cae"]
 SIVT = ["train", "--method", "sivt", "--device", "cpu"]
@@ -77,6 +86,21 @@ for name, args, says in (
     ("settings of no preset", ["train", "--help-settings", "--preset", "slow"], "--preset slow: sivt has no such"),
     ("out is the data", [*SIVT, "--data", data, "--out", data], "--out .*: holds the data set"),
     ("out is above the data", [*SIVT, "--data", good, "--out", data, *TINY_OPTIONS], "--out .*: holds the data set"),
+    (
+        "out holds images",
+        [*SIVT, "--data", data, "--out", photos, *TINY_OPTIONS],
+        "--out .*photos: holds images; choose",
+    ),
+    (
+        "out holds another data set",
+        [*SIVT, "--data", good, "--out", other_set, *TINY_OPTIONS],
+        "--out .*other: holds a data set; choose another folder",
+    ),
+    (
+        "update among images",
+        ["update", run, "--good", lambda place: place.image, "--out", photos, "--device", "cpu"],
+        "--out .*photos: holds images; choose another folder",
+    ),
     ("method unknown", ["train", "--method", "magic"], "--method magic: not a method"),
     (
         "preset unknown",

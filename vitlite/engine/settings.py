@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import vitlite
 from vitlite.data import synthesize
+from vitlite.data.layouts import PLAIN, layout_of
+from vitlite.data.listing import entries
 from vitlite.errors import UserError
 from vitlite.files import make_folder, shown, write_text
 from vitlite.images.region_files import AUTO, FOLDER, load_regions, read_regions
@@ -242,10 +244,14 @@ def refuse_invalid_names(settings: RunSettings) -> None:
 
 
 def refuse_data_folder(settings: RunSettings, run: Path) -> None:
-    """``UserError`` if a new run would be written among the images that it trains on, or above them."""
+    """``UserError`` if a new run would be written among images: those that it trains on, or above them, or others."""
     for place in () if settings.data == SYNTHETIC else (settings.data, *settings.added):
         if Path(os.path.realpath(place)).is_relative_to(os.path.realpath(run)):
             raise UserError(f"`out={shown(run)}`: holds the data set {shown(place)}; choose another folder")
+    if run.is_dir() and not (run / CONFIG_FILE).exists():  # where a run was, a new one may begin
+        of_data = layout_of(run).name != PLAIN
+        if of_data or entries(run)[1]:
+            raise UserError(f"`out={shown(run)}`: holds {'a data set' if of_data else 'images'}; choose another folder")
 
 
 def save_settings(run: str | os.PathLike[str], settings: RunSettings) -> None:

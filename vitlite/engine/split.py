@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from vitlite.data import Dataset, Sample, list_images, open_dataset, scan
 from vitlite.data.copies import copies, fingerprint
 from vitlite.data.index import GOOD, few
+from vitlite.data.layouts import PLAIN
 from vitlite.data.parting import deal, draw_few, draw_groups, hold_out, seed_text
 from vitlite.engine.settings import RunSettings, data_folder, data_path
 from vitlite.errors import UserError
@@ -294,7 +295,7 @@ def refuse_good(defects: Sequence[StrPath], good: Iterable[Path]) -> None:
 def folder_images(folder: StrPath) -> list[Path]:
     """A plain folder of good images, by the rules of training: a data set with defects among them is refused."""
     dataset = open_dataset(Path(folder), "all", need_train=False)
-    if dataset.layout != "folder":
+    if dataset.layout != PLAIN:
         raise UserError(f"`good={shown(folder)}`: is a data set ({dataset.title}); give a folder of good images alone")
     return [sample.path for sample in dataset.train]
 

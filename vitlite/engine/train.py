@@ -51,8 +51,9 @@ from vitlite.good_scores import save_good_scores
 from vitlite.images.region_files import FOLDER, around_parts, draw_regions, refuse_others, save_regions
 from vitlite.images.scale import Reading, as_pixels
 from vitlite.limits import in_words
-from vitlite.methods.base import Method
+from vitlite.methods.base import Method, Stage
 from vitlite.methods.config import TrainingConfig
+from vitlite.methods.schedule import plan_stages
 from vitlite.nn.score import PlaceStatistics
 from vitlite.odd import Odd
 
@@ -185,6 +186,7 @@ def _train(
         loop.change(before)
     if team.leads:
         save_split(run, split, samples, dataset.root, data_path(settings, run))
+    log_work(plan_stages(method.stages(), settings.config, len(split.train)), split, settings.config)
     if split.folds:
         rng = torch.get_rng_state()
         measured = cross_fit(loop, samples, cache, split, reading)
@@ -324,6 +326,13 @@ def log_data(dataset: Dataset, split: Split, config: TrainingConfig) -> None:
             "low for new images; give good images that differ more",
             counted(len(split.parted), "group"),
         )
+
+
+def log_work(stages: Sequence[Stage], split: Split, config: TrainingConfig) -> None:
+    """Log how many networks train, and for how many steps; nothing for a method that takes none."""
+    if steps := sum(stage.epochs * stage.steps_per_epoch(len(split.train), config) for stage in stages):
+        what = f"{'up to ' * bool(config.patience)}{counted(steps, 'step')}{' each' * bool(split.folds)}"
+        log.info("training: %s, %s", counted(len(split.folds) + 1, "network"), what)
 
 
 def log_model(method: Method, origin: str | None, weights: str | None, device: torch.device) -> None:

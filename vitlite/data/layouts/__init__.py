@@ -11,7 +11,7 @@ from vitlite.data.layouts.folder import PlainFolder
 from vitlite.errors import UserError
 from vitlite.files import shown
 
-__all__ = ["LAYOUTS", "Layout", "layout_of", "open_dataset", "survey"]
+__all__ = ["LAYOUTS", "PLAIN", "Layout", "layout_of", "open_dataset", "survey"]
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +32,7 @@ LAYOUTS: tuple[Layout, ...] = tuple(
 )
 _CATEGORIES = FolderOfCategories(LAYOUTS)
 _PLAIN = PlainFolder(LAYOUTS, _CATEGORIES)
+PLAIN = _PLAIN.name  # of the layout of what is in none of the others
 
 
 def layout_of(root: Path) -> Layout:
