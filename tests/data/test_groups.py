@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vitlite.data.groups import named, similar
+from vitlite.data.groups import leaving, named, similar
 from vitlite.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -36,6 +36,18 @@ def test_few_and_equal_images(count):
     numbers = similar(np.ones((count, 10), np.float32))
     assert numbers.shape == (count,)
     assert numbers.min() == 0
+
+
+def test_what_leaves_together(caplog):
+    assert leaving([None, 0, 1, 0, 2, None, 2, 2]) == [[1, 3], [4, 6, 7]]
+    assert leaving([0, 1, 2]) == leaving([]) == []
+    assert leaving([7, 7, 7, None, None, 8]) == [[0, 1, 2]]
+    assert caplog.messages == []
+    # With two images left, each is compared with all others: two have no deviation to speak of.
+    assert leaving([7, 7, 7, 7, 8, 8]) == [[4, 5]]
+    (line,) = caplog.messages
+    assert line.startswith("groups: 4 of the 6 good images that set the threshold are one group")
+    assert leaving([7, 7]) == []
 
 
 def test_groups_by_name(caplog):

@@ -8,10 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from measured_values import measured
 from tiny_settings import METHODS, TINY
 
 from vitlite import progress
-from vitlite.data import Sample, synthesize
+from vitlite.data import synthesize
 from vitlite.engine import loop as training_loop
 from vitlite.engine import train as training
 from vitlite.engine.checkpoint import load_checkpoint
@@ -29,38 +30,11 @@ from vitlite.engine.unseen import (
     ranks_of,
 )
 from vitlite.errors import UserError
-from vitlite.methods.base import Method
-from vitlite.methods.config import TrainingConfig, change
+from vitlite.methods.config import change
 from vitlite.metrics import auroc
 from vitlite.nn.score import PlaceStatistics, compare, score_of
 
 RNG = np.random.default_rng(0)
-
-
-class Fixed(Method):
-    """Its frozen features are its values."""
-
-    presets = {"paper": TrainingConfig(image_size=16)}  # noqa: RUF012
-
-    def __init__(self, config):
-        super().__init__(config)
-        self.one = torch.nn.Parameter(torch.zeros(()))
-
-    def values(self, features):
-        return features
-
-
-def measured(good, drawn=None, folder="."):
-    """What networks would have measured: values (n, 16, 16), and two drawn defects on each image."""
-    samples = [Sample(f"{i}.png", "nut", "train", "good", 0, None) for i in range(len(good))]
-    method = Fixed(TrainingConfig(image_size=16, score="auto", places="auto"))
-    found = Measured(method, samples, folder)
-    found.add(method, range(len(good)), [torch.from_numpy(good)])
-    if drawn is not None:
-        found.drawn.values = torch.from_numpy(drawn)
-        found.drawn_errors = torch.zeros(len(drawn))
-        found.source = [i // 2 for i in range(len(drawn))]
-    return method, found
 
 
 def test_an_image_is_not_compared_with_itself():

@@ -73,3 +73,24 @@ def test_statistics_without_an_image(least):
         torch.testing.assert_close(means[i], mean)
         torch.testing.assert_close(scales[i], scale)
         assert not torch.allclose(mean, whole.of_all()[0])
+
+
+@pytest.mark.parametrize("least", [None, 0.5])
+def test_statistics_without_groups(least):
+    good = torch.from_numpy(RNG.normal(3, 1, (9, 5, 4)))
+    whole = PlaceStatistics((5, 4), least)
+    whole.add(good)
+    groups = [[0], [1, 4, 5], [2, 8]]
+    parts = [PlaceStatistics((5, 4), least) for _ in groups]
+    for part, group in zip(parts, groups):
+        part.add(good[group])
+    means, scales = whole.without_parts(parts)
+    for i, group in enumerate(groups):
+        rest = PlaceStatistics((5, 4), least)
+        rest.add(good[[row for row in range(9) if row not in group]])
+        mean, scale = rest.of_all()
+        torch.testing.assert_close(means[i], mean, rtol=1e-6, atol=0)
+        torch.testing.assert_close(scales[i], scale, rtol=1e-6, atol=0)
+    alone = whole.without(good[:1])
+    assert torch.equal(means[0], alone[0][0])
+    assert torch.equal(scales[0], alone[1][0])

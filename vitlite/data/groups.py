@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 ALIKE = 0.3  # the correlation from which two images that follow one another are taken for a time lapse ...
 EQUAL = 0.9  # ... and any two for copies
 MOST = 5000  # images whose likeness is computed
+LEFT = 3  # good images that have to be left to compare an image with
 
 
 def similar(features: np.ndarray) -> np.ndarray:
@@ -42,6 +43,34 @@ def similar(features: np.ndarray) -> np.ndarray:
     flat = np.logical_not(np.any(features, axis=1)).reshape(-1)
     joined = (alike >= EQUAL) | (following & (alike >= ALIKE)) | (flat[:, None] & flat)
     return np.asarray(connected_components(joined, directed=False)[1])
+
+
+def leaving(numbers: Sequence[int | None]) -> list[list[int]]:
+    """The images, by place, that leave together when one of them is compared with all others: groups of several.
+
+    Beside near-copies of itself an image would seem better than a new one. A group that leaves fewer than :data:`LEFT`
+    images is not among them, so that its images leave one at a time: the mean and the deviation of one or two images
+    say nothing, and without any there is no score. A warning says so.
+
+    Args:
+        numbers: of the group of each image; None: it is alone.
+    """
+    groups: dict[int, list[int]] = {}
+    for place, number in enumerate(numbers):
+        if number is not None:
+            groups.setdefault(number, []).append(place)
+    found = []
+    for group in (group for group in groups.values() if len(group) > 1):
+        if len(numbers) - len(group) >= LEFT:
+            found.append(group)
+            continue
+        log.warning(
+            "groups: %d of the %d good images that set the threshold are one group, so each is compared with its "
+            "near-copies too; scores, and thresholds, may be too low for new images; give good images that differ more",
+            len(group),
+            len(numbers),
+        )
+    return found
 
 
 def named(names: Sequence[str], pattern: str) -> np.ndarray:

@@ -335,7 +335,8 @@ def cross_fit(loop: Loop, samples: Sequence[Sample], cache: FeatureCache, split:
     """
     method, rows = loop.method, split.scored
     place_of = {row: place for place, row in enumerate(rows)}
-    measured = Measured(method, [samples[row] for row in rows], loop.run, cache, rows)
+    groups = [split.groups.get(row) for row in rows]
+    measured = Measured(method, [samples[row] for row in rows], loop.run, cache, rows, groups)
     if measured.load(loop.run / FOLDS_FILE, fold_key(loop, split)):
         return measured
     drawn_on = draw_sources(loop.config, loop.settings.seed, rows)

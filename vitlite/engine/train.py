@@ -243,7 +243,8 @@ def conclude(
     unseen = bool(split.scored)
     rows = split.scored or split.train
     if measured is None:
-        measured = Measured(method, [samples[row] for row in rows], run, cache, rows)
+        groups = [split.groups.get(row) for row in rows]
+        measured = Measured(method, [samples[row] for row in rows], run, cache, rows, groups)
     place_of = {row: place for place, row in enumerate(rows)}
     own = split.held if unseen else rows
     places = [place_of[row] for row in own]

@@ -2,13 +2,14 @@
 
 The anomaly of a good image comes from a network that did not train on it: the final one if the image was held out, or
 one of the further networks that each train without a part of the images (cross-fitting). Where a place is compared
-with good images, the image itself is not among them. So a good image scores as a new one would.
+with good images, neither the image itself nor its near-copies are among them. So good images score as new ones do.
 """
 
 import itertools
 import logging
 import random
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
 
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from vitlite.calibration import good_image
 from vitlite.data import DRAWN, Sample, draw_defect
+from vitlite.data.groups import leaving
 from vitlite.engine.features import FeatureCache, Part, tile_features, to_images, unpack
 from vitlite.files import atomic
 from vitlite.good_scores import Good
@@ -47,7 +49,8 @@ BATCH = 8
 class Measured:
     """The anomaly of good images at every place, before places are compared, and of defects drawn onto some of them.
 
-    ``samples`` are the images, in order, and ``images`` their places in the ``cache``, which knows tiles and regions. A
+    ``samples`` are the images, in order, and ``images`` their places in the ``cache``, which knows tiles and regions.
+    ``groups`` has the number of the group of each image, such as of near-copies, or None; by default all are alone. A
     row is an image or, of images that come as tiles, one of all their tiles. A drawn defect lies on row ``source[i]``.
     """
 
@@ -58,7 +61,9 @@ class Measured:
         folder: Path,
         cache: FeatureCache | None = None,
         images: Sequence[int] = (),
+        groups: Sequence[int | None] = (),
     ) -> None:
+        self.groups = list(groups) or [None] * len(samples)
         self.samples, self.folder, self.shape = list(samples), folder, method.places_shape
         self.view = method.config.view
         self.tiles = tiles = cache.tiles.of(images) if cache and cache.tiles else None
@@ -77,6 +82,7 @@ class Measured:
         self.masks = np.zeros((0, 0), np.uint8)  # of the drawn defects, packed
         self.source: list[int] = []
         self._statistics: PlaceStatistics | None = None
+        self._sums = lru_cache(2 * BATCH)(self._statistics_of)  # a group's images are mostly neighbours
         self._least = method.least_deviation
 
     def features(self, frozen: Method, images: Sequence[int], cached: Part, reading: Reading) -> Iterable[Tensor]:
@@ -166,18 +172,31 @@ class Measured:
     def statistics(self) -> PlaceStatistics:
         """Those of all images at every place."""
         if self._statistics is None:
-            self._statistics = PlaceStatistics(self.shape, self._least)
-            for first in range(0, self.count, BATCH):
-                self._statistics.add(self.values[first : first + BATCH])
+            self._statistics = self._statistics_of(tuple(range(self.count)))
         return self._statistics
 
+    def _statistics_of(self, rows: tuple[int, ...]) -> PlaceStatistics:
+        found = PlaceStatistics(self.shape, self._least)
+        for first in range(0, len(rows), BATCH):
+            found.add(self.values[torch.tensor(rows[first : first + BATCH])])
+        return found
+
+    @cached_property
+    def together(self) -> dict[int, tuple[int, ...]]:
+        """By row, all rows that leave with it, as :func:`leaving` says; one that is not there leaves alone."""
+        groups = [tuple(row for image in own for row in self.rows[image]) for own in leaving(self.groups)]
+        return {row: rows for rows in groups for row in rows}
+
     def compared(self, rows: slice, how: str, drawn: bool = False) -> Tensor:
-        """Values (B, h, w) of some images, or of drawn ones, compared with all good images but the image itself."""
+        """Values (B, h, w) of some rows, or of drawn defects, compared with all good images but those of its group."""
         values = (self.drawn if drawn else self.values)[rows]
         if how == "none":
             return values
-        own = self.values[torch.tensor(self.source[rows])] if drawn else values
-        return compare(values, how, *self.statistics.without(own))
+        own = self.source[rows] if drawn else range(*rows.indices(self.count))
+        if self.together.keys().isdisjoint(own):
+            return compare(values, how, *self.statistics.without(self.values[torch.tensor(own)] if drawn else values))
+        parts = [self._sums(self.together.get(row, (row,))) for row in own]
+        return compare(values, how, *self.statistics.without_parts(parts))
 
     def good(self, method: Method, *, itself: bool) -> list[Good]:
         """The images, scored: without themselves, or (``itself``) with the places that the method has learned."""

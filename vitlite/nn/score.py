@@ -1,6 +1,7 @@
 """From anomaly maps to what is compared with a threshold: each place against good images, and one score an image."""
 
 from collections.abc import Sequence
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +30,7 @@ def score_of(maps: Tensor, how: str) -> Tensor:
 
 
 class PlaceStatistics:
-    """The mean and the deviation, at every place, of good images' values (B, H, W): of all, or of all but one.
+    """The mean and the deviation, at every place, of good images' values (B, H, W): of all, or of all but some.
 
     ``least`` is added to every deviation, because a small change would count for everything where good images hardly
     vary; by default it is the mean of the deviations.
@@ -56,7 +57,13 @@ class PlaceStatistics:
         values = values.double().cpu()
         return self._finish(self.total - values, self.squares - values.square(), self.count - 1)
 
-    def _finish(self, total: Tensor, squares: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    def without_parts(self, parts: Sequence[Self]) -> tuple[Tensor, Tensor]:
+        """As :meth:`without`, of all that was added but several values: each of ``parts``, which has these alone."""
+        total, squares = (torch.stack([getattr(p, name) for p in parts]) for name in ("total", "squares"))
+        count = torch.tensor([p.count for p in parts], dtype=torch.float64)[:, None, None]
+        return self._finish(self.total - total, self.squares - squares, self.count - count)
+
+    def _finish(self, total: Tensor, squares: Tensor, count: int | Tensor) -> tuple[Tensor, Tensor]:
         mean = total / count
         deviation = (squares / count - mean.square()).clamp_min(0).sqrt()
         least = deviation.mean((-2, -1), keepdim=True) if self.least is None else self.least
