@@ -142,7 +142,7 @@ PAPER = Config()
 # on a synthetic gear of another seed), so here the second stage trains it on (0.94).
 QUICK = replace(
     PAPER,
-    image_size=128,
+    image_size="keep,128",
     weights="none",
     patch=8,
     dim=128,

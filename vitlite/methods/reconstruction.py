@@ -64,7 +64,7 @@ class ReconstructionConfig(TrainingConfig):
 
 # What the ``quick`` presets share, for two CPU cores.
 QUICK: dict[str, Any] = {
-    "image_size": 128,
+    "image_size": "keep,128",  # as many pixels as 128 x 128
     "lr": 1e-3,
     "schedule": "cosine",
     "warmup_epochs": 1.0,

@@ -130,7 +130,7 @@ PAPER = Config()
 # and noise of the size of the features' smaller deviations.
 QUICK = replace(
     PAPER,
-    image_size=128,
+    image_size="keep,128",
     patch=8,
     dim=64,
     depth=2,
