@@ -184,6 +184,7 @@ def command(
 def tile_side(tile: int | None, scale: float | None) -> int | None:
     """The `image_size` that a scale of tiles stands for; None without one."""
     from vitlite.errors import UserError
+    from vitlite.methods.config import MOST_SIDE, too_large
 
     if scale is None:
         return None
@@ -191,4 +192,6 @@ def tile_side(tile: int | None, scale: float | None) -> int | None:
         raise UserError("--scale: needs --tile SIZE")
     if not 0 < scale < float("inf"):
         raise UserError(f"--scale {scale}: must be above 0 and finite")
+    if abs(tile * scale) > MOST_SIDE:
+        raise UserError(f"--scale {scale:g}: makes {tile * scale:.0f} pixels of a tile of {tile}; {too_large()}")
     return round(tile * scale)

@@ -76,6 +76,23 @@ def test_one_model_for_each_category(tmp_path):
     refused("train", "--separate", "--out", tmp_path / "other", says="--separate: needs --data DIR")
 
 
+MOST = "a network sees at most 4096 x 4096 pixels, or as many in another shape; give less"
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--tile", 320, "--scale", 100), f"--scale 100: makes 32000 pixels of a tile of 320; {MOST}"),
+        (("--tile", 320, "--scale", 1e308), "--scale 1e+308: makes inf pixels of a tile of 320"),
+        (("--tile", 32000), f"--tile 32000: {MOST}"),
+        (("--tile", 64, "--set", "image_size=32000"), f"--set image_size=32000: {MOST}"),
+    ],
+)
+def test_a_network_input_that_no_memory_holds_is_refused(options, says, tiny_data, tmp_path):
+    refused("train", tiny_data, *options, "--out", tmp_path / "run", says=says)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [

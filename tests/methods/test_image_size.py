@@ -88,6 +88,41 @@ def test_every_method_keeps_rows_and_columns(name):
     assert all(part.shape[-2:] == (height, width) for part in method.parts(features).values())
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_a_size_that_no_memory_holds_is_refused(name):
+    for preset in method_class(name).presets.values():
+        for size in ("32000", "keep,32000", "512,40000", f"{10**9}"):
+            with pytest.raises(UserError, match=f"^image_size={size}: a network sees at most 4096 x 4096 pixels"):
+                change(preset, {"image_size": size})
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "says"),
+    [
+        (
+            "sivt",
+            {"feature_size": 1000},
+            "feature_size=1000: makes 1000000 places, of which a network has at most 65536",
+        ),
+        ("knn", {"feature_size": "16,8000"}, "feature_size=16,8000: makes 128000 places"),
+        ("dinomaly", {"image_size": 4088}, "image_size=4088: makes 85264 places, of which .*; give less"),
+        ("dinomaly", {"crop": 32000}, "crop=32000: a network sees at most 4096 x 4096"),
+        ("anovit", {"patch": 1, "image_size": 512}, "patch=1: makes 262144 places, .* a smaller image_size than 512"),
+        ("memca", {"patch": 1, "image_size": 512}, "patch=1: makes 262144 places"),
+        ("isstad", {"patch": 1, "image_size": 512}, "patch=1: makes 262144 places"),
+        ("vtadl", {"patch": 1, "image_size": 512}, "patch=1: makes 262144 places"),
+    ],
+)
+def test_a_grid_that_attention_cannot_compare_is_refused(name, changes, says):
+    with pytest.raises(UserError, match=f"^{says}"):
+        change(method_class(name).presets["quick"], changes)
+
+
+def test_large_sizes_that_a_machine_may_hold_are_taken():
+    assert change(QUICK, {"image_size": 4096, "feature_size": 256, "patch": 4}).image_size == 4096
+    assert change(KNN, {"image_size": "512,32768"}).image_shape == (512, 32768)
+
+
 def test_affine_turns_without_shear(monkeypatch):
     """A spot that is 30 pixels to the right of the middle stays as far from it."""
     drawn = torch.tensor([[1.0], [0.5], [0.5], [0.5]])  # 10 degrees, no shift, no change of scale

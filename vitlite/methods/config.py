@@ -20,6 +20,9 @@ from vitlite.methods.kinds import AUTO, KEEP, NONE, ImageSize, SizeKind, Switch,
 
 SCORES = ("max", "top1", "top10", "mean", "std", "rms")  # what an image's score takes from its map
 PLACES = ("none", "mean", "scaled", "absolute")  # how a place is compared with good images there
+# Of what comes to a network: to compute the features of 8 such images takes about 20 GB of memory.
+MOST_SIDE = 4096  # of a square, or as many pixels in another shape
+MOST_PLACES = 256**2  # of its tokens, or of its feature map: attention compares every two of them
 
 Settings = TypeVar("Settings", bound="TrainingConfig")
 
@@ -115,6 +118,8 @@ class TrainingConfig:
         if self.tile and self.tile < 8:  # before image_size, which is the tile's unless it is given
             self.refuse("tile", "must be 0, for no tiles, or at least 8")
         self.at_least(8, "image_size")
+        if math.prod(self.image_shape) > MOST_SIDE**2:
+            self.refuse("tile" if self.tile == self.image_size else "image_size", too_large())
         if self.tile and kept_side(self.image_size):
             self.refuse("image_size", "tiles have no shape to keep; give numbers, or leave out `tile`")
         if not 0 <= self.overlap <= 0.75:
@@ -229,6 +234,11 @@ class TrainingConfig:
             if not bound < getattr(self, key) < math.inf:
                 self.refuse(key, f"must be above {bound} and finite")
 
+    def limit_places(self, count: int, key: str, mend: str) -> None:
+        """Refuse a field that makes more tokens, or places of a feature map, than a network can have."""
+        if count > MOST_PLACES:
+            self.refuse(key, f"makes {count} places, of which a network has at most {MOST_PLACES}; give {mend}")
+
     def one_of(self, key: str, allowed: Collection[str]) -> None:
         """Refuse a field whose value is not one of those allowed."""
         if getattr(self, key) not in allowed:
@@ -260,6 +270,8 @@ class CropConfig(TrainingConfig):
             self.refuse("crop", "must be 0 unless image_size is one number")
         if self.crop and self.crop < self.image_side:
             self.refuse("crop", f"must be 0, or at least image_size={self.image_size}")
+        if self.crop > MOST_SIDE:
+            self.refuse("crop", too_large())
         if self.crop and self.tile:
             self.refuse("crop", "must be 0 with tiles")
 
@@ -274,11 +286,18 @@ class CropConfig(TrainingConfig):
         return beyond // 2, beyond - beyond // 2
 
 
+def too_large() -> str:
+    """Why a size of what comes to a network is refused."""
+    return f"a network sees at most {MOST_SIDE} x {MOST_SIDE} pixels, or as many in another shape; give less"
+
+
 def check_transformer(config: Any, depth: str = "depth") -> None:
     """Refuse what a ViT encoder cannot be: fields image_size, patch, dim, heads, mlp_ratio, and its depth."""
     config.at_least(1, "patch", "dim", depth, "heads")
     config.above(0, "mlp_ratio")
     config.divides("patch", "image_size")
+    tokens = math.prod(config.image_shape) // config.patch**2
+    config.limit_places(tokens, "patch", f"a larger one, or a smaller image_size than {config.image_text}")
     config.divides("heads", "dim")
 
 

@@ -71,6 +71,7 @@ class Config(CropConfig):
     def check(self) -> None:
         super().check()
         self.one_of("backbone", NETWORKS)
+        self.limit_places(math.prod(self.grid), "image_size", "less")
         self.one_of("align", ("corners", "centres"))
         self.at_least(0, "sigma", "mining_factor")
         self.at_least(1, "mining_steps")

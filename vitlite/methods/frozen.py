@@ -59,6 +59,7 @@ class FeatureConfig(TrainingConfig):
         self.one_of("normalize", ("none", "channel"))
         self.one_of("resize", ("bilinear", "area"))
         self.at_least(1, "feature_size")
+        self.limit_places(math.prod(sides(self.feature_size)), "feature_size", "less")
 
     def refuse_idle(self, given: Collection[str]) -> None:
         super().refuse_idle(given)
