@@ -2,8 +2,11 @@
 
 import contextlib
 import signal
+import sys
 from collections.abc import Iterator
 from types import FrameType
+
+from vitlite import progress
 
 
 class Stopped(BaseException):
@@ -32,20 +35,29 @@ def stoppable() -> Iterator[None]:
     """Within it the first SIGINT or SIGTERM raises :class:`Stopped`; a second one ends the process at once.
 
     Signals that the parent had ignored (``nohup``, background jobs) stay ignored. Outside the main thread, where Python
-    handles no signals, nothing changes.
+    handles no signals, nothing changes. A library that calls Python from C, as numba does while it compiles, prints and
+    forgets what is raised there: then nothing is printed, and the next step of any progress raises it again.
     """
+    show = sys.unraisablehook
 
     def stop(number: int, frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)
-        raise Stopped(number)
+        progress.stopped = Stopped(number)
+        raise progress.stopped
+
+    def show_others(found: "sys.UnraisableHookArgs") -> None:
+        if not isinstance(found.exc_value, Stopped):
+            show(found)
 
     before = {}
     with contextlib.suppress(ValueError):
         for number in (signal.SIGINT, signal.SIGTERM):
             if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
                 before[number] = signal.signal(number, stop)
+        sys.unraisablehook = show_others
     try:
         yield
     finally:
+        progress.stopped, sys.unraisablehook = None, show
         for number, handler in before.items():
             signal.signal(number, handler)

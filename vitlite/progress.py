@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -25,6 +26,9 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+stopped: BaseException | None = None  # what the handler of a signal raised that asked this process to end
+
+
 class Progress:
     """How far a piece of work is: ``with Progress("scoring", total) as p: p.step(n, "loss 0.1")``.
 
@@ -32,6 +36,9 @@ class Progress:
     terminal, it is a line there that moves and that makes room for messages. Otherwise it is a message of the logger
     after ten seconds and then every half minute. The time left is that of this work and of as much more as ``after``
     says, in the same units, at the speed of the later half of the time since the first step: first steps are slow.
+
+    A step in the main thread raises :data:`stopped` again, if there is one: what calls Python from C, as numba does
+    while it compiles, may have swallowed it.
     """
 
     def __init__(self, title: str, total: int, *, start: int = 0, after: int = 0) -> None:
@@ -59,6 +66,8 @@ class Progress:
 
     def step(self, count: int = 1, note: str = "") -> None:
         """Count what is done; ``note`` stands beside the share."""
+        if stopped is not None and threading.current_thread() is threading.main_thread():
+            raise stopped
         self.done += count
         now = time.monotonic()
         rate = self._rate(now)
