@@ -22,7 +22,6 @@ from vitlite.errors import UserError
 from vitlite.files import counted, shown
 from vitlite.images.loading import Unread, pixel_batches
 from vitlite.images.reading import FULL_RANGE, ImageError, image_size
-from vitlite.images.region_files import around_parts
 from vitlite.images.regions import Regions
 from vitlite.images.resize import resize_image
 from vitlite.images.scale import MAX_PIXELS, Reading, differing, in_words, learn
@@ -309,15 +308,10 @@ def with_scale(config: TrainingConfig, samples: Sequence[Sample], max_pixels: in
     return replace(config, black=scale.black, white=scale.white)
 
 
-def with_shape(
-    config: TrainingConfig, samples: Sequence[Sample], regions: Regions | None, max_pixels: int
-) -> TrainingConfig:
+def with_shape(config: TrainingConfig, samples: Sequence[Sample], regions: Regions | None) -> TrainingConfig:
     """A config whose ``image_size=keep`` has become the shape of what is seen of the images."""
     if not config.keeps:
         return config
-    if regions is not None and regions.auto:
-        reading = Reading(config.image_scale, max_pixels)
-        regions = around_parts(regions, [sample.path for sample in samples], reading)
     found = shapes(samples, regions)
     chosen = config.shaped(ratio(found))
     several = f", between the shapes of {len(found)} categories" if len(found) > 1 else ""

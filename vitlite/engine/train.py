@@ -49,6 +49,7 @@ from vitlite.errors import UserError
 from vitlite.files import MAX_MEGAPIXELS, Claim, below, counted, remove, remove_leftovers, shown
 from vitlite.good_scores import save_good_scores
 from vitlite.images.region_files import FOLDER, around_parts, draw_regions, refuse_others, save_regions
+from vitlite.images.regions import Regions
 from vitlite.images.scale import Reading, as_pixels
 from vitlite.limits import in_words
 from vitlite.methods.base import Method, Stage
@@ -113,8 +114,12 @@ def _train(
     regions = None if resume else new_regions(settings, dataset.categories)
     if regions is not None:
         refuse_others(regions, [sample.path for sample in samples])
+    # The box around the parts, which are looked for at the scale of the run, has the shape that is kept.
+    early = settings.config.keeps and regions is not None and regions.auto and not settings.regions
+    if early:
+        settings, regions = at_scale(settings, samples, regions, max_pixels)
     if not resume:
-        settings = replace(settings, config=with_shape(settings.config, samples, regions, max_pixels))
+        settings = replace(settings, config=with_shape(settings.config, samples, regions))
 
     torch.manual_seed(settings.seed)
     state = None
@@ -137,14 +142,12 @@ def _train(
         claim.take()
         if not resume:
             drop_failed(run)
-            # A resumed run has its scale, if it has one.
-            config = with_scale(settings.config, samples, max_pixels)
+            if not early:  # a resumed run has its scale, if it has one
+                settings, regions = at_scale(settings, samples, regions, max_pixels)
             # Kept, so that a resumed run does not measure anew, and all processes train alike.
-            settings = replace(settings, config=replace(config, precision=decided(config.precision, device)))
+            precision = decided(settings.config.precision, device)
+            settings = replace(settings, config=replace(settings.config, precision=precision))
             if regions is not None:
-                if not settings.regions:  # a run that looks where another does has its box
-                    reading = Reading(settings.config.image_scale, max_pixels)
-                    regions = around_parts(regions, [sample.path for sample in samples], reading)
                 save_regions(regions, run / FOLDER)
                 settings = replace(settings, regions=regions.digest())
         save_settings(run, settings)
@@ -198,6 +201,20 @@ def _train(
     if not team.leads:
         return None
     return conclude(loop, samples, cache, split, measured, reading)
+
+
+def at_scale(
+    settings: RunSettings, samples: Sequence[Sample], regions: Regions | None, max_pixels: int
+) -> tuple[RunSettings, Regions | None]:
+    """A new run's settings with the scale of its images and, with ``roi=auto``, the box around the parts seen at it.
+
+    A run that looks where another does has that one's box.
+    """
+    settings = replace(settings, config=with_scale(settings.config, samples, max_pixels))
+    if regions is not None and not settings.regions:
+        reading = Reading(settings.config.image_scale, max_pixels)
+        regions = around_parts(regions, [sample.path for sample in samples], reading)
+    return settings, regions
 
 
 def open_data(settings: RunSettings, run: Path, resume: bool) -> Dataset:
