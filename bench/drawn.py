@@ -11,7 +11,6 @@ import argparse
 import itertools
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -63,15 +62,15 @@ def main(args: Sequence[str] | None = None) -> int:
         parser.error("--images must be at least 3")
     print(described(machine()))
     rows: list[tuple[str, ...]] = [("run", "images", "map", "sigma", "places", *FIGURES.values())]
-    for run in options.runs:
-        rows += measure(Path(run), options.images, kinds)
+    for detector in [Detector(run) for run in options.runs]:  # a folder that is none is refused before the work
+        rows += measure(detector, options.images, kinds)
     print("\n".join(aligned(rows)))
     return 0
 
 
-def measure(run: Path, most: int, kinds: Sequence[str]) -> list[tuple[str, ...]]:
+def measure(detector: Detector, most: int, kinds: Sequence[str]) -> list[tuple[str, ...]]:
     """The lines of one run. ``UserError``: it has tiles, or fewer than 3 held-out images."""
-    detector = Detector(run)
+    run = detector.run
     if detector.tiles is not None:
         raise UserError(f"{run}: tiles cannot be measured here; give a run without `tile`")
     images = draw(detector, most, kinds)

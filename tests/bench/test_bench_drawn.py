@@ -31,3 +31,9 @@ def test_what_cannot_be_measured_is_refused(tmp_path, tiny_run):
         drawn.main(["--runs", str(tiny_run), "--kinds", "tiny,dent"])
     with pytest.raises(UserError, match="none"):
         drawn.main(["--runs", str(tmp_path / "none")])
+
+
+def test_all_runs_are_opened_before_the_work(tiny_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(drawn, "measure", lambda *_: pytest.fail("measured"))
+    with pytest.raises(UserError, match="no such folder"):
+        drawn.main(["--runs", str(tiny_run), str(tmp_path / "none")])
