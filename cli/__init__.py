@@ -47,6 +47,13 @@ class _Commands(click.Group):
         command: click.Command = importlib.import_module(f"vitlite.cli.{name.replace('-', '_')}").command
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command, and what follows it; nothing of that may be empty."""
+        _refuse_empty(args)
+        return super().resolve_command(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command. What an error names or advises is spelled as options of that command."""
         try:
@@ -64,6 +71,14 @@ class _Commands(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
+
+
+def _refuse_empty(args: Sequence[str]) -> None:
+    """An empty word is a variable of a script that has no value: it must not mean what leaving it out means."""
+    for before, word in zip(("", *args), args, strict=False):
+        name = before if before.startswith("--") else "an argument"
+        if word == "" or (word.startswith("--") and word.find("=") == len(word) - 1):
+            raise click.ClickException(f"{word[:-1] or name}: is empty; give a value, or leave it out")
 
 
 @click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

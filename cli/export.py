@@ -32,12 +32,12 @@ from vitlite.cli._messages import note
 def command(run: str, kind: str, out: str | None, check: tuple[str, ...], precision: str) -> None:
     """Write a trained detector as one file for other runtimes; for OpenVINO as two, .xml and .bin.
 
-    The file takes any number of 8-bit RGB images of the detector's size, shape (batch, size, size, 3), and gives maps
-    and scores. Preprocessing, model, smoothing and score are inside; its metadata hold the thresholds and everything
-    else. It scores images before it is written, and is refused if a score or map is not finite, or differs from the
-    run's by more than 1e-4 relative (int8: scores by 5e-3, maps by 5e-2, also of drawn defects). An .onnx or .xml file
-    is scored by `vitlite predict FILE IMAGE...`, without torch. OpenVINO computes in bfloat16 if another program does
-    not tell it otherwise: see docs/export.md.
+    The file takes any number of 8-bit RGB images of the detector's size, shape (batch, height, width, 3), and gives
+    maps and scores. Preprocessing, model, smoothing and score are inside; its metadata hold the thresholds and
+    everything else. It scores images before it is written, and is refused if a score or map is not finite, or differs
+    from the run's by more than 1e-4 relative (int8: scores by 5e-3, maps by 5e-2, also of drawn defects). An .onnx or
+    .xml file is scored by `vitlite predict FILE IMAGE...`, without torch. OpenVINO computes in bfloat16 if another
+    program does not tell it otherwise: see docs/export.md.
     """
     from vitlite.export.export import export
     from vitlite.export.openvino_detector import weights_file

@@ -98,8 +98,8 @@ def command(
 
     Writes config.toml, checkpoint.pt, log.jsonl and calibration.json, among others, into the run's folder. The
     threshold comes from good images, each scored by a network that has not seen it; test images are never looked at.
-    With the preset quick, sivt and knn see images in their shape; otherwise they come to the network as squares, unless
-    --set image_size=keep is given.
+    With the presets paper and small, and with dinomaly, images come to the network as squares, unless --set
+    image_size=keep is given; otherwise they keep their shape.
     """
     from vitlite.engine.distributed import deterministic as only_deterministic
     from vitlite.engine.settings import (

@@ -2,7 +2,7 @@
 
 import click
 import pytest
-from commands import outcome
+from commands import outcome, refused
 
 from vitlite.cli._errors import in_one_line, in_options
 from vitlite.errors import UserError
@@ -93,3 +93,22 @@ def test_what_needs_less_memory_is_an_option_of_the_command(monkeypatch, error, 
 def test_an_instruction_set_that_is_none_is_one_line():
     found = in_one_line(RuntimeError("set, isa.cpp:51, VITLITE_ISA=sse: is not one of avx2\nException raised from set"))
     assert found == "VITLITE_ISA=sse: is not one of avx2"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("train", ""), "an argument"),
+        (("train", "parts", "--out", ""), "--out"),
+        (("predict", "run", "images", "--out="), "--out"),
+        (("data", "check", ""), "an argument"),
+    ],
+)
+def test_an_empty_word_is_not_as_if_left_out(arguments, named):
+    """A variable of a script without a value: a training would take the built-in images, or the usual folder."""
+    refused(*arguments, says=f"vitlite: {named}: is empty; give a value, or leave it out")
+
+
+def test_a_setting_may_be_empty():
+    """Of a list, nothing; so is what this method does not have."""
+    refused("train", "--set=nothing=", says="--set nothing: no such setting")

@@ -39,7 +39,7 @@ def test_data_check_counts_masks_below_a_cell(tmp_path, put, width, said):
     assert "images of 1200 x 900 pixels come to the network as 288 x 224" in line
     assert "smaller than 33 x 32 pixels is hardly seen" in line
     assert said in line
-    assert "shape: images of 1200 x 900 (plate) are no squares; sivt and knn keep their shape" in text
+    assert "shape: images of 1200 x 900 (plate) are no squares; the presets paper and small, and dinomaly," in text
 
 
 def test_nothing_is_said_about_small_images(tmp_path, put):

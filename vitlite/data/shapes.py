@@ -52,4 +52,7 @@ def in_words(largest: Mapping[str, Shape]) -> list[str]:
         return []
     some = ", ".join(f"{width} x {height} ({shown(name)})" for name, (height, width) in list(far.items())[:SHOWN])
     more = f" and {len(far) - SHOWN} more" if len(far) > SHOWN else ""
-    return [f"shape: images of {some}{more} are no squares; sivt and knn keep their shape, others need image_size=keep"]
+    return [
+        f"shape: images of {some}{more} are no squares; the presets paper and small, and dinomaly, squeeze them "
+        "unless image_size=keep is set; all others keep their shape"
+    ]

@@ -13,7 +13,7 @@ TRAINING = "training"
 # Group: {setting: meaning}. Sections, equations and reasons stand beside the fields of each Config.
 MEANINGS = {
     "images": {
-        "image_size": "what images are resized to, in pixels: one side, or height,width; keep: the shape of the images",
+        "image_size": "the network's input, in pixels: a side, or height,width; keep,N: the images' shape, about N x N",
         "tile": "above 0: the network sees tiles with a height of so many pixels of the image; 0: the whole image",
         "overlap": "the share of a tile that the next one covers too, at least",
         "black": "the number in files of more than 8 bits that becomes 0; none: training learns it",
