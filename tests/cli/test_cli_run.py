@@ -135,6 +135,11 @@ def test_predicting_again_into_a_folder_of_the_images(run, tiny_data, tmp_path):
     for inputs in ([images], [images / "000.png"], [f"{images}/*.png"]):
         refused("predict", run, *inputs, "--out", images, says=f"--out {images}: holds the image")
     assert {path.name: path.read_bytes() for path in images.iterdir()} == before
+    inner = shutil.copytree(images, images / "inner")  # the user's own, not what an earlier call drew
+    for overwrite in ((), ("--overwrite",)):
+        refused("predict", run, images, "--out", inner, *overwrite, says=f"--out {inner}: holds the image")
+    assert {path.name: path.read_bytes() for path in inner.iterdir()} == before
+    shutil.rmtree(inner)
     checked = images / "checked"
     for _ in range(2):
         vitlite("predict", run, images, "--maps", "--out", checked, "--overwrite")

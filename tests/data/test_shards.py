@@ -5,7 +5,8 @@ import pytest
 from grey_predictor import Grey
 from PIL import Image
 
-from vitlite.data.shards import FOLDER, Shard
+from vitlite.data.prediction_files import SHARDS_FOLDER
+from vitlite.data.shards import Shard
 from vitlite.engine.predict import predict
 from vitlite.errors import UserError
 
@@ -26,7 +27,7 @@ def contents(folder):
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file() and FOLDER not in path.parts
+        if path.is_file() and SHARDS_FOLDER not in path.parts
     }
 
 

@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 
 CSV_FILE = "predictions.csv"
 JSON_FILE = "predictions.json"  # what its rows depend on
+SHARDS_FOLDER = "shards"  # below --out: a folder for the table of each share
 JUDGED = ("score", "percentile", "verdict", "defect_pixels", "regions")  # what a detector says of an image
 PATTERNS = {"overlay": "{}.png", "map": f"{MAPS_FOLDER}/{{}}.tiff", "parts": "parts/{}.png"}
 FILES = tuple(PATTERNS)  # columns that name a file of the image
@@ -30,8 +31,8 @@ def holds_predictions(folder: Path) -> bool:
 def not_written_here(paths: list[Path], inputs: StrPath | Iterable[StrPath], out: StrPath) -> list[Path]:
     """The images that do not lie below ``out``.
 
-    ``UserError`` if an input other than a folder above ``out`` stands for an image below it: an overlay might replace
-    that image. Also if there is no other image.
+    ``UserError`` if an input other than a folder above ``out`` stands for an image below it, or if no earlier call has
+    written there: an overlay might replace that image. Also if there is no other image.
     """
     target = Path(os.path.realpath(out))
     folders = {parent: Path(os.path.realpath(parent)) for parent in {path.parent for path in paths}}
@@ -39,7 +40,8 @@ def not_written_here(paths: list[Path], inputs: StrPath | Iterable[StrPath], out
     if not inside:
         return paths
     given = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
-    above = [one for one in given if os.path.isdir(one) and Path(os.path.realpath(one)) in target.parents]
+    begun = any((target / name).exists() for name in (CSV_FILE, JSON_FILE, SHARDS_FOLDER))
+    above = [one for one in given if begun and os.path.isdir(one) and Path(os.path.realpath(one)) in target.parents]
     others = [one for one in given if one not in above]
     named = {os.path.abspath(path) for path in list_images(others)} if others else set()
     for path in paths:

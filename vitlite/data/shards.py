@@ -11,14 +11,12 @@ from pathlib import Path
 from typing import Any, Self
 
 from vitlite.data.parts import write_parts
-from vitlite.data.prediction_files import COLUMNS, CSV_FILE, FILES
+from vitlite.data.prediction_files import COLUMNS, CSV_FILE, FILES, SHARDS_FOLDER
 from vitlite.errors import UserError
 from vitlite.files import make_folder, shown, write_csv, write_json
 from vitlite.ledger import SCHEMA, Ledger
 
 log = logging.getLogger(__name__)
-
-FOLDER = "shards"  # below --out: a folder for the table of each share
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class Shard:
 
     def table(self, out: Path) -> Path:
         """Where the table of this share is."""
-        return out / FOLDER / f"{self.number}-of-{self.count}" / CSV_FILE
+        return out / SHARDS_FOLDER / f"{self.number}-of-{self.count}" / CSV_FILE
 
     def ledger(self, out: Path, paths: Sequence[Path], facts: dict[str, Any]) -> Ledger:
         """The table of this share of ``paths``; the files of its rows are in ``out``."""
