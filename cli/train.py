@@ -172,7 +172,8 @@ def command(
             done = train(settings, out, device=device, resume=resume, max_megapixels=max_megapixels)
     except Stopped as stop:
         begun = (Path(out) / CONFIG_FILE).exists()
-        stop.hint = f"; go on with --resume --out {out}" if begun else " before training began; start it again"
+        go_on = f"; go on with --resume --out {shlex.quote(str(out))}"
+        stop.hint = go_on if begun else " before training began; start it again"
         raise
     if done is not None:  # None: one of several processes, and not the one that writes
         # To be pasted into a shell. A plain folder has nothing to evaluate on, so predict comes first.

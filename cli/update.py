@@ -57,7 +57,7 @@ def command(
             done = train(settings, out, device=device, max_megapixels=max_megapixels)
     except Stopped as stop:
         begun = (Path(out) / CONFIG_FILE).exists()
-        hint = f"; go on with vitlite train --resume --out {out}"
+        hint = f"; go on with vitlite train --resume --out {shlex.quote(str(out))}"
         stop.hint = hint if begun else " before training began; start it again"
         raise
     if done is not None:  # None: one of several processes, and not the one that writes

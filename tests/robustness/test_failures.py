@@ -76,8 +76,8 @@ def assert_goes_on(run, tmp_path, whole):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals(tiny_data, tmp_path, whole, number, code):
-    run = tmp_path / "run"
-    says = rf"stopped \({number.name}\); go on with --resume --out {run}"
+    run = tmp_path / "my run"
+    says = rf"stopped \({number.name}\); go on with --resume --out '{run}'"
     fails(begin(tiny_data, run, *OPTIONS), tmp_path, says, signal_in_epoch, number, 2, code=code)
     assert load_checkpoint(run, "sivt")["epoch"] == 2
     assert not list(run.glob(".*"))
