@@ -140,6 +140,10 @@ def test_predicting_again_into_a_folder_of_the_images(run, tiny_data, tmp_path):
         refused("predict", run, images, "--out", inner, *overwrite, says=f"--out {inner}: holds the image")
     assert {path.name: path.read_bytes() for path in inner.iterdir()} == before
     shutil.rmtree(inner)
+    own = shutil.copytree(images, tmp_path / "own")  # photographs with the names that overlays would have
+    for overwrite in ((), ("--overwrite",)):
+        refused("predict", run, images / "000.png", "--out", own, *overwrite, says=f"--out {own}: holds 000.png, which")
+    assert {path.name: path.read_bytes() for path in own.iterdir()} == before
     checked = images / "checked"
     for _ in range(2):
         vitlite("predict", run, images, "--maps", "--out", checked, "--overwrite")

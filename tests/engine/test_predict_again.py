@@ -13,7 +13,9 @@ from commands import refused, rows_of, vitlite
 from PIL import Image
 
 import vitlite as library
+from vitlite.data.coming import NewFiles
 from vitlite.engine.predict import predict
+from vitlite.engine.watch import predict_coming
 from vitlite.errors import UserError
 from vitlite.files import Claim
 from vitlite.ledger import whole_rows
@@ -148,15 +150,25 @@ def test_earlier_predictions_are_not_mixed_with_new_ones(images, tmp_path):
         call(only, out, overwrite=True, resume=True)
 
 
-def test_a_file_of_somebody_else_is_not_replaced(images, tmp_path):
+@pytest.mark.parametrize("name", ["3.png", "maps/3.tiff", "parts/3.png", "parts.csv"])
+@pytest.mark.parametrize("how", [{}, {"resume": True}, {"overwrite": True}, {"overwrite": True, "shard": "2/2"}])
+def test_a_file_of_somebody_else_is_not_replaced(images, tmp_path, name, how):
     out = tmp_path / "out"
-    out.mkdir()
-    (out / "3.png").write_bytes(b"precious")
-    with pytest.raises(UserError, match=r"out=.*out: holds 3\.png, which would be replaced; choose another folder"):
-        call(images, out)
-    assert tree(out) == {"3.png": b"precious"}
-    call(images, out, overwrite=True)
-    assert tree(out)["3.png"] != b"precious"
+    (out / name).parent.mkdir(parents=True)
+    (out / name).write_bytes(b"precious")
+    says = rf"out=.*out: holds {name}, which vitlite did not write and would replace; choose another folder$"
+    detector = Grey()
+    detector.without_parts = None
+    with pytest.raises(UserError, match=says):
+        predict(detector, images, out, maps=True, parts=True, group_by=r"\d+", **how)
+    assert tree(out) == {name: b"precious"}
+
+
+def test_a_table_of_parts_of_somebody_else_is_not_replaced_by_watching(images, tmp_path):
+    (tmp_path / "parts.csv").write_bytes(b"precious")
+    with pytest.raises(UserError, match=r"holds parts\.csv, which vitlite did not write"):
+        predict_coming(Grey(), NewFiles(images), tmp_path, group_by=r"\d+", overwrite=True)
+    assert (tmp_path / "parts.csv").read_bytes() == b"precious"
 
 
 def test_rows_never_name_a_file_elsewhere(images, tmp_path):

@@ -28,6 +28,25 @@ def holds_predictions(folder: Path) -> bool:
     return (folder / CSV_FILE).exists() and (folder / JSON_FILE).exists()
 
 
+def begun(folder: Path) -> bool:
+    """Whether `predict` has begun to write into a folder: a whole call, or a share of one."""
+    tables = (CSV_FILE, JSON_FILE)
+    return any((folder / name).exists() for name in tables) or any(folder.glob(f"{SHARDS_FOLDER}/*/{CSV_FILE}"))
+
+
+def refuse_replacing(folder: Path, names: Iterable[str]) -> None:
+    """``UserError`` for the first of the names that is in a folder into which no earlier call has written.
+
+    A share of a call writes its table before its first overlay, so no share refuses the overlays of another one.
+    """
+    found = next((name for name in names if os.path.lexists(folder / name)), None)
+    if found is not None and not begun(folder):
+        raise UserError(
+            f"`out={shown(folder)}`: holds {shown(found)}, which vitlite did not write and would replace; "
+            "choose another folder"
+        )
+
+
 def not_written_here(paths: list[Path], inputs: StrPath | Iterable[StrPath], out: StrPath) -> list[Path]:
     """The images that do not lie below ``out``.
 
@@ -40,8 +59,8 @@ def not_written_here(paths: list[Path], inputs: StrPath | Iterable[StrPath], out
     if not inside:
         return paths
     given = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
-    begun = any((target / name).exists() for name in (CSV_FILE, JSON_FILE, SHARDS_FOLDER))
-    above = [one for one in given if begun and os.path.isdir(one) and Path(os.path.realpath(one)) in target.parents]
+    written = begun(target)
+    above = [one for one in given if written and os.path.isdir(one) and Path(os.path.realpath(one)) in target.parents]
     others = [one for one in given if one not in above]
     named = {os.path.abspath(path) for path in list_images(others)} if others else set()
     for path in paths:

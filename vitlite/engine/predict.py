@@ -13,7 +13,7 @@ from PIL import Image
 
 from vitlite.answers import Asked, Sender, Wanted, answer
 from vitlite.data import list_images
-from vitlite.data.parts import Parts, write_parts
+from vitlite.data.parts import PARTS_FILE, Parts, write_parts
 from vitlite.data.prediction_files import (
     COLUMNS,
     CSV_FILE,
@@ -23,6 +23,7 @@ from vitlite.data.prediction_files import (
     kept_rows,
     make_folders,
     not_written_here,
+    refuse_replacing,
     warn_of_overlays,
 )
 from vitlite.data.shards import Shard
@@ -224,7 +225,7 @@ def predict(
         batch_size: images, or tiles of one, that go through the network at a time.
         resume: keep the rows with a verdict that an earlier call left in ``out``, and score the other images. The
             detector, the thresholds and all arguments but ``inputs``, which may hold more images, have to be the same.
-        overwrite: remove what an earlier call left in ``out``.
+        overwrite: remove what an earlier call left in ``out``. A file that no earlier call wrote is never replaced.
         sensitivity: low, normal or high: thresholds for 1 %, 5 % or 15 % false alarms in the place of the calibrated.
         threshold: takes the place of the thresholds for images.
         pixel_threshold: takes the place of the thresholds for pixels.
@@ -240,8 +241,9 @@ def predict(
         image without a verdict, which has its score, NaN or infinite, as well.
     Raises:
         UserError: ``inputs`` stand for no image, or name one in ``out``; the category is unknown; ``out`` holds
-            predictions and neither ``resume`` nor ``overwrite`` is given; or they cannot be gone on with; an argument
-            needs ``out``; a sensitivity stands beside a threshold, or a threshold is not finite.
+            predictions and neither ``resume`` nor ``overwrite`` is given, or no predictions but a file that would be
+            replaced; or they cannot be gone on with; an argument needs ``out``; a sensitivity stands beside a
+            threshold, or a threshold is not finite.
     """
     check_batch_size(batch_size)
     check_out(out, resume=resume, overwrite=overwrite, maps=maps, parts=parts, shard=shard)
@@ -263,6 +265,7 @@ def predict(
         _score(detector, wanted, None, images, rows, Sender(None, grouped, emit))
         return [rows[i] for i in range(len(images))]
     out = make_folder(out)
+    refuse_replacing(out, [*(name for row in names for name in row.values()), *([PARTS_FILE] if grouped else [])])
     facts = wanted.facts(detector.digest(), detector.calibration)
     with share.ledger(out, every, facts) if share else Ledger(out / CSV_FILE, COLUMNS, FILES, facts) as ledger:
         own = [name for image in images for name in image.files.values()]

@@ -14,8 +14,8 @@ from scipy.special import betaln, gammaln
 
 from vitlite.answers import Asked, Sender, Tally, Wanted
 from vitlite.data.coming import Coming
-from vitlite.data.parts import Parts
-from vitlite.data.prediction_files import COLUMNS, CSV_FILE, FILES, Names, make_folders, row_of
+from vitlite.data.parts import PARTS_FILE, Parts
+from vitlite.data.prediction_files import COLUMNS, CSV_FILE, FILES, Names, make_folders, refuse_replacing, row_of
 from vitlite.engine.predict import Predictor, check_out, scored
 from vitlite.files import StrPath, make_folder, shown
 from vitlite.ledger import Ledger
@@ -141,6 +141,7 @@ def predict_coming(
         ledger, kept = None, []
         if out is not None:
             out = make_folder(out)
+            refuse_replacing(out, [PARTS_FILE] if parts is not None else [])
             facts = wanted.facts(detector.digest(), detector.calibration)
             ledger = stack.enter_context(Ledger(out / CSV_FILE, COLUMNS, FILES, facts))
             earlier = ledger.begin(resume=resume, overwrite=overwrite, names=())
