@@ -104,14 +104,18 @@ def test_copies_and_near_copies(tiny_run, tiny_data, new, tmp_path):
     from PIL import Image
 
     folder, earlier = shutil.copytree(new, tmp_path / "good"), parts_of(tiny_run)
-    held = next(file for file, part in earlier.items() if part == "held out")
+    held, trained = (next(file for file, part in earlier.items() if part == name) for name in ("held out", "train"))
     shutil.copy(tiny_data / held, folder / "copy.png")
     Image.open(tiny_data / held).save(folder / "near.bmp")
+    Image.open(tiny_data / trained).save(folder / "trained.bmp")
     said = vitlite("update", tiny_run, "--good", folder, "--out", tmp_path / "out")[1]
     assert "1 image left out, which the run has already" in said
     parts = parts_of(tmp_path / "out")
     assert str(folder / "copy.png") not in parts
     assert parts[str(folder / "near.bmp")] == "held out"
+    assert parts[str(folder / "trained.bmp")] == "train"
+    setting = sum(parts[str(path)] != "train" for path in folder.iterdir() if path.name != "copy.png")
+    assert f"new images: {setting} of 8 set the threshold; 1 only train" in said
 
 
 def test_an_interrupted_update_goes_on(tiny_run, new, tmp_path):

@@ -122,7 +122,8 @@ def grown_split(settings: RunSettings, samples: Sequence[Sample], root: Path, gr
         groups |= {i: len(groups) + int(number) for i, number in zip(own, grouping(own))}
     held, trained = ({groups[i] for i in part if i in groups} for part in (old.held, old.train))
     free = [i for i in new if groups[i] not in held | trained]
-    train = [*old.train, *(i for i in new if groups[i] in trained - held)]
+    joined = [i for i in new if groups[i] in trained - held]
+    train = [*old.train, *joined]
     out = [*old.held, *(i for i in new if groups[i] in held)]
     split = make_split(
         [samples[i] for i in free],
@@ -132,7 +133,15 @@ def grown_split(settings: RunSettings, samples: Sequence[Sample], root: Path, gr
     )
     train += [free[row] for row in split.train]
     out += [free[row] for row in split.held]
-    return Split(sorted(train), sorted(out), [[free[row] for row in fold] for fold in split.folds], groups)
+    grown = Split(sorted(train), sorted(out), [[free[row] for row in fold] for fold in split.folds], groups)
+    log.info(
+        "new images: %d of %d set the threshold; %d only train, because they belong to the group of an image that the "
+        "run was trained on",
+        len(set(new) & set(grown.scored)),
+        len(new),
+        len(joined),
+    )
+    return grown
 
 
 def earlier_split(settings: RunSettings, samples: Sequence[Sample], root: Path) -> Split:
