@@ -12,7 +12,17 @@ from vitlite.cli._messages import note
 @options.run
 @options.data
 @options.category
-@click.option("--maps", is_flag=True, help="Write the anomaly maps into RUN/maps, for `vitlite eval-maps` and others.")
+@click.option(
+    "--out",
+    metavar="DIR",
+    type=click.Path(),
+    help="Where results.json, results.csv, scores.csv and maps go.  [default: RUN]",
+)
+@click.option(
+    "--maps",
+    is_flag=True,
+    help="Write the anomaly maps into RUN/maps, or DIR/maps, for `vitlite eval-maps` and others.",
+)
 @click.option(
     "--scores",
     is_flag=True,
@@ -25,6 +35,7 @@ def command(
     run: str,
     data: str | None,
     category: str | None,
+    out: str | None,
     maps: bool,
     scores: bool,
     mask_threshold: int | None,
@@ -37,21 +48,23 @@ def command(
 
     Prints image and pixel AUROC, average precision and best F1, and AUPRO to 0.3 and 0.05, at the original resolution,
     what the masks of each category mean, and how many images the calibrated threshold gets right. Writes results.json,
-    results.csv and scores.csv (the score and verdict of every image) into the run's folder. Needs test/ and
-    ground_truth/ only. Maps are 32-bit float TIFFs at the original size, RUN/maps/<category>/test/<defect>/<stem>.tiff.
+    results.csv and scores.csv (the score and verdict of every image) into the run's folder, or into --out, in the place
+    of earlier ones. Needs test/ and ground_truth/ only. Maps are 32-bit float TIFFs at the original size,
+    RUN/maps/<category>/test/<defect>/<stem>.tiff.
     """
     from vitlite.data.map_files import MAPS_FOLDER
     from vitlite.engine.detector import Detector
     from vitlite.engine.distributed import deterministic as only_deterministic
     from vitlite.engine.evaluate import evaluate
-    from vitlite.files import require_writable
+    from vitlite.files import make_folder, require_writable
     from vitlite.results import table, write
     from vitlite.score_table import score_table
 
-    folder = Path(run) / MAPS_FOLDER if maps else None
+    place = Path(run if out is None else out)
+    folder = place / MAPS_FOLDER if maps else None
     with only_deterministic(deterministic):
         detector = Detector(run, device, max_megapixels=max_megapixels)
-        require_writable(run)
+        require_writable(place if out is None else make_folder(place))
         results = evaluate(
             detector,
             data=data,
@@ -60,8 +73,9 @@ def command(
             mask_threshold=mask_threshold,
             streaming=streaming,
             scores=scores,
+            out=place,
         )
-    written = write(run, results)
+    written = write(place, results)
     click.echo(table(results))
     if scores:
         click.echo(f"\n{score_table(results['categories'])}")

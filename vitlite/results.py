@@ -1,6 +1,9 @@
 """What scored test images come to, whoever made the maps: metrics and verdicts, as files and as a table."""
 
+import contextlib
 import json
+import logging
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +20,8 @@ from vitlite.limits import Limits
 from vitlite.metrics import StreamingEvaluator, auroc, average_precision, evaluate_maps, f1_max
 from vitlite.metrics.streaming import update_all
 from vitlite.score_table import aligned
+
+log = logging.getLogger(__name__)
 
 SCHEMA = 2  # of results.json; version 0.1.0 wrote it without a number
 KEYS = (
@@ -242,6 +247,20 @@ def read(folder: StrPath) -> dict[str, Any]:
         return {**results, "categories": dict(results["categories"])}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: cannot be read ({error}); remove it, and evaluate again") from error
+
+
+def warn_of_replacing(folder: StrPath, data: StrPath) -> None:
+    """Warn if a folder holds results on other data than ``data``; a damaged results.json is no loss."""
+    path = Path(folder) / RESULTS_FILE
+    with contextlib.suppress(UserError):
+        about = read(folder).get("about")
+        before = about.get("data") if isinstance(about, dict) else None
+        if isinstance(before, str) and os.path.realpath(before) != os.path.realpath(data):
+            log.warning(
+                "%s: the results on %s are replaced; to keep them, stop here and choose another folder (out)",
+                shown(path),
+                shown(before),
+            )
 
 
 def table(results: dict[str, Any]) -> str:

@@ -44,6 +44,22 @@ def test_maps_of_eval_score_the_same_in_eval_maps(run, tiny_data, tmp_path, resi
     vitlite("eval-maps", run / "maps", "--data", data)  # its own files are no maps
 
 
+def test_results_on_other_data(run, tiny_data, tmp_path):
+    """They replace earlier ones with a warning that says how to keep those, or go elsewhere."""
+    other, out = shutil.copytree(tiny_data, tmp_path / "other"), tmp_path / "new/out"
+    for _ in range(2):  # the same data again: nothing is lost
+        assert "replaced" not in vitlite("eval", run)[1]
+    before = (run / "results.json").read_bytes()
+    said, err = vitlite("eval", run, "--data", other, "--out", out, "--maps")
+    assert said.splitlines()[-1] == written(out, "maps")
+    assert "replaced" not in err
+    assert ((run / "results.json").read_bytes(), (run / "maps").exists()) == (before, False)
+    assert json.loads((out / "results.json").read_text())["about"]["data"] == str(other)
+    line = f"{run}/results.json: the results on {tiny_data} are replaced; to keep them, stop here and choose another"
+    assert line in vitlite("eval", run, "--data", other)[1]
+    assert json.loads((run / "results.json").read_text())["about"]["data"] == str(other)
+
+
 def test_quiet_prints_the_table_alone(run, tiny_data):
     out, err = vitlite("eval", run, "--maps", "--quiet")
     assert (out.splitlines()[1].split()[0], err, "written" in out) == ("images", "", False)

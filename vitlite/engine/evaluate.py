@@ -33,7 +33,7 @@ from vitlite.images.loading import Loaded, Unread, each
 from vitlite.images.maps import MapError, read_map
 from vitlite.limits import Limits, limits_of
 from vitlite.progress import Progress
-from vitlite.results import Scored, Values, collect, summarize_category
+from vitlite.results import Scored, Values, collect, summarize_category, warn_of_replacing
 from vitlite.verdict import all_small
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def evaluate(
     mask_threshold: int | None = None,
     streaming: bool = False,
     scores: bool = False,
+    out: StrPath | None = None,
 ) -> dict[str, Any]:
     """Score the test split of a data set with a detector.
 
@@ -65,6 +66,7 @@ def evaluate(
         streaming: count the maps one by one and keep none: memory does not grow with the number of images, and
             ``error_bound`` says how far the pixel metrics may be from the exact ones.
         scores: also say how well each ``score`` with each ``places`` tells the test images apart.
+        out: the folder that the results will be written to: a warning says if it holds those of other data.
     Returns:
         dict: the contents of results.json (docs/result-files.md).
     Raises:
@@ -72,6 +74,8 @@ def evaluate(
             its image or whose values fit no rule, scores that are not finite, or ``maps`` holds maps of other images.
     """
     dataset = open_test_data(detector, data, category, mask_threshold)
+    if out is not None:
+        warn_of_replacing(out, dataset.root)
     if maps is not None:
         earlier_maps(maps, dataset.test)  # refuses those that are not ours before the work begins
     # The maps of a category are gone before those of the next are made.
