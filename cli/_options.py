@@ -81,6 +81,8 @@ def verbosity(command: Command) -> Command:
 def _set_level(level: int) -> Callable[[click.Context, click.Parameter, bool], None]:
     def callback(ctx: click.Context, param: click.Parameter, given: bool) -> None:
         if given:
+            if ctx.meta.setdefault(LOGGER.name, param.name) != param.name:
+                raise click.UsageError("--quiet: not together with --verbose; give one of them")
             LOGGER.setLevel(level)
 
     return callback

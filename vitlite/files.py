@@ -151,6 +151,13 @@ def make_folder(path: StrPath) -> Path:
     return Path(path)
 
 
+def refuse_file(out: StrPath) -> None:
+    """``UserError`` if a folder for what is written cannot be there, because it or a folder above it is a file."""
+    for place in (Path(out), *Path(out).parents):
+        if os.path.exists(place) and not os.path.isdir(place):
+            raise UserError(f"`out={shown(out)}`: {shown(place)} is a file, not a folder; choose another folder")
+
+
 def shown(path: StrPath) -> str:
     """A path as text that can be printed, even if its bytes are not valid in the file system's encoding."""
     return os.fspath(path).encode("utf-8", "surrogateescape").decode("utf-8", "replace")

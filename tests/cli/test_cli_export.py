@@ -89,10 +89,21 @@ def test_a_model_that_scores_differently_is_refused(tiny_run, tmp_path, monkeypa
         "pt2",
         "--out",
         out,
-        says="the map of the exported model differs from the run's by 1.0e-03",
+        says="the map of the exported model differs from the run's by 9.99e-04 relative; at most 1.00e-04",
     )
     assert out.read_bytes() == b"what was there before"
     assert list(tmp_path.iterdir()) == [out]
+
+
+@pytest.mark.parametrize(
+    ("gap", "allowed", "says"),
+    [
+        (1.0004e-4, 1e-4, "by 1.0004e-04 relative; at most 1.0000e-04 is allowed; give the run itself to predict"),
+        (0.012345, 0.005, "by 1.23e-02 relative; at most 5.00e-03 is allowed; leave out `precision=int8`"),
+    ],
+)
+def test_a_difference_is_shown_beyond_its_limit(gap, allowed, says):
+    assert exporting.by_how_much(gap, allowed) == says
 
 
 def test_images_of_every_kind_are_compared(tiny_run, tiny_data):

@@ -134,7 +134,7 @@ def test_stopped_before_the_larger_number_is_recorded(run, tiny_run, monkeypatch
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"epochs": 1}, "epochs=1: makes 1 epochs; the run has had 2; give more"),
+        ({"epochs": 1}, "epochs=1: makes 1 epoch; the run has had 2; give more"),
         ({"steps": 4}, "steps=4: makes 2 epochs; the run has had 2"),
         ({"lr": 1.0}, "lr: not together with resume=True, with which only steps or epochs can change"),
         ({"epochs": 5, "steps": 20}, "steps: not together with epochs"),

@@ -70,6 +70,10 @@ def test_what_does_not_fit_is_refused(mask, tmp_path, put):
     path = put(tmp_path / "b.png", IMAGE[:, :50])
     with pytest.raises(UserError, match="is 50x40"):
         refuse_others(regions, [mask, path])
+    for given in ({"roi": str(mask)}, {"roi": "auto", "ignore": str(mask)}):
+        says = rf"^{[*given][-1]}={mask}: is 60x40, but {path} is 50x40; give a mask of the size of the images$"
+        with pytest.raises(UserError, match=says):
+            refuse_others(regions, [mask, path], **given)
     with pytest.raises(UserError, match="marks nothing"):
         read_regions(put(tmp_path / "black.png", np.zeros((4, 4), np.uint8)), None, ["nut"])
     with pytest.raises(UserError, match="as in a photograph; give a mask of 0 and 255"):

@@ -24,6 +24,8 @@ def test_sizes_are_one_number_or_two():
     for wrong in ("256,408,3", "256,x", "keep,0", "keep,256,256", (1, 2, 3), 2.5):
         with pytest.raises(UserError, match=r"image_size=.*must be a whole number, two"):
             change(QUICK, {"image_size": wrong})
+    with pytest.raises(UserError, match="image_size=keep,99999999: a network sees at most 4096 x 4096 pixels"):
+        change(QUICK, {"image_size": "keep,99999999"})
     with pytest.raises(UserError, match="image_size=256,4: must be at least 8"):
         change(QUICK, {"image_size": "256,4"})
     with pytest.raises(UserError, match="patch=2: does not divide feature_size=32,33"):

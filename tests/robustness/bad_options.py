@@ -124,6 +124,7 @@ for name, args, says in (
     ("weights twice", [*INIT, run, "--data", data, "--weights", "x.pt"], "--weights: not together with --init-from"),
     ("device unknown", [*TRAIN, "--device", "abacus"], "--device abacus: must be auto, cpu, cuda"),
     ("device of another kind", [*TRAIN, "--device", "meta"], "--device meta: must be auto, cpu, cuda"),
+    ("quiet and verbose", [*TRAIN, "-q", "-v"], "--quiet: not together with --verbose"),
     ("resume what", ["train", "--resume"], "--resume: say which run"),
     ("resume nothing", ["train", "--resume", "--out", new], ".*new: no such folder; give the folder"),
     (
@@ -136,7 +137,7 @@ for name, args, says in (
     (
         "resume for less",
         [*RESUME, "--set", "epochs=1"],
-        "--set epochs=1: makes 1 epochs; the run has had 2",
+        "--set epochs=1: makes 1 epoch; the run has had 2",
     ),
     ("resume twice", [*RESUME, "--set", "epochs=3", "--set", "steps=9"], "--set steps: not together with --set epochs"),
     (
@@ -164,8 +165,19 @@ for name, args, says in (
     ("predict of no run", ["predict", new, data, "--out", out], ".*new: no such folder; give the folder"),
     ("image is missing", ["predict", run, lambda p: p.root / "gone.png", "--out", out], r".*gone\.png: no image there"),
     ("pattern without a match", ["predict", run, lambda p: p.root / "no*.png", "--out", out], r".*\*\.png: no image"),
-    ("out is below a file", ["predict", run, data, "--out", lambda p: p.image / "out"], ".*/out.*Not a directory"),
-    ("out is a file", [*SIVT, "--data", data, "--out", lambda p: p.image], r".*image\.png"),
+    (
+        "out is below a file",
+        ["predict", run, data, "--out", lambda p: p.image / "out"],
+        r"--out .*/out: .*image\.png is a f",
+    ),
+    ("out is a file", [*SIVT, "--data", data, "--out", lambda p: p.image], r"--out .*image\.png: .* is a file, not a"),
+    (
+        "out in a file",
+        [*SIVT, "--data", data, "--out", lambda p: p.image / "new"],
+        r"--out .*new: .*image\.png is a fi",
+    ),
+    ("eval into a file", ["eval", run, "--out", lambda p: p.image], r"--out .*image\.png: .* is a file, not a"),
+    ("predict into a file", ["predict", run, data, "--out", lambda p: p.image], r"--out .*image\.png: .* is a file"),
     ("out holds a run", [*SIVT, "--data", data, "--out", run], ".*holds a run; use --resume .* another --out"),
     ("data is missing", [*SIVT, "--data", lambda p: p.root / "nowhere", "--out", new], ".*nowhere: no such folder"),
     ("data is a file", [*SIVT, "--data", lambda p: p.image, "--out", new], r".*image\.png: is a file; give the folder"),

@@ -134,8 +134,8 @@ class Loop:
             key = "steps" if self.config.steps else "epochs"
             had = [*old[: self.stage], self.epoch][: len(old)]
             shown_new, shown_had = (" + ".join(map(str, epochs)) for epochs in (new, had))
-            value = getattr(self.config, key)
-            raise UserError(f"`{key}={value}`: makes {shown_new} epochs; the run has had {shown_had}; give more")
+            value, noun = getattr(self.config, key), "epoch" if shown_new == "1" else "epochs"
+            raise UserError(f"`{key}={value}`: makes {shown_new} {noun}; the run has had {shown_had}; give more")
         if self.team.leads:
             remove(self.run / CALIBRATION_FILE)  # it is of the weights that change now
             remove(self.run / GOOD_SCORES_FILE)

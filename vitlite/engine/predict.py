@@ -28,7 +28,7 @@ from vitlite.data.prediction_files import (
 )
 from vitlite.data.shards import Shard
 from vitlite.errors import UserError
-from vitlite.files import StrPath, make_folder, shown
+from vitlite.files import StrPath, make_folder, refuse_file, shown
 from vitlite.images.loading import Loaded, Unread, as_seen, pixel_batches
 from vitlite.images.reading import FULL_RANGE, Notices, as_rgb
 from vitlite.images.regions import level_outside
@@ -285,10 +285,12 @@ def predict(
 
 
 def check_out(out: StrPath | None, **wanted: Any) -> None:
-    """``UserError`` for what is wanted but cannot be without a folder for it, and for two that exclude each other."""
+    """``UserError`` for ``out`` that is a file, what needs ``out``, and two that exclude each other."""
     for name, value in wanted.items():
         if out is None and value:
             raise UserError(f"`{name}={value}`: needs `out`, a folder")
+    if out is not None:
+        refuse_file(out)
     if wanted.get("resume") and wanted.get("overwrite"):
         raise UserError("`overwrite=True`: not together with `resume=True`")
 

@@ -46,7 +46,7 @@ from vitlite.engine.split import Grouping, Split, make_split, random_split, reco
 from vitlite.engine.unseen import FEWEST, DrawnTest, Measured, choose_head, draw_sources
 from vitlite.engine.update import UPDATED, earlier_split, grown_split, new_ones, with_added
 from vitlite.errors import UserError
-from vitlite.files import MAX_MEGAPIXELS, Claim, below, counted, remove, remove_leftovers, shown
+from vitlite.files import MAX_MEGAPIXELS, Claim, below, counted, refuse_file, remove, remove_leftovers, shown
 from vitlite.good_scores import save_good_scores
 from vitlite.images.region_files import FOLDER, around_parts, draw_regions, refuse_others, save_regions
 from vitlite.images.regions import Regions
@@ -98,6 +98,7 @@ def _train(
         claim.take()
     before = load_settings(run) if resume else settings
     if not resume:
+        refuse_file(run)
         refuse_present(run)
         refuse_data_folder(settings, run)
     keep_freed_memory()
@@ -113,7 +114,7 @@ def _train(
     samples = [*dataset.train, *dataset.validation]
     regions = None if resume else new_regions(settings, dataset.categories)
     if regions is not None:
-        refuse_others(regions, [sample.path for sample in samples])
+        refuse_others(regions, [sample.path for sample in samples], settings.roi, settings.ignore)
     # The box around the parts, which are looked for at the scale of the run, has the shape that is kept.
     early = settings.config.keeps and regions is not None and regions.auto and not settings.regions
     if early:

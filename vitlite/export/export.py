@@ -262,10 +262,19 @@ def compare(
                 if gap > allowed[what]:
                     raise UserError(
                         f"{out}: not written: for {name} the {what} of the exported model differs from the run's "
-                        f"by {gap:.1e} relative; at most {allowed[what]:g} is allowed"
+                        f"{by_how_much(gap, allowed[what])}"
                     )
         count += len(names)
     return count, worst
+
+
+def by_how_much(gap: float, allowed: float) -> str:
+    """A difference and the limit that it is beyond, with as many digits, 3 at least, as tell them apart."""
+    digits = next((n for n in range(2, 17) if float(f"{gap:.{n}e}") > allowed), 17)
+    mend = (
+        "give the run itself to predict" if allowed <= TOLERANCES["float32"]["score"] else "leave out `precision=int8`"
+    )
+    return f"by {gap:.{digits}e} relative; at most {allowed:.{digits}e} is allowed; {mend}"
 
 
 def difference(got: np.ndarray, want: np.ndarray, scale: float = 0.0) -> float:

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from vitlite.errors import UserError
-from vitlite.files import StrPath, make_folder, remove, shown
+from vitlite.files import StrPath, category_of, make_folder, remove, shown
 from vitlite.images.foreground import region_of_part
 from vitlite.images.heatmap import overlay
 from vitlite.images.mask_evidence import Undecided, decide, evidence_of
@@ -85,11 +85,23 @@ def load_regions(folder: Path, categories: Sequence[str], auto: bool) -> Regions
     return regions
 
 
-def refuse_others(regions: Regions, paths: Iterable[Path]) -> None:
-    """``UserError`` if an image has not the size of its region, by the header of its file."""
+def refuse_others(regions: Regions, paths: Iterable[Path], roi: str = "", ignore: str = "") -> None:
+    """``UserError`` if an image has not the size of its region, by the header of its file.
+
+    ``roi`` and ``ignore`` are what the regions were read from, which the error names.
+    """
+    argument, source = ("roi", roi) if roi not in ("", AUTO) else ("ignore", ignore)
     for path in paths if regions.masks else ():
         with contextlib.suppress(ImageError):  # is skipped later, with the reason
             size = image_size(path)
+            category = category_of(path, list(regions.masks))
+            mask = regions.masks.get(category)
+            if source and mask is not None and mask.shape != size:
+                file = shown(file_of(source, category) or source)
+                raise UserError(
+                    f"`{argument}={file}`: is {size_text(mask)}, but "
+                    f"{shown(path)} is {size[1]}x{size[0]}; give a mask of the size of the images"
+                )
             try:
                 regions.fitting(path, size)
             except Unusable as error:

@@ -94,7 +94,7 @@ class SizeKind(Kind):
 
     def convert(self, value: object) -> Any:
         """As of any kind."""
-        if isinstance(value, str) and self.keeps and re.fullmatch(KEEP + ",[1-9][0-9]{0,5}", value):
+        if isinstance(value, str) and self.keeps and re.fullmatch(KEEP + ",[1-9][0-9]{0,17}", value):
             return value
         if isinstance(value, (list, tuple)):
             return self._sides([self._convert_item(side) for side in value])
