@@ -53,6 +53,8 @@ def command(
     if len(runs) > 1 and render:
         raise UserError("--render: not with several runs; give one")
     path = new_file(out) if out else None
+    if path is not None and path.exists() and path.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"`out={path}`: is a file already, and no page; choose a name that ends with .html")
     detectors = [Detector(run, device, max_megapixels=max_megapixels) for run in runs]
     path = path or new_file(Path(runs[0]) / "report.html")
     if len(runs) > 1:

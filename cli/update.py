@@ -39,9 +39,9 @@ def command(
     Statistics are taken anew from the images of RUN and the new ones, and training goes on from the weights of RUN for
     a quarter of its steps (--set steps=N changes that). The thresholds come from the images that RUN held out and from
     new ones, each scored by a network that has not seen it: if RUN has folds, as many networks train. A new image that
-    is nearly the same as one that RUN was trained on trains too, and sets no threshold; a line says how many do. In a
-    run of several categories, a new image belongs to the category that one of its folders is named after. The images of
-    RUN have to be there still.
+    is nearly the same as one that RUN was trained on trains too, and sets no threshold; a line says how many of the new
+    images set it. In a run of several categories, a new image belongs to the category that one of its folders is named
+    after. The images of RUN have to be there still.
     """
     from vitlite.engine.checkpoint import is_free
     from vitlite.engine.distributed import deterministic as only_deterministic
