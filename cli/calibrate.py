@@ -136,7 +136,7 @@ def command(
             good=good,
             without=without,
             balance=bad if balance else (),
-            known=bad,
+            known=() if balance else bad,
             min_area=min_area,
             exact=exact,
         )
