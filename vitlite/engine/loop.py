@@ -327,6 +327,13 @@ class Loop:
         return {name: term.detach().float() for name, term in terms.items()}
 
 
+def to_measure(loop: Loop, samples: Sequence[Sample], cache: FeatureCache, split: Split) -> Measured:
+    """The images that set the threshold, of which nothing is measured yet."""
+    rows = split.scored or split.train
+    groups = [split.groups.get(row) for row in rows]
+    return Measured(loop.method, [samples[row] for row in rows], loop.run, cache, rows, groups)
+
+
 def cross_fit(loop: Loop, samples: Sequence[Sample], cache: FeatureCache, split: Split, reading: Reading) -> Measured:
     """The images of each fold measured by a network that trained on all other good images, as many as the final one.
 
@@ -335,8 +342,7 @@ def cross_fit(loop: Loop, samples: Sequence[Sample], cache: FeatureCache, split:
     """
     method, rows = loop.method, split.scored
     place_of = {row: place for place, row in enumerate(rows)}
-    groups = [split.groups.get(row) for row in rows]
-    measured = Measured(method, [samples[row] for row in rows], loop.run, cache, rows, groups)
+    measured = to_measure(loop, samples, cache, split)
     if measured.load(loop.run / FOLDS_FILE, fold_key(loop, split)):
         return measured
     drawn_on = draw_sources(loop.config, loop.settings.seed, rows)

@@ -29,7 +29,7 @@ from vitlite.engine.checkpoint import (
 )
 from vitlite.engine.distributed import Team, decided, join, keep_freed_memory
 from vitlite.engine.features import FeatureCache, Part, cache_features, log_size, with_scale, with_shape
-from vitlite.engine.loop import FOLDS_FILE, Loop, cross_fit
+from vitlite.engine.loop import FOLDS_FILE, Loop, cross_fit, to_measure
 from vitlite.engine.settings import (
     SYNTHETIC,
     RunSettings,
@@ -261,8 +261,7 @@ def conclude(
     unseen = bool(split.scored)
     rows = split.scored or split.train
     if measured is None:
-        groups = [split.groups.get(row) for row in rows]
-        measured = Measured(method, [samples[row] for row in rows], run, cache, rows, groups)
+        measured = to_measure(loop, samples, cache, split)
     place_of = {row: place for place, row in enumerate(rows)}
     own = split.held if unseen else rows
     places = [place_of[row] for row in own]
