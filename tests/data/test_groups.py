@@ -31,6 +31,25 @@ def test_a_time_lapse_stays_together():
     assert alike(similar(np.array(frames, np.float32))) == {frozenset(range(5 * i, 5 * i + 5)) for i in range(4)}
 
 
+def test_a_few_parts_with_many_images_each():
+    parts = RNG.normal(0, 1, (4, 600))
+    images = [parts[i // 40] + 0.6 * RNG.normal(0, 1, 600) for i in range(160)]
+    assert alike(similar(np.array(images, np.float32))) == {frozenset(range(40 * i, 40 * i + 40)) for i in range(4)}
+
+
+@pytest.mark.parametrize("count", [24, 300])
+def test_parts_at_any_angle_are_no_group(count):
+    """Two components make up most of the differences, so that many pairs correlate, and names say nothing of it."""
+    angle = RNG.uniform(0, 2 * np.pi, count)
+    turned = np.stack([np.cos(angle), np.sin(angle)], 1) @ RNG.normal(0, 1, (2, 400))
+    images = (turned + 0.3 * RNG.normal(0, 1, (count, 400))).astype(np.float32)
+    images[7] = images[3] + 0.02 * RNG.normal(0, 1, 400)  # a copy is found all the same
+    together = [group for group in alike(similar(images)) if len(group) > 1]
+    assert max(map(len, together)) <= 4
+    assert sum(map(len, together)) <= 0.2 * count + 2
+    assert any({3, 7} <= group for group in together)
+
+
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_few_and_equal_images(count):
     numbers = similar(np.ones((count, 10), np.float32))

@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
+import scipy.linalg
 from scipy.sparse.csgraph import connected_components
 
 from vitlite.errors import UserError
@@ -16,9 +17,10 @@ from vitlite.files import counted
 
 log = logging.getLogger(__name__)
 
-ALIKE = 0.3  # the correlation from which two images that follow one another are taken for a time lapse ...
-EQUAL = 0.9  # ... and any two for copies
+ALIKE = 0.3  # the least correlation from which two images that follow one another are taken for a time lapse ...
+EQUAL = 0.9  # ... and that from which any two are taken for copies
 MOST = 5000  # images whose likeness is computed
+LARGEST = 4  # the most that one principal component counts, in multiples of the mean one
 LEFT = 3  # good images that have to be left to compare an image with
 
 
@@ -27,8 +29,9 @@ def similar(features: np.ndarray) -> np.ndarray:
 
     The mean over all images is taken from each feature, the rest is divided by its deviation, and images are compared
     by their correlation: what all images share, such as the part itself, counts for nothing. A group is what is
-    connected by a correlation of at least :data:`ALIKE` between neighbours, or :data:`EQUAL` between any two. Images
-    that are merely alike, such as parts that happen to lie the same way, are no group: new ones will be alike as well.
+    connected as neighbours in a time lapse (:func:`in_sequence`), or by a correlation of at least :data:`EQUAL`
+    between any two, in which no component counts too much (:func:`tempered`). Images that are merely alike, such as
+    parts that happen to lie the same way, are no group: new ones will be alike as well.
 
     Args:
         features: float32 (n, d), a row for each image in the order of their names; changed in place.
@@ -37,12 +40,42 @@ def similar(features: np.ndarray) -> np.ndarray:
     features /= features.std(0) + 1e-3 * (features.std() or 1.0)
     features /= np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
     alike = features @ features.T
-    place = np.arange(len(features))
-    following = np.abs(place[:, None] - place) == 1
     # Images without any difference from the mean are all the same.
     flat = np.logical_not(np.any(features, axis=1)).reshape(-1)
-    joined = (alike >= EQUAL) | (following & (alike >= ALIKE)) | (flat[:, None] & flat)
+    joined = (tempered(alike) >= EQUAL) | (flat[:, None] & flat)
+    before = np.flatnonzero(in_sequence(alike))
+    joined[before, before + 1] = True
     return np.asarray(connected_components(joined, directed=False)[1])
+
+
+def tempered(alike: np.ndarray) -> np.ndarray:
+    """Correlations (n, n) of the same images with no principal component above :data:`LARGEST` mean ones.
+
+    If a few components make up most of the differences, such as the angle or the brightness, the plain correlation of
+    many pairs is near 1 by chance.
+    """
+    most = LARGEST * np.trace(alike) / len(alike)
+    if not most:
+        return alike
+    values, vectors = scipy.linalg.eigh(alike, subset_by_value=(most, np.inf))
+    products = alike - (vectors * (values - most)) @ vectors.T
+    lengths = np.sqrt(np.maximum(products.diagonal(), 1e-12))
+    return products / lengths[:, None] / lengths
+
+
+def in_sequence(alike: np.ndarray) -> np.ndarray:
+    """Whether each image and the next one by name belong together: bool (n - 1,), from correlations (n, n).
+
+    They do from a correlation of :data:`ALIKE`, or from the lowest higher one that clearly more neighbours reach than
+    pairs drawn at random would: twice as many, and two standard deviations more. So names that say nothing of the
+    order, such as those of parts whose angle varies, join nothing.
+    """
+    found = alike.diagonal(1)
+    levels = np.sort(found[found >= ALIKE])[::-1]
+    pairs = np.sort(alike[np.triu_indices(len(alike), 1)])
+    by_chance = len(found) * (1 - np.searchsorted(pairs, levels) / max(len(pairs), 1))
+    enough = np.flatnonzero(np.arange(1, len(levels) + 1) >= 2 * by_chance + 2 * np.sqrt(by_chance))
+    return found >= levels[enough[-1]] if len(enough) else np.zeros(len(found), bool)
 
 
 def leaving(numbers: Sequence[int | None]) -> list[list[int]]:
