@@ -264,6 +264,7 @@ def test_scoring_in_bfloat16_changes_scores_a_little(tiny_run, images, tmp_path)
         assert two.score == pytest.approx(one.score, rel=0.02)
         assert two.map.dtype == np.float32
     assert exact.digest() != lower.digest()
+    assert [vitlite.evaluate(one)["about"]["precision"] for one in (exact, lower)] == ["float32", "bfloat16"]
     copy = pickle.loads(pickle.dumps(lower))
     assert copy.digest() == lower.digest()
     assert copy.predict(images[0]).score == lower.predict(images[0]).score

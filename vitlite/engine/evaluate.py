@@ -5,7 +5,6 @@ Whoever makes the maps, a category becomes a :class:`~vitlite.results.Scored`, w
 
 import logging
 import platform
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -196,7 +195,7 @@ def about(detector: "Detector", dataset: Dataset) -> dict[str, Any]:
         "seed": settings.seed,
         "device": str(detector.device),
         "threads": torch.get_num_threads(),
-        "precision": "float32",  # of scoring, whatever the training's
+        "precision": detector.precision,  # of scoring, whatever the training's
         "training_precision": settings.config.precision,
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "backbone": detector.method.backbone_name,
@@ -311,14 +310,12 @@ def read_category(
     scored = Scored(name, dataset)
     if streaming:
         scored.stream(sample for sample, _ in pairs)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"PIL(\.|$)")  # a damaged file is reported once, by us
-        for (sample, _), loaded in zip(pairs, each(read_pair, pairs)):
-            if isinstance(loaded, MapError):
-                problems.add(loaded.kind, str(loaded))
-            else:
-                values, mask = loaded
-                scored.add(sample, float(values.max()), values, mask)
+    for (sample, _), loaded in zip(pairs, each(read_pair, pairs)):
+        if isinstance(loaded, MapError):
+            problems.add(loaded.kind, str(loaded))
+        else:
+            values, mask = loaded
+            scored.add(sample, float(values.max()), values, mask)
     return scored
 
 
