@@ -13,6 +13,7 @@ from vitlite.data.index import Sample
 from vitlite.engine.calibrate import recalibrate
 from vitlite.engine.detector import Detector
 from vitlite.engine.features import log_size
+from vitlite.engine.predict import predict
 from vitlite.engine.settings import preset_config
 from vitlite.errors import UserError
 from vitlite.images.tiles import Blend
@@ -85,6 +86,13 @@ def test_the_parts_are_those_of_the_tiles(tiled, data):
     (reconstruction,) = tiled.parts_of(loaded).values()
     assert reconstruction.shape == (3, *SHAPE)
     assert np.abs(reconstruction - loaded.original.transpose(2, 0, 1) / 255).mean() < 0.2
+
+
+def test_the_parts_too_come_from_no_more_tiles_at_a_time_than_asked_for(tiled, data, tmp_path, monkeypatch):
+    sizes, own = [], tiled._part_pixels
+    monkeypatch.setattr(tiled, "_part_pixels", lambda pixels: sizes.append(len(pixels)) or own(pixels))
+    predict(tiled, data / "plate/test/good/0.png", tmp_path, parts=True, batch_size=2)
+    assert max(sizes) == 2
 
 
 def test_calibration_scores_good_images_as_prediction_does(tiled, data):

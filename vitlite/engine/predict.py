@@ -4,6 +4,7 @@ import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from numbers import Integral
 from pathlib import Path
 from typing import Any, overload
@@ -329,6 +330,7 @@ def scored(
     waiting: dict[int, tuple[int, dict[str, Any], bool]] = {}
     following = 0
     paths = [image.path for image in images]
+    parts_of = partial(detector.parts_of, batch_size=wanted.batch_size)
     for found in detector.score_files(
         paths, batch_size=wanted.batch_size, keep_original=wanted.overlays or wanted.parts, category=wanted.category
     ):
@@ -337,7 +339,7 @@ def scored(
         if isinstance(found, Unread):
             row: dict[str, Any] = {"error": found.reason}
         else:
-            row = answer(*found, out, image.files, image.limits, detector.calibration, detector.parts_of)
+            row = answer(*found, out, image.files, image.limits, detector.calibration, parts_of)
         row["file"] = str(image.path)
         waiting[loaded.index] = loaded.index, row, not isinstance(found, Unread)
         while following in waiting:  # a file that cannot be read is known before those of its batch are scored
