@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -136,7 +137,9 @@ def kept_rows(
     it: scores depend on the batch in their last digits. ``UserError`` for rows of images that are not in ``paths``.
     """
     rows = {row["file"]: row for row in earlier}  # the last one of an image that was scored again
-    strange = sorted({file for file, row in rows.items() if row["verdict"]} - set(map(shown, paths)))
+    names = [shown(path) for path in paths]
+    count = Counter(names)  # names that are no text may read alike
+    strange = sorted({file for file, row in rows.items() if row["verdict"]} - set(names))
     if strange:
         raise UserError(
             f"{shown(ledger.path)}: holds rows of {len(strange)} images that are not given, first {strange[0]}; "
@@ -144,16 +147,16 @@ def kept_rows(
         )
 
     def stays(index: int) -> bool:
-        row = rows.get(str(paths[index]), {})
+        row = rows.get(names[index], {})
         own = {column: name for column in FILES if (name := row.get(column))}
         there = all((ledger.folder / name).is_file() for name in own.values())
-        return bool(row.get("verdict")) and own == files[index] and there
+        return bool(row.get("verdict")) and count[names[index]] == 1 and own == files[index] and there
 
     kept: dict[int, dict[str, Any]] = {}
     for first in range(0, len(paths), batch_size):
         batch = range(first, min(first + batch_size, len(paths)))
         if all(map(stays, batch)):
-            kept |= {index: row_of(ledger, rows.pop(str(paths[index]))) for index in batch}
+            kept |= {index: row_of(ledger, rows.pop(names[index])) for index in batch}
     for row in rows.values():
         ledger.remove_files(row)
     return kept
