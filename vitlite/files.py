@@ -12,7 +12,6 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any, Self
 
 from vitlite.errors import UserError
@@ -227,6 +226,7 @@ class Claim:
             self.handle = os.open(self.folder, os.O_RDONLY)
             fcntl.flock(self.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            self.__exit__()
             raise UserError(
                 f"{shown(self.folder)}: another process is {self.doing} there; wait for its end, or choose another "
                 "`out`"
@@ -237,9 +237,7 @@ class Claim:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self.handle is not None:
             os.close(self.handle)
             self.handle = None

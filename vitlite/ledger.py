@@ -7,7 +7,6 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 from vitlite.errors import UserError
@@ -49,12 +48,10 @@ class Ledger:
         self.claim.take()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self.file is not None:
             self.file.close()
-        self.claim.__exit__(kind, error, trace)
+        self.claim.__exit__()
 
     def begin(self, *, resume: bool, overwrite: bool, names: Iterable[str]) -> list[dict[str, str]]:
         """Make the table ready for rows; the rows that are in it already, if an earlier job's are kept.

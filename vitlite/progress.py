@@ -6,7 +6,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from types import TracebackType
 from typing import Self
 
 log = logging.getLogger("vitlite")
@@ -57,9 +56,7 @@ class Progress:
             log.handlers.insert(0, self.room)  # before those that print
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self.live:
             log.removeHandler(self.room)
             self._clear()

@@ -231,6 +231,25 @@ def test_two_processes_do_not_write_one_table(images, tmp_path):
         claim.take()
         with pytest.raises(UserError, match="another process is writing there"):
             call(images, tmp_path / "out", resume=True)
+        other = Claim(tmp_path / "out", "writing")
+        for _ in range(2):
+            with pytest.raises(UserError, match="another process is writing there"):
+                other.take()
+            assert other.handle is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs names that are no text")
+def test_rows_of_files_whose_names_are_no_text_are_kept(images, tmp_path):
+    (images / "0.png").rename(images / "0\udcff.png")
+    call(images, tmp_path / "out")
+    again = Grey()
+    call(images, tmp_path / "out", again, resume=True)
+    assert again.count == 2  # those of the batch with the file that cannot be read
+    (images / "1.png").rename(images / "0\udcfe.png")
+    for resume in (False, True):
+        again = Grey()
+        predict(again, images, tmp_path / "alike", overlays=False, batch_size=3, resume=resume)
+    assert again.count == 5  # nobody knows whose of two rows with one name is whose
 
 
 @pytest.mark.parametrize(
