@@ -209,12 +209,12 @@ def test_the_steadiest_parts_alone_if_all_are_too_far(tiny_run, tmp_path, monkey
         pytest.importorskip(package)
     tried, ordered = [], []
 
-    def compared(run, exported, inputs, path, allowed, scales=None):
+    def compared(run, exported, inputs, path, allowed, scales=None, again=None):
         if scales is None:
             tried.append(allowed)
             if len(tried) <= 2:
                 raise UserError("a.xml: not written: too far")
-        return compare(run, exported, inputs, path, allowed, scales)
+        return compare(run, exported, inputs, path, allowed, scales, again)
 
     steadiest = Lowering.steadiest
 
