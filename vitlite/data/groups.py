@@ -72,7 +72,7 @@ def in_sequence(alike: np.ndarray) -> np.ndarray:
     """
     found = alike.diagonal(1)
     levels = np.sort(found[found >= ALIKE])[::-1]
-    pairs = np.sort(alike[np.triu_indices(len(alike), 1)])
+    pairs = np.sort(alike[~np.tri(len(alike), dtype=bool)])
     by_chance = len(found) * (1 - np.searchsorted(pairs, levels) / max(len(pairs), 1))
     enough = np.flatnonzero(np.arange(1, len(levels) + 1) >= 2 * by_chance + 2 * np.sqrt(by_chance))
     return found >= levels[enough[-1]] if len(enough) else np.zeros(len(found), bool)
