@@ -53,6 +53,14 @@ def test_what_matches_nothing_is_named(parts, given):
     assert given.replace("\0", "") in str(caught.value).replace("\0", "")
 
 
+def test_a_folder_of_images_that_are_not_read_is_told_from_an_empty_one(tmp_path):
+    (tmp_path / "a.heic").write_bytes(b"x")
+    with pytest.raises(
+        UserError, match=r"1 image is left out, because the format is not read \(\.heic 1\); save it as"
+    ):
+        data.list_images([tmp_path])
+
+
 def test_no_path_at_all():
     with pytest.raises(UserError, match="no image given"):
         data.list_images([])

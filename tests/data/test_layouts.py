@@ -408,6 +408,7 @@ NORMAL = "candle/Data/Images/Normal/0003.JPG"
         (ROWS, 'object,split,label,image,mask\n"candle', "cannot be read as a table"),
         (ROWS, None, "no such file"),
         ("pcb1,train", "candle,train", r"lists no images of pcb1 to train on"),
+        (NORMAL, NORMAL.replace("0003", "0010"), "line 4: image .* is in line 2 too; keep one"),
     ],
 )
 def test_visa_tables_that_are_wrong(tmp_path, visa, old, new, message):
@@ -465,4 +466,7 @@ def test_ksdd2_pieces_that_are_missing_or_damaged(tmp_path, ksdd2, put):
         data.open_dataset(root)
     (root / "test" / "20000_GT.png").unlink()
     with pytest.raises(UserError, match=r"20000\.png: has no 20000_GT\.png beside it"):
+        data.open_dataset(root)
+    put(root / "train" / "10001.jpg")
+    with pytest.raises(UserError, match=r"10001\.png: 10001\.jpg is there too; keep one of them"):
         data.open_dataset(root)

@@ -230,7 +230,7 @@ def test_masks_of_no_image_are_named(tmp_path, put, caplog):
     put(root / "ground_truth" / "dent" / "stray.png", np.zeros(SIZE, np.uint8))
     data.with_mask_rules(data.open_dataset(root, need_train=False))
     assert [message.split(": ", 1)[1] for message in caplog.messages] == [
-        "1 mask matches no image: ground_truth/dent/stray.png",
+        "1 mask is not used (no image has that name, or it has another mask): ground_truth/dent/stray.png",
     ]
 
 

@@ -67,7 +67,8 @@ def test_plain_folder_of_folders(tmp_path, put):
         (["train/cat/a.png", "test/cat/b.png"], "has train/ but not MVTec's train/good"),
         (["Train/Good/a.png"], "has Train/"),
         (["good/a.png", "bad/b.png"], "has good/ beside other folders; give .*good$"),
-        (["notes.txt"], r"no images \(1 other files\)"),
+        (["notes.txt"], r"no images \(1 other file\)"),
+        (["0.HEIC", "1.heic", "2.dng"], r"no images \(3 other files\); 3 images are left out, .*\(\.heic 2, \.dng 1\)"),
         ([], "no images"),
         (["a/0.png", "a/run/config.toml", "a/run/split.json", "a/run/odd/0.png"], "has a/run/, a run or predictions"),
         (["a/0.png", "seen/predictions.csv", "seen/predictions.json", "seen/0.png"], "has seen/, a run or predictions"),
@@ -139,6 +140,8 @@ def below(folder, names):
         (["x/normal/a.png", "x/scratch/b.png"], "x", r"has normal/ beside other folders; give \S*normal$"),
         (["x/images/a.png", "x/masks/b.png"], "x", r"has masks/, by its name masks and not good images; give"),
         (["x/line1/a.png", "x/line2/Defective/b.png"], "x", r"has line2/Defective/, by its name defects"),
+        (["x/OK parts/a.png", "x/NG parts/b.png"], "x", r"has NG parts/, by its name defects"),
+        (["x/line1/a.png", "x/2024_defects/b.png"], "x", r"has 2024_defects/, by its name defects"),
         (["x/line1/test/a.png"], "x", r"has line1/test/ but not MVTec's"),
     ],
 )
@@ -158,6 +161,7 @@ def test_no_data_set_or_part_of_one_passes_for_a_plain_folder(tmp_path, put, fil
         (["x/a_mask.png", "x/b_GT.png", "x/c.png"], "x", 1),  # masks of images that are not there
         (["x/a.png", "x/test/b.png", "x/mvtec/nut/train/good/c.png"], "x", 1),  # what lies deeper is not taken
         (["x/good/a.png"], "x", 1),
+        (["x/no_defect/a.png", "x/defect-free/b.png", "x/kos01/c.png", "x/badge/d.png"], "x", 4),
         (["x/2023/ok/a.png", "x/2024/ok/b.png"], "x", 2),
         (["defects/a.png"], "defects", 1),
         (below("nut", MVTEC), "nut/train", 1),
@@ -222,6 +226,44 @@ def test_hidden_and_other_files_are_counted(tmp_path, tree, put):
     assert names(dataset.train) == ["1.PNG", "2.png", "10.png"]
     assert dataset.ignored == 5
     assert any("folder.png/" in note for note in dataset.notes)
+
+
+def test_folders_that_systems_make_hold_no_images(tmp_path, put):
+    for name in (
+        "line1/0.png",
+        "line1/@eaDir/0.png/THUMB_M.jpg",
+        "#recycle/1.png",
+        "$RECYCLE.BIN/2.png",
+        "__MACOSX/3.png",
+    ):
+        put(tmp_path / "parts" / name)
+    dataset = data.open_dataset(tmp_path / "parts")
+    assert names(dataset.train) == ["0.png"]
+    assert dataset.warnings == []
+    assert names([data.Sample(p, "", "", "", 0, None) for p in data.list_images(tmp_path / "parts")]) == ["0.png"]
+    assert [p.name for p in data.list_images(str(tmp_path / "parts" / "**" / "*"))] == ["0.png"]
+
+
+def test_images_of_formats_that_are_not_read_are_named(tmp_path, tree, caplog):
+    root = tree(tmp_path / "nut")
+    for name in ("train/good/1.heic", "test/bent/2.HEIC", "test/bent/3.dng", "notes.txt"):
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_bytes(b"x")
+    data.open_dataset(tmp_path, "nut")
+    line = "3 images are left out, because the format is not read (.heic 2, .dng 1); save them as PNG, TIFF or JPEG"
+    assert caplog.messages == [f"{tmp_path}: {line}"]
+    assert line in data.check(root).problems()
+
+
+def test_images_that_differ_in_the_extension_alone_are_named(tmp_path, tree, put):
+    """They are often copies, and one mask is read for both."""
+    root = tree(tmp_path / "nut")
+    put(root / "train" / "good" / "2.bmp")
+    put(root / "test" / "dent" / "a.jpg")
+    (line,) = data.open_dataset(root).warnings
+    assert line.startswith(
+        "2 images have the name of another but for its extension: train/good/2.png, test/dent/a.png;"
+    )
 
 
 def test_dangling_links_are_kept_to_be_named_by_the_reader(tmp_path, tree):

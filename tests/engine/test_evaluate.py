@@ -298,3 +298,16 @@ class TestMaps:
         with pytest.raises(UserError, match=r"000\.bmp"):
             at.again()
         assert at.files() == at.before
+
+
+def test_copies_of_good_images_of_training_are_named(tmp_path, tiny_data, detector, caplog):
+    """The scores of such test images say nothing about new ones. A file of equal size is no copy."""
+    root = shutil.copytree(tiny_data / "weave", tmp_path / "weave")
+    first, second = sorted((root / "train" / "good").iterdir())[:2]
+    shutil.copy(first, root / "test" / "good" / "again.png")
+    content = bytearray(second.read_bytes())
+    content[-5] ^= 1
+    (root / "test" / "good" / "other.png").write_bytes(content)
+    evaluate(detector, data=root)
+    line = "1 test image is a copy of a good image that this run learned from: test/good/again.png"
+    assert caplog.messages == [f"{root}: {line}; the results are too good"]

@@ -92,3 +92,22 @@ def test_damaged_images(fuzz_folder, capfd, recwarn, name):
     assert any(failed)
     assert capfd.readouterr() == ("", "")
     assert not recwarn.list
+
+
+@pytest.mark.parametrize("name", ["png", "jpeg", "progressive jpeg", "jpeg with a thumbnail"])
+def test_files_that_end_in_zeros(tmp_path, name):
+    """A copy that was broken off has its whole size. Pillow takes the zeros for pixels."""
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8))
+    options = {"quality": 90, "progressive": "progressive" in name} if "jpeg" in name else {}
+    content = encoded("JPEG" if "jpeg" in name else "PNG", noise, **options)
+    if "thumbnail" in name:
+        inner = encoded("JPEG", noise.resize((16, 12)))
+        content = content[:2] + b"\xff\xe1" + (len(inner) + 2).to_bytes(2, "big") + inner + content[2:]
+    path = tmp_path / "a"
+    path.write_bytes(content + bytes(4096))  # padding after the end is no damage
+    assert images.read_image(path).shape == (90, 120, 3)
+    for share in (0.4, 0.7, 0.99):
+        kept = int(share * len(content))
+        path.write_bytes(content[:kept] + bytes(len(content) - kept))
+        with pytest.raises(images.ImageError, match="ends in zeros in the place of pixels"):
+            images.read_image(path)

@@ -96,3 +96,11 @@ def test_masks_whose_white_is_zero(tmp_path):
 def test_a_threshold_for_wide_masks_is_compared_with_what_is_stored(tmp_path, threshold, marked):
     Image.fromarray(np.array([[0, 20], [300, 7000]], np.uint16)).save(tmp_path / "a.png")
     assert images.read_mask(tmp_path / "a.png", threshold=threshold).sum() == marked
+
+
+def test_a_file_of_several_images_is_no_mask(tmp_path):
+    """Which of them is the mask, nobody knows; the first one alone would leave defects out."""
+    pages = [Image.fromarray(MARKED), Image.fromarray(MARKED[::-1])]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    with pytest.raises(images.ImageError, match="holds 2 images; save the mask as one"):
+        images.read_mask(tmp_path / "a.tif", rule=images.MaskRule.above(0))

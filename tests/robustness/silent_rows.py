@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+NOT_USED = r"not used \(no image has that name, or it has another mask\)"
 KINDS = ("missing", "scratch", "spot")
 
 
@@ -182,7 +183,7 @@ def _(root):
             shutil.copy(path, target)
 
 
-@row("a mask of no image", r"1 mask matches no image: ground_truth/spot/7\.png")
+@row("a mask of no image", rf"1 mask is {NOT_USED}: ground_truth/spot/7\.png")
 def _(root):
     grey(np.zeros((9, 9))).save(root / "ground_truth" / "spot" / "7.png")
 
@@ -193,7 +194,7 @@ def _(root):
         grey(np.ones((9, 9))).save(root / "test" / "spot" / name)
 
 
-@row("masks that match nothing", r"6 masks match no image: .*", mask_rule=None, without_mask=6, pixel_auroc=None)
+@row("masks that match nothing", rf"6 masks are {NOT_USED}: .*", mask_rule=None, without_mask=6, pixel_auroc=None)
 def _(root):
     for path in masks(root):
         path.rename(path.with_name(f"mask_{path.name}"))
@@ -208,3 +209,41 @@ def _(root):
 def _(root):
     for path in masks(root):
         Image.new("L", Image.open(path).size).save(path)
+
+
+@row("a second mask of one name", rf"1 mask is {NOT_USED}: ground_truth/spot/000_mask\.tif")
+def _(root):
+    Image.new("L", (9, 9)).save(root / "ground_truth" / "spot" / "000_mask.tif")
+
+
+@row("masks in a folder each", rf"6 masks are {NOT_USED}: .*", mask_rule=None, without_mask=6, pixel_auroc=None)
+def _(root):
+    for path in masks(root):
+        path.with_suffix("").mkdir()
+        path.rename(path.with_suffix("") / "000.png")
+
+
+@row("masks in one folder", rf"6 masks are {NOT_USED}: .*", mask_rule=None, without_mask=6, pixel_auroc=None)
+def _(root):
+    for path in masks(root):
+        path.rename(root / "ground_truth" / f"{path.parent.name}_{path.name}")
+
+
+@row(
+    "a good image whose mask marks a defect", r"1 mask of good images marks a defect .*: ground_truth/good/001\.png; .*"
+)
+def _(root):
+    (root / "ground_truth" / "good").mkdir()
+    for path in images(root)[:4]:
+        if path.parent.name == "good":
+            values = np.zeros(Image.open(path).size[::-1])
+            values[9:20, 9:20] = path.stem == "001"
+            grey(values).save(root / "ground_truth" / "good" / path.name)
+
+
+@row("folders of thumbnails")
+def _(root):
+    for path in images(root):
+        folder = path.parent / "@eaDir" / path.name
+        folder.mkdir(parents=True)
+        Image.open(path).resize((8, 8)).save(folder / "THUMB_M.png")

@@ -45,7 +45,7 @@ class Report:
     widths: dict[str, Size] = field(default_factory=dict)
     unreadable: list[tuple[Path, str]] = field(default_factory=list)  # images and masks, with the reason
     missing_masks: list[Path] = field(default_factory=list)  # defective images without a mask file
-    orphan_masks: list[Path] = field(default_factory=list)  # mask files without an image
+    orphan_masks: list[Path] = field(default_factory=list)  # mask files that no image has
     empty_masks: list[Path] = field(default_factory=list)  # mark nothing; the image stays defective
     faint_masks: list[Path] = field(default_factory=list)  # those of the empty ones that are not all zero
     marked_good: list[Path] = field(default_factory=list)  # masks of good images that are not empty
@@ -74,7 +74,7 @@ class Report:
         lines = [f"unreadable, will be skipped: {self._name(path)} ({reason})" for path, reason in self.unreadable]
         kinds: Sequence[tuple[str, str, list[Path]]] = (
             ("defective image", "without a mask file, left out of pixel metrics", self.missing_masks),
-            ("mask file", "without an image", self.orphan_masks),
+            ("mask file", "not used, of no image or of one that has another mask", self.orphan_masks),
             ("defective image", "with a mask that marks nothing", self.empty_masks),
             ("mask", "among those, not zero, but nowhere above the threshold", self.faint_masks),
             ("mask", "of good images with a mark, not used", self.marked_good),

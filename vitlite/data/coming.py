@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
-from vitlite.data.listing import is_image_name, natural_key
+from vitlite.data.listing import is_hidden, is_image_name, natural_key
 from vitlite.errors import UserError
 from vitlite.files import StrPath, shown
 
@@ -126,7 +126,7 @@ class NewFiles:
         for parent, folders, names in os.walk(self.folder, onerror=self._cannot_read):
             if self.out is not None:
                 folders[:] = [name for name in folders if os.path.realpath(os.path.join(parent, name)) != self.out]
-            folders[:] = [name for name in folders if not name.startswith(".")]
+            folders[:] = [name for name in folders if not is_hidden(name)]
             for name in filter(is_image_name, names):
                 file = os.path.join(parent, name)
                 with contextlib.suppress(OSError):  # it has gone

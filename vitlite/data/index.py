@@ -51,6 +51,7 @@ class Dataset:
     left_out: tuple[tuple[Path, int], ...] = ()  # folders with images that somebody may miss, and how many of them
     masks_beside: tuple[tuple[Path, int], ...] = ()  # folders with masks beside their images, and how many of them
     stray_masks: tuple[tuple[Path, int], ...] = ()  # folders with files that are masks by name, of images not there
+    not_read: str = ""  # what to say of images whose formats are not read
 
     def folder(self, category: str) -> Path:
         """The folder of a category."""
@@ -63,8 +64,14 @@ class Dataset:
 
     @property
     def warnings(self) -> list[str]:
-        """A line about the images that are left out, if there are any, and about masks beside images."""
-        lines = []
+        """A line about the images that are left out, if there are any, and about masks beside images or of several."""
+        lines = [self.not_read] if self.not_read else []
+        if twins := self._twins():
+            are = "1 image has" if len(twins) == 1 else f"{len(twins)} images have"
+            lines.append(
+                f"{are} the name of another but for its extension: {few(twins, 4)}; both count, and a mask is used for "
+                "both; remove copies, and rename other images"
+            )
         for places, text in (
             (self.masks_beside, "a defective image without a mask elsewhere has the one beside it"),
             (
@@ -85,6 +92,17 @@ class Dataset:
             f"move {them} into a folder that is read ({self.title})"
         )
         return lines
+
+    def _twins(self) -> list[str]:
+        """The images whose names differ from an earlier one of their folder in the extension alone."""
+        seen: set[str] = set()
+        found = []
+        for sample in (*self.train, *self.validation, *self.test):
+            own = stem(os.fspath(sample.path))
+            if own in seen:
+                found.append(shown(sample.path.relative_to(self.root)))
+            seen.add(own)
+        return found
 
     def _places(self, counts: Sequence[tuple[Path, int]]) -> str:
         return few([f"{place.relative_to(self.root)}/ ({count})" for place, count in counts], 6)

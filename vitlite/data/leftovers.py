@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vitlite.data.index import few, masks_among
-from vitlite.data.listing import is_image_name, walk
+from vitlite.data.listing import is_hidden, is_image_name, walk
 from vitlite.files import shown
 
 
@@ -24,7 +24,7 @@ class Leftovers:
 
         ``missed`` are those among ``names`` whose images somebody may miss: images, and folders that end with a slash.
         """
-        names = [name for name in names if not name.startswith(".")]
+        names = [name for name in names if not is_hidden(name)]
         if names:
             self.notes.append(f"ignored in {shown(folder)}: {few(names)}")
         self.ignored += files

@@ -3,6 +3,7 @@
 import os
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -17,10 +18,20 @@ from vitlite.images.scale import Reading
 # fmt: off
 IMAGE_EXTENSIONS = frozenset((
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".tif", ".tiff",
-    ".webp", ".gif", ".pgm", ".ppm", ".pbm", ".pnm", ".jp2", ".avif",
+    ".webp", ".gif", ".pgm", ".ppm", ".pbm", ".pnm", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".avif",
+    ".apng", ".mpo",
 ))
-# fmt: on
 """Extensions of image files, in lower case, with the dot."""
+NOT_READ = frozenset((
+    ".arw", ".cr2", ".cr3", ".dcm", ".dicom", ".dng", ".exr", ".heic", ".heif", ".hif", ".jxl", ".nef", ".orf",
+    ".psd", ".raf", ".raw", ".rw2", ".tga",
+))
+"""Those of images in formats that are not read."""
+_SYSTEM = frozenset((
+    "#recycle", "#snapshot", "$recycle.bin", "@eadir", "@recycle", "__macosx", "lost+found",
+    "system volume information",
+))  # folders that file servers and systems make: thumbnails, and files that were deleted
+# fmt: on
 _DIGITS = re.compile(r"([0-9]+)")
 
 
@@ -28,6 +39,11 @@ def natural_key(name: str) -> tuple:
     """Sorts 2.png before 10.png; the name itself decides between equals such as 1.png and 01.png."""
     parts = _DIGITS.split(unicodedata.normalize("NFC", name))
     return tuple((0, int(p), "") if i % 2 else (1, 0, p) for i, p in enumerate(parts)), name
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is nothing of the user's: its name begins with a dot, or is one that a system gives."""
+    return name.startswith(".") or name.lower() in _SYSTEM
 
 
 def is_image_name(name: str) -> bool:
@@ -44,7 +60,7 @@ def entries(folder: StrPath) -> tuple[list[str], list[str], list[str]]:
     images: list[str] = []
     others: list[str] = []
     for entry in _scan(folder):
-        if entry.name.startswith("."):
+        if is_hidden(entry.name):
             others.append(entry.name)
         elif _is_folder(entry):
             folders.append(entry.name)
@@ -57,7 +73,7 @@ def entries(folder: StrPath) -> tuple[list[str], list[str], list[str]]:
 
 def sub_folders(folder: StrPath) -> list[str]:
     """The first part of ``entries`` alone: much faster if a folder holds very many files."""
-    names = [entry.name for entry in _scan(folder) if not entry.name.startswith(".") and _is_folder(entry)]
+    names = [entry.name for entry in _scan(folder) if not is_hidden(entry.name) and _is_folder(entry)]
     return sorted(names, key=natural_key)
 
 
@@ -68,8 +84,18 @@ def walk(folder: StrPath) -> tuple[list[Path], int]:
     """
     folder = Path(folder)
     found: list[Path] = []
+    ignored = 0
+    for current, images, others in _each_folder(folder):
+        found += [current / name for name in images]
+        ignored += len(others)
+    found.sort(key=lambda path: [natural_key(part) for part in path.relative_to(folder).parts])
+    return found, ignored
+
+
+def _each_folder(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """A folder and those below it, with the names of their images and of other files; each real folder once."""
     seen: set[tuple[int, int]] = set()
-    ignored, pending = 0, [folder]
+    pending = [folder]
     while pending:
         current = pending.pop()
         identity = _identity(current)
@@ -77,11 +103,24 @@ def walk(folder: StrPath) -> tuple[list[Path], int]:
             continue
         seen.add(identity)
         folders, images, others = entries(current)
-        found += [current / name for name in images]
-        ignored += len(others)
+        yield current, images, others
         pending += [current / name for name in reversed(folders)]
-    found.sort(key=lambda path: [natural_key(part) for part in path.relative_to(folder).parts])
-    return found, ignored
+
+
+def not_read(folders: Iterable[StrPath]) -> str:
+    """What to say of images below some folders whose formats are not read; "" if there are none."""
+    kinds = Counter(
+        kind
+        for folder in folders
+        for _, _, others in _each_folder(Path(folder))
+        for name in others
+        if not is_hidden(name) and (kind := os.path.splitext(name)[1].lower()) in NOT_READ
+    )
+    if not kinds:
+        return ""
+    total, named = sum(kinds.values()), ", ".join(f"{kind} {count}" for kind, count in kinds.most_common())
+    what, them = ("1 image is", "it") if total == 1 else (f"{total} images are", "them")
+    return f"{what} left out, because the format is not read ({named}); save {them} as PNG, TIFF or JPEG"
 
 
 def list_images(paths: StrPath | Iterable[StrPath]) -> list[Path]:
@@ -97,8 +136,9 @@ def list_images(paths: StrPath | Iterable[StrPath]) -> list[Path]:
     for given in paths:
         matches = _matches(os.fspath(given))
         if not matches:
+            why = not_read([given]) if os.path.isdir(given) else ""
             raise UserError(
-                f"{shown(given)}: no image there; give image files, folders or patterns such as 'parts/*.png'"
+                f"{shown(given)}: {why or 'no image there; give image files, folders or patterns such as parts/*.png'}"
             )
         for path in matches:
             found.setdefault(os.path.abspath(path), path)
@@ -135,7 +175,7 @@ def _expand(pattern: str) -> list[Path]:
         found = list(base.glob(str(Path(*parts[first:]))))
     except (ValueError, NotImplementedError, OSError) as error:
         raise UserError(f"{shown(pattern)}: not a usable pattern ({error})") from error
-    return [path for path in found if not any(part.startswith(".") for part in path.relative_to(base).parts)]
+    return [path for path in found if not any(map(is_hidden, path.relative_to(base).parts))]
 
 
 def _scan(folder: StrPath) -> Iterator[os.DirEntry[str]]:

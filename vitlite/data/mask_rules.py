@@ -1,7 +1,7 @@
 """What the masks of a data set mean: one rule for each category, found once from all of its masks."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from vitlite.files import counted, shown
 from vitlite.images.loading import each
 from vitlite.images.mask_evidence import Evidence, Undecided, decide, evidence_of, listed
 from vitlite.images.mask_values import COLOUR, MaskRule
-from vitlite.images.masks import MaskFiles, files_of
+from vitlite.images.masks import MaskFiles, files_of, read_mask
 from vitlite.images.reading import ImageError
 from vitlite.images.scale import MAX_PIXELS
 
@@ -42,11 +42,34 @@ def with_mask_rules(dataset: Dataset, mask_threshold: int | None = None, *, max_
     spare = list(layout_of(dataset.root).spare_masks(dataset)) if dataset.test else []
     strays = [shown(Path(mask).relative_to(dataset.root)) for mask, of_good in spare if not of_good]
     if strays:
-        matches = f"{counted(len(strays), 'mask')} match{'es' * (len(strays) == 1)} no image"
-        log.warning("%s: %s: %s", shown(dataset.root), matches, few(strays, 4))
+        log.warning("%s: %s", shown(dataset.root), _unused(strays))
     good = [mask for mask, of_good in spare if of_good]
     rules = {name: given or find_rule(dataset, name, good, max_pixels) for name in dataset.categories}
+    if marked := [mask for mask in good if _marks(mask, dataset, rules, max_pixels)]:
+        masks = f"{counted(len(marked), 'mask')} of good images mark{'s' * (len(marked) == 1)} a defect and"
+        does = "does" if len(marked) == 1 else "do"
+        names = few([shown(Path(mask).relative_to(dataset.root)) for mask in marked], 4)
+        log.warning(
+            "%s: %s %s not count: %s; move an image with a defect into the folder of its kind",
+            *(shown(dataset.root), masks, does, names),
+        )
     return replace(dataset, test=tuple(_ruled(sample, rules[sample.category]) for sample in dataset.test))
+
+
+def _unused(names: Sequence[str]) -> str:
+    """What to say of masks that no image has, in a line."""
+    are = "is" if len(names) == 1 else "are"
+    why = "no image has that name, or it has another mask"
+    return f"{counted(len(names), 'mask')} {are} not used ({why}): {few(names, 4)}"
+
+
+def _marks(mask: Mask, dataset: Dataset, rules: Mapping[str, MaskRule | None], max_pixels: int) -> bool:
+    """Whether the mask of a good image marks anything, by the rule of its category."""
+    own = (rule for name, rule in rules.items() if rule and Path(mask).is_relative_to(dataset.folder(name)))
+    try:
+        return any(read_mask(mask, rule=rule, max_pixels=max_pixels).any() for rule in own)
+    except ImageError:
+        return False
 
 
 def _ruled(sample: Sample, rule: MaskRule | None) -> Sample:

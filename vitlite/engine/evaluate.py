@@ -26,6 +26,7 @@ from vitlite.data.map_files import (
 )
 from vitlite.engine.predict import Predictor
 from vitlite.engine.settings import data_folder
+from vitlite.engine.split import warn_of_trained
 from vitlite.errors import UserError
 from vitlite.files import StrPath, shown
 from vitlite.images.loading import Loaded, Unread, each
@@ -174,6 +175,7 @@ def open_test_data(
     strange = [name for name in dataset.categories if name not in settings.category.split(",")]
     if strange:
         log.warning("%s: never trained on; this run was trained on %s", few(strange), shown(settings.category))
+    warn_of_trained(detector, dataset)
     return with_mask_rules(dataset, mask_threshold, max_pixels=detector.reading.max_pixels)
 
 
@@ -220,8 +222,9 @@ def samples_of(dataset: Dataset, name: str) -> list[Sample]:
     """The test images of a category. ``UserError`` if good or defective ones are missing."""
     samples = [s for s in dataset.test if s.category == name]
     if len({s.label for s in samples}) < 2:
+        kinds = few(list(dict.fromkeys(sample.defect for sample in samples)), 6)
         missing = "good" if samples[0].label else "defective"
-        raise UserError(f"{shown(name)}: no {missing} test images; ranking metrics need both kinds")
+        raise UserError(f"{shown(name)}: no {missing} test images beside {kinds}; ranking metrics need both kinds")
     return samples
 
 

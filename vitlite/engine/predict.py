@@ -25,6 +25,7 @@ from vitlite.data.prediction_files import (
     make_folders,
     not_written_here,
     refuse_replacing,
+    warn_of_formats,
     warn_of_overlays,
 )
 from vitlite.data.shards import Shard
@@ -254,6 +255,7 @@ def predict(
     grouped = Parts(group_by) if group_by is not None else None
     every = list_images(inputs) if out is None else not_written_here(list_images(inputs), inputs, out)
     warn_of_overlays(every)
+    warn_of_formats(inputs)
     if grouped is not None:
         grouped.check(every)
     wanted.check(detector.calibration, detector.without_parts)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import random
 from collections.abc import Callable, Iterable, Sequence
@@ -22,6 +23,8 @@ from vitlite.methods.config import TrainingConfig
 
 if TYPE_CHECKING:
     from vitlite.engine.detector import Detector
+
+log = logging.getLogger(__name__)
 
 SPLIT_FILE = "split.json"
 SPLIT_SCHEMA = 1
@@ -325,3 +328,18 @@ def perhaps_trained(detector: "Detector") -> list[Sample]:
             _, trained, held = good_split(settings, run)
             return trained + held
     return []
+
+
+def warn_of_trained(detector: "Detector", dataset: Dataset) -> None:
+    """Warn of test images that are copies of good images of training, if these are known and still there."""
+    try:
+        known = recorded_samples(detector.settings, detector.run)
+    except UserError:
+        return
+    good = [sample.path for part in known[1:] for sample in part] if known else []
+    seen = copies([sample.path for sample in dataset.test], good)
+    if seen:
+        are = "1 test image is a copy of a good image" if len(seen) == 1 else f"{len(seen)} test images are copies of"
+        are += " good images" * (len(seen) > 1)
+        names = few([below(path, dataset.root) for path in seen], 3)
+        log.warning("%s: %s that this run learned from: %s; the results are too good", shown(dataset.root), are, names)

@@ -19,6 +19,7 @@ from vitlite.images.modes import Stored, as_pillow, is_wide, orientation, stored
 from vitlite.images.pillow import open_image, quiet
 from vitlite.images.scale import MAX_PIXELS, Levels, Reading, Scale, as_scale, to_8bit
 from vitlite.images.tiff import PlainTiff, is_tiff, upright
+from vitlite.images.torn import is_torn
 from vitlite.images.unusable import Unusable
 
 NO_ROOM = "does not fit into memory"
@@ -231,8 +232,11 @@ def size_text(array: np.ndarray) -> str:
 def decode(path: StrPath, convert: Convert, max_pixels: int) -> tuple[np.ndarray, str]:
     """Open, limit, load, convert and turn upright a mask: the array and the file's mode.
 
-    Of colours of more than 8 bits it gives ``convert`` the largest channel. Raises ImageError for any failure.
+    Of colours of more than 8 bits it gives ``convert`` the largest channel. Raises ImageError for any failure, and for
+    a file of several images: which of them is the mask, nobody knows.
     """
+    if (count := frame_count(path)) > 1:
+        raise ImageError(path, f"holds {count} images; save the mask as one")
     with _opened(path, max_pixels) as opened:
         mode = opened.mode
         return upright(convert(_mask(opened)), orientation(opened)), mode
@@ -258,6 +262,10 @@ def _opened(path: StrPath, max_pixels: int) -> Iterator[Image.Image | PlainTiff]
             yield entry
             return
         _require_file(path)
+        if is_torn(path):
+            raise Unusable(
+                "ends in zeros in the place of pixels: it was not written or copied to its end; copy it again"
+            )
         with open_image(path, max_pixels=max_pixels) as image:
             _limit(image, max_pixels)
             yield image

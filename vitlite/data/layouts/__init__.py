@@ -2,12 +2,14 @@
 
 import importlib
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 from vitlite.data.index import Dataset
 from vitlite.data.layouts.base import Layout
 from vitlite.data.layouts.categories import FolderOfCategories
 from vitlite.data.layouts.folder import PlainFolder
+from vitlite.data.listing import not_read
 from vitlite.errors import UserError
 from vitlite.files import shown
 
@@ -71,6 +73,7 @@ def open_dataset(
 
 def _checked(layout: Layout, root: Path, dataset: Dataset, need_train: bool, need_test: bool) -> Dataset:
     """What was read, after its warnings; ``UserError`` if a split that is needed is empty."""
+    dataset = _with_not_read(dataset)
     for line in dataset.warnings:
         log.warning("%s: %s", shown(root), line)
     for split, needed, samples in (("train", need_train, dataset.train), ("test", need_test, dataset.test)):
@@ -99,7 +102,11 @@ def categories_apart(root: str | Path, category: str | None = None) -> tuple[str
 def survey(root: str | Path, category: str | None = None) -> Dataset:
     """Like ``open_dataset``, but None stands for all categories or all classes, and any split may be empty."""
     root = _folder(root)
-    return _filled(layout_of(root).survey(root, category))
+    return _filled(_with_not_read(layout_of(root).survey(root, category)))
+
+
+def _with_not_read(dataset: Dataset) -> Dataset:
+    return replace(dataset, not_read=not_read({dataset.folder(name) for name in dataset.categories}))
 
 
 def _folder(root: str | Path) -> Path:

@@ -11,9 +11,9 @@ from pathlib import Path
 from vitlite.data.index import GOOD, GOOD_NAMES, Dataset, Sample, choose, few, name_of, stem, without_mark
 from vitlite.data.layouts.base import Layout
 from vitlite.data.leftovers import Leftovers, slashed
-from vitlite.data.listing import entries, sub_folders
+from vitlite.data.listing import entries, sub_folders, walk
 from vitlite.files import shown
-from vitlite.images.masks import MaskFiles
+from vitlite.images.masks import MaskFiles, files_of
 
 
 class CategoryLayout(Layout):
@@ -121,16 +121,20 @@ class CategoryLayout(Layout):
 
     def spare_masks(self, dataset: Dataset) -> Iterator[tuple[Path | MaskFiles, bool]]:
         for name in dataset.categories:
-            folder = dataset.folder(name)
+            truth = dataset.folder(name) / self.truth
             samples = [sample for sample in dataset.test if sample.category == name]
             claimed = {sample.mask for sample in samples}
             good = {stem(sample.path.name) for sample in samples if not sample.label}
-            for kind in entries(folder / self.truth)[0] if (folder / self.truth).is_dir() else ():
-                for own, mask in self.masks(folder, kind).items():
+            known: set[Path] = set()
+            for kind in entries(truth)[0] if truth.is_dir() else ():
+                for own, mask in self.masks(dataset.folder(name), kind).items():
+                    known.update(files_of(mask))
                     if kind.lower() in GOOD_NAMES and (own in good or without_mark(own) in good):
                         yield mask, True
                     elif mask not in claimed:
                         yield mask, False
+            # A second file of one name, and files in places where this layout has no masks.
+            yield from ((path, False) for path in (walk(truth)[0] if truth.is_dir() else ()) if path not in known)
 
 
 class FolderOfCategories(Layout):

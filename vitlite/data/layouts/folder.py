@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,10 +13,10 @@ from vitlite.data.layouts.base import Layout
 from vitlite.data.layouts.categories import FolderOfCategories
 from vitlite.data.layouts.oneclass import OneClassLayout
 from vitlite.data.leftovers import Leftovers, slashed
-from vitlite.data.listing import entries, sub_folders, walk
+from vitlite.data.listing import entries, not_read, sub_folders, walk
 from vitlite.data.prediction_files import holds_predictions
 from vitlite.errors import UserError
-from vitlite.files import shown
+from vitlite.files import counted, shown
 
 # Names of folders, in lower case, that people give to what must not be trained on.
 SPLITS = frozenset(("train", "training", "val", "validation"))
@@ -31,6 +32,9 @@ DEFECTS = frozenset((
     "rejected", "rejects", "scrap", "structural_anomalies",
 ))
 # fmt: on
+_NOT = frozenset(
+    ("free", "no", "non", "none", "not", "without", "zero")
+)  # with one of these words a name says the opposite
 RUN = ("config.toml", "split.json")  # files of a run
 _DEEPEST_PART = 4  # folders between a data set's root and its images; VisA has the most
 
@@ -65,12 +69,10 @@ class PlainFolder(Layout):
         paths = _without_masks(paths, left)
         if not paths:
             masks = sum(count for _, count in left.stray_masks)
-            extra = f" ({left.ignored} other files)" if left.ignored else ""
+            extra = f" ({counted(left.ignored, 'other file')})" if left.ignored else ""
             extra += f" but {masks} that {'is a mask' if masks == 1 else 'are masks'} by name" if masks else ""
-            raise UserError(
-                f"{shown(root)}: no images{extra}; give a folder of good images, or a data set in one of the known "
-                f"layouts"
-            )
+            advice = "give a folder of good images, or a data set in one of the known layouts"
+            raise UserError(f"{shown(root)}: no images{extra}; {not_read([root]) or advice}")
         (name,) = choose(root, [name_of(root)], category)
         train = tuple(Sample(path, name, "train", GOOD, 0, None) for path in paths)
         return Dataset(
@@ -214,11 +216,17 @@ def _good_beside_others(root: Path, folders: list[Path]) -> Doubt | None:
 
 def _masks_or_defects(folders: list[Path]) -> Doubt | None:
     for folder in folders:
-        name = folder.name.lower()
-        if name in MASKS | DEFECTS:
-            reason = f"has {shown(folder)}/, by its name {'masks' if name in MASKS else 'defects'} and not good images"
+        masks = folder.name.lower() in MASKS
+        if masks or _says_defects(folder.name):
+            reason = f"has {shown(folder)}/, by its name {'masks' if masks else 'defects'} and not good images"
             return Doubt(reason, "give the folder that holds the good images alone, or rename that one", folder)
     return None
+
+
+def _says_defects(name: str) -> bool:
+    """Whether a folder's name, or a word of it as in ``NG_parts``, is one that people give to defects."""
+    words = set(re.split("[^a-z]+", name.lower()))
+    return name.lower() in DEFECTS or not (words.isdisjoint(DEFECTS) or words & _NOT)
 
 
 def _mask_file(root: Path, paths: list[Path]) -> Doubt | None:

@@ -57,7 +57,10 @@ def _read_split(root: Path, name: str, split: str, left: Leftovers) -> tuple[Sam
     if not folder.is_dir():
         return ()
     folders, files, others = entries(folder)
-    by_stem = {stem(file): file for file in files}
+    by_stem: dict[str, str] = {}
+    for file in files:
+        if (other := by_stem.setdefault(stem(file), file)) != file:
+            raise UserError(f"{shown(folder / file)}: {shown(other)} is there too; keep one of them")
     # A copy of a mask beside it, such as 10301_GT(copy).png, is no image either.
     images = dict.fromkeys(own for own in by_stem if _MARK not in own)
     unclaimed = [by_stem[own] for own in by_stem if _MARK in own and own.removesuffix(_MARK) not in images]

@@ -86,11 +86,16 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
         raise UserError(f"{shown(path)}: cannot be read as a table ({reason}); use VisA's own") from error
     if not rows:
         raise UserError(f"{shown(path)}: has no rows; use VisA's own")
+    lines: dict[str, int] = {}
     for line, row in rows:
         if None in row or any(row[name] is None for name in _COLUMNS):
             raise UserError(f"{shown(path)}, line {line}: has not {len(_COLUMNS)} cells; use VisA's own")
         if not is_folder_name(row["object"]):
             raise UserError(f"{shown(path)}, line {line}: object {row['object'][:100]!r} is not the name of a category")
+        if (first := lines.setdefault(row["image"], line)) != line:
+            raise UserError(
+                f"{shown(path)}, line {line}: image {row['image'][:100]!r} is in line {first} too; keep one of them"
+            )
     return rows
 
 
