@@ -124,6 +124,11 @@ def limits_for(
     """The limits of every image, as :class:`ByCategory` says. A warning counts images that lie in no such folder."""
     limits = ByCategory(calibration, category, **changes)
     names = [limits.name(path) for path in paths]
+    if own := {name: names.count(name) for name in limits.names if name in names}:
+        log.info(
+            "thresholds by the names of folders: %s",
+            ", ".join(f"{counted(count, 'image')} as {shown(name)}" for name, count in own.items()),
+        )
     if limits.names and (count := names.count("")):
         log.warning(
             "%d of %d images lie in no folder with the name of a category (%s); the threshold of all is used for them; "

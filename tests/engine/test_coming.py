@@ -186,3 +186,14 @@ def test_a_drift_is_said(folder, caplog):
     assert {row["verdict"] for row in rows} == {"good"}
     (line,) = (record.message for record in caplog.records if record.name == watch.__name__)
     assert line.startswith("scores drift: ")
+
+
+def test_files_of_a_format_that_is_not_read_are_named_once(folder, caplog):
+    for name in ("1.heic", "2.dng"):
+        (folder / name).write_bytes(b"x")
+    grey(folder / "3.png")
+    new = NewFiles(folder, settle=0)
+    found = [names(batch) for batch in itertools.islice(new.batches(()), 3)]
+    assert found == [["3.png"], [], []]
+    (line,) = caplog.messages
+    assert line.endswith(": left out, as are all such files, because the format is not read")

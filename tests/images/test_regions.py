@@ -82,6 +82,9 @@ def test_what_does_not_fit_is_refused(mask, tmp_path, put):
         (tmp_path / "bad.json").write_text(text)
         with pytest.raises(UserError, match="not of the form"):
             read_regions(tmp_path / "bad.json", None, ["nut"])
+    (tmp_path / "bad.json").write_text('{"size": [60, 40], "polygons": [[[0.1, 0.1], [0.9, 0.1], [0.9, 1]]]}')
+    with pytest.raises(UserError, match="points are in pixels, not in parts of the size"):  # it would be one pixel
+        read_regions(tmp_path / "bad.json", None, ["nut"])
 
 
 def test_a_plain_background_is_left_out_by_itself():

@@ -113,6 +113,11 @@ def test_what_is_odd_is_noted(tmp_path, put):
     assert kinds(full, Scale(0, 1023)) == ["cut"]
     assert kinds(full, None) == kinds(ten, Scale(0, 1023)) == kinds(flat, None) == []
     assert kinds(ten, None) == kinds(ten, Scale(0, 65535)) == ["few"]
+    twelve = put(tmp_path / "twelve.png", PLAIN[..., 0].astype(np.uint16) * 16)
+    assert kinds(twelve, None) == ["few"]  # a 16th of the type, beside 8-bit files that use all of theirs
+    eight = put(tmp_path / "eight.png", PLAIN)
+    assert kinds(eight, Scale(30000, 31000)) == ["eight"]
+    assert kinds(eight, Scale(0, 1023)) == kinds(eight, None) == []
     text = read_noted(full, Reading(Scale(0, 1023)))[1][0].text
     assert text.startswith(f"{full}: ")
     assert "0 to 1023" in text

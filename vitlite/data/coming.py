@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
-from vitlite.data.listing import is_hidden, is_image_name, natural_key
+from vitlite.data.listing import is_hidden, is_image_name, is_not_read, natural_key
 from vitlite.errors import UserError
 from vitlite.files import StrPath, shown
 
@@ -68,6 +68,7 @@ class NewFiles:
         self._waiting: dict[str, Seen] = {}
         self._done: set[tuple[int, ...]] = set()  # identities
         self._unseen = False  # whether the folder could not be read
+        self._told = False  # whether a file of a format that is not read was named
         self._whole = True  # whether the last look saw all that is there
 
     def batches(self, done: Collection[str]) -> Iterator[list[Path]]:
@@ -127,6 +128,11 @@ class NewFiles:
             if self.out is not None:
                 folders[:] = [name for name in folders if os.path.realpath(os.path.join(parent, name)) != self.out]
             folders[:] = [name for name in folders if not is_hidden(name)]
+            if not self._told and (other := next((name for name in names if is_not_read(name)), None)):
+                self._told = True
+                log.warning(
+                    "%s: left out, as are all such files, because the format is not read", shown(Path(parent, other))
+                )
             for name in filter(is_image_name, names):
                 file = os.path.join(parent, name)
                 with contextlib.suppress(OSError):  # it has gone

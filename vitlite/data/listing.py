@@ -51,6 +51,11 @@ def is_image_name(name: str) -> bool:
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS
 
 
+def is_not_read(name: str) -> bool:
+    """Whether a file's name is that of an image whose format is not read."""
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in NOT_READ
+
+
 def entries(folder: StrPath) -> tuple[list[str], list[str], list[str]]:
     """Names inside a folder in natural order: sub-folders, images (by extension), and others with the hidden ones.
 
@@ -110,11 +115,10 @@ def _each_folder(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
 def not_read(folders: Iterable[StrPath]) -> str:
     """What to say of images below some folders whose formats are not read; "" if there are none."""
     kinds = Counter(
-        kind
+        os.path.splitext(name)[1].lower()
         for folder in folders
         for _, _, others in _each_folder(Path(folder))
-        for name in others
-        if not is_hidden(name) and (kind := os.path.splitext(name)[1].lower()) in NOT_READ
+        for name in filter(is_not_read, others)
     )
     if not kinds:
         return ""

@@ -25,6 +25,7 @@ from vitlite.images.unusable import Unusable
 NO_ROOM = "does not fit into memory"
 FULL_RANGE = Reading()
 _FEW = 8  # of 256 levels are left, or less, of an image whose scale is another camera's
+_FEW_OF_FULL_RANGE = 64  # the same without a scale
 _MANY = 64  # or more levels that it has itself
 
 Convert = Callable[[Image.Image], np.ndarray]
@@ -114,7 +115,12 @@ def read_stored(path: StrPath, max_pixels: int = MAX_PIXELS) -> tuple[Stored, st
 def scale_notes(found: Stored, scale: Scale | None, name: str) -> list[Note]:
     """What is odd about an image of more than 8 bits on a scale: cut off, or nearly nothing left of it."""
     if not found.wide:
-        return []
+        if scale is None or not scale.black:
+            return []
+        text = (
+            f"has 8 bits and keeps its levels, but this run has the scale {scale} for its files; give files of one kind"
+        )
+        return [Note("eight", f"{name}: {text}")]
     levels = found.levels
     used = scale or Scale(levels.bottom, levels.top)
     which = f"the scale of this run, {used}" if scale else f"the full range of {levels.type} files, {used}"
@@ -122,9 +128,11 @@ def scale_notes(found: Stored, scale: Scale | None, name: str) -> list[Note]:
     if 100 * outside > found.values.size:
         share = 100 * outside / found.values.size
         return [Note("cut", f"{name}: levels {levels} lie outside {which}; {share:.0f} % of its pixels are cut off")]
+    # A run without a scale learned from 8-bit images, so that a camera may fill any part of a wider file.
+    few = _FEW if scale else _FEW_OF_FULL_RANGE
     low, high = (int(v) for v in to_8bit(np.array([levels.low, levels.high]), used))
-    if high - low < _FEW and levels.bits and levels.high - levels.low >= _MANY:
-        return [Note("few", f"{name}: levels {levels} are next to nothing of {which}; give or learn another scale")]
+    if high - low < few and levels.bits and levels.high - levels.low >= _MANY:
+        return [Note("few", f"{name}: levels {levels} are a small part of {which}; give or learn another scale")]
     return []
 
 

@@ -228,6 +228,8 @@ def _read_polygons(path: Path) -> np.ndarray:
         polygons = [[(_number(x), _number(y)) for x, y in polygon] for polygon in found["polygons"]]
         if width * height > MAX_PIXELS or min(map(len, polygons), default=0) < 3:
             raise ValueError("a smaller size, and polygons of at least 3 points, are needed")
+        if polygons and max(width, height) > 1 >= max(max(point) for polygon in polygons for point in polygon):
+            raise ValueError("points are in pixels, not in parts of the size")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         why = f": {error}" if isinstance(error, ValueError) else ""
         raise ValueError(f"not of the form {POLYGONS}{why}") from None
