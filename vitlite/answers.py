@@ -17,10 +17,10 @@ from vitlite.files import atomic, remove, shown
 from vitlite.images.heatmap import overlay
 from vitlite.images.loading import Loaded
 from vitlite.images.maps import write_map
-from vitlite.images.panels import caption, panel, panel_size, shrink_mask, span_of, strip
+from vitlite.images.panels import caption, panel, panel_size, span_of, strip
 from vitlite.images.png import write_png
 from vitlite.images.reading import NO_ROOM, ImageError
-from vitlite.images.regions import dim
+from vitlite.images.regions import dim, shrink
 from vitlite.images.resize import map_at, resize_image
 from vitlite.ledger import Ledger
 from vitlite.limits import Limits, check_limits, limits_of, rate_of
@@ -229,7 +229,7 @@ def save_parts(
     height, width = panel_size(*image.shape[:2])
     image = resize_image(image if inside is None else dim(image, inside), (height, width))
     spans = {name: span_of([part]) for name, part in parts.items()}
-    heat = overlay(image, map_at(found.map, height, width), **scale, marked=shrink_mask(found.mask, height, width))
+    heat = overlay(image, map_at(found.map, height, width), **scale, marked=shrink(found.mask, (height, width)))
     panels = [(caption(name, spans[name]), panel(part, height, width, spans[name])) for name, part in parts.items()]
     drawn = strip([("image", image), *panels, (caption("map", (scale["low"], scale["high"])), heat)])
     with atomic(path, "wb") as file:

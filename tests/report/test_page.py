@@ -281,7 +281,7 @@ def test_thin_defects_stay_in_small_masks():
     mask[:, 250] = 1
     height, width = gallery.thumbnail_size(*mask.shape)
     assert abs(height / width - 2.52) < 0.02
-    small = gallery.shrink_mask(mask, height, width)
+    small = gallery.shrink(mask, (height, width))
     assert small.any(axis=1).all()
     assert 1 <= small.sum(axis=1).max() <= 2
     image = np.full((height, width, 3), 90, np.uint8)

@@ -6,13 +6,13 @@ import numpy as np
 from PIL import Image
 
 from vitlite.errors import UserError
+from vitlite.images.modes import INTEGER_MODES, as_rgba, without_alpha
 from vitlite.images.unusable import Unusable
 
 MIDDLE = 127  # grey masks are cut above it
 COLOUR, ALPHA, INDEX = "colour", "alpha", "index"  # the planes of a file that can hold the mask
 PACKED = 1 << 24  # added to a colour, red first, that is packed into one number
 HIGHEST = 65534  # the largest threshold: above it is 65535 alone
-_WIDE_MODES = frozenset({"I", "I;16", "I;16L", "I;16B", "I;16N"})
 _FLOAT_SLACK = 1.05  # floats up to this are of 0 to 1
 
 
@@ -47,7 +47,7 @@ ANY_VALUE = MaskRule.above(0)
 def defects(image: Image.Image, rule: MaskRule) -> np.ndarray:
     """A loaded mask, whatever its mode, as uint8 (H, W) of 0 and 1. Raises Unusable, also without the rule's plane."""
     stored, grey = values(image, rule.plane)
-    values_as_stored = rule.exact and image.mode in _WIDE_MODES
+    values_as_stored = rule.exact and image.mode in INTEGER_MODES
     marked = (stored if values_as_stored else grey) > rule.threshold if rule.threshold else stored != 0
     return (marked != rule.inverted).astype(np.uint8)
 
@@ -61,11 +61,10 @@ def values(image: Image.Image, plane: str) -> tuple[np.ndarray, np.ndarray]:
     if plane == ALPHA:
         if not image.has_transparency_data:
             raise Unusable("has no transparency as the other masks do")
-        return (alpha := np.array(_rgba(image).getchannel("A"))), alpha
-    if image.mode in _WIDE_MODES or image.mode == "F":
+        return (alpha := np.array(as_rgba(image).getchannel("A"))), alpha
+    if image.mode in INTEGER_MODES or image.mode == "F":
         return _of_numbers(np.asarray(image))
-    if image.has_transparency_data:
-        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), _rgba(image)).convert("RGB")
+    image = without_alpha(image)
     if image.mode in ("1", "L"):
         return (grey := np.array(image.convert("L"))), grey
     colour = np.array(image.convert("RGB"))
@@ -79,11 +78,6 @@ def values(image: Image.Image, plane: str) -> tuple[np.ndarray, np.ndarray]:
         packed |= colour[:, :, channel]
     packed[plain] = grey[plain]
     return packed, grey
-
-
-def _rgba(image: Image.Image) -> Image.Image:
-    # Premultiplied grey has no direct way to RGBA.
-    return (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
 
 
 def _of_numbers(stored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

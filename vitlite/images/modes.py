@@ -139,10 +139,13 @@ def without_alpha(image: Image.Image) -> Image.Image:
     """The image over black; itself if it has no transparency."""
     if not image.has_transparency_data:
         return image
-    if image.mode == "La":  # premultiplied grey has no direct way to RGBA
-        image = image.convert("LA")
-    image = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image).convert("RGB")
+    return Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), as_rgba(image)).convert("RGB")
+
+
+def as_rgba(image: Image.Image) -> Image.Image:
+    """The image in Pillow's mode RGBA."""
+    # Premultiplied grey has no direct way there.
+    return (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
 
 
 def _finite(found: Stored) -> Stored:

@@ -59,9 +59,3 @@ def strip(panels: Sequence[tuple[str, np.ndarray]]) -> np.ndarray:
         sheet.paste(Image.fromarray(image), (left, LINE))
         left += width + GAP
     return np.asarray(sheet)
-
-
-def shrink_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The mask at another size, bool; a pixel that holds any part of a defect is set, so that thin defects stay."""
-    shares = Image.fromarray(np.asarray(mask, np.uint8) * 255).convert("F")
-    return np.asarray(shares.resize((width, height), Image.Resampling.BOX)) > 0

@@ -149,11 +149,13 @@ def level_outside(values: np.ndarray, inside: np.ndarray) -> np.ndarray:
     return values
 
 
-def shrink(inside: np.ndarray, shape: Size) -> np.ndarray:
-    """A region, bool (H, W), at another size; a pixel is inside if any of what it covers is."""
-    if inside.shape == shape:
-        return inside
-    return np.asarray(Image.fromarray(inside.astype(np.uint8) * 255).resize(shape[::-1], Image.Resampling.BOX)) > 0
+def shrink(mask: np.ndarray, size: Size) -> np.ndarray:
+    """A mask (H, W), bool or of 0 and 1, at another size, bool; a pixel is set if any of what it covers is."""
+    if mask.shape == size:
+        return mask.astype(bool)
+    # In whole numbers the share of one pixel of a large image would be rounded to 0.
+    shares = Image.fromarray(np.asarray(mask, np.uint8)).convert("F")
+    return np.asarray(shares.resize(size[::-1], Image.Resampling.BOX)) > 0
 
 
 def dim(image: np.ndarray, inside: np.ndarray) -> np.ndarray:

@@ -13,9 +13,9 @@ from scipy import ndimage
 
 from vitlite.images.heatmap import overlay
 from vitlite.images.loading import as_seen, inside_of
-from vitlite.images.panels import caption, coloured, pixels_of, shrink_mask, span_of
+from vitlite.images.panels import caption, coloured, pixels_of, span_of
 from vitlite.images.reading import FULL_RANGE, ImageError, read_image, read_noted
-from vitlite.images.regions import dim
+from vitlite.images.regions import dim, shrink
 from vitlite.images.resize import map_at, resize_image
 from vitlite.images.scale import Reading
 from vitlite.limits import Limits
@@ -103,11 +103,11 @@ def make_card(
     small = resize_image(image, (height, width))
     defects = np.zeros((height, width), bool)
     if outlined:
-        defects = shrink_mask(defects_in(map_at(values, *image.shape[:2]), limits, inside), height, width)
+        defects = shrink(defects_in(map_at(values, *image.shape[:2]), limits, inside), (height, width))
     heat = overlay(small, map_at(values, height, width), low=scale["low"], high=scale["high"], marked=defects)
     marked = mask is not None and bool(mask.any())
     if mask is not None and marked:
-        small = mark(small, shrink_mask(mask, height, width))
+        small = mark(small, shrink(mask, (height, width)))
     return Card(index, file, marked, (width, height), jpeg_uri(small), jpeg_uri(heat))
 
 
