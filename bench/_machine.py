@@ -1,5 +1,6 @@
 """What all benchmarks share: what numbers depend on, tables that name it, and processes of their own."""
 
+import argparse
 import contextlib
 import datetime
 import json
@@ -34,6 +35,11 @@ def machine(device: str = "cpu", packages: tuple[str, ...] = ("torch",)) -> dict
         except PackageNotFoundError:
             continue
     return about
+
+
+def parser_of(benchmark: str, about: str | None) -> argparse.ArgumentParser:
+    """What takes a benchmark's options; the first line of the text of its module says what it measures."""
+    return argparse.ArgumentParser(prog=f"vitlite bench {benchmark}", description=(about or "").partition("\n")[0])
 
 
 def described(about: dict[str, str]) -> str:

@@ -7,9 +7,7 @@ the same weights. A good image is compared with the others, never with itself. N
 Example: vitlite bench drawn --runs runs/anovit runs/memca
 """
 
-import argparse
 import itertools
-import sys
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -30,7 +28,7 @@ from vitlite.metrics import evaluate_maps
 from vitlite.nn.score import PlaceStatistics, compare
 from vitlite.results import aligned
 
-from ._machine import described, machine
+from ._machine import described, machine, parser_of
 from ._runs import Changed
 
 MAPS = ("l2", "ssim", "loss")  # of the methods that reconstruct images
@@ -50,7 +48,7 @@ class Drawn(NamedTuple):
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="vitlite bench drawn", description=(__doc__ or "").splitlines()[0])
+    parser = parser_of("drawn", __doc__)
     parser.add_argument("--runs", nargs="+", required=True, help="folders that vitlite train wrote")
     parser.add_argument("--images", type=int, default=60, help="held-out good images of each run, at most; default: 60")
     parser.add_argument("--kinds", default=",".join(DRAWN), help="kinds of defects, with commas; default: all")
@@ -134,7 +132,3 @@ def values(method: Method, pixels: np.ndarray) -> Tensor:
     device = next(method.parameters()).device
     parts = [pixels[first : first + BATCH] for first in range(0, len(pixels), BATCH)]
     return torch.cat([method.measure(method.frozen(to_images(part, device)))[0].float().cpu() for part in parts])
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -7,8 +7,6 @@ edge's area. Maps are as they are drawn, before the comparison of places.
 Example: vitlite bench edges --runs runs/screw runs/tire
 """
 
-import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,14 +18,14 @@ from vitlite.engine.settings import data_folder
 from vitlite.metrics import auroc
 from vitlite.results import aligned
 
-from ._machine import described, machine
+from ._machine import described, machine, parser_of
 from ._runs import Changed
 
 EDGE = 1 / 32  # of the map's side
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="vitlite bench edges", description=(__doc__ or "").splitlines()[0])
+    parser = parser_of("edges", __doc__)
     parser.add_argument("--runs", nargs="+", required=True, help="folders that vitlite train wrote")
     options = parser.parse_args(args)
     print(described(machine()))
@@ -54,7 +52,3 @@ def measure(detector: Detector) -> tuple[int, float, float]:
         at_edge.append(any(min(at, size - 1 - at) < EDGE * size for at, size in places))
     good = np.array(labels) == 0
     return int(good.sum()), float(np.mean(np.array(at_edge)[good])), auroc(labels, highest)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

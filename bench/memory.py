@@ -28,7 +28,7 @@ from vitlite.engine import evaluate
 from vitlite.engine.detector import Detector
 from vitlite.engine.predict import predict
 
-from ._machine import described, in_a_process, judged, machine
+from ._machine import described, in_a_process, judged, machine, parser_of
 from ._runs import brief_run, method_names, small_settings
 
 MIB = 2**20
@@ -75,9 +75,9 @@ class Watch:
         self.marks[key], self.peak = max(self.peak, now), now
 
 
-def images(side: int, number: int, seed: int = 0) -> Iterator[np.ndarray]:
+def images(side: int, number: int) -> Iterator[np.ndarray]:
     """A few different images, uint8 (side, side, 3): noise at the scale of a texture."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     for _ in range(number):
         coarse = rng.integers(60, 200, (side // 8 + 1, side // 8 + 1, 3), np.uint8)
         yield np.repeat(np.repeat(coarse, 8, 0), 8, 1)[:side, :side]
@@ -203,7 +203,7 @@ REPORTS = {"predict": report_predict, "eval": report_eval}
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="vitlite bench memory", description=(__doc__ or "").splitlines()[0])
+    p = parser_of("memory", __doc__)
     p.add_argument("--images", type=int, default=2000, help="images to predict (default 2000)")
     p.add_argument("--maps", type=int, default=500, help="test images to evaluate (default 500)")
     p.add_argument("--side", type=int, default=1000, help="height and width of an image (default 1000)")

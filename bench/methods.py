@@ -29,10 +29,10 @@ from vitlite.engine.settings import RunSettings, apply_overrides, preset_config
 from vitlite.errors import UserError
 from vitlite.export.operations import size_of
 from vitlite.files import make_folder, write_json, write_text
-from vitlite.methods.base import TrainingConfig
+from vitlite.methods.config import TrainingConfig
 from vitlite.results import mean_of, summarize_category
 
-from ._machine import forget_peak, machine, peak_mib, write_csv
+from ._machine import forget_peak, machine, parser_of, peak_mib, write_csv
 from ._methods_table import CONSTANT, SCORES, TRAINED, UNTRAINED, Row, markdown, plot
 from ._runs import method_names, scoring_rate, synthetic, untrained_run
 
@@ -44,7 +44,7 @@ COLUMNS += ("weights",)
 
 
 def parse(args: Sequence[str] | None) -> argparse.Namespace:
-    p = argparse.ArgumentParser(prog="vitlite bench methods", description=(__doc__ or "").splitlines()[0])
+    p = parser_of("methods", __doc__)
     p.add_argument(
         "--methods", default="", help="names with commas, each maybe with +KEY=VALUE; default: all there are"
     )
@@ -245,24 +245,20 @@ def measure_untrained(settings: list[RunSettings], folder: Path, options: argpar
 def measure_constant(settings: list[RunSettings], folder: Path, options: argparse.Namespace) -> Row:
     """A detector that says the same of every pixel of every image."""
     dataset = open_dataset(settings[0].data, settings[0].category, need_train=False, need_test=True)
-    detector = constant(folder)
-    scored = [score_category(detector, dataset, name) for name in dataset.categories]
+    scored = [score_category(Constant(), dataset, name) for name in dataset.categories]
     return {**scores_of(mean_of([summarize_category(one) for one in scored])), "weights": "none"}
 
 
-def constant(folder: Path) -> Predictor:
+class Constant(Predictor):
     """The predictor whose maps and scores are all zero."""
 
-    class Constant(Predictor):
-        run, calibration, image_size = folder, None, 64
+    calibration, image_size = None, 64
 
-        def score_pixels(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            return np.zeros((len(pixels), 64, 64), np.float32), np.zeros(len(pixels), np.float32)
+    def score_pixels(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return np.zeros((len(pixels), 64, 64), np.float32), np.zeros(len(pixels), np.float32)
 
-        def digest(self) -> str:
-            return "constant"
-
-    return Constant()
+    def digest(self) -> str:
+        return "constant"
 
 
 MEASURES = {TRAINED: measure_trained, UNTRAINED: measure_untrained, CONSTANT: measure_constant}

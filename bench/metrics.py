@@ -15,7 +15,9 @@ from functools import partial
 
 import numpy as np
 
-from ._machine import described, in_a_process, machine, write_csv
+from vitlite.errors import first_line
+
+from ._machine import described, in_a_process, machine, parser_of, write_csv
 
 Maps = np.ndarray | Sequence[np.ndarray]
 Found = dict[str, float]
@@ -27,9 +29,9 @@ Line = tuple[str, float | None, float | None, str]  # name, seconds, times ours,
 SIZES = {False: ((10, 400), (20, 512)), True: ((40, 900), (83, 1024))}  # (images, side) for speed, and for memory
 
 
-def make_data(images: int, side: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def make_data(images: int, side: int) -> tuple[np.ndarray, np.ndarray]:
     """Masks (uint8) and maps (float32), (images, side, side): a quarter good, the rest with one to four defects."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     maps, masks = np.empty((images, side, side), np.float32), np.zeros((images, side, side), np.uint8)
     for i in range(images):
         rng.standard_normal(out=maps[i], dtype=np.float32)
@@ -160,7 +162,7 @@ def time_rival(name: str, masks: np.ndarray, maps: np.ndarray, expected: Found) 
     try:
         seconds, found = timed(function, masks, maps)
     except Exception as error:  # a rival that breaks is a remark, not the end of the benchmark
-        return None, f"fails: {type(error).__name__}: {str(error).splitlines()[0][:80]}"
+        return None, f"fails: {type(error).__name__}: {first_line(error, 80)}"
     off = max(abs(found[key] - expected[key]) for key in found)
     if off > tolerance:
         return None, f"another result (off by {off:.1e}): no speed"
@@ -214,7 +216,7 @@ def peaks(images: int, side: int, names: Sequence[str] = ("ours", *USUAL)) -> Fo
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the comparison; ``--csv FILE`` writes it as well."""
-    parser = argparse.ArgumentParser(prog="vitlite bench metrics", description=(__doc__ or "").splitlines()[0])
+    parser = parser_of("metrics", __doc__)
     parser.add_argument("--full", action="store_true", help="40 maps of 900x900, and 83 of 1024x1024 for memory")
     parser.add_argument("--images", type=int, help="number of maps")
     parser.add_argument("--side", type=int, help="height and width of a map")

@@ -20,7 +20,7 @@ from .. import kernels
 from . import _cases, _measure
 from ._case import Case, Function
 from ._checks import checked, contenders_of, one_line, placed, refusals, results_of
-from ._machine import described, judged, machine, write_csv
+from ._machine import described, judged, machine, parser_of, write_csv
 
 Row = dict[str, Any]
 PHASES = ("forward", "both")  # "both" is forward and backward
@@ -159,7 +159,7 @@ def print_rows(case: Case, rows: list[Row]) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="vitlite bench ops", description=(__doc__ or "").splitlines()[0])
+    p = parser_of("ops", __doc__)
     p.add_argument("--op", action="append", choices=kernels.OPERATORS, help="only this operator; repeatable")
     p.add_argument("--size", action="append", choices=SIZES, help="only these cases; repeatable (default all but tiny)")
     p.add_argument("--device", default="cpu", choices=("cpu", "cuda"))

@@ -26,12 +26,12 @@ from vitlite.images.loading import readable_batches
 from vitlite.methods.base import Method
 from vitlite.methods.schedule import make_optimizer
 
-from ._machine import described, machine
+from ._machine import described, machine, parser_of
 from ._runs import method_names, settings_for, synthetic
 
 
 def parse(args: Sequence[str] | None) -> argparse.Namespace:
-    p = argparse.ArgumentParser(prog="vitlite bench pipeline", description=(__doc__ or "").splitlines()[0])
+    p = parser_of("pipeline", __doc__)
     p.add_argument("--methods", default="", help="names with commas; default: all there are")
     p.add_argument("--data", default="", help="data set folder; default: synthetic")
     p.add_argument("--category", default="all")

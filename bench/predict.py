@@ -12,7 +12,6 @@ Example: vitlite bench predict --run runs/bottle --images 64
 
 import argparse
 import json
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -34,7 +33,7 @@ from vitlite.images.loading import as_seen
 from vitlite.images.reading import image_size, read_noted
 from vitlite.results import aligned
 
-from ._machine import described, in_a_process, machine
+from ._machine import described, in_a_process, machine, parser_of
 
 WARM = 3  # images before the clock starts
 OVERLAYS = "overlays"  # a worker that is no way of scoring
@@ -71,7 +70,7 @@ FIRST = next(iter(WAYS))
 
 
 def parse(args: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="vitlite bench predict", description=(__doc__ or "").splitlines()[0])
+    parser = parser_of("predict", __doc__)
     parser.add_argument("--run", required=True, help="folder that vitlite train wrote")
     parser.add_argument("--images", type=int, default=32, help="test images of the run's data, at most")
     parser.add_argument("--rounds", type=int, default=3, help="processes for each way")
@@ -217,7 +216,3 @@ def test_images(options: argparse.Namespace) -> list[Path]:
     samples = open_dataset(settings.data, settings.category, need_train=False, need_test=True).test
     paths = [sample.path for sample in samples]
     return paths[:: -(-len(paths) // options.images)]
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -30,7 +30,7 @@ from vitlite.engine.distributed import autocast, keep_freed_memory
 from vitlite.methods.induction import SelfInduction
 from vitlite.methods.sivt import SIVT, Config, residuals
 
-from ._machine import described, in_a_process, machine
+from ._machine import described, in_a_process, machine, parser_of
 from ._runs import brief_run, scoring_rate, settings_for, synthetic
 
 PAPER_FPS = 13.7  # Table II of the paper, on an A100
@@ -38,7 +38,7 @@ ALTERNATIVES = ("plain eager", "ours, float32", "ours, auto precision")
 
 
 def parse(args: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="vitlite bench sivt", description=(__doc__ or "").splitlines()[0])
+    parser = parser_of("sivt", __doc__)
     parser.add_argument("--preset", default="quick", help="whose network: quick or paper")
     parser.add_argument("--rounds", type=int, default=3, help="processes per alternative")
     parser.add_argument("--steps", type=int, default=12, help="timed training steps per process")

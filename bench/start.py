@@ -7,8 +7,6 @@ over the last steps. A stopped call goes on from its work folder.
 Example: vitlite bench start --out vitlite/methods/starts/efficientnet_lite2.pt --programs 128 --steps 2000
 """
 
-import argparse
-import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -30,7 +28,7 @@ from vitlite.methods.schedule import average_weights, learning_rate, make_optimi
 from vitlite.methods.sivt import SIVT, Config
 from vitlite.methods.start import save_start
 
-from ._machine import described, machine
+from ._machine import described, machine, parser_of
 from ._programs import Program
 
 AVERAGED = 0.999  # decay a step
@@ -40,7 +38,7 @@ ALONE = 600  # steps with subsets of single tokens; then half of the steps have 
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="vitlite bench start", description=(__doc__ or "").splitlines()[0])
+    parser = parser_of("start", __doc__)
     parser.add_argument("--out", type=Path, required=True, help="the file of weights to write")
     parser.add_argument("--work", type=Path, default=Path("start-work"), help="folder for features and checkpoints")
     parser.add_argument("--programs", type=int, default=256, help="random products")
@@ -141,7 +139,3 @@ def teach(method: SIVT, features: np.ndarray, steps: int, state: Path) -> None:
             with atomic(state, "wb") as file:
                 torch.save({"step": step + 1, "weights": weights, "optimizer": optimizer.state_dict()}, file)
     use_average(optimizer)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

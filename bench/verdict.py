@@ -10,7 +10,6 @@ Example: vitlite bench verdict --data bottle/ screw/ --out runs/verdict
 
 import argparse
 import logging
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,14 +27,14 @@ from vitlite.good_scores import load_good_scores
 from vitlite.metrics import auroc
 from vitlite.results import RESULTS_FILE, aligned, read, write
 
-from ._machine import described, machine
+from ._machine import described, machine, parser_of
 from ._runs import settings_for
 
 HEAD = ("data", "good", "test", "AUROC", "score", "robust", "exact", "best", "held", "train")
 
 
 def parse(args: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="vitlite bench verdict", description=(__doc__ or "").splitlines()[0])
+    parser = parser_of("verdict", __doc__)
     parser.add_argument("--data", nargs="+", required=True, help="folders of data sets, each of one category")
     parser.add_argument("--out", default="runs/verdict", help="folder for the runs; finished ones are kept")
     parser.add_argument("--method", default="sivt")
@@ -115,7 +114,3 @@ def line_of(row: dict[str, Any]) -> list[str]:
         *rules,
         *(f"{row['held']:.2f}", seconds),
     ]
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -5,7 +5,7 @@ import re
 
 import click
 
-from vitlite.errors import MARK, UserError
+from vitlite.errors import MARK, UserError, first_line
 
 # In torch's messages; its errors for the CPU and for CUDA have no common class but RuntimeError.
 OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
@@ -47,10 +47,9 @@ def is_out_of_memory(error: Exception) -> bool:
 
 def out_of_memory(error: Exception, command: click.Command | None = None) -> str:
     """What to say if memory was short: with the options of ``command``, if any, that need less."""
-    first = "".join(str(error).strip().splitlines()[:1])
     names = {param.name for param in command.params} if command else set()
     advice = [in_options(text, command) for name, text in NEEDS_LESS.items() if command and name in names]
-    return "; ".join([f"out of memory ({first[:160]})" if first else "out of memory", *advice])
+    return "; ".join([f"out of memory ({first_line(error)})" if str(error).strip() else "out of memory", *advice])
 
 
 def in_one_line(error: Exception) -> str | None:

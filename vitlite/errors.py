@@ -20,8 +20,9 @@ class UserError(Exception):
 
     def __init__(self, message: object) -> None:
         self.marked = " ".join(str(message).split())
-        super().__init__(MARK.sub(_unmarked, self.marked))
+        super().__init__(MARK.sub(lambda found: found[0][1:-1], self.marked))
 
 
-def _unmarked(found: re.Match[str]) -> str:
-    return found[0][1:-1]
+def first_line(error: Exception, most: int = 160) -> str:
+    """The first line of an error's message, of at most so many letters; what kind of error it is if it says nothing."""
+    return "".join(str(error).strip().splitlines()[:1])[:most] or type(error).__name__

@@ -172,6 +172,20 @@ def test_where_nothing_can_be_kept_on_disk_it_compiles_in_memory():
     assert jit.jit(names["twice"])(4) == 8
 
 
+@pytest.mark.parametrize(
+    ("error", "remark"),
+    [(AssertionError(), "AssertionError: AssertionError"), (RuntimeError("no room\nhere"), "RuntimeError: no room")],
+)
+def test_a_rival_that_breaks_is_a_remark(monkeypatch, error, remark):
+    from vitlite.bench import metrics
+
+    def broken(masks, maps):
+        raise error
+
+    monkeypatch.setitem(metrics.RIVALS, "broken", (broken, (), 0.0))
+    assert metrics.time_rival("broken", *metrics.make_data(1, 40), {}) == (None, f"fails: {remark}")
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_extra_memory_is_a_few_bytes_per_pixel():
     from vitlite.bench.metrics import peaks

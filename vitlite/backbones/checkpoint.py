@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitlite.errors import UserError
+from vitlite.errors import UserError, first_line
 
 # Where training scripts put the weights inside a checkpoint.
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "model_ema", "state_dict_ema")
@@ -27,8 +27,7 @@ def read(path: Path) -> dict[str, Tensor]:
         mend = "give a file that `torch.save` made of a state dict, or a .safetensors file"
         raise UserError(f"`weights={path}`: not a checkpoint of plain tensors; {mend}") from error
     except (OSError, zipfile.BadZipFile, RuntimeError, ValueError, KeyError, EOFError) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(f"`weights={path}`: not a checkpoint of plain tensors: {reason[0][:160]}") from error
+        raise UserError(f"`weights={path}`: not a checkpoint of plain tensors: {first_line(error)}") from error
     for wrapper in _WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]

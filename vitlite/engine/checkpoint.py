@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from vitlite.engine.settings import CONFIG_FILE, RunSettings, build_method, refuse_other_network
-from vitlite.errors import UserError
+from vitlite.errors import UserError, first_line
 from vitlite.files import atomic, is_claimed, remove, write_text
 from vitlite.good_scores import GOOD_SCORES_FILE
 from vitlite.methods.base import Method
@@ -104,8 +104,7 @@ def reason(error: Exception) -> str:
         return f"holds {what} and was not loaded"
     if isinstance(error, OSError) and error.strerror:
         return f"cannot be read ({error.strerror})"
-    first = "".join(str(error).strip().splitlines()[:1])
-    return f"damaged, or no checkpoint ({first[:120] or type(error).__name__})"
+    return f"damaged, or no checkpoint ({first_line(error, 120)})"
 
 
 def restore_model(method: nn.Module, state: dict[str, Any], path: Path) -> None:

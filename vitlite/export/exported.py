@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from vitlite.engine.predict import Predictor
-from vitlite.errors import UserError
+from vitlite.errors import UserError, first_line
 from vitlite.export.metadata import known_regions, loads, scale_of, view_of
 from vitlite.files import MAX_MEGAPIXELS
 from vitlite.images.scale import Reading, as_pixels
@@ -136,8 +136,3 @@ def read_model(path: Path) -> bytes:
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"{path}: cannot be read ({reason}); vitlite export RUN makes such a file") from None
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message, shortened."""
-    return "".join(str(error).strip().splitlines()[:1])[:160] or type(error).__name__
