@@ -132,11 +132,11 @@ def power_of_two(n: int, least: int = 1, most: int = 1 << 30) -> int:
     return min(max(1 << max(n - 1, 0).bit_length(), least), most)
 
 
-def pieces(n: int, least: int = 16) -> tuple[int, int]:
-    """Two powers of two, the second perhaps 0, that cover n columns and waste few: 30 is 32 + 0, 80 is 64 + 16."""
-    whole = power_of_two(n, least)
+def pieces(n: int) -> tuple[int, int]:
+    """Two powers of two from 16, or one and 0, that cover n columns and waste few: 30 is 32 + 0, 80 is 64 + 16."""
+    whole = power_of_two(n, 16)
     half = whole // 2
-    rest = power_of_two(n - half, least) if half >= least else whole
+    rest = power_of_two(n - half, 16) if half >= 16 else whole
     return (half, rest) if half + rest < whole else (whole, 0)
 
 

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from vitlite.errors import UserError
-from vitlite.files import MAX_MEGAPIXELS, MAX_THREADS
+from vitlite.files import MAX_MEGAPIXELS, MAX_THREADS, StrPath
 
 if TYPE_CHECKING:
     from vitlite.engine.detector import Detector
     from vitlite.engine.predict import Predictor
 
-Source = str | os.PathLike[str]
+Source = StrPath
 _PATH = (str, os.PathLike)
 
 

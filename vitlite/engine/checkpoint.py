@@ -6,7 +6,6 @@ A checkpoint is read with ``weights_only=True``: a file that would run code is r
 import contextlib
 import json
 import logging
-import os
 import pickle
 import re
 import warnings
@@ -18,7 +17,7 @@ from torch import nn
 
 from vitlite.engine.settings import CONFIG_FILE, RunSettings, build_method, refuse_other_network
 from vitlite.errors import UserError, first_line
-from vitlite.files import atomic, is_claimed, remove, write_text
+from vitlite.files import StrPath, atomic, is_claimed, remove, write_text
 from vitlite.good_scores import GOOD_SCORES_FILE
 from vitlite.methods.base import Method
 
@@ -49,7 +48,7 @@ class _Writer:
         self.file.flush()
 
 
-def save_checkpoint(run: str | os.PathLike[str], state: dict[str, Any]) -> None:
+def save_checkpoint(run: StrPath, state: dict[str, Any]) -> None:
     """Write atomically. ``state`` holds tensors, numbers, strings and containers of them only.
 
     ``UserError`` if it cannot be written; the earlier checkpoint is then still there.
@@ -64,13 +63,13 @@ def save_checkpoint(run: str | os.PathLike[str], state: dict[str, Any]) -> None:
             raise writer.error from None
 
 
-def load_checkpoint(run: str | os.PathLike[str], method: str, device: str = "cpu") -> dict[str, Any]:
-    """The state that ``save_checkpoint`` wrote for a method of this name. ``UserError`` says what is wrong."""
+def load_checkpoint(run: StrPath, method: str) -> dict[str, Any]:
+    """The state that ``save_checkpoint`` wrote for a method of this name, on the CPU. ``UserError``: what is wrong."""
     path = Path(run) / CHECKPOINT_FILE
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickles that are refused anyway
-            state = torch.load(path, map_location=device, weights_only=True)
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         stopped = "training stopped before its first checkpoint; resume it"
         raise UserError(f"{path}: not there; {why_unfinished(run) or stopped}") from None
@@ -88,7 +87,7 @@ def load_checkpoint(run: str | os.PathLike[str], method: str, device: str = "cpu
     return state
 
 
-def why_unfinished(run: str | os.PathLike[str]) -> str:
+def why_unfinished(run: StrPath) -> str:
     """What to say about a run that is being trained, or that failed; empty for any other."""
     if is_claimed(run):
         return "training is running there; wait for its end"

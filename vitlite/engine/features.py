@@ -19,7 +19,7 @@ from vitlite.data.shapes import ratio, shapes
 from vitlite.data.small import in_words as small_in_words
 from vitlite.data.small import is_large
 from vitlite.errors import UserError
-from vitlite.files import counted, shown
+from vitlite.files import StrPath, counted, shown
 from vitlite.images.loading import Unread, pixel_batches
 from vitlite.images.reading import FULL_RANGE, ImageError, image_size
 from vitlite.images.regions import Regions
@@ -33,6 +33,8 @@ from vitlite.progress import Progress
 log = logging.getLogger(__name__)
 
 MEMORY_LIMIT = 6 * 2**30  # bytes; beyond it the features go to a file
+BATCH = 8  # images, or tiles, that go through the frozen part at a time
+AT_ONCE = 64  # rows that are taken from a cache at a time
 GPU_SHARE = 0.25  # of a GPU's free memory that training features may take
 
 
@@ -63,9 +65,7 @@ class FeatureCache:
     "float16" in half precision, in half of it.
     """
 
-    def __init__(
-        self, count: int, shape: Sequence[int], folder: str | os.PathLike[str], kept_as: str = "float32"
-    ) -> None:
+    def __init__(self, count: int, shape: Sequence[int], folder: StrPath, kept_as: str = "float32") -> None:
         dtype = np.dtype(kept_as)
         self.kept_as = kept_as
         self.tiles: Tiles | None = None  # None: a row is an image
@@ -117,14 +117,14 @@ class Part:
     def __getitem__(self, indices: Tensor) -> Tensor:
         return self.cache[self.rows[indices]]
 
-    def keep_on(self, device: torch.device, at_once: int = 64) -> None:
+    def keep_on(self, device: torch.device) -> None:
         """Copy all of them to a GPU, if they take a small share of what is free there: no step copies any then."""
         size = len(self) * self.cache.values[0].nbytes
         if device.type == "cuda" and size <= GPU_SHARE * torch.cuda.mem_get_info(device)[0]:
             self.kept = torch.empty(
                 len(self), *self.cache.values.shape[1:], dtype=self.cache.values.dtype, device=device
             )
-            for place, rows in zip(self.kept.split(at_once), self.rows.split(at_once)):
+            for place, rows in zip(self.kept.split(AT_ONCE), self.rows.split(AT_ONCE)):
                 place.copy_(self.cache.take(rows))
 
     @property
@@ -141,7 +141,7 @@ class Part:
             values = values.pin_memory()  # or the copy would make the host wait
         return as_floats(values.to(device, non_blocking=True))
 
-    def batches(self, size: int = 64) -> Iterator[Tensor]:
+    def batches(self, size: int = AT_ONCE) -> Iterator[Tensor]:
         """The features of all of them, in order."""
         for first in range(0, len(self), size):
             yield self[torch.arange(first, min(first + size, len(self)))]
@@ -162,9 +162,8 @@ def reserve(file: BinaryIO, size: int) -> None:
 def cache_features(
     method: Method,
     paths: Sequence[Path],
-    folder: str | os.PathLike[str],
+    folder: StrPath,
     device: torch.device,
-    batch_size: int = 8,
     *,
     reading: Reading = FULL_RANGE,
 ) -> tuple[FeatureCache, list[int]]:
@@ -176,11 +175,11 @@ def cache_features(
     ``cache.tiles`` says. ``UserError`` if no file can be read.
     """
     if method.config.tile:
-        return cache_tiles(method, paths, folder, device, batch_size, reading)
+        return cache_tiles(method, paths, folder, device, reading)
     cache: FeatureCache | None = None
     indices: list[int] = []
     with Progress("features", len(paths)) as progress:
-        for found in pixel_batches(paths, method.config.view, batch_size, reading=reading):
+        for found in pixel_batches(paths, method.config.view, BATCH, reading=reading):
             if isinstance(found, Unread):
                 log.warning("skipped %s", found.reason)
                 continue
@@ -197,9 +196,8 @@ def cache_features(
 def cache_tiles(
     method: Method,
     paths: Sequence[Path],
-    folder: str | os.PathLike[str],
+    folder: StrPath,
     device: torch.device,
-    batch_size: int,
     reading: Reading,
 ) -> tuple[FeatureCache, list[int]]:
     """``cache_features`` of tiles. If not all tiles fit into memory, as many of each image are drawn at random."""
@@ -226,8 +224,8 @@ def cache_tiles(
             drawn = np.random.default_rng(index).permutation(len(places))[: min(most, counts[index])]
             first = tiles.rows[-1].stop if tiles.rows else 0
             for start, pixels in zip(
-                range(first, first + len(drawn), batch_size),
-                view.batches(seen, [places[i] for i in sorted(drawn)], batch_size),
+                range(first, first + len(drawn), BATCH),
+                view.batches(seen, [places[i] for i in sorted(drawn)], BATCH),
             ):
                 cache.put(start, method.frozen(to_images(pixels, device)).float().cpu())
             tiles.rows.append(range(first, first + len(drawn)))
@@ -264,7 +262,7 @@ def tile_count(path: Path, view: View) -> int:
 
 
 def tile_features(
-    method: Method, paths: Sequence[Path], device: torch.device, batch_size: int = 8, *, reading: Reading = FULL_RANGE
+    method: Method, paths: Sequence[Path], device: torch.device, *, reading: Reading = FULL_RANGE
 ) -> Iterator[Tensor]:
     """``method.frozen`` of all tiles of some images, in order. ``UserError`` for an image that cannot be read."""
     view = method.config.view
@@ -273,7 +271,7 @@ def tile_features(
             raise UserError(found.reason)
         seen = found.pixels[0]
         places = view.places(seen.shape[0], seen.shape[1], found.images[0].seen_inside)
-        for pixels in view.batches(seen, places, batch_size):
+        for pixels in view.batches(seen, places, BATCH):
             yield method.frozen(to_images(pixels, device)).float()
 
 

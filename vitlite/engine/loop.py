@@ -24,7 +24,7 @@ from vitlite.engine.checkpoint import (
     with_weights,
 )
 from vitlite.engine.distributed import ALONE, Team, autocast
-from vitlite.engine.features import FeatureCache, Part
+from vitlite.engine.features import AT_ONCE, FeatureCache, Part
 from vitlite.engine.settings import RunSettings, save_settings
 from vitlite.engine.split import Split
 from vitlite.engine.unseen import DrawnTest, Measured, draw_sources
@@ -186,10 +186,10 @@ class Loop:
                     self.method.finish(self.batches())
             self.save(None)
 
-    def batches(self, size: int = 64) -> Iterator[Tensor]:
+    def batches(self) -> Iterator[Tensor]:
         """The frozen outputs of all training images, in order."""
-        for first in range(0, self.count, size):
-            yield self.features.fetch(torch.arange(first, min(first + size, self.count)), self.device)
+        for first in range(0, self.count, AT_ONCE):
+            yield self.features.fetch(torch.arange(first, min(first + AT_ONCE, self.count)), self.device)
 
     def run_stage(self, stages: Sequence[Stage]) -> None:
         """Train what is left of the present stage."""

@@ -13,7 +13,7 @@ from vitlite.data import synthesize
 from vitlite.data.layouts import PLAIN, layout_of
 from vitlite.data.listing import entries
 from vitlite.errors import UserError
-from vitlite.files import make_folder, shown, write_text
+from vitlite.files import StrPath, make_folder, shown, write_text
 from vitlite.images.region_files import AUTO, FOLDER, load_regions, read_regions
 from vitlite.images.regions import Regions
 from vitlite.methods import method_class
@@ -68,13 +68,13 @@ class RunSettings:
 def new_settings(
     method: str,
     config: TrainingConfig,
-    data: str | os.PathLike[str] | None = None,
+    data: StrPath | None = None,
     category: str | None = None,
     preset: str = "quick",
     seed: int = 0,
     init_from: str = "",
-    roi: str | os.PathLike[str] | None = None,
-    ignore: str | os.PathLike[str] | None = None,
+    roi: StrPath | None = None,
+    ignore: StrPath | None = None,
 ) -> RunSettings:
     """The settings of a new run. Without ``data`` it is the synthetic set, by default with all its categories."""
     where = AUTO if roi == AUTO else os.path.realpath(roi) if roi else "", os.path.realpath(ignore) if ignore else ""
@@ -84,15 +84,15 @@ def new_settings(
 
 
 def settings_from(
-    init_from: str | os.PathLike[str],
+    init_from: StrPath,
     method: str | None,
-    data: str | os.PathLike[str] | None,
+    data: StrPath | None,
     category: str | None,
     preset: str | None,
     seed: int,
     changes: Mapping[str, object],
-    roi: str | os.PathLike[str] | None = None,
-    ignore: str | os.PathLike[str] | None = None,
+    roi: StrPath | None = None,
+    ignore: StrPath | None = None,
 ) -> RunSettings:
     """The settings of a new run that begins with the weights of another, and with its settings unless others are given.
 
@@ -120,9 +120,7 @@ def with_regions_of(settings: RunSettings, origin: RunSettings) -> RunSettings:
     return replace(settings, roi=origin.roi, ignore=origin.ignore, regions="" if regions is None else regions.digest())
 
 
-def resumed_settings(
-    run: str | os.PathLike[str], changes: Mapping[str, object], data: str | os.PathLike[str] | None = None
-) -> RunSettings:
+def resumed_settings(run: StrPath, changes: Mapping[str, object], data: StrPath | None = None) -> RunSettings:
     """The settings of a run that goes on: those of its config.toml, but for the number of steps or epochs, or the data.
 
     ``UserError`` names any other setting, and a run that is not there.
@@ -189,12 +187,12 @@ def build_method(settings: RunSettings, weights: str | None = None) -> "Method":
     return method_class(settings.method)(settings.config, weights=weights)
 
 
-def data_path(settings: RunSettings, run: str | os.PathLike[str]) -> Path:
+def data_path(settings: RunSettings, run: StrPath) -> Path:
     """Where the data of a run is, which need not be there any more."""
     return Path(run) / SYNTHETIC if settings.data == SYNTHETIC else Path(settings.data)
 
 
-def data_folder(settings: RunSettings, run: str | os.PathLike[str]) -> Path:
+def data_folder(settings: RunSettings, run: StrPath) -> Path:
     """The folder of a run's data. Writes the synthetic set into the run if the run trains on it."""
     folder = data_path(settings, run)
     if settings.data == SYNTHETIC and not folder.is_dir():
@@ -203,7 +201,7 @@ def data_folder(settings: RunSettings, run: str | os.PathLike[str]) -> Path:
     return folder
 
 
-def regions_of(settings: RunSettings, run: str | os.PathLike[str]) -> Regions | None:
+def regions_of(settings: RunSettings, run: StrPath) -> Regions | None:
     """Where a run looks, from its folder; None: everywhere. ``UserError`` if files there are missing or others.
 
     Runs of older versions do not know how many files there were of ``auto``.
@@ -254,7 +252,7 @@ def refuse_data_folder(settings: RunSettings, run: Path) -> None:
             raise UserError(f"`out={shown(run)}`: holds {'a data set' if of_data else 'images'}; choose another folder")
 
 
-def save_settings(run: str | os.PathLike[str], settings: RunSettings) -> None:
+def save_settings(run: StrPath, settings: RunSettings) -> None:
     """Write config.toml."""
     head = {k: v for k, v in asdict(settings).items() if k != "config" and (k not in OPTIONAL or v)}
     values = {key: NONE if value is None else value for key, value in asdict(settings.config).items()}
@@ -262,7 +260,7 @@ def save_settings(run: str | os.PathLike[str], settings: RunSettings) -> None:
     write_text(Path(run) / CONFIG_FILE, dumps(tables))
 
 
-def load_settings(run: str | os.PathLike[str]) -> RunSettings:
+def load_settings(run: StrPath) -> RunSettings:
     """Read a run's config.toml. ``UserError`` names the file and what is wrong with it."""
     path = Path(run) / CONFIG_FILE
     exported = Path(run).suffix in (".onnx", ".xml")

@@ -1,7 +1,6 @@
 """Training: from settings to a run directory with a trained, calibrated detector."""
 
 import logging
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -46,7 +45,7 @@ from vitlite.engine.split import Grouping, Split, make_split, random_split, reco
 from vitlite.engine.unseen import FEWEST, DrawnTest, Measured, choose_head, draw_sources
 from vitlite.engine.update import UPDATED, earlier_split, grown_split, new_ones, with_added
 from vitlite.errors import UserError
-from vitlite.files import MAX_MEGAPIXELS, Claim, below, counted, refuse_file, remove, remove_leftovers, shown
+from vitlite.files import MAX_MEGAPIXELS, Claim, StrPath, below, counted, refuse_file, remove, remove_leftovers, shown
 from vitlite.good_scores import save_good_scores
 from vitlite.images.region_files import FOLDER, around_parts, draw_regions, refuse_others, save_regions
 from vitlite.images.regions import Regions
@@ -67,7 +66,7 @@ CROSS_FITTED = "all good images, each scored by a network that was trained witho
 
 def train(
     settings: RunSettings,
-    run: str | os.PathLike[str],
+    run: StrPath,
     *,
     device: str = "auto",
     resume: bool = False,

@@ -20,7 +20,7 @@ from torch import Tensor
 from vitlite.calibration import good_image
 from vitlite.data import DRAWN, Sample, draw_defect
 from vitlite.data.groups import leaving
-from vitlite.engine.features import FeatureCache, Part, tile_features, to_images, unpack
+from vitlite.engine.features import BATCH, FeatureCache, Part, tile_features, to_images, unpack
 from vitlite.files import atomic
 from vitlite.good_scores import Good
 from vitlite.images.loading import Unread, pixel_batches
@@ -43,7 +43,6 @@ RANKED = 512  # tiles of good images that scores are compared on, at most
 SHOWN = 100  # good images, or tiles, whose maps are compared with those of drawn defects, at most
 LEAST_LOSS = 0.02  # in AUPRO, by which a map has to be better as it is than compared
 TESTED, TESTED_TO_DECIDE = 8, 24  # good images with which a network is tested while it trains
-BATCH = 8
 
 
 class Measured:
@@ -90,7 +89,7 @@ class Measured:
         if self.tiles is None:
             return cached.batches(BATCH)
         paths = [self.samples[image].path for image in images]
-        return tile_features(frozen, paths, next(frozen.parameters()).device, BATCH, reading=reading)
+        return tile_features(frozen, paths, next(frozen.parameters()).device, reading=reading)
 
     @torch.no_grad()
     def add(self, network: Method, images: Sequence[int], features: Iterable[Tensor]) -> None:

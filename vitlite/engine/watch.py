@@ -28,6 +28,7 @@ PLAIN = Wanted()
 USUAL = 0.1  # share of the calibration's images that are above the level
 DOUBLED = 2 * USUAL
 CALM = 1.5 * USUAL  # below this share a drift that was said is over
+WINDOW = 500  # recent images that count
 LEAST = 20  # images before anything is said
 CHANCE = 1e-4  # what is likelier than this among images like the calibration's is no drift
 
@@ -41,14 +42,12 @@ class Drift:
 
     Args:
         limits: the threshold and the scores of the calibration; of one category, if each has its own.
-        window: how many recent images count.
     """
 
-    def __init__(self, limits: Limits, *, window: int = 500) -> None:
+    def __init__(self, limits: Limits) -> None:
         self.threshold = limits.image
         self.usual = limits.good_scores[limits.good_scores <= limits.image]  # ascending
         self.rank = threshold_rank(self.usual.size, USUAL) if self.usual.size else 0
-        self.window = window
         self.above: deque[bool] = deque()
         self._count = 0  # of those that are
         self.drifts = False
@@ -76,7 +75,7 @@ class Drift:
         with self._lock:
             self.above.append(score > self.level)
             self._count += self.above[-1]
-            if len(self.above) > self.window:
+            if len(self.above) > WINDOW:
                 self._count -= self.above.popleft()
             share = self._share()
             if self.drifts:

@@ -23,7 +23,7 @@ from vitlite.export.metadata import describe, dumps
 from vitlite.export.onnx_detector import OnnxDetector
 from vitlite.export.openvino_detector import OpenVinoDetector, to_openvino, weights_file
 from vitlite.export.program import read_pt2, require_packages, to_onnx, to_pt2, trace
-from vitlite.files import atomic, counted, new_file
+from vitlite.files import StrPath, atomic, counted, new_file
 from vitlite.images.loading import readable_batches
 from vitlite.nn.memory import MemoryModule
 
@@ -46,11 +46,11 @@ log = logging.getLogger(__name__)
 
 
 def export(
-    run: str | Path,
+    run: StrPath,
     kind: str = "onnx",
-    out: str | Path | None = None,
+    out: StrPath | None = None,
     *,
-    check: Sequence[str | Path] = (),
+    check: Sequence[StrPath] = (),
     precision: str = "float32",
 ) -> Path:
     """Write a run as one file, and return its path.
@@ -261,7 +261,7 @@ def compare(
     run: ScorePixels,
     exported: ScorePixels,
     inputs: Inputs,
-    out: str | Path,
+    out: StrPath,
     allowed: Mapping[str, float],
     scales: Mapping[str, float] | None = None,
     again: Callable[[np.ndarray], list[Scored]] | None = None,

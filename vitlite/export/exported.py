@@ -12,7 +12,7 @@ import numpy as np
 from vitlite.engine.predict import Predictor
 from vitlite.errors import UserError, first_line
 from vitlite.export.metadata import known_regions, loads, scale_of, view_of
-from vitlite.files import MAX_MEGAPIXELS
+from vitlite.files import MAX_MEGAPIXELS, StrPath
 from vitlite.images.scale import Reading, as_pixels
 
 Contents = tuple[bytes, ...]  # of the files that one exported model consists of
@@ -52,7 +52,7 @@ class ExportedDetector(Predictor):
 
     def __init__(
         self,
-        path: str | Path,
+        path: StrPath,
         device: str = "auto",
         *,
         data: Contents | None = None,

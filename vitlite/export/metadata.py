@@ -3,11 +3,11 @@
 import json
 import math
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import vitlite
 from vitlite.errors import UserError
+from vitlite.files import StrPath
 from vitlite.images.regions import PAINT, Regions
 from vitlite.images.scale import Scale, as_scale
 from vitlite.images.tiles import View, as_size
@@ -93,7 +93,7 @@ def dumps(metadata: dict[str, Any]) -> str:
     return json.dumps(metadata, allow_nan=False, ensure_ascii=False)
 
 
-def loads(text: str | None, path: str | Path) -> dict[str, Any]:
+def loads(text: str | None, path: StrPath) -> dict[str, Any]:
     """The metadata of the exported file ``path``, from its text; None if it has none.
 
     ``UserError``: vitlite did not write them, their format is newer, or scoring cannot use their values.

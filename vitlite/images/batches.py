@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from vitlite.files import is_folder_name
+from vitlite.files import StrPath, is_folder_name
 from vitlite.images.unusable import Unusable
 
 MAX_BYTES = 2**30
@@ -37,7 +37,7 @@ _PLAIN = frozenset((
 # fmt: on
 
 
-def read_batch(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
+def read_batch(path: StrPath) -> tuple[np.ndarray, np.ndarray]:
     """``(images, labels)`` of data_batch_1 ... or test_batch: uint8 (N, 32, 32, 3) RGB and int64 (N,).
 
     Raises Unusable with the reason: a pickle that asks for more than plain data (nothing of it is run), one of
@@ -59,7 +59,7 @@ def read_batch(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     return images, np.array(labels, np.int64)
 
 
-def read_class_names(path: str | Path) -> list[str]:
+def read_class_names(path: StrPath) -> list[str]:
     """The names of the classes from batches.meta, in the order of their labels. Raises Unusable."""
     names = _read_dict(path).get("label_names")
     names = [_text(name) for name in names] if isinstance(names, list) else []
@@ -68,7 +68,7 @@ def read_class_names(path: str | Path) -> list[str]:
     return names
 
 
-def _read_dict(path: str | Path) -> dict[str, Any]:
+def _read_dict(path: StrPath) -> dict[str, Any]:
     try:
         if os.stat(path).st_size > MAX_BYTES:
             raise Unusable(f"is larger than {MAX_BYTES} bytes, which no CIFAR-10 batch is")

@@ -105,7 +105,7 @@ class Joined(torch.optim.Optimizer):
         super().load_state_dict(state_dict)
         self._share()
 
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+    def step(self) -> None:  # type: ignore[override]
         """One step of each."""
         for part in self.parts:
             part.step()

@@ -18,15 +18,19 @@ def gaussian_matrix(size: int, sigma: float, radius: int | None = None) -> Tenso
         raise ValueError(f"sigma={sigma}: must be at least 0 and finite")
     if sigma == 0:
         return torch.eye(size, dtype=torch.float64)
-    radius = int(4 * sigma + 0.5) if radius is None else radius
-    offsets = torch.arange(-radius, radius + 1)
-    weights = torch.exp(-0.5 * (offsets.double() / sigma) ** 2)
-    weights = weights / weights.sum()
+    offsets, weights = gaussian(sigma, int(4 * sigma + 0.5) if radius is None else radius)
     # Mirror with the edge pixel repeated: fold every offset back into [0, size) with period 2 * size.
     columns = (torch.arange(size)[:, None] + offsets[None]) % (2 * size)
     columns = torch.where(columns >= size, 2 * size - 1 - columns, columns)
     matrix = torch.zeros(size, size, dtype=torch.float64)
     return matrix.scatter_add_(1, columns, weights.expand(size, -1).contiguous())
+
+
+def gaussian(sigma: float, radius: int) -> tuple[Tensor, Tensor]:
+    """Offsets from ``-radius`` to ``radius``, int64, and their weights, float64, of the sum 1."""
+    offsets = torch.arange(-radius, radius + 1)
+    weights = torch.exp(-0.5 * (offsets.double() / sigma) ** 2) if sigma else (offsets == 0).double()
+    return offsets, weights / weights.sum()
 
 
 def upsample_matrix(coarse: int, fine: int, corners: bool = False) -> Tensor:
@@ -62,11 +66,9 @@ def endless_noise(coarse: int, fine: int, sigma: float) -> Tensor:
 
     Interpolation and filter are those of ``upsample_matrix`` and ``gaussian_matrix``.
     """
-    radius = int(4 * sigma + 0.5)
-    offsets = torch.arange(-radius, radius + 1, dtype=torch.float64)
-    weights = torch.exp(-0.5 * (offsets / sigma) ** 2) if sigma else torch.ones(1, dtype=torch.float64)
-    weights = (weights / weights.sum()).expand(fine, -1)
-    source = (torch.arange(fine)[:, None] + offsets[None] + 0.5) * (coarse / fine) - 0.5
+    offsets, weights = gaussian(sigma, int(4 * sigma + 0.5))
+    weights = weights.expand(fine, -1)
+    source = (torch.arange(fine)[:, None] + offsets.double()[None] + 0.5) * (coarse / fine) - 0.5
     left = source.floor().long()
     part = source - left
     first = int(left.min())

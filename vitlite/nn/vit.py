@@ -12,11 +12,11 @@ EPS = 1e-6  # of the layer norms in the published ViT and MAE checkpoints
 
 
 class PatchEmbedding(nn.Module):
-    """Images (B, C, H, W) to tokens (B, H/P * W/P, dim), row by row."""
+    """Images (B, 3, H, W) to tokens (B, H/P * W/P, dim), row by row."""
 
-    def __init__(self, patch: int, dim: int, channels: int = 3) -> None:
+    def __init__(self, patch: int, dim: int) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(channels, dim, patch, stride=patch)
+        self.proj = nn.Conv2d(3, dim, patch, stride=patch)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.proj(images).flatten(2).transpose(1, 2)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, cast
 
 from vitlite.engine.detector import Detector
 from vitlite.engine.evaluate import about, open_test_data, score_category
-from vitlite.files import counted, shown
+from vitlite.files import StrPath, counted, shown
 from vitlite.limits import Limits, limits_of
 from vitlite.report.curves import Curve, image_curves, pixel_curves
 from vitlite.report.gallery import Card, choose, make_card, part_figures, share, small_overlay
@@ -126,7 +126,7 @@ class Report:
 def build_report(
     detector: Detector,
     *,
-    data: str | Path | None = None,
+    data: StrPath | None = None,
     category: str | None = None,
     mask_threshold: int | None = None,
     render: bool = False,

@@ -16,7 +16,7 @@ GAP = 4  # white pixels between the images
 SIZE = 224  # side of an image, as the paper trains
 
 
-def contact_sheet(folder: str | Path, out: str | Path, *, seed: int = 0, count: int = 6, size: int = SIZE) -> int:
+def contact_sheet(folder: str | Path, out: str | Path, *, seed: int = 0, count: int = 6) -> int:
     """Write a PNG with three rows and one column for each of ``count`` good images; returns how many there are.
 
     ``folder`` is a data set or a plain folder of images, of which good training images are taken, spread evenly.
@@ -24,7 +24,7 @@ def contact_sheet(folder: str | Path, out: str | Path, *, seed: int = 0, count: 
     """
     import torch
 
-    from vitlite.engine.features import with_scale
+    from vitlite.engine.features import to_images, with_scale
     from vitlite.nn.corruption import corrupt
 
     out = new_file(out, ".png")
@@ -33,11 +33,11 @@ def contact_sheet(folder: str | Path, out: str | Path, *, seed: int = 0, count: 
     reading = Reading(with_scale(TrainingConfig(), samples).image_scale)
     chosen = [paths[i] for i in np.linspace(0, len(paths) - 1, min(count, len(paths))).round().astype(int)]
     pixels = (
-        next((batch.pixels for batch in readable_batches(chosen, size, len(chosen), reading)), None) if chosen else None
+        next((batch.pixels for batch in readable_batches(chosen, SIZE, len(chosen), reading)), None) if chosen else None
     )
     if pixels is None:
         raise UserError(f"{folder}: no good images that can be read")
-    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+    images = to_images(pixels, torch.device("cpu"))
     corrupted, labels = corrupt(images, generator=torch.Generator().manual_seed(seed))
     rows = [images, corrupted, labels[:, None].expand_as(images)]
     sheet = arrange([(row.permute(0, 2, 3, 1) * 255).round().byte().numpy() for row in rows])

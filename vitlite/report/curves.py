@@ -78,8 +78,8 @@ def level_edges(masks: Sequence[np.ndarray], maps: Sequence[np.ndarray]) -> np.n
     return np.unique(np.concatenate(edges).astype(np.float32))
 
 
-def thin(x: np.ndarray, y: np.ndarray, tolerance: float = TOLERANCE) -> Curve:
-    """Leave out points of a polyline that lie within ``tolerance`` of what remains (Douglas and Peucker, 1973).
+def thin(x: np.ndarray, y: np.ndarray) -> Curve:
+    """Leave out points of a polyline that lie within ``TOLERANCE`` of what remains (Douglas and Peucker, 1973).
 
     Args:
         x, y: (n,) in [0, 1], n at least 1.
@@ -96,7 +96,7 @@ def thin(x: np.ndarray, y: np.ndarray, tolerance: float = TOLERANCE) -> Curve:
             continue
         distance = distances(x[first : last + 1], y[first : last + 1])
         far = int(distance.argmax())
-        if distance[far] > tolerance:
+        if distance[far] > TOLERANCE:
             kept[first + far] = True
             spans += [(first, first + far), (first + far, last)]
     return x[kept], y[kept]

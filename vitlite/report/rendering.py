@@ -29,7 +29,7 @@ CHANNELS, STRIDES = (128, 64, 32, 3), (1, 2, 2, 2)  # of the decoder's blocks
 FEATURES, RECONSTRUCTION = "features, rendered", "reconstruction, rendered"
 
 
-def renderer(detector: Detector, *, steps: int = STEPS, seed: int = 0) -> Callable[[Tensor], dict[str, Tensor]]:
+def renderer(detector: Detector, *, steps: int = STEPS) -> Callable[[Tensor], dict[str, Tensor]]:
     """Train a decoder on the good images of a run; returns what makes images (B, 3, H, W) of ``frozen`` features.
 
     Raises ``UserError`` if the run's method reconstructs no features, or its data of training is missing.
@@ -42,7 +42,7 @@ def renderer(detector: Detector, *, steps: int = STEPS, seed: int = 0) -> Callab
     _, trained, _ = good_split(detector.settings, detector.run)
     paths = [sample.path for sample in trained[:: -(-len(trained) // IMAGES)]]
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(0)
         images, features = read(detector, paths)
         decoder = TransposedDecoder(
             (features.shape[1], *CHANNELS), STRIDES, (images.shape[2], images.shape[3]), "batch"
