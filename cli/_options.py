@@ -37,9 +37,6 @@ max_megapixels = click.option(
     help="Leave out larger images; they need memory.",
 )
 device = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-threads = click.option(
-    "--threads", type=click.IntRange(min=1), metavar="N", help="Of the processor, for the network.  [default: all]"
-)
 sensitivity = click.option(
     "--sensitivity",
     metavar="low|normal|high",

@@ -35,8 +35,8 @@ def _load(name: str) -> str | None:
         return None  # another copy of this folder has brought it
     if name == "_C" and any(op.startswith(f"{NAMESPACE}::") for op in torch._C._dispatch_get_all_op_names()):
         return "another copy of these operators, without compiled ones, was imported before"
-    if name == "_C_cuda" and _compiled_elsewhere("ssim_forward", "CUDA"):
-        return None
+    if name == "_C_cuda" and registered_schema("ssim_forward") is not None and _has_compiled("ssim_forward", "CUDA"):
+        return None  # likewise
     found = sorted(HERE.glob(f"{name}.*so")) + sorted(HERE.glob(f"{name}*.pyd"))
     if not found:
         return _build_reason(name)
@@ -59,11 +59,6 @@ def _build_reason(name: str) -> str:
     if reason is None and (HERE / "csrc").exists():
         reason = f"python {HERE / 'csrc' / 'build.py'} compiles it"
     return f"{name} is not built" + (f": {reason}" if reason else "")
-
-
-def _compiled_elsewhere(op: str, key: str) -> bool:
-    """Whether another copy of this folder has brought a compiled kernel for an operator."""
-    return registered_schema(op) is not None and _has_compiled(op, key)
 
 
 def _has_kernel(op: str, key: str) -> bool:

@@ -26,13 +26,12 @@ class VendorError(Exception):
     """One line that says what is wrong."""
 
 
-def vendor(folder: Path, namespace: str, own: str = "vitlite") -> None:
+def vendor(folder: Path, namespace: str) -> None:
     """Write the operators and their C++ sources into a new or empty folder, under another name.
 
     Args:
         folder: becomes a Python package; its parents are made.
         namespace: a name that no operators have in this process.
-        own: the name that is replaced.
 
     Raises:
         VendorError: the name or the folder will not do, or the sources are not there.
@@ -51,7 +50,7 @@ def vendor(folder: Path, namespace: str, own: str = "vitlite") -> None:
             shutil.copytree(sources, made / "csrc", ignore=LEFT_OUT)
             shutil.copy(HERE.parent / "LICENSE", made)
             for name, line in NAMES.items():
-                replace_line(made / name, line.format(own), line.format(namespace))
+                replace_line(made / name, line.format("vitlite"), line.format(namespace))
             made.replace(folder)
     except OSError as error:
         raise VendorError(f"{folder}: cannot be written ({error.strerror})") from error

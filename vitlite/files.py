@@ -23,6 +23,8 @@ except ImportError:  # not a Unix: nothing notices another process in the folder
 
 MAX_MEGAPIXELS = 150.0  # of an image, unless a caller says more: enough for a 16k line-scan image
 MAX_THREADS = 1024  # of the network; a machine starts them all, and far more never end
+_LONGEST_NAME = 100
+_LONGEST_STEM = 240  # bytes
 StrPath = str | os.PathLike[str]  # what names a file
 
 
@@ -260,10 +262,6 @@ def is_claimed(folder: StrPath) -> bool:
     finally:
         os.close(handle)
     return False
-
-
-_LONGEST_NAME = 100
-_LONGEST_STEM = 240  # bytes
 
 
 def category_of(path: Path, categories: Sequence[str]) -> str:

@@ -65,14 +65,13 @@ def code_flags(architectures: tuple[str, ...]) -> list[str]:
     return [*flags, f"-gencode=arch=compute_{newest},code=compute_{newest}"]
 
 
-def build(folder: str | Path, temporary: str | Path, jobs: int | None = None) -> Path:
-    """Compiles and links the library.
+def build(folder: str | Path, temporary: str | Path) -> Path:
+    """Compiles and links the library, ``MAX_JOBS`` commands at a time, or one for each processor.
 
     Args:
         folder: where ``_C_cuda.abi3.so`` is written.
         temporary: for object files, which are used again while nothing changes, and for ``ptxas.txt``, the registers,
             shared memory and spills of every kernel.
-        jobs: commands at a time; None takes ``MAX_JOBS`` or one for each processor.
 
     Returns:
         The path of the library.
@@ -93,8 +92,7 @@ def build(folder: str | Path, temporary: str | Path, jobs: int | None = None) ->
         commands[source] = [nvcc, *NVCC_FLAGS, *codes, "-c", str(source)]
     for source in sorted(HERE.glob("*.cpp")):
         commands[source] = [*cxx, *CXX_FLAGS, f"-DTORCH_TARGET_VERSION={TARGET_TORCH}", *includes, "-c", str(source)]
-    jobs = jobs or int(os.environ.get("MAX_JOBS", 0)) or os.cpu_count()
-    with ThreadPoolExecutor(jobs) as pool:
+    with ThreadPoolExecutor(int(os.environ.get("MAX_JOBS", 0)) or os.cpu_count()) as pool:
         logs = list(pool.map(lambda item: _compile(*item, temporary), commands.items()))
     (temporary / "ptxas.txt").write_text("".join(logs))
     target = Path(folder) / LIBRARY

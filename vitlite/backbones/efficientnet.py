@@ -63,7 +63,7 @@ def architecture(name: str) -> Architecture:
     stem = 32 if lite else _round_channels(32 * width)
     namings = [mbconv.timm_naming(rows, not lite), mbconv.efficientnet_pytorch_naming(rows, not lite)]
     if not lite:
-        namings.append(mbconv.torchvision_efficientnet_naming(rows, gated=True))
+        namings.append(mbconv.torchvision_efficientnet_naming(rows))
     return Architecture(
         name=name,
         stages=mbconv.stages(rows, stem, "relu6" if lite else "silu", gated=not lite),

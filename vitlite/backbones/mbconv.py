@@ -104,11 +104,11 @@ def efficientnet_pytorch_naming(rows: list[Row], gated: bool) -> Naming:
     return Naming("efficientnet-pytorch", "_conv_stem.weight", units, ("_conv_head.", "_bn1.", "_fc."))
 
 
-def torchvision_efficientnet_naming(rows: list[Row], gated: bool) -> Naming:
+def torchvision_efficientnet_naming(rows: list[Row]) -> Naming:
     """torchvision's EfficientNet: features.(ROW + 1).PLACE.block.STEP, convolution .0 and norm .1 of each step."""
     units: Units = {"stages.0.0": ("features.0.0", "features.0.1")}
     for block in _blocks(rows):
-        steps = [*(["expand"] if block.expansion != 1 else []), "depthwise", *(["gate"] if gated else []), "project"]
+        steps = [*(["expand"] if block.expansion != 1 else []), "depthwise", "gate", "project"]
         names: Units = {}
         for step, ours in enumerate(steps):
             if ours == "gate":

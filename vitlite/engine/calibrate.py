@@ -18,7 +18,7 @@ from vitlite.engine.split import given, held_out_share, known_defects, leave_out
 from vitlite.errors import UserError
 from vitlite.files import StrPath, below, counted, make_folder, shown, write_json
 from vitlite.good_scores import Good, load_good_scores
-from vitlite.images.loading import Loaded, Unread, pixel_batches
+from vitlite.images.loading import Loaded, Unread, pixel_batches, skipping
 from vitlite.images.reading import NO_ROOM, ImageError
 from vitlite.images.scale import Reading
 from vitlite.images.tiles import View
@@ -89,11 +89,8 @@ def score_good(detector: Detector, samples: Sequence[Sample]) -> list[Good]:
     """The images that can be read, scored."""
     good: list[Good] = []
     with Progress("threshold", len(samples)) as progress:
-        for found in detector.score_files([sample.path for sample in samples], keep_original=False):
-            if isinstance(found, Unread):
-                log.warning("skipped %s", found.reason)
-                continue
-            loaded, pixels, score = found
+        found = detector.score_files([sample.path for sample in samples], keep_original=False)
+        for loaded, pixels, score in skipping(found, log):
             sample = samples[loaded.index]
             good.append(good_image(sample.category, score, pixels, sample.path, loaded.seen_inside))
             progress.step()
@@ -280,11 +277,7 @@ def misses(detector: Detector, inputs: Sequence[StrPath]) -> list[str]:
     paths = list_images(inputs)
     limits = limits_for(paths, detector.calibration, None)
     scores: list[tuple[float, bool, Path]] = []
-    for found in detector.score_files(paths, keep_original=False):
-        if isinstance(found, Unread):
-            log.warning("skipped %s", found.reason)
-            continue
-        loaded, pixels, score = found
+    for loaded, pixels, score in skipping(detector.score_files(paths, keep_original=False), log):
         own = limits[loaded.index]
         small = own.min_area > 1 and all_small(loaded.full(pixels), loaded.height, loaded.width, own, loaded.inside)
         is_defect = score > own.image and not small

@@ -20,7 +20,7 @@ from vitlite.data.small import in_words as small_in_words
 from vitlite.data.small import is_large
 from vitlite.errors import UserError
 from vitlite.files import StrPath, counted, shown
-from vitlite.images.loading import Unread, pixel_batches
+from vitlite.images.loading import Unread, pixel_batches, skipping
 from vitlite.images.reading import FULL_RANGE, ImageError, image_size
 from vitlite.images.regions import Regions
 from vitlite.images.resize import resize_image
@@ -179,10 +179,7 @@ def cache_features(
     cache: FeatureCache | None = None
     indices: list[int] = []
     with Progress("features", len(paths)) as progress:
-        for found in pixel_batches(paths, method.config.view, BATCH, reading=reading):
-            if isinstance(found, Unread):
-                log.warning("skipped %s", found.reason)
-                continue
+        for found in skipping(pixel_batches(paths, method.config.view, BATCH, reading=reading), log):
             features = method.frozen(to_images(found.pixels, device)).float().cpu()
             if cache is None:
                 cache = FeatureCache(len(paths), features.shape[1:], folder, method.cache_as)
@@ -206,10 +203,7 @@ def cache_tiles(
     cache: FeatureCache | None = None
     most, tiles, indices = 0, Tiles(), list[int]()
     with Progress("features", len(paths)) as progress:
-        for found in pixel_batches(paths, view, 1, reading=reading):
-            if isinstance(found, Unread):
-                log.warning("skipped %s", found.reason)
-                continue
+        for found in skipping(pixel_batches(paths, view, 1, reading=reading), log):
             seen, index = found.pixels[0], found.images[0].index
             whole = resize_image(seen, view.sides)[None]
             coarse = method.frozen(to_images(whole, device)).float().cpu()

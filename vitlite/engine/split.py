@@ -133,11 +133,7 @@ def read_split(run: Path) -> dict[str, Any] | None:
         if found["schema"] > SPLIT_SCHEMA:
             raise UserError(f"{path}: written by a newer vitlite (schema {found['schema']}); upgrade to read it")
         for image in found["images"]:
-            image["file"], image["category"], image["part"] = (
-                str(image["file"]),
-                str(image["category"]),
-                str(image["part"]),
-            )
+            image |= {key: str(image[key]) for key in ("file", "category", "part")}
         return {**found, "root": str(found["root"])}
     except FileNotFoundError:
         return None

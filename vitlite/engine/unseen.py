@@ -23,7 +23,7 @@ from vitlite.data.groups import leaving
 from vitlite.engine.features import BATCH, FeatureCache, Part, tile_features, to_images, unpack
 from vitlite.files import atomic
 from vitlite.good_scores import Good
-from vitlite.images.loading import Unread, pixel_batches
+from vitlite.images.loading import pixel_batches, readable_batches, skipping
 from vitlite.images.regions import level_outside
 from vitlite.images.scale import Reading
 from vitlite.images.tiles import Blend
@@ -115,10 +115,7 @@ class Measured:
         device = next(network.parameters()).device
         paths = [self.samples[place].path for place in places]
         found_values, found_errors, masks, source = [], [], [], []
-        for found in pixel_batches(paths, self.view, BATCH, reading=reading):
-            if isinstance(found, Unread):
-                log.warning("skipped %s", found.reason)
-                continue
+        for found in skipping(pixel_batches(paths, self.view, BATCH, reading=reading), log):
             for loaded, pixels in zip(found.images, found.pixels):
                 place = places[loaded.index]
                 row, inside = self.rows[place].start, loaded.seen_inside
@@ -274,9 +271,7 @@ class DrawnTest:
     def _read(self) -> list[tuple[Tensor, Tensor]]:
         device = next(self.frozen.parameters()).device
         view, features = self.frozen.config.view, []
-        for found in pixel_batches(self.paths, view, BATCH, reading=self.reading):
-            if isinstance(found, Unread):
-                continue  # it could be read when training began
+        for found in readable_batches(self.paths, view, BATCH, self.reading):
             good, drawn = [], []
             for loaded, pixels in zip(found.images, found.pixels):
                 inside = loaded.seen_inside

@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -229,6 +230,15 @@ def readable_batches(
 ) -> Iterator[Batch]:
     """The batches of ``pixel_batches`` alone; files that cannot be read are passed over."""
     return (found for found in pixel_batches(paths, size, batch_size, reading=reading) if isinstance(found, Batch))
+
+
+def skipping(found: Iterable[T | Unread], log: logging.Logger) -> Iterator[T]:
+    """What could be read of what ``pixel_batches``, or a detector, gives; the log names each of the other files."""
+    for one in found:
+        if isinstance(one, Unread):
+            log.warning("skipped %s", one.reason)
+        else:
+            yield one
 
 
 def each(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:

@@ -23,6 +23,7 @@ from vitlite.methods.figures import VTADL as VTADL_PRO
 from vitlite.methods.figures import VTADL_DIGITS
 from vitlite.methods.kinds import ImageSize, Switch
 from vitlite.methods.reconstruction import SMALL as SMALL_IMAGES
+from vitlite.methods.reconstruction import to_network, to_unit
 from vitlite.methods.tokens import PIXELS, TokenMethod, check_embedding
 from vitlite.nn.augment import KINDS, augment
 from vitlite.nn.decoders import LAYERS, VectorDecoder
@@ -242,7 +243,7 @@ class VTADL(TokenMethod):
     def prepare(self, batches: Iterable[Tensor]) -> None:
         """Start the mixtures of positions from the embeddings of the training images, as far as they are trained."""
         if isinstance(self.mixture, PositionMixture) and self.stage != RECONSTRUCTION:
-            self.mixture.start((self.tokens(2 * batch - 1) for batch in batches), self.config.noise)
+            self.mixture.start((self.tokens(to_network(batch)) for batch in batches), self.config.noise)
 
     @property
     def image_score(self) -> str:
@@ -272,7 +273,7 @@ class VTADL(TokenMethod):
         and 1 - SSIM of the same in 0..1, mean over both.
         """
         mse = (images - output).square().sum(1).flatten(1).mean(1)
-        similarity = ssim((images + 1) / 2, (output + 1) / 2, reduction="none", backend=operator_backend())
+        similarity = ssim(to_unit(images), to_unit(output), reduction="none", backend=operator_backend())
         return mse, 1 - similarity.flatten(1).mean(1)
 
     def loss(self, features: Tensor) -> dict[str, Tensor]:
@@ -281,7 +282,7 @@ class VTADL(TokenMethod):
         If the two parts have stages of their own: the part of the stage.
         """
         still = self.stage == DENSITY and self.config.density == "position"  # a place is no longer one if images move
-        images = 2 * augment(features, "none" if still else self.config.augment) - 1
+        images = to_network(augment(features, "none" if still else self.config.augment))
         patches = self.tokens(images)
         terms: dict[str, Tensor] = {}
         loss: Any = 0.0
@@ -318,10 +319,10 @@ class VTADL(TokenMethod):
 
     def values(self, features: Tensor) -> Tensor:
         """Negative log-likelihood per patch (V.A)."""
-        return self.unlikelihood(self.tokens(2 * features - 1))
+        return self.unlikelihood(self.tokens(to_network(features)))
 
     def measure(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        images = 2 * features - 1
+        images = to_network(features)
         patches = self.tokens(images)
         mse, dissimilarity = self.reconstruction_errors(images, self.reconstruct(patches))
         errors = self.config.mse_weight * mse + self.config.ssim_weight * dissimilarity
@@ -329,8 +330,8 @@ class VTADL(TokenMethod):
 
     def parts(self, features: Tensor) -> dict[str, Tensor]:
         """The reconstruction, and the likelihood before places are compared."""
-        patches = self.tokens(2 * features - 1)
-        image = ((self.reconstruct(patches) + 1) / 2).clamp(0, 1)
+        patches = self.tokens(to_network(features))
+        image = to_unit(self.reconstruct(patches)).clamp(0, 1)
         return {"reconstruction": image, "negative log-likelihood": self.maps(self.unlikelihood(patches))}
 
     def maps(self, values: Tensor) -> Tensor:

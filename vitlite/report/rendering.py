@@ -16,7 +16,7 @@ from vitlite.engine.features import to_images
 from vitlite.engine.split import good_split
 from vitlite.errors import UserError
 from vitlite.files import counted
-from vitlite.images.loading import Unread, pixel_batches
+from vitlite.images.loading import readable_batches
 from vitlite.methods.base import Method
 from vitlite.nn.decoders import TransposedDecoder
 from vitlite.progress import Progress
@@ -65,9 +65,7 @@ def read(detector: Detector, paths: Sequence[Path]) -> tuple[Tensor, Tensor]:
     """
     images, features = [], []
     view = detector.view
-    for found in pixel_batches(paths, view, BATCH, reading=detector.reading):
-        if isinstance(found, Unread):
-            continue  # training has named it
+    for found in readable_batches(paths, view, BATCH, detector.reading):
         for loaded, pixels in zip(found.images, found.pixels):
             places = view.places(pixels.shape[0], pixels.shape[1], loaded.seen_inside)
             part = to_images(view.cut(pixels, places[len(places) // 2])[None], detector.device)
