@@ -15,7 +15,7 @@ _NAME = re.compile(r"[0-9a-f]{64}")
 class Marked:
     """The folder, with one file for each different image, named by what it holds: no name comes from outside.
 
-    The good images of a category lie in a folder of its name. ``full`` is whether no more are taken.
+    The good images of a category lie in a folder of its name.
     """
 
     def __init__(self, folder: Path, categories: list[str]) -> None:
