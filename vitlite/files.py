@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import re
+import secrets
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -35,24 +36,20 @@ def atomic(path: StrPath, mode: str = "w") -> Iterator[IO[Any]]:
     ``mode`` is "w" for UTF-8 text or "wb". Raises UserError if the folder cannot be written or the disk is full.
     """
     path = Path(path)
-    temporary = None
+    # A short name: the file's own may be as long as the file system takes.
+    temporary = path.parent / f".{path.name[:16]}.{secrets.token_hex(4)}.tmp"
+    text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
     try:
-        # A short name: the file's own may be as long as the file system takes.
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:16]}.", suffix=".tmp")
-        os.chmod(temporary, 0o666 & ~_umask())
-        text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
-        with os.fdopen(handle, mode, **text) as file:
+        with open(temporary, mode.replace("w", "x"), **text) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        temporary = None
     except OSError as error:
         raise unwritable(path, error) from error
     finally:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
+        with contextlib.suppress(OSError):  # it is gone if all went well
+            os.unlink(temporary)
 
 
 def unwritable(path: StrPath, error: OSError) -> UserError:
@@ -109,12 +106,6 @@ def remove_leftovers(folder: StrPath) -> None:
         if re.fullmatch(r"\..+\.[a-z0-9_]{8}\.tmp", path.name):
             with contextlib.suppress(OSError):
                 path.unlink()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def write_text(path: StrPath, text: str) -> None:

@@ -1,0 +1,46 @@
+"""Writing a file: whole or not at all, with the rights of any other new file."""
+
+import os
+import sys
+
+import pytest
+
+from vitlite.files import atomic, remove_leftovers, write_text
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a Unix has these rights")
+def test_a_file_has_the_rights_of_any_other_and_no_thread_sees_another_mask(tmp_path, monkeypatch):
+    """The mask is of the whole process: what another thread made while it is changed could be written by everybody."""
+    before = os.umask(0o027)
+    try:
+        monkeypatch.setattr(os, "umask", lambda mask: pytest.fail("changes the rights of other threads' files"))
+        write_text(tmp_path / "whole", "text")
+        (tmp_path / "other").touch()
+    finally:
+        monkeypatch.undo()
+        os.umask(before)
+    assert (tmp_path / "whole").stat().st_mode == (tmp_path / "other").stat().st_mode
+    assert (tmp_path / "whole").stat().st_mode & 0o777 == 0o640
+
+
+def test_what_fails_leaves_nothing(tmp_path):
+    write_text(tmp_path / "a", "before")
+
+    def fails():
+        with atomic(tmp_path / "a") as file:
+            file.write("after")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fails()
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a").read_text() == "before"
+
+
+def test_what_a_killed_process_left_is_known_by_its_name(tmp_path):
+    with atomic(tmp_path / "a name.json"):
+        (half,) = tmp_path.iterdir()
+        remove_leftovers(tmp_path)
+        assert not half.exists()
+        half.write_text("the rest")  # so that it can take its name
+    assert [path.name for path in tmp_path.iterdir()] == ["a name.json"]
