@@ -27,6 +27,7 @@ from vitlite.data import synthesize
 from vitlite.engine import evaluate
 from vitlite.engine.detector import Detector
 from vitlite.engine.predict import predict
+from vitlite.serve import meters
 
 from ._machine import described, in_a_process, judged, machine, parser_of
 from ._runs import brief_run, method_names, small_settings
@@ -41,12 +42,9 @@ Marks = dict[Any, float]
 
 
 def resident() -> int:
-    """Bytes of this process that are in memory now."""
-    try:
-        with open("/proc/self/statm") as file:
-            return int(file.read().split()[1]) * resource.getpagesize()
-    except OSError:  # no Linux: the peak until now, which grows if anything does
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    """Bytes of this process that are in memory now; without Linux the peak until now, which grows if anything does."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return meters.resident(os.getpid()) or most
 
 
 class Watch:

@@ -45,17 +45,13 @@ def memory_read_forward(
     products = table(z, most, count, compute)
     weights = products if z.dtype == compute else table(z, most, count, z.dtype)
     numbers = {"limit": shrinkage_limit(threshold, count, compute), "temperature": temperature}
+    numbers |= {"count": count, "width": products.shape[1]}
     for own in slabs(queries, most):
         rows = own.stop - own.start
         multiply(z[own], items.t(), products[:rows, :count])
         tensors = {"products": products, "weights": weights, "kept": kept[own] if save else None}
         found = {"z_norms": norms[own], "item_norms": item_norms, "entropies": entropy[own], **_rows_of(sums, own)}
-        launch(
-            memory_weights_kernel,
-            (rows,),
-            {**tensors, **found, **_sizes(products, count), **numbers},
-            **_row(count, compute),
-        )
+        launch(memory_weights_kernel, (rows,), {**tensors, **found, **numbers}, **_row(count, compute))
         multiply(weights[:rows, :count], items, output[own])
     return output, entropy, sums, kept
 
@@ -80,6 +76,7 @@ def memory_read_backward(
     grad_z = given_z.new_empty(z.shape if need_z else (0,))
     of_unit, of_output = (z.new_zeros(items.shape if need_items else (0,), dtype=compute) for _ in range(2))
     numbers = {"limit": shrinkage_limit(threshold, count, compute), "temperature": temperature}
+    numbers |= {"count": count, "width": products.shape[1]}
     for own in slabs(queries, most):
         rows = own.stop - own.start
         if not save:
@@ -88,12 +85,7 @@ def memory_read_backward(
         tensors = {"products": products, "kept": weights[own] if save else None, "given": given}
         tensors |= {"z_norms": norms[own], "item_norms": item_norms, "grad_entropies": grad_entropy[own]}
         found = {"weights": tables[0], "grads": tables[1], **_rows_of(sums, own)}
-        launch(
-            memory_score_grads_kernel,
-            (rows,),
-            {**tensors, **found, **_sizes(products, count), **numbers},
-            **_row(count, compute),
-        )
+        launch(memory_score_grads_kernel, (rows,), {**tensors, **found, **numbers}, **_row(count, compute))
         normal, grads = (whole[:rows, :count] for whole in tables)
         if need_z:
             part = z.new_empty((rows, channels), dtype=compute)
@@ -122,10 +114,6 @@ def at_a_time(queries: int, count: int, room: int) -> int:
 
 def _rows_of(sums: Tensor, own: slice) -> dict[str, Tensor]:
     return {"largest": sums[0, own], "inverses": sums[1, own], "totals": sums[2, own]}
-
-
-def _sizes(products: Tensor, count: int) -> dict[str, int]:
-    return {"count": count, "width": products.shape[1]}
 
 
 def _row(count: int, compute: torch.dtype) -> dict[str, Any]:

@@ -36,9 +36,10 @@ def noise(rng: np.random.Generator, size: int, sigma: float | tuple[float, float
 
 
 def coordinates(
-    size: int, angle: float, shift: np.ndarray | tuple[float, float] = (0.0, 0.0), centre: float = UNITS / 2
+    size: int, angle: float, shift: np.ndarray | tuple[float, float] = (0.0, 0.0)
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pixel centres in units, y and x of shape (H, W), turned by ``angle`` degrees about ``centre`` and shifted."""
+    """Pixel centres in units, y and x of shape (H, W), turned by ``angle`` degrees about the middle and shifted."""
+    centre = UNITS / 2
     axis = ((np.arange(size, dtype=np.float32) + 0.5) * (UNITS / size) - centre).astype(np.float32)
     sine, cosine = np.sin(np.deg2rad(angle)), np.cos(np.deg2rad(angle))
     y = cosine * axis[:, None] - sine * axis[None, :] + (shift[0] + centre)

@@ -192,7 +192,6 @@ def pixel_batches(
     *,
     reading: Reading = FULL_RANGE,
     keep_original: bool = False,
-    workers: int | None = None,
 ) -> Iterator[Batch | Unread]:
     """The images of ``paths`` in order, resized to (size, size), in batches of ``batch_size`` paths.
 
@@ -207,9 +206,7 @@ def pixel_batches(
     waiting: list[Loaded] = []
     if isinstance(size, View) and size.tile:
         batch_size = 1
-    for found in load_ahead(
-        paths, size, reading=reading, workers=workers, least=batch_size, keep_original=keep_original
-    ):
+    for found in load_ahead(paths, size, reading=reading, least=batch_size, keep_original=keep_original):
         if isinstance(found, Unread):
             yield found
         else:
