@@ -163,7 +163,14 @@ def test_peaks_are_counted_over_defective_images_with_masks(tiny_run, tiny_data,
 
 
 @pytest.mark.parametrize(
-    ("text", "says"), [("{", "cannot be read"), ("[]", "cannot be read"), ("{}", "cannot be read"), (None, "newer")]
+    ("text", "says"),
+    [
+        ("{", "cannot be read"),
+        ("[]", "cannot be read"),
+        ("{}", "cannot be read"),
+        ("[" * 9**5, "cannot be read"),
+        (None, "newer"),
+    ],
 )
 def test_results_that_cannot_be_read(tmp_path, text, says):
     text = json.dumps({"schema": SCHEMA + 1, "categories": {}}) if text is None else text

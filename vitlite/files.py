@@ -26,6 +26,8 @@ MAX_MEGAPIXELS = 150.0  # of an image, unless a caller says more: enough for a 1
 MAX_THREADS = 1024  # of the network; a machine starts them all, and far more never end
 _LONGEST_NAME = 100
 _LONGEST_STEM = 240  # bytes
+# What reading a damaged JSON file raises, and taking values out of what it holds.
+DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 StrPath = str | os.PathLike[str]  # what names a file
 
 

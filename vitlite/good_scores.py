@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vitlite.errors import UserError
-from vitlite.files import StrPath, below, write_json
+from vitlite.files import DAMAGED, StrPath, below, write_json
 
 GOOD_SCORES_FILE = "good_scores.json"
 SCHEMA = 1
@@ -51,6 +51,6 @@ def load_good_scores(run: StrPath, folder: Path) -> tuple[list[Good], str] | Non
         return images, str(found["source"])
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except DAMAGED as error:
         why = f"damaged ({type(error).__name__}: {error})"
         raise UserError(f"{path}: {why}; restore it, or give `good` images") from None

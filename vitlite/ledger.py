@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Self
 
 from vitlite.errors import UserError
-from vitlite.files import Claim, csv_line, remove, remove_leftovers, shown, unwritable, write_csv, write_json
+from vitlite.files import DAMAGED, Claim, csv_line, remove, remove_leftovers, shown, unwritable, write_csv, write_json
 
 SCHEMA = 1  # of the file with the facts
 
@@ -123,7 +123,7 @@ class Ledger:
         try:
             held = json.loads(self.state.read_text(encoding="utf-8"))
             changed = [key for key in {**self.facts, **held} if held.get(key) != self.facts.get(key)]
-        except (OSError, ValueError, TypeError, AttributeError) as error:
+        except DAMAGED as error:
             raise UserError(
                 f"{shown(self.state)}: cannot be read ({error}), so `resume=True` cannot go on; use `overwrite=True`"
             ) from None

@@ -14,7 +14,7 @@ import numpy as np
 
 from vitlite.data import Dataset, Sample
 from vitlite.errors import UserError
-from vitlite.files import StrPath, make_folder, shown, write_csv, write_json
+from vitlite.files import DAMAGED, StrPath, make_folder, shown, write_csv, write_json
 from vitlite.images.loading import Unread
 from vitlite.limits import Limits
 from vitlite.metrics import StreamingEvaluator, auroc, average_precision, evaluate_maps, f1_max
@@ -245,7 +245,7 @@ def read(folder: StrPath) -> dict[str, Any]:
         if results.get("schema", 1) > SCHEMA:
             raise UserError(f"{path}: written by a newer vitlite (schema {results['schema']}); upgrade to read it")
         return {**results, "categories": dict(results["categories"])}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except DAMAGED as error:
         raise UserError(f"{path}: cannot be read ({error}); remove it, and evaluate again") from error
 
 

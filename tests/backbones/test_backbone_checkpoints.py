@@ -1,5 +1,8 @@
 """Checkpoints by path: the publishers' key names, what each takes for granted, wrappers, and files that do not fit."""
 
+import contextlib
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -18,6 +21,7 @@ from backbone_helpers import (
 )
 
 from vitlite import backbones
+from vitlite.backbones.checkpoint import read
 from vitlite.errors import UserError
 
 STRIDES = (2, 4, 8, 16, 32)
@@ -123,6 +127,47 @@ def test_safetensors(dtype, tmp_path):
     model.load_state_dict(state)
     check(backbones.create("efficientnet_b0", weights=str(tmp_path / "model.safetensors"), strides=STRIDES), model,
           IMAGENET)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "[]",
+        "[" * 9**5,
+        '{"a": 3}',
+        '{"a": {"dtype": []}}',
+        '{"a": {"dtype": "F32", "shape": [1], "data_offsets": null}}',
+        '{"a": {"dtype": "F32", "shape": [1], "data_offsets": ["0", "4"]}}',
+        '{"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 0]}}',
+        '{"a": {"dtype": "F32", "shape": "1", "data_offsets": [0, 4]}}',
+        '{"a": {"dtype": "F32", "data_offsets": [0, 4]}}',
+    ],
+)
+def test_a_damaged_head_of_a_safetensors_file(tmp_path, head):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(len(head).to_bytes(8, "little") + head.encode() + bytes(4))
+    with pytest.raises(UserError, match=r"model\.safetensors.*: not a checkpoint of plain tensors"):
+        backbones.create("efficientnet_b0", weights=path)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_a_truncated_or_damaged_file_of_torch(tmp_path):
+    """In the format that torch has now, and in the one before it, which most published files have."""
+    path, rng = tmp_path / "model.pth", np.random.default_rng(0)
+    for new in (True, False):
+        torch.save({"conv_stem.weight": torch.zeros(2, 3)}, path, _use_new_zipfile_serialization=new)
+        whole = path.read_bytes()
+        for size in range(0, len(whole), 7):
+            path.write_bytes(whole[:size])
+            with pytest.raises(UserError, match=r"model\.pth: not a checkpoint of plain tensors"):
+                read(path)
+        for place in rng.integers(0, len(whole), 300):
+            path.write_bytes(whole[:place] + rng.bytes(1) + whole[place + 1 :])
+            with contextlib.suppress(UserError):  # a weight that has changed is not seen
+                read(path)
+    torch.save({0: torch.zeros(2, 3)}, path)
+    with pytest.raises(UserError, match=r"model\.pth hold no tensors"):
+        backbones.create("efficientnet_b0", weights=path)
 
 
 def test_a_truncated_safetensors_file(tmp_path):

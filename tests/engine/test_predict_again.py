@@ -211,6 +211,7 @@ def test_only_the_same_call_goes_on(images, tmp_path, change, says):
     [
         ("predictions.json", None, r"predictions\.json: cannot be read"),
         ("predictions.json", b"[]", r"predictions\.json: cannot be read"),
+        ("predictions.json", b"[" * 9**5, r"predictions\.json: cannot be read"),
         ("predictions.csv", b"a,b\n1,2\n", r"predictions\.csv: damaged \(its columns are others\)"),
         ("predictions.csv", b"\xff\xfe\n", r"predictions\.csv: damaged"),
     ],

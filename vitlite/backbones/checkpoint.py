@@ -3,7 +3,6 @@
 import json
 import os
 import pickle
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +25,14 @@ def read(path: Path) -> dict[str, Tensor]:
     except pickle.UnpicklingError as error:  # torch's text tells how to load it all the same
         mend = "give a file that `torch.save` made of a state dict, or a .safetensors file"
         raise UserError(f"`weights={path}`: not a checkpoint of plain tensors; {mend}") from error
-    except (OSError, zipfile.BadZipFile, RuntimeError, ValueError, KeyError, EOFError) as error:
+    except Exception as error:  # a damaged file makes the readers raise nearly anything
         raise UserError(f"`weights={path}`: not a checkpoint of plain tensors: {first_line(error)}") from error
     for wrapper in _WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
             break
-    tensors = {k.removeprefix("module."): v for k, v in content.items() if isinstance(v, Tensor)} if content else {}
+    named = ((key, value) for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor))
+    tensors = {key.removeprefix("module."): value for key, value in named}
     if not tensors:
         raise UserError(f"weights {path} hold no tensors")
     return tensors

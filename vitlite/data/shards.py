@@ -13,7 +13,7 @@ from typing import Any, Self
 from vitlite.data.parts import write_parts
 from vitlite.data.prediction_files import COLUMNS, CSV_FILE, FILES, SHARDS_FOLDER
 from vitlite.errors import UserError
-from vitlite.files import make_folder, shown, write_csv, write_json
+from vitlite.files import DAMAGED, make_folder, shown, write_csv, write_json
 from vitlite.ledger import SCHEMA, Ledger
 
 log = logging.getLogger(__name__)
@@ -89,5 +89,5 @@ def _finished(table: Path, facts: dict[str, Any], share: str) -> list[dict[str, 
             return None
         with open(table, encoding="utf-8", newline="") as file:
             return list(csv.DictReader(file))
-    except (OSError, ValueError, AttributeError, csv.Error):
+    except (*DAMAGED, csv.Error):
         return None

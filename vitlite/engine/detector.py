@@ -24,7 +24,7 @@ from vitlite.engine.features import to_images
 from vitlite.engine.predict import Predictor
 from vitlite.engine.settings import CONFIG_FILE, build_method, load_settings, regions_of
 from vitlite.errors import UserError
-from vitlite.files import MAX_MEGAPIXELS, StrPath
+from vitlite.files import DAMAGED, MAX_MEGAPIXELS, StrPath
 from vitlite.images.loading import Loaded
 from vitlite.images.regions import level_outside
 from vitlite.images.scale import Reading, as_pixels
@@ -245,7 +245,7 @@ def load_calibration(run: StrPath) -> dict[str, Any]:
     except FileNotFoundError:
         unfinished = "training did not finish; resume it with `vitlite train`"
         raise UserError(f"{path}: not there; {why_unfinished(run) or unfinished}") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except DAMAGED as error:
         raise UserError(f"{path}: damaged ({type(error).__name__}: {error}); {again}") from None
 
 

@@ -17,7 +17,7 @@ from vitlite.data.layouts import PLAIN
 from vitlite.data.parting import deal, draw_few, draw_groups, hold_out, seed_text
 from vitlite.engine.settings import RunSettings, data_folder, data_path
 from vitlite.errors import UserError
-from vitlite.files import StrPath, below, category_of, shown, write_json
+from vitlite.files import DAMAGED, StrPath, below, category_of, shown, write_json
 from vitlite.images.scale import Reading
 from vitlite.methods.config import TrainingConfig
 
@@ -137,7 +137,7 @@ def read_split(run: Path) -> dict[str, Any] | None:
         return {**found, "root": str(found["root"])}
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except DAMAGED as error:
         raise UserError(f"{path}: damaged ({type(error).__name__}: {error}); train again") from None
 
 
