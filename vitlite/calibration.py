@@ -8,7 +8,7 @@ import numpy as np
 
 from vitlite.files import shown
 from vitlite.good_scores import PIXEL_TARGET_FPR, Good
-from vitlite.limits import CONFIDENCE, false_alarms
+from vitlite.limits import CONFIDENCE, false_alarms, groups_above
 from vitlite.metrics.thresholds import balanced_threshold, threshold_above, upper_quantile
 from vitlite.odd import Odd
 
@@ -76,15 +76,22 @@ def thresholds(good: Sequence[Good], target_fpr: float, held_out: bool) -> dict[
 
     Images that were trained on promise nothing: their rate is None.
     """
-    expected, interval = false_alarms(len(good), target_fpr) if held_out else (None, (None, None))
+    groups: dict[object, list[float]] = {}
+    for place, image in enumerate(good):
+        groups.setdefault(("alone", place) if image.group is None else image.group, []).append(image.score)
+    promised = NO_PROMISE
+    if held_out:  # near-copies say as much as one image
+        above = None if len(groups) == len(good) else groups_above(groups.values(), target_fpr)
+        expected, interval = false_alarms(len(groups), target_fpr, above=above)
+        promised = {"expected_fpr": expected, "expected_fpr_interval": list(interval)}
     scores, tails = (sorted(values) for values in zip(*((image.score, image.pixel_tail) for image in good)))
     return {
         "images": len(good),
+        "groups": len(groups),
         "image_threshold": threshold_above(scores, target_fpr),
         # A pixel counts as defective above what the worst pixels of nearly every good image reach.
         "pixel_threshold": threshold_above(tails, target_fpr),
-        "expected_fpr": expected,
-        "expected_fpr_interval": list(interval),
+        **promised,
         "balance": None,
         "good_scores": scores,
         "good_pixels": tails,

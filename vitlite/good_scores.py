@@ -21,6 +21,7 @@ class Good(NamedTuple):
     pixel_tail: float  # all but the share PIXEL_TARGET_FPR of its pixels stay at or below this value
     median: float  # of its pixels
     file: str = ""
+    group: int | None = None  # images of one number are near-copies, or belong together; None: it is alone
 
 
 def save_good_scores(run: StrPath, folder: Path, good: Sequence[Good], source: str) -> None:
@@ -45,7 +46,8 @@ def load_good_scores(run: StrPath, folder: Path) -> tuple[list[Good], str] | Non
         images = []
         for image in found["images"]:
             score, tail, median = (float(image[key]) for key in ("score", "pixel_tail", "median"))
-            images.append(Good(str(image["category"]), score, tail, median, str(folder / image["file"])))
+            group = None if image.get("group") is None else int(image["group"])
+            images.append(Good(str(image["category"]), score, tail, median, str(folder / image["file"]), group))
         if not images:
             raise ValueError("no images")
         return images, str(found["source"])

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
@@ -142,8 +142,8 @@ def limits_for(
 
 def in_words(result: dict[str, Any]) -> list[str]:
     """What a calibration says to a person, as lines."""
-    count, target, categories = result["images"], result["target_fpr"], result["categories"]
-    images = counted(count, "good image")
+    count, target, categories = result.get("groups", result["images"]), result["target_fpr"], result["categories"]
+    images = in_groups(result, counted(result["images"], "good image"))
     line = f"threshold {result['image_threshold']:.6g} (pixels {result['pixel_threshold']:.6g})"
     if not result["held_out"]:
         too_low = "that were also trained on: it is too low; hold images out of training, with holdout=0.1"
@@ -152,14 +152,17 @@ def in_words(result: dict[str, Any]) -> list[str]:
     if result["expected_fpr"] is not None:
         lines[0] += f", by the {result.get('rule', 'exact')} rule"
     if too_few(result, target):
+        grouped = count < result["images"]
+        known = counted(count, "group") if grouped else str(count)
         lines.append(
-            f"too few for {percent(target)}: with {count} the lowest rate that can be promised is 1/{count + 1}; "
-            f"it takes {counted(images_needed(target), 'good image')}"
+            f"too few for {percent(target)}: with {known} the lowest rate that can be promised is 1/{count + 1}; it "
+            f"takes {counted(images_needed(target), 'good image')}{', each of another group' * grouped}"
         )
     if len(categories) > 1:
         for name, own in categories.items():
             few = "; too few" if too_few(own, target) else ""
-            lines.append(f"  {name}: threshold {own['image_threshold']:.6g}{promise(own, str(own['images']))}{few}")
+            promised = promise(own, in_groups(own, str(own["images"])))
+            lines.append(f"  {name}: threshold {own['image_threshold']:.6g}{promised}{few}")
     kept = [shown(name) for name, own in categories.items() if result.get("balance") and not own.get("balance")]
     if kept:
         lines.append(
@@ -173,7 +176,13 @@ def in_words(result: dict[str, Any]) -> list[str]:
 
 def too_few(values: dict[str, Any], target: float) -> bool:
     """Whether a rate of false alarms was wanted that so few good images cannot promise."""
-    return values["expected_fpr"] is not None and values["images"] < images_needed(target)
+    return values["expected_fpr"] is not None and values.get("groups", values["images"]) < images_needed(target)
+
+
+def in_groups(values: dict[str, Any], images: str) -> str:
+    """``images``, and in how many groups they are if some are in one."""
+    groups = values.get("groups", values["images"])
+    return images if groups == values["images"] else f"{images} in {counted(groups, 'group')}"
 
 
 def promise(values: dict[str, Any], images: str) -> str:
@@ -216,13 +225,23 @@ def check_area(min_area: int) -> int:
     return int(min_area)
 
 
-def false_alarms(count: int, share: float, confidence: float = CONFIDENCE) -> tuple[float, tuple[float, float]]:
+def false_alarms(
+    count: int, share: float, confidence: float = CONFIDENCE, *, above: float | None = None
+) -> tuple[float, tuple[float, float]]:
     """The most that a threshold from ``count`` values leads to: ``(expected, (low, high))``.
 
-    ``expected`` is (n + 1 - k) / (n + 1). The rate of one particular calibration follows a beta distribution: it lies
-    between ``low`` and ``high`` with the probability ``confidence``, and is as often below as above.
+    ``expected`` is (a + 1) / (n + 1) if a of n values lie ``above`` it: n - k, with the rank k of the threshold, unless
+    given. The rate of one particular calibration follows a beta distribution: it lies between ``low`` and ``high`` with
+    the probability ``confidence``, and is as often below as above.
     """
-    rank = threshold_rank(count, share)
+    above = count - threshold_rank(count, share) if above is None else above
     tail = (1 - confidence) / 2
-    low, high = (float(betaincinv(count + 1 - rank, rank, p)) for p in (tail, 1 - tail))
-    return (count + 1 - rank) / (count + 1), (low, high)
+    low, high = (float(betaincinv(above + 1, count - above, p)) for p in (tail, 1 - tail))
+    return (above + 1) / (count + 1), (low, high)
+
+
+def groups_above(groups: Collection[Sequence[float]], share: float) -> float:
+    """How many groups of values lie above the threshold of them all. If a part of one does, that part counts."""
+    ordered = sorted(value for group in groups for value in group)
+    limit = ordered[threshold_rank(len(ordered), share) - 1]
+    return sum(sum(value > limit for value in group) / len(group) for group in groups)

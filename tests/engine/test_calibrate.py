@@ -81,6 +81,21 @@ def test_no_odd_image_sets_a_threshold():
     assert summarize(few, 0.05, True, None, find_odd(few))["image_threshold"] == pytest.approx(2.0, rel=3 * MARGIN)
 
 
+def test_near_copies_promise_as_much_as_one_image():
+    images = [image._replace(group=i // 10) for i, image in enumerate(good_images([1.0] * 20 + [2.0] * 20, ["a"] * 40))]
+    result = summarize(images, 0.05, True)
+    assert (result["images"], result["groups"], result["categories"]["a"]["groups"]) == (40, 4, 4)
+    assert result["expected_fpr"] == 1 / 5
+    line, few, _ = in_words(result)
+    assert " from 40 good images in 4 groups: expect 20 % false alarms" in line
+    assert few.startswith(
+        "too few for 5 %: with 4 groups the lowest rate that can be promised is 1/5; it takes 19 good"
+    )
+    alone = summarize([image._replace(group=None) for image in images], 0.05, True)
+    assert (alone["groups"], alone["image_threshold"]) == (40, result["image_threshold"])
+    assert alone["expected_fpr"] < 0.05
+
+
 def test_images_that_were_trained_on_promise_nothing():
     result = summarize(good_images([1.0, 2.0], ["a", "a"]), 0.01, False)
     assert result["expected_fpr"] is None

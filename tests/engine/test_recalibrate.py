@@ -212,6 +212,15 @@ def test_images_that_were_trained_on_are_refused(run, data, more_good, tmp_path)
     assert again(run, good=[path for path in more_good.iterdir() if path.name != "000.png"])["images"] == 23
 
 
+def test_copies_of_a_given_image_promise_nothing_more(run, more_good, tmp_path):
+    (tmp_path / "again").mkdir()
+    for number in range(20):
+        shutil.copy(more_good / f"00{number % 2}.png", tmp_path / "again" / f"{number}.png")
+    result = again(run, good=[tmp_path / "again"])
+    assert (result["images"], result["groups"]) == (20, 2)
+    assert result["expected_fpr"] == 1 / 3
+
+
 def test_data_sets_with_defects_are_refused(run, data):
     with pytest.raises(UserError, match="MVTec layout"):
         again(run, good=[data])

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitlite.errors import UserError
-from vitlite.limits import check_target, false_alarms
+from vitlite.limits import check_target, false_alarms, groups_above
 from vitlite.metrics.thresholds import (
     MARGIN,
     balanced_threshold,
@@ -31,6 +31,24 @@ def test_against_simulation(count, share):
     assert rates.mean() == pytest.approx(expected, rel=0.03)
     assert np.mean((low <= rates) & (rates <= high)) == pytest.approx(0.9, abs=0.01)
     assert np.mean(rates < low) == pytest.approx(0.05, abs=0.008)
+
+
+@pytest.mark.parametrize(("count", "copies", "share"), [(5, 20, 0.05), (20, 10, 0.05), (40, 3, 0.2), (30, 1, 0.1)])
+def test_groups_of_copies_promise_what_their_number_does(count, copies, share):
+    """A new image is of another group: 100 copies of five images say as much as the five."""
+    rng = np.random.default_rng(count)
+    values = [rng.random(count) for _ in range(20_000)]
+    rates = np.array([1 - upper_quantile(np.repeat(own, copies), share) for own in values])
+    above = groups_above(np.repeat(values[0], copies).reshape(count, copies).tolist(), share)
+    expected, (low, high) = false_alarms(count, share, above=above)
+    assert rates.mean() == pytest.approx(expected, rel=0.03)
+    assert np.mean((low <= rates) & (rates <= high)) == pytest.approx(0.9, abs=0.01)
+    if copies == 1:
+        assert (expected, (low, high)) == false_alarms(count, share)
+
+
+def test_a_group_that_lies_above_in_part_counts_in_part():
+    assert groups_above([[1.0, 9.0], [2.0], [3.0], [8.0], [4.0, 5.0, 6.0, 9.0]], 0.3) == 0.5 + 0.25
 
 
 def test_against_scipys_beta():

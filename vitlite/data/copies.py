@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -30,6 +31,17 @@ def copies(paths: Sequence[Path], originals: Sequence[Path]) -> list[Path]:
     known = set(looks.values())
     digests = {digest(path) for path in originals if _look(path) in known} - {None}
     return [path for path in paths if digests and digest(path) in digests]
+
+
+def equal_files(paths: Sequence[Path]) -> list[int]:
+    """A number for each file: that of the first file with the same bytes."""
+    looks = [_look(path) for path in paths]
+    often = Counter(looks)
+    first: dict[object, int] = {}
+    return [
+        first.setdefault((digest(path) or path) if often[look] > 1 else path, place)
+        for place, (path, look) in enumerate(zip(paths, looks))
+    ]
 
 
 def _look(path: Path) -> tuple[int, bytes]:

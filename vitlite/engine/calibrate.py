@@ -12,6 +12,7 @@ import numpy as np
 from vitlite.answers import save_overlay
 from vitlite.calibration import HELD_OUT, NO_PROMISE, TRAINED_ON, good_image, set_balanced, summarize
 from vitlite.data import Sample, list_images
+from vitlite.data.copies import equal_files
 from vitlite.engine.detector import CALIBRATION_FILE, Detector, load_calibration
 from vitlite.engine.settings import RunSettings, data_path
 from vitlite.engine.split import given, held_out_share, known_defects, leave_out, refuse_good
@@ -86,13 +87,15 @@ def calibrate(
 
 
 def score_good(detector: Detector, samples: Sequence[Sample]) -> list[Good]:
-    """The images that can be read, scored."""
+    """The images that can be read, scored. Files with the same bytes are a group."""
+    numbers = equal_files([sample.path for sample in samples])
     good: list[Good] = []
     with Progress("threshold", len(samples)) as progress:
         found = detector.score_files([sample.path for sample in samples], keep_original=False)
         for loaded, pixels, score in skipping(found, log):
             sample = samples[loaded.index]
-            good.append(good_image(sample.category, score, pixels, sample.path, loaded.seen_inside))
+            own = good_image(sample.category, score, pixels, sample.path, loaded.seen_inside)
+            good.append(own._replace(group=numbers[loaded.index]))
             progress.step()
     return good
 

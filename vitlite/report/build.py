@@ -248,9 +248,11 @@ def calibration_sentence(calibration: dict[str, Any]) -> str:
     sentence = f"It was set on {counted(images, 'good image')} {origin}"
     if target is not None:
         sentence += f", for false alarms on at most {100 * target:.3g} % of good images"
-        # The largest of n scores is exceeded by the next one with probability 1 / (n + 1).
-        if (images + 1) * target < 1:
-            sentence += f" (so few images promise no better than {100 / (images + 1):.3g} %)"
+        # The largest score of n groups is exceeded by that of the next one with probability 1 / (n + 1).
+        groups = calibration.get("groups", images)
+        if (groups + 1) * target < 1:
+            what = "images" if groups == images else "groups of images"
+            sentence += f" (so few {what} promise no better than {100 / (groups + 1):.3g} %)"
     return sentence + ". No test image was used."
 
 
