@@ -1,9 +1,11 @@
 """Ctrl-C and SIGTERM as an exception, so that files are closed, temporary ones removed, and one line is printed."""
 
 import contextlib
+import shlex
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 
 from vitlite import progress
@@ -28,6 +30,20 @@ class Stopped(BaseException):
 
     def __str__(self) -> str:
         return f"stopped ({signal.Signals(self.number).name}){self.hint}"
+
+
+@contextlib.contextmanager
+def training_into(out: str, again: str) -> Iterator[None]:
+    """Within it, a training that is stopped says how it goes on: by the options ``again`` and its folder."""
+    try:
+        yield
+    except Stopped as stop:
+        from vitlite.engine.settings import CONFIG_FILE
+
+        begun = (Path(out) / CONFIG_FILE).exists()
+        go_on = f"; go on with {again} --out {shlex.quote(out)}"
+        stop.hint = go_on if begun else " before training began; start it again"
+        raise
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import click
 
 from vitlite.cli import _options as options
 from vitlite.cli._messages import note
-from vitlite.cli._stopping import Stopped
+from vitlite.cli._stopping import training_into
 from vitlite.methods import DEFAULT, REGISTRY
 
 
@@ -167,17 +167,11 @@ def command(
         click.echo(separate_text(rows))
         note(f"written: {Path(out) / SEPARATE_FILE}")
         return
-    try:
-        with only_deterministic(deterministic):
-            done = train(settings, out, device=device, resume=resume, max_megapixels=max_megapixels)
-    except Stopped as stop:
-        begun = (Path(out) / CONFIG_FILE).exists()
-        go_on = f"; go on with --resume --out {shlex.quote(str(out))}"
-        stop.hint = go_on if begun else " before training began; start it again"
-        raise
+    with training_into(out, "--resume"), only_deterministic(deterministic):
+        done = train(settings, out, device=device, resume=resume, max_megapixels=max_megapixels)
     if done is not None:  # None: one of several processes, and not the one that writes
         # To be pasted into a shell. A plain folder has nothing to evaluate on, so predict comes first.
-        run = shlex.quote(str(out))
+        run = shlex.quote(out)
         note(f"trained: {out}\nnext: vitlite predict {run} IMAGE... --out DIR")
         note(f"with labelled test images: vitlite eval {run}")
 

@@ -7,7 +7,7 @@ import click
 
 from vitlite.cli import _options as options
 from vitlite.cli._messages import note
-from vitlite.cli._stopping import Stopped
+from vitlite.cli._stopping import training_into
 
 
 @click.command(name="update", epilog="Example: vitlite update runs/bottle --good newer_good/ --out runs/bottle2")
@@ -45,7 +45,7 @@ def command(
     """
     from vitlite.engine.checkpoint import is_free
     from vitlite.engine.distributed import deterministic as only_deterministic
-    from vitlite.engine.settings import CONFIG_FILE, parse_overrides
+    from vitlite.engine.settings import parse_overrides
     from vitlite.engine.train import train
     from vitlite.engine.update import updated_settings
     from vitlite.errors import UserError
@@ -53,13 +53,7 @@ def command(
     if not is_free(Path(out)):
         raise UserError(f"`out={out}`: already holds a run; choose another folder")
     settings = updated_settings(run, good, parse_overrides(overrides), data)
-    try:
-        with only_deterministic(deterministic):
-            done = train(settings, out, device=device, max_megapixels=max_megapixels)
-    except Stopped as stop:
-        begun = (Path(out) / CONFIG_FILE).exists()
-        hint = f"; go on with vitlite train --resume --out {shlex.quote(str(out))}"
-        stop.hint = hint if begun else " before training began; start it again"
-        raise
+    with training_into(out, "vitlite train --resume"), only_deterministic(deterministic):
+        done = train(settings, out, device=device, max_megapixels=max_megapixels)
     if done is not None:  # None: one of several processes, and not the one that writes
         note(f"updated: {out}\nnext: vitlite predict {shlex.quote(out)} IMAGE... --out DIR")
