@@ -38,9 +38,7 @@ max_megapixels = click.option(
 )
 device = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 sensitivity = click.option(
-    "--sensitivity",
-    metavar="low|normal|high",
-    help="Thresholds for 1 %, 5 % or 15 % false alarms among good images.",
+    "--sensitivity", metavar="low|normal|high", help="Thresholds for 1 %, 5 % or 15 % false alarms among good images."
 )
 threshold = click.option(
     "--threshold",

@@ -84,13 +84,7 @@ def command(
     chose the threshold.
     """
     from vitlite.data import list_images
-    from vitlite.engine.calibrate import (
-        CALIBRATION_FILE,
-        misses,
-        recalibrate,
-        set_thresholds,
-        without_threshold,
-    )
+    from vitlite.engine.calibrate import CALIBRATION_FILE, misses, recalibrate, set_thresholds, without_threshold
     from vitlite.engine.detector import Detector
     from vitlite.errors import UserError
     from vitlite.files import require_writable

@@ -33,12 +33,7 @@ OPERATORS = {
 }
 
 # What else is public, and the module that defines it.
-MORE = {
-    "Bank": "nearest.op",
-    "SSIM": "modules",
-    "MemoryRead": "modules",
-    "GaussianMixtureHead": "modules",
-}
+MORE = {"Bank": "nearest.op", "SSIM": "modules", "MemoryRead": "modules", "GaussianMixtureHead": "modules"}
 
 __all__ = [*OPERATORS, *MORE, "backends"]
 

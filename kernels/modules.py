@@ -82,12 +82,7 @@ class MemoryRead(WithBackend):
     """
 
     def __init__(
-        self,
-        count: int,
-        channels: int,
-        threshold: float | None = None,
-        temperature: float = 1.0,
-        backend: str = "auto",
+        self, count: int, channels: int, threshold: float | None = None, temperature: float = 1.0, backend: str = "auto"
     ) -> None:
         super().__init__()
         self.threshold, self.temperature, self.backend = threshold, temperature, backend

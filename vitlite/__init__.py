@@ -40,13 +40,7 @@ _SUBMODULES = frozenset(
     }
 )
 # name: the module it lives in
-_HOME = {
-    "train": "api",
-    "evaluate": "api",
-    "load": "api",
-    "Prediction": "verdict",
-    "UserError": "errors",
-}
+_HOME = {"train": "api", "evaluate": "api", "load": "api", "Prediction": "verdict", "UserError": "errors"}
 
 __all__ = ["Prediction", "UserError", "evaluate", "load", "train"]
 

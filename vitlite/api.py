@@ -59,14 +59,7 @@ def train(
         UserError: one line that says what is wrong with the data, a setting, the folder or the type of an argument.
     """
     from vitlite.engine.detector import Detector
-    from vitlite.engine.settings import (
-        CONFIG_FILE,
-        SEEDS,
-        new_settings,
-        preset_config,
-        resumed_settings,
-        settings_from,
-    )
+    from vitlite.engine.settings import CONFIG_FILE, SEEDS, new_settings, preset_config, resumed_settings, settings_from
     from vitlite.engine.train import train as train_run
     from vitlite.methods import DEFAULT
     from vitlite.methods.config import change
@@ -94,14 +87,7 @@ def train(
     else:
         method, preset = method or DEFAULT, preset or "quick"
         run = new_settings(
-            method,
-            change(preset_config(method, preset), settings),
-            data,
-            names,
-            preset,
-            seed,
-            roi=roi,
-            ignore=ignore,
+            method, change(preset_config(method, preset), settings), data, names, preset, seed, roi=roi, ignore=ignore
         )
     train_run(run, out, device=device, resume=resume, max_megapixels=max_megapixels)
     return Detector(out, device, max_megapixels=max_megapixels)

@@ -24,16 +24,7 @@ from vitlite.score_table import aligned
 log = logging.getLogger(__name__)
 
 SCHEMA = 2  # of results.json; version 0.1.0 wrote it without a number
-KEYS = (
-    "image_auroc",
-    "image_ap",
-    "image_f1_max",
-    "pixel_auroc",
-    "pixel_ap",
-    "pixel_f1_max",
-    "aupro_30",
-    "aupro_05",
-)
+KEYS = ("image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "pixel_f1_max", "aupro_30", "aupro_05")
 THRESHOLDS = ("image_f1_threshold", "pixel_f1_threshold")  # what reaches the two best F1 of a category
 PIXEL_KEYS = (*KEYS[3:], THRESHOLDS[1])
 ERROR_BOUND = "error_bound"  # what the pixel metrics differ at most from the exact ones; 0 if these are exact

@@ -55,11 +55,7 @@ PUBLISHED = {
 NORMALIZATION = {name: (published.mean, published.std) for name, published in PUBLISHED.items()}
 
 # Ours -> the publisher's, of what facebookresearch/mae calls otherwise than nn.mae.MaskedAutoencoder.
-_MAE_NAMES = (
-    ("encoder.", ""),
-    ("decoder.mask_token", "mask_token"),
-    ("decoder.", "decoder_"),
-)
+_MAE_NAMES = (("encoder.", ""), ("decoder.mask_token", "mask_token"), ("decoder.", "decoder_"))
 
 
 def load_vit(module: nn.Module, name: str, weights: str | os.PathLike) -> None:

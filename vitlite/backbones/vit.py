@@ -258,11 +258,7 @@ class VisionBackbone(Backbone):
 
 
 def create(
-    name: str,
-    weights: str | os.PathLike,
-    strides: Sequence[int] | None,
-    seed: int,
-    layers: Sequence[int] | None = None,
+    name: str, weights: str | os.PathLike, strides: Sequence[int] | None, seed: int, layers: Sequence[int] | None = None
 ) -> VisionBackbone:
     """A vision transformer. All its maps have one stride; layers are four by default, evenly spaced."""
     network = NETWORKS[name]

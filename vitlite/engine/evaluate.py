@@ -161,10 +161,7 @@ def evaluate_folder(
 
 
 def open_test_data(
-    detector: "Detector",
-    data: StrPath | None = None,
-    category: str | None = None,
-    mask_threshold: int | None = None,
+    detector: "Detector", data: StrPath | None = None, category: str | None = None, mask_threshold: int | None = None
 ) -> Dataset:
     """The data set whose test split is scored; by default what the run was trained on, with its categories."""
     settings = detector.settings

@@ -160,12 +160,7 @@ def reserve(file: BinaryIO, size: int) -> None:
 
 
 def cache_features(
-    method: Method,
-    paths: Sequence[Path],
-    folder: StrPath,
-    device: torch.device,
-    *,
-    reading: Reading = FULL_RANGE,
+    method: Method, paths: Sequence[Path], folder: StrPath, device: torch.device, *, reading: Reading = FULL_RANGE
 ) -> tuple[FeatureCache, list[int]]:
     """Run ``method.frozen`` over image files once; a file that cannot be read is logged and left out.
 
@@ -191,11 +186,7 @@ def cache_features(
 
 
 def cache_tiles(
-    method: Method,
-    paths: Sequence[Path],
-    folder: StrPath,
-    device: torch.device,
-    reading: Reading,
+    method: Method, paths: Sequence[Path], folder: StrPath, device: torch.device, reading: Reading
 ) -> tuple[FeatureCache, list[int]]:
     """``cache_features`` of tiles. If not all tiles fit into memory, as many of each image are drawn at random."""
     view = method.config.view
@@ -218,8 +209,7 @@ def cache_tiles(
             drawn = np.random.default_rng(index).permutation(len(places))[: min(most, counts[index])]
             first = tiles.rows[-1].stop if tiles.rows else 0
             for start, pixels in zip(
-                range(first, first + len(drawn), BATCH),
-                view.batches(seen, [places[i] for i in sorted(drawn)], BATCH),
+                range(first, first + len(drawn), BATCH), view.batches(seen, [places[i] for i in sorted(drawn)], BATCH)
             ):
                 cache.put(start, method.frozen(to_images(pixels, device)).float().cpu())
             tiles.rows.append(range(first, first + len(drawn)))

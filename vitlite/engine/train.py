@@ -85,13 +85,7 @@ def train(
 
 
 def _train(
-    settings: RunSettings,
-    run: Path,
-    device: torch.device,
-    team: Team,
-    claim: Claim,
-    resume: bool,
-    max_pixels: int,
+    settings: RunSettings, run: Path, device: torch.device, team: Team, claim: Claim, resume: bool, max_pixels: int
 ) -> dict[str, Any] | None:
     if team.leads and (resume or settings.data == SYNTHETIC):  # otherwise the folder is made after the data is found
         claim.take()

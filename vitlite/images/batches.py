@@ -128,10 +128,7 @@ class _Reader(pickle.Unpickler):
     def __init__(self, content: bytes) -> None:
         super().__init__(io.BytesIO(content), encoding="bytes")
         self.left_to_encode = len(content)
-        arrays = {
-            "multiarray._reconstruct": _Call(lambda *_: _Array()),
-            "numeric._frombuffer": _Call(_from_buffer),
-        }
+        arrays = {"multiarray._reconstruct": _Call(lambda *_: _Array()), "numeric._frombuffer": _Call(_from_buffer)}
         self.known: dict[str, Any] = {
             "numpy.ndarray": "ndarray",
             "numpy.dtype": _Call(lambda kind, *_: _Kind(_text(kind))),

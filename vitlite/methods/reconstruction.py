@@ -78,13 +78,7 @@ QUICK: dict[str, Any] = {
 }
 # What the ``small`` presets change in ``quick``, for images as small as those of MNIST and CIFAR-10. They are whole
 # objects, of which a flip may be another class, and every place differs from image to image.
-SMALL: dict[str, Any] = {
-    "image_size": 32,
-    "batch_size": 32,
-    "augment": "none",
-    "places": "none",
-    "compare_maps": False,
-}
+SMALL: dict[str, Any] = {"image_size": 32, "batch_size": 32, "augment": "none", "places": "none", "compare_maps": False}
 
 
 class Reconstruction(Method):

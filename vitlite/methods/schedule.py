@@ -24,8 +24,7 @@ def plan_stages(stages: Sequence[Stage], config: TrainingConfig, images: int) ->
     most = config.max_epochs or math.inf
     return [
         replace(
-            stage,
-            epochs=max(1, round(min(config.steps * part / stage.steps_per_epoch(images, config), most * part))),
+            stage, epochs=max(1, round(min(config.steps * part / stage.steps_per_epoch(images, config), most * part)))
         )
         for stage, part in zip(stages, parts)
     ]

@@ -24,15 +24,7 @@ _HOME = {
     "evaluate_maps": "exact",
     "StreamingEvaluator": "streaming",
 }
-__all__ = [
-    "StreamingEvaluator",
-    "aupro",
-    "auroc",
-    "average_precision",
-    "evaluate_maps",
-    "f1_max",
-    "pro_curve",
-]
+__all__ = ["StreamingEvaluator", "aupro", "auroc", "average_precision", "evaluate_maps", "f1_max", "pro_curve"]
 
 
 def __getattr__(name: str) -> Any:

@@ -31,14 +31,7 @@ class Decoder(nn.Module):
     """Encoder tokens with their class token, (B, 1 + L, encoder_dim), to the tokens after each block."""
 
     def __init__(
-        self,
-        grid: tuple[int, int],
-        encoder_dim: int,
-        dim: int,
-        depth: int,
-        heads: int,
-        mlp_ratio: float,
-        outputs: int,
+        self, grid: tuple[int, int], encoder_dim: int, dim: int, depth: int, heads: int, mlp_ratio: float, outputs: int
     ) -> None:
         super().__init__()
         self.embed = nn.Linear(encoder_dim, dim)
