@@ -300,14 +300,16 @@ class TestMaps:
         assert at.files() == at.before
 
 
-def test_copies_of_good_images_of_training_are_named(tmp_path, tiny_data, detector, caplog):
-    """The scores of such test images say nothing about new ones. A file of equal size is no copy."""
+def test_copies_are_named(tmp_path, tiny_data, detector, caplog):
+    """A copy counts twice, and one of training says nothing about new images. A file of equal size is no copy."""
     root = shutil.copytree(tiny_data / "weave", tmp_path / "weave")
     first, second = sorted((root / "train" / "good").iterdir())[:2]
     shutil.copy(first, root / "test" / "good" / "again.png")
+    shutil.copy(root / "test" / "good" / "001.png", root / "test" / "spot" / "002.png")
     content = bytearray(second.read_bytes())
     content[-5] ^= 1
     (root / "test" / "good" / "other.png").write_bytes(content)
     evaluate(detector, data=root)
-    line = "1 test image is a copy of a good image that this run learned from: test/good/again.png"
-    assert caplog.messages == [f"{root}: {line}; the results are too good"]
+    twice, learned = (line.removeprefix(f"{root}: 1 test image is a copy of ") for line in caplog.messages)
+    assert twice == "another one: test/spot/002.png = test/good/001.png; each counts; remove them"
+    assert learned == ("good images that this run learned from: test/good/again.png; the results are too good")

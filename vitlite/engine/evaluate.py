@@ -26,7 +26,7 @@ from vitlite.data.map_files import (
 )
 from vitlite.engine.predict import Predictor
 from vitlite.engine.settings import data_folder
-from vitlite.engine.split import warn_of_trained
+from vitlite.engine.split import warn_of_copies
 from vitlite.errors import UserError
 from vitlite.files import StrPath, shown
 from vitlite.images.loading import Loaded, Unread, each
@@ -172,7 +172,7 @@ def open_test_data(
     strange = [name for name in dataset.categories if name not in settings.category.split(",")]
     if strange:
         log.warning("%s: never trained on; this run was trained on %s", few(strange), shown(settings.category))
-    warn_of_trained(detector, dataset)
+    warn_of_copies(detector, dataset)
     return with_mask_rules(dataset, mask_threshold, max_pixels=detector.reading.max_pixels)
 
 

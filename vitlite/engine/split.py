@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitlite.data import Dataset, Sample, list_images, open_dataset, scan
-from vitlite.data.copies import copies, fingerprint
+from vitlite.data.copies import copies, equal_files, fingerprint
 from vitlite.data.index import GOOD, few
 from vitlite.data.layouts import PLAIN
 from vitlite.data.parting import deal, draw_few, draw_groups, hold_out, seed_text
@@ -326,16 +326,22 @@ def perhaps_trained(detector: "Detector") -> list[Sample]:
     return []
 
 
-def warn_of_trained(detector: "Detector", dataset: Dataset) -> None:
-    """Warn of test images that are copies of good images of training, if these are known and still there."""
-    try:
+def warn_of_copies(detector: "Detector", dataset: Dataset) -> None:
+    """Warn of test images that are copies of others of their category, or of good images of training."""
+
+    def warn(what: str, names: list[str], so: str) -> None:
+        are = "1 test image is a copy" if len(names) == 1 else f"{len(names)} test images are copies"
+        log.warning("%s: %s of %s: %s; %s", shown(dataset.root), are, what, few(names, 3), so)
+
+    twice = []
+    for category in dataset.categories:
+        own = [sample.path for sample in dataset.test if sample.category == category]
+        names = [below(path, dataset.root) for path in own]
+        twice += [f"{names[i]} = {names[first]}" for i, first in enumerate(equal_files(own)) if first != i]
+    if twice:
+        warn("another one", twice, "each counts; remove them")
+    with contextlib.suppress(UserError):
         known = recorded_samples(detector.settings, detector.run)
-    except UserError:
-        return
-    good = [sample.path for part in known[1:] for sample in part] if known else []
-    seen = copies([sample.path for sample in dataset.test], good)
-    if seen:
-        are = "1 test image is a copy of a good image" if len(seen) == 1 else f"{len(seen)} test images are copies of"
-        are += " good images" * (len(seen) > 1)
-        names = few([below(path, dataset.root) for path in seen], 3)
-        log.warning("%s: %s that this run learned from: %s; the results are too good", shown(dataset.root), are, names)
+        good = [sample.path for part in known[1:] for sample in part] if known else []
+        if seen := [below(path, dataset.root) for path in copies([sample.path for sample in dataset.test], good)]:
+            warn("good images that this run learned from", seen, "the results are too good")
