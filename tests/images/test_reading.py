@@ -6,6 +6,7 @@ import pickle
 import threading
 import warnings
 
+import deep_files
 import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageOps
@@ -268,3 +269,19 @@ def test_errors_cross_process_boundaries():
     assert str(copy) == str(error) == "some/file.png: is broken"
     assert copy.path == error.path
     assert copy.reason == "is broken"
+
+
+@pytest.mark.parametrize("kind", ["RGBA", "LA", "palette", "16 bits"])
+def test_images_that_are_transparent_all_over_are_named(tmp_path, kind):
+    """Some programs write an alpha channel of zeros. All such images would be the same black one, and good."""
+    path = tmp_path / "a.png"
+    if kind == "16 bits":
+        path.write_bytes(deep_files.png(np.dstack([RGB.astype(np.uint16) * 257, np.zeros(RGB.shape[:2], np.uint16)])))
+    elif kind == "palette":
+        Image.fromarray(np.zeros((4, 5), np.uint8), "P").save(path, transparency=0)
+    else:
+        image = Image.fromarray(RGB).convert(kind)
+        image.putalpha(0)
+        image.save(path)
+    with pytest.raises(images.ImageError, match="is transparent all over: save it without transparency"):
+        images.read_image(path)

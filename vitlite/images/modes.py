@@ -41,6 +41,7 @@ from vitlite.images.unusable import Unusable
 
 _ORIENTATION = 0x0112
 INTEGER_MODES = frozenset({"I", "I;16", "I;16L", "I;16B", "I;16N"})
+NOTHING_SEEN = "is transparent all over: save it without transparency"
 _GIVE_A_SCALE = "rescale the files to 0..1, or give black and white"
 
 
@@ -131,7 +132,9 @@ def orientation(image: Image.Image | PlainTiff) -> int:
 
 
 def eight_bits(image: Image.Image) -> np.ndarray:
-    """Pillow's own 8-bit colours, uint8 (H, W, 3), over black if there is transparency."""
+    """Pillow's own 8-bit colours, uint8 (H, W, 3), over black if there is transparency; not all may be transparent."""
+    if image.has_transparency_data and not as_rgba(image).getchannel("A").getbbox():
+        raise Unusable(NOTHING_SEEN)
     return np.array(without_alpha(image).convert("RGB"))
 
 

@@ -15,7 +15,7 @@ from vitlite.errors import UserError
 from vitlite.files import StrPath, shown
 from vitlite.images import tiff
 from vitlite.images.archives import read_entry, split_entry
-from vitlite.images.modes import Stored, as_pillow, is_wide, orientation, stored
+from vitlite.images.modes import NOTHING_SEEN, Stored, as_pillow, is_wide, orientation, stored
 from vitlite.images.pillow import open_image, quiet
 from vitlite.images.scale import MAX_PIXELS, Levels, Reading, Scale, as_scale, to_8bit
 from vitlite.images.tiff import PlainTiff, is_tiff, upright
@@ -285,6 +285,8 @@ def _opened(path: StrPath, max_pixels: int) -> Iterator[Image.Image | PlainTiff]
 
 def _upright(image: Image.Image | PlainTiff) -> Stored:
     found = stored(image)
+    if found.opaque is not None and not found.opaque.any():
+        raise Unusable(NOTHING_SEEN)
     turn = orientation(image)
     opaque = None if found.opaque is None else upright(found.opaque, turn)
     return found._replace(values=upright(found.values, turn), opaque=opaque)
