@@ -84,11 +84,17 @@ def forget_peak() -> None:
 
 def peak_mib() -> int | None:
     """The most memory that this process has had, in MiB, since :func:`forget_peak`; None if the system does not say."""
-    try:
+    most = held("VmHWM")
+    return None if most is None else most >> 20
+
+
+def held(field: str) -> int | None:
+    """Bytes of memory of this process: VmRSS, now, or VmHWM, at most so far; None if the system does not say."""
+    try:  # getrusage would count the parent's as well
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
         return None
-    return next((int(line.split()[1]) // 1024 for line in lines if line.startswith("VmHWM:")), None)
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith(f"{field}:")), None)
 
 
 def _processor() -> str:

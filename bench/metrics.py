@@ -17,7 +17,7 @@ import numpy as np
 
 from vitlite.errors import first_line
 
-from ._machine import described, in_a_process, machine, parser_of, write_csv
+from ._machine import described, held, in_a_process, machine, parser_of, write_csv
 
 Maps = np.ndarray | Sequence[np.ndarray]
 Found = dict[str, float]
@@ -197,19 +197,15 @@ def peak(name: str, images: int, side: int) -> float:
     function = ours if name == "ours" else RIVALS[name][0]
     function(*make_data(4, 64))  # loads the libraries and the compiled code
     masks, maps = make_data(images, side)
-    before = _resident("VmRSS")
+    before = held("VmRSS") or 0
     function(masks, maps)
-    return (_resident("VmHWM") - before) / maps.size
-
-
-def _resident(field: str) -> int:
-    """Bytes of resident memory now (VmRSS) or at most so far (VmHWM); getrusage would count the parent's as well."""
-    with open("/proc/self/status") as file:
-        return next(1024 * int(line.split()[1]) for line in file if line.startswith(field))
+    return ((held("VmHWM") or 0) - before) / maps.size
 
 
 def peaks(images: int, side: int, names: Sequence[str] = ("ours", *USUAL)) -> Found:
-    """``peak`` of each that is installed, measured in a process of its own."""
+    """``peak`` of each that is installed, measured in a process of its own; of none where the system does not say."""
+    if held("VmHWM") is None:
+        return {}
     chosen = [name for name in names if name == "ours" or _missing(RIVALS[name][1]) is None]
     return {name: in_a_process("metrics", "--peak", name, "--images", images, "--side", side) for name in chosen}
 
@@ -236,7 +232,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print("first call of vitlite in a process: " + ", ".join(f"{k} {v:.2f} s" for k, v in first_calls().items()))
     print(f"extra memory at the peak, {memory[0]} maps of {memory[1]}x{memory[1]}, bytes per pixel: ")
     extra = peaks(*memory)
-    print("  " + ", ".join(f"{name} {value:.1f}" for name, value in extra.items()))
+    print("  " + (", ".join(f"{name} {value:.1f}" for name, value in extra.items()) or "not measured: needs Linux"))
     if options.csv:
         _write(options.csv, rows, extra, speed, memory, about)
     return 0

@@ -186,6 +186,18 @@ def test_a_rival_that_breaks_is_a_remark(monkeypatch, error, remark):
     assert metrics.time_rival("broken", *metrics.make_data(1, 40), {}) == (None, f"fails: {remark}")
 
 
+def test_where_the_system_says_nothing_of_memory_the_rest_is_measured(monkeypatch, capsys, tmp_path):
+    from vitlite.bench import _machine, metrics
+
+    monkeypatch.setattr(_machine, "Path", lambda name: tmp_path / name.strip("/").replace("/", "-"))
+    monkeypatch.setattr(metrics, "compare", lambda images, side: [])
+    monkeypatch.setattr(metrics, "first_calls", dict)
+    monkeypatch.setattr(metrics, "machine", lambda packages: {})
+    assert _machine.peak_mib() is None
+    assert metrics.main([]) == 0
+    assert "not measured" in capsys.readouterr().out
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_extra_memory_is_a_few_bytes_per_pixel():
     from vitlite.bench.metrics import peaks
