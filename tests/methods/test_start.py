@@ -55,6 +55,34 @@ def test_a_file_of_another_network_is_refused(start, tmp_path):
         SIVT(replace(TINY, start=str(tmp_path / "text.pt")))
 
 
+def test_a_start_without_induction(tmp_path):
+    config = replace(TINY, induction=False)
+    saved = SIVT(config).transformer
+    with open(tmp_path / "start.pt", "wb") as file:
+        save_start(file, saved, config, {"steps": 3})
+    given = SIVT(replace(config, start=str(tmp_path / "start.pt"))).transformer
+    torch.testing.assert_close(given.positions, saved.positions.half().float(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda state: state["weights"].pop("head.weight"),
+        lambda state: state["weights"].pop("positions"),
+        lambda state: state["weights"].update({"head.weight": torch.zeros(1)}),
+        lambda state: state["weights"].update({"head.weight": "none"}),
+        lambda state: state.update(grid=(2, 3)),
+        lambda state: state.update(shaping=["dim"]),
+    ],
+)
+def test_a_damaged_file_is_refused_and_nothing_stays_random(start, tmp_path, damage):
+    state = torch.load(start[1], weights_only=True)
+    damage(state)
+    torch.save(state, tmp_path / "damaged.pt")
+    with pytest.raises(UserError, match=r"start=.*damaged\.pt: not a file that vitlite bench start wrote"):
+        SIVT(replace(TINY, start=str(tmp_path / "damaged.pt")))
+
+
 def test_without_a_file_that_fits_weights_are_random():
     torch.manual_seed(1)
     drawn = SIVT(TINY).transformer

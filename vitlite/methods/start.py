@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import IO, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vitlite.backbones.transformer_weights import resize_grid
-from vitlite.errors import UserError
+from vitlite.errors import UserError, first_line
 from vitlite.methods.config import AUTO, NONE
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ SHAPING = (
     "heads",
     "mlp_ratio",
 )
-OF_PLACES = ("positions", "decoder_positions", "induction")
+OF_PLACES = {"positions", "decoder_positions", "induction"}
 
 
 def save_start(file: IO[bytes], transformer: nn.Module, config: Any, made: Mapping[str, Any]) -> None:
@@ -57,12 +57,16 @@ def load_start(transformer: nn.Module, config: Any) -> str | None:
         return None
     try:
         state = torch.load(path, weights_only=True, map_location="cpu")
-        weights, grid, shaping = state["weights"], state["grid"], state["shaping"]
+        shaping = state["shaping"]
+        other = [f"{key}={shaping.get(key)}" for key in SHAPING if shaping.get(key) != getattr(config, key)]
+        if not other:
+            put_start(transformer, state["weights"], state["grid"], config)
     except FileNotFoundError:
         raise UserError(f"`start={config.start}`: no such file") from None
     except Exception as error:  # torch raises many kinds
-        raise UserError(f"`start={config.start}`: not a file that vitlite bench start wrote ({error})") from error
-    other = [f"{key}={shaping.get(key)}" for key in SHAPING if shaping.get(key) != getattr(config, key)]
+        raise UserError(
+            f"`start={config.start}`: not a file that vitlite bench start wrote ({first_line(error)})"
+        ) from error
     if other:
         if config.start != AUTO:
             raise UserError(
@@ -70,8 +74,13 @@ def load_start(transformer: nn.Module, config: Any) -> str | None:
             )
         log.info("begins with random weights: what comes with vitlite is of %s", ", ".join(other))
         return None
-    for name in OF_PLACES:
+    return "random products" if config.start == AUTO else str(path)
+
+
+def put_start(transformer: nn.Module, weights: dict[str, Tensor], grid: tuple[int, int], config: Any) -> None:
+    """Give each parameter its weights, those of places resized; whatever error a damaged file leads to."""
+    weights = {name: weights[name] for name, _ in transformer.named_parameters()}
+    for name in weights.keys() & OF_PLACES:  # without induction there is none for it
         table = weights[name].float().reshape(1, math.prod(grid), config.dim)
         weights[name] = resize_grid(table, grid, config.tokens).view_as(transformer.get_parameter(name))
     transformer.load_state_dict(weights, strict=False)  # what is no parameter belongs to the grid
-    return "random products" if config.start == AUTO else str(path)
