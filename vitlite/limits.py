@@ -146,7 +146,8 @@ def in_words(result: dict[str, Any]) -> list[str]:
     images = in_groups(result, counted(result["images"], "good image"))
     line = f"threshold {result['image_threshold']:.6g} (pixels {result['pixel_threshold']:.6g})"
     if not result["held_out"]:
-        too_low = "that were also trained on: it is too low; hold images out of training, with holdout=0.1"
+        advice = "hold images out of training, with holdout=0.1" if result["images"] > 1 else "give more good images"
+        too_low = f"that {'were' if result['images'] > 1 else 'was'} also trained on: it is too low; {advice}"
         return [f"{line} from {images} {too_low}"]
     lines = [line + promise(result, images)]
     if result["expected_fpr"] is not None:

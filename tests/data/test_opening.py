@@ -138,6 +138,7 @@ def below(folder, names):
         ),
         (["x/1.png", "x/1_mask.png"], "x", r"has 1_mask\.png, by its name the mask of 1\.png"),
         (["x/normal/a.png", "x/scratch/b.png"], "x", r"has normal/ beside other folders; give \S*normal$"),
+        (["x/1.png", "x/Label/1_label.png"], "x", r"has Label/1_label\.png, by its name the mask of an image beside"),
         (["x/images/a.png", "x/masks/b.png"], "x", r"has masks/, by its name masks and not good images; give"),
         (["x/line1/a.png", "x/line2/Defective/b.png"], "x", r"has line2/Defective/, by its name defects"),
         (["x/OK parts/a.png", "x/NG parts/b.png"], "x", r"has NG parts/, by its name defects"),
@@ -161,6 +162,7 @@ def test_no_data_set_or_part_of_one_passes_for_a_plain_folder(tmp_path, put, fil
         (["x/a_mask.png", "x/b_GT.png", "x/c.png"], "x", 1),  # masks of images that are not there
         (["x/a.png", "x/test/b.png", "x/mvtec/nut/train/good/c.png"], "x", 1),  # what lies deeper is not taken
         (["x/good/a.png"], "x", 1),
+        (["x/a.png", "x/labels/b.png"], "x", 1),
         (["x/no_defect/a.png", "x/defect-free/b.png", "x/kos01/c.png", "x/badge/d.png"], "x", 4),
         (["x/2023/ok/a.png", "x/2024/ok/b.png"], "x", 2),
         (["defects/a.png"], "defects", 1),

@@ -100,7 +100,9 @@ def test_images_that_were_trained_on_promise_nothing():
     result = summarize(good_images([1.0, 2.0], ["a", "a"]), 0.01, False)
     assert result["expected_fpr"] is None
     assert result["categories"]["a"]["expected_fpr_interval"] == [None, None]
-    assert "it is too low" in in_words(result)[0]
+    assert in_words(result)[0].endswith("it is too low; hold images out of training, with holdout=0.1")
+    one = in_words(summarize(good_images([1.0], ["a"]), 0.01, False))[0]
+    assert one.endswith("from 1 good image that was also trained on: it is too low; give more good images")
 
 
 def test_limits_of_a_calibration_from_before_categories_had_scores():

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from vitlite.data.index import GOOD, GOOD_NAMES, MASK_NAME, Dataset, Sample, choose, name_of
+from vitlite.data.index import GOOD, GOOD_NAMES, MASK_NAME, Dataset, Sample, choose, name_of, stem, without_mark
 from vitlite.data.layouts.base import Layout
 from vitlite.data.layouts.categories import FolderOfCategories
 from vitlite.data.layouts.oneclass import OneClassLayout
@@ -177,6 +177,7 @@ def doubt(root: Path, paths: list[Path]) -> Doubt | None:
         or _good_beside_others(root, folders)
         or _masks_or_defects(folders)
         or _mask_file(root, paths)
+        or _masks_below(root, paths)
     )
 
 
@@ -237,4 +238,15 @@ def _mask_file(root: Path, paths: list[Path]) -> Doubt | None:
             inner = path.relative_to(root)
             reason = f"has {shown(inner)}, by its name the mask of {shown(names[match[1]])}"
             return Doubt(reason, "give a folder of good images without masks", inner.parent)
+    return None
+
+
+def _masks_below(root: Path, paths: list[Path]) -> Doubt | None:
+    """A folder beside the images that has masks of them: in such a set, as in DAGM, some images are defective."""
+    beside = {stem(path.name) for path in paths if path.parent == root}
+    for name in entries(root)[0] if beside else ():
+        for mask in walk(root / name)[0] if name.lower() in MASKS else ():
+            if without_mark(stem(mask.name)) in beside:
+                reason = f"has {shown(mask.relative_to(root))}, by its name the mask of an image beside {shown(name)}/"
+                return Doubt(reason, "give a folder of good images without masks", Path(name))
     return None
