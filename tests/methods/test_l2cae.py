@@ -7,7 +7,7 @@ from method_checks import count, tiny
 from scipy.ndimage import gaussian_filter
 from torch import nn
 
-from vitlite.methods.l2cae import L2CAE, LAYERS, PAPER, Autoencoder, table_layers
+from vitlite.methods.l2cae import L2CAE, LAYERS, PAPER, ConvAutoencoder, table_layers
 
 
 def make(**changes):
@@ -22,7 +22,7 @@ def test_paper_config():
 
 def test_table_1():
     """The sizes of every layer for 128 pixels, down to 1x1 and up again."""
-    network, sizes = Autoencoder(128, 100), []
+    network, sizes = ConvAutoencoder(128, 100), []
     for layer in (*network.encoder, *network.decoder):
         if not isinstance(layer, nn.LeakyReLU):
             layer.register_forward_hook(lambda _, __, out: sizes.append((out.shape[1], out.shape[2])))
@@ -41,7 +41,7 @@ def by_hand(layers, latent, rest):
 
 @pytest.mark.parametrize(("size", "layers", "rest"), [(128, LAYERS, 8), (384, ((32, 2), *LAYERS), 12), (32, LAYERS, 2)])
 def test_parameters(size, layers, rest):
-    assert count(Autoencoder(size, 100)) == by_hand(layers, 100, rest)
+    assert count(ConvAutoencoder(size, 100)) == by_hand(layers, 100, rest)
 
 
 def test_paper_parameters():
@@ -55,7 +55,7 @@ def test_layers_for_other_sizes():
 
 
 def test_everything_goes_through_the_latent_vector():
-    network = Autoencoder(32, 7)
+    network = ConvAutoencoder(32, 7)
     latent = network.encoder(torch.rand(3, 3, 32, 32))
     assert latent.shape == (3, 7, 1, 1)
     torch.testing.assert_close(network.decoder(latent).shape, torch.Size((3, 3, 32, 32)))
@@ -63,7 +63,7 @@ def test_everything_goes_through_the_latent_vector():
 
 def test_slopes():
     """0.2 after every layer but the latent one and the output, which are linear."""
-    network = Autoencoder(32, 7)
+    network = ConvAutoencoder(32, 7)
     for part in (network.encoder, network.decoder):
         assert not isinstance(part[-1], nn.LeakyReLU)
         slopes = [layer.negative_slope for layer in part if isinstance(layer, nn.LeakyReLU)]
@@ -74,7 +74,7 @@ def test_slopes():
 def test_the_signal_neither_fades_nor_grows(size):
     torch.manual_seed(0)
     x = torch.randn(4, 3, size, size)
-    for layer in (*(network := Autoencoder(size, 100)).encoder, *network.decoder):
+    for layer in (*(network := ConvAutoencoder(size, 100)).encoder, *network.decoder):
         x = layer(x)
         assert 0.05 < x.std() < 4
 

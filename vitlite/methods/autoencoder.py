@@ -65,6 +65,7 @@ QUICK_AUTOENCODER: dict[str, Any] = {
 class Autoencoder(TokenMethod, Reconstruction):
     """Base of the methods whose encoder is a vision transformer, of patches of pixels or of features of a backbone."""
 
+    default_places = "absolute"  # a defect may be easier to reconstruct than what is good at its place
     config: AutoencoderConfig
 
     def __init__(self, config: AutoencoderConfig, weights: str | None = None) -> None:

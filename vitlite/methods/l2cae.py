@@ -88,7 +88,7 @@ BTAD = "BTAD, mean of three products, one model each"
 ABLATIONS = {"loss": Table("loss of the autoencoder", "VT-ADL, Table IV", BTAD, ("pixel_ap", "aupro_30"), LOSSES)}
 
 
-class Autoencoder(nn.Module):
+class ConvAutoencoder(nn.Module):
     """Table 1 and its mirror: images (B, 3, H, W) to reconstructions, linear at the output."""
 
     def __init__(self, size: Size, latent: int) -> None:
@@ -132,7 +132,7 @@ class L2CAE(Reconstruction):
 
     def __init__(self, config: Config, weights: str | None = None) -> None:
         super().__init__(config, weights)
-        self.network = Autoencoder(config.seen, config.latent)
+        self.network = ConvAutoencoder(config.seen, config.latent)
         self.grid = WindowGrid(config.image_shape, config.window, config.stride) if config.window else None
 
     def targets(self, features: Tensor) -> Tensor:

@@ -101,7 +101,6 @@ class MemCA(Autoencoder):
 
     presets: ClassVar = {"paper": PAPER, "quick": QUICK, "hybrid": HYBRID, "small": SMALL}
     ablations: ClassVar = ABLATIONS
-    default_places = "absolute"  # a defect may be easier to reconstruct than what is good at its place
     config: Config
 
     def __init__(self, config: Config, weights: str | None = None) -> None:
