@@ -111,3 +111,7 @@ def test_groups_leave_as_split_json_has_them(tiny_run, tmp_path, monkeypatch, ch
     names = [str(sample.path.relative_to(settings.data)) for sample in found.samples]
     assert found.groups == [numbers[name] for name in names]
     assert set(map(len, found.together.values())) == {3}
+    # The promise counts these groups.
+    calibration = json.loads((tmp_path / "run/calibration.json").read_text())
+    assert (calibration["images"], calibration["groups"]) == (len(names), len(set(found.groups)))
+    assert calibration["groups"] < calibration["images"]
