@@ -257,6 +257,13 @@ def test_images_of_formats_that_are_not_read_are_named(tmp_path, tree, caplog):
     assert line in data.check(root).problems()
 
 
+def test_folders_that_are_not_there_say_nothing_of_formats(tmp_path):
+    """A table may list a category whose images were never copied."""
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "1.heic").write_bytes(b"x")
+    assert data.listing.not_read([tmp_path / "nowhere", tmp_path / "there"]).startswith("1 image is left out")
+
+
 def test_images_that_differ_in_the_extension_alone_are_named(tmp_path, tree, put):
     """They are often copies, and one mask is read for both."""
     root = tree(tmp_path / "nut")

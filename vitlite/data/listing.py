@@ -97,17 +97,25 @@ def walk(folder: StrPath) -> tuple[list[Path], int]:
     return found, ignored
 
 
-def _each_folder(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """A folder and those below it, with the names of their images and of other files; each real folder once."""
+def _each_folder(folder: Path, *, readable: bool = False) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """A folder and those below it, with the names of their images and of other files; each real folder once.
+
+    With ``readable`` those alone that are there and can be read.
+    """
     seen: set[tuple[int, int]] = set()
     pending = [folder]
     while pending:
         current = pending.pop()
-        identity = _identity(current)
-        if identity in seen:
-            continue
-        seen.add(identity)
-        folders, images, others = entries(current)
+        try:
+            identity = _identity(current)
+            if identity in seen:
+                continue
+            seen.add(identity)
+            folders, images, others = entries(current)
+        except UserError:
+            if readable:
+                continue
+            raise
         yield current, images, others
         pending += [current / name for name in reversed(folders)]
 
@@ -117,7 +125,7 @@ def not_read(folders: Iterable[StrPath]) -> str:
     kinds = Counter(
         os.path.splitext(name)[1].lower()
         for folder in folders
-        for _, _, others in _each_folder(Path(folder))
+        for _, _, others in _each_folder(Path(folder), readable=True)
         for name in filter(is_not_read, others)
     )
     if not kinds:
