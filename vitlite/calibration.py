@@ -18,11 +18,18 @@ ONE_ODD_IN = 20  # good images, at most, is taken for odd
 NO_PROMISE: dict[str, Any] = {"expected_fpr": None, "expected_fpr_interval": [None, None]}
 
 
-def good_image(category: str, score: float, values: np.ndarray, path: Path, inside: np.ndarray | None = None) -> Good:
+def good_image(
+    category: str,
+    score: float,
+    values: np.ndarray,
+    path: Path,
+    inside: np.ndarray | None = None,
+    group: int | None = None,
+) -> Good:
     """A good image with its map (h, w), of which what lies ``inside`` counts, bool of the same size."""
     values = values if inside is None or not inside.any() else values[inside]
     tail = upper_quantile(values, PIXEL_TARGET_FPR)
-    return Good(category, score, tail, float(np.median(values)), shown(path))
+    return Good(category, score, tail, float(np.median(values)), shown(path), group)
 
 
 def summarize(

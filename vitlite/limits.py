@@ -142,7 +142,7 @@ def limits_for(
 
 def in_words(result: dict[str, Any]) -> list[str]:
     """What a calibration says to a person, as lines."""
-    count, target, categories = result.get("groups", result["images"]), result["target_fpr"], result["categories"]
+    count, target, categories = group_count(result), result["target_fpr"], result["categories"]
     images = in_groups(result, counted(result["images"], "good image"))
     line = f"threshold {result['image_threshold']:.6g} (pixels {result['pixel_threshold']:.6g})"
     if not result["held_out"]:
@@ -177,12 +177,17 @@ def in_words(result: dict[str, Any]) -> list[str]:
 
 def too_few(values: dict[str, Any], target: float) -> bool:
     """Whether a rate of false alarms was wanted that so few good images cannot promise."""
-    return values["expected_fpr"] is not None and values.get("groups", values["images"]) < images_needed(target)
+    return values["expected_fpr"] is not None and group_count(values) < images_needed(target)
+
+
+def group_count(values: dict[str, Any]) -> int:
+    """How many groups the good images are; in files of earlier versions each is its own."""
+    return int(values.get("groups", values["images"]))
 
 
 def in_groups(values: dict[str, Any], images: str) -> str:
     """``images``, and in how many groups they are if some are in one."""
-    groups = values.get("groups", values["images"])
+    groups = group_count(values)
     return images if groups == values["images"] else f"{images} in {counted(groups, 'group')}"
 
 

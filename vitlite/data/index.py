@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vitlite.errors import UserError
-from vitlite.files import shown
+from vitlite.files import counted, shown
 from vitlite.images.mask_values import MaskRule
 from vitlite.images.masks import MaskFiles
 
@@ -67,10 +67,10 @@ class Dataset:
         """A line about the images that are left out, if there are any, and about masks beside images or of several."""
         lines = [self.not_read] if self.not_read else []
         if twins := self._twins():
-            are = "1 image has" if len(twins) == 1 else f"{len(twins)} images have"
+            have = "has" if len(twins) == 1 else "have"
             lines.append(
-                f"{are} the name of another but for its extension: {few(twins, 4)}; both count, and a mask is used for "
-                "both; remove copies, and rename other images"
+                f"{counted(len(twins), 'image')} {have} the name of another but for its extension: {few(twins, 4)}; "
+                "both count, and a mask is used for both; remove copies, and rename other images"
             )
         for places, text in (
             (self.masks_beside, "a defective image without a mask elsewhere has the one beside it"),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vitlite.data.index import Sample
 from vitlite.errors import UserError
-from vitlite.files import StrPath, shown
+from vitlite.files import StrPath, counted, shown
 from vitlite.images.archives import split_entry
 from vitlite.images.loading import each
 from vitlite.images.reading import FULL_RANGE, ImageError, read_noted
@@ -131,8 +131,14 @@ def not_read(folders: Iterable[StrPath]) -> str:
     if not kinds:
         return ""
     total, named = sum(kinds.values()), ", ".join(f"{kind} {count}" for kind, count in kinds.most_common())
-    what, them = ("1 image is", "it") if total == 1 else (f"{total} images are", "them")
-    return f"{what} left out, because the format is not read ({named}); save {them} as PNG, TIFF or JPEG"
+    are, them = ("is", "it") if total == 1 else ("are", "them")
+    images = f"{counted(total, 'image')} {are} left out, because the format is not read ({named})"
+    return f"{images}; save {them} as PNG, TIFF or JPEG"
+
+
+def path_list(paths: StrPath | Iterable[StrPath]) -> list[StrPath]:
+    """One path, or several, as a list."""
+    return [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
 
 
 def list_images(paths: StrPath | Iterable[StrPath]) -> list[Path]:
@@ -142,10 +148,8 @@ def list_images(paths: StrPath | Iterable[StrPath]) -> list[Path]:
     images and are not hidden. Keeps the order given, natural order within a folder or pattern, and each file once.
     Raises UserError for a path that matches nothing.
     """
-    if isinstance(paths, (str, os.PathLike)):
-        paths = [paths]
     found: dict[str, Path] = {}
-    for given in paths:
+    for given in path_list(paths):
         matches = _matches(os.fspath(given))
         if not matches:
             why = not_read([given]) if os.path.isdir(given) else ""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from vitlite.data.listing import list_images, not_read
+from vitlite.data.listing import list_images, not_read, path_list
 from vitlite.data.map_files import MAPS_FOLDER
 from vitlite.errors import UserError
 from vitlite.files import StrPath, distinct_candidates, distinct_names, make_folder, remove_leftovers, shown
@@ -59,7 +59,7 @@ def not_written_here(paths: list[Path], inputs: StrPath | Iterable[StrPath], out
     inside = {path for path in paths if folders[path.parent].is_relative_to(target)}
     if not inside:
         return paths
-    given = _as_list(inputs)
+    given = path_list(inputs)
     written = begun(target)
     above = [one for one in given if written and os.path.isdir(one) and Path(os.path.realpath(one)) in target.parents]
     others = [one for one in given if one not in above]
@@ -83,12 +83,8 @@ def warn_of_overlays(paths: Iterable[Path]) -> None:
 
 def warn_of_formats(inputs: StrPath | Iterable[StrPath]) -> None:
     """Warn of images in folders that are to be scored whose formats are not read."""
-    if text := not_read(folder for folder in _as_list(inputs) if os.path.isdir(folder)):
+    if text := not_read(folder for folder in path_list(inputs) if os.path.isdir(folder)):
         log.warning(text)
-
-
-def _as_list(inputs: StrPath | Iterable[StrPath]) -> list[StrPath]:
-    return [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
 
 
 def files_of(paths: Sequence[Path], columns: Sequence[str]) -> list[dict[str, str]]:

@@ -94,8 +94,8 @@ def score_good(detector: Detector, samples: Sequence[Sample]) -> list[Good]:
         found = detector.score_files([sample.path for sample in samples], keep_original=False)
         for loaded, pixels, score in skipping(found, log):
             sample = samples[loaded.index]
-            own = good_image(sample.category, score, pixels, sample.path, loaded.seen_inside)
-            good.append(own._replace(group=numbers[loaded.index]))
+            inside, group = loaded.seen_inside, numbers[loaded.index]
+            good.append(good_image(sample.category, score, pixels, sample.path, inside, group))
             progress.step()
     return good
 

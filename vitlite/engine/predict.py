@@ -14,6 +14,7 @@ from PIL import Image
 
 from vitlite.answers import Asked, Sender, Wanted, answer
 from vitlite.data import list_images
+from vitlite.data.listing import path_list
 from vitlite.data.parts import PARTS_FILE, Parts, write_parts
 from vitlite.data.prediction_files import (
     COLUMNS,
@@ -253,6 +254,7 @@ def predict(
     wanted = Wanted(overlays and out is not None, maps, category, batch_size, *limiting, parts)
     share = Shard.parse(shard) if shard is not None else None
     grouped = Parts(group_by) if group_by is not None else None
+    inputs = path_list(inputs)
     every = list_images(inputs) if out is None else not_written_here(list_images(inputs), inputs, out)
     warn_of_overlays(every)
     warn_of_formats(inputs)

@@ -17,7 +17,7 @@ from vitlite.data.layouts import PLAIN
 from vitlite.data.parting import deal, draw_few, draw_groups, hold_out, seed_text
 from vitlite.engine.settings import RunSettings, data_folder, data_path
 from vitlite.errors import UserError
-from vitlite.files import DAMAGED, StrPath, below, category_of, shown, write_json
+from vitlite.files import DAMAGED, StrPath, below, category_of, counted, shown, write_json
 from vitlite.images.scale import Reading
 from vitlite.methods.config import TrainingConfig
 
@@ -330,8 +330,9 @@ def warn_of_copies(detector: "Detector", dataset: Dataset) -> None:
     """Warn of test images that are copies of others of their category, or of good images of training."""
 
     def warn(what: str, names: list[str], so: str) -> None:
-        are = "1 test image is a copy" if len(names) == 1 else f"{len(names)} test images are copies"
-        log.warning("%s: %s of %s: %s; %s", shown(dataset.root), are, what, few(names, 3), so)
+        are = "is a copy" if len(names) == 1 else "are copies"
+        images = counted(len(names), "test image")
+        log.warning("%s: %s %s of %s: %s; %s", shown(dataset.root), images, are, what, few(names, 3), so)
 
     twice = []
     for category in dataset.categories:

@@ -200,8 +200,7 @@ class Measured:
         scored = self._scored(method, range(self.count), itself=itself)
         for image, (sample, (pixels, score)) in enumerate(zip(self.samples, scored)):
             inside = unpack(self.packed[image], pixels.shape)
-            own = good_image(sample.category, score, pixels, sample.path, inside)
-            found.append(own._replace(group=self.groups[image]))
+            found.append(good_image(sample.category, score, pixels, sample.path, inside, self.groups[image]))
         return found
 
     def maps(self, method: Method, index: int, *, itself: bool) -> np.ndarray:

@@ -133,8 +133,10 @@ def orientation(image: Image.Image | PlainTiff) -> int:
 
 def eight_bits(image: Image.Image) -> np.ndarray:
     """Pillow's own 8-bit colours, uint8 (H, W, 3), over black if there is transparency; not all may be transparent."""
-    if image.has_transparency_data and not as_rgba(image).getchannel("A").getbbox():
-        raise Unusable(NOTHING_SEEN)
+    if image.has_transparency_data:
+        image = as_rgba(image)
+        if not image.getchannel("A").getbbox():
+            raise Unusable(NOTHING_SEEN)
     return np.array(without_alpha(image).convert("RGB"))
 
 
