@@ -8,6 +8,8 @@ from xml.etree import ElementTree
 import torch
 from torch import Tensor
 
+from vitlite.errors import first_line
+
 from .. import kernels
 from ._case import Case, Function
 
@@ -82,7 +84,9 @@ def checked(case: Case, contenders: dict[str, Function], device: str) -> dict[st
 
 
 def one_line(failure: Exception) -> str:
-    return f"{type(failure).__name__}: {str(failure).strip().splitlines()[:1]}"
+    said = first_line(failure)  # the kind of error, if it says nothing
+    kind = type(failure).__name__
+    return said if said == kind else f"{kind}: {said}"
 
 
 def refusals(report: Path, ops: list[str]) -> dict[str, str]:

@@ -77,14 +77,18 @@ def test_a_wrong_operator_is_not_reported(run, capsys, function, options):
 
 def test_contenders_that_are_wrong_or_fail_are_left_out(run, capsys):
     def broken(x):
-        raise RuntimeError("out of luck")
+        raise RuntimeError("out of luck\nand more")
 
-    code, rows = run(case(contenders={"library": lambda x: x * 3, "broken": broken}))
+    def silent(x):
+        raise ValueError
+
+    code, rows = run(case(contenders={"library": lambda x: x * 3, "broken": broken, "silent": silent}))
     assert code == 0
     assert [row["contender"] for row in rows] == ["vitlite", "eager"]
     printed = capsys.readouterr().out
     assert "library is off by" in printed
-    assert "broken failed, RuntimeError: ['out of luck']" in printed
+    assert "broken failed, RuntimeError: out of luck\n" in printed
+    assert "silent failed, ValueError\n" in printed
 
 
 def test_what_others_lose_in_half_precision_is_timed_with_its_error(run, capsys):
