@@ -1,5 +1,6 @@
 """Predicting into a folder again: gone on with after any interruption, replaced, or refused; never mixed."""
 
+import io
 import shutil
 import signal
 import subprocess
@@ -13,7 +14,8 @@ from commands import refused, rows_of, vitlite
 from PIL import Image
 
 import vitlite as library
-from vitlite.data.coming import NewFiles
+from vitlite.answers import Wanted
+from vitlite.data.coming import Named, NewFiles
 from vitlite.engine.predict import predict
 from vitlite.engine.watch import predict_coming
 from vitlite.errors import UserError
@@ -162,6 +164,43 @@ def test_a_file_of_somebody_else_is_not_replaced(images, tmp_path, name, how):
     with pytest.raises(UserError, match=says):
         predict(detector, images, out, maps=True, parts=True, group_by=r"\d+", **how)
     assert tree(out) == {name: b"precious"}
+
+
+@pytest.mark.parametrize("name", ["3.png", "maps/3.tiff", "parts.csv"])
+@pytest.mark.parametrize("how", [{"resume": True}, {"overwrite": True}, {"overwrite": True, "shard": "1/1"}])
+def test_a_file_that_was_put_among_predictions_is_not_replaced(images, tmp_path, name, how):
+    out = tmp_path / "out"
+    call([images / "1.png", images / "2.png"], out)
+    shutil.copy(images / "3.png", out / name)
+    before = tree(out)
+    with pytest.raises(UserError, match=rf"holds {name}, which vitlite did not write and would replace; choose"):
+        call(images, out, group_by=r"\d+", **how)
+    assert tree(out) == before
+    (out / name).unlink()
+    call(images, out, group_by=r"\d+", **how)
+    call(images, out, group_by=r"\d+", overwrite=True)  # a table of parts, and overlays of a share, are ours
+
+
+def test_files_of_a_call_that_was_stopped_before_their_row_are_replaced(images, tmp_path, whole):
+    out = tmp_path / "out"
+    call(images, out)
+    for how in ({"resume": True}, {"overwrite": True}):
+        head, *_ = (out / "predictions.csv").read_bytes().splitlines(keepends=True)
+        (out / "predictions.csv").write_bytes(head)
+        call(images, out, **how)
+        assert tree(out) == whole
+
+
+def test_images_that_come_get_another_name_than_a_file_among_predictions(images, tmp_path):
+    out = tmp_path / "out"
+    wanted = Wanted(maps=True)
+    predict_coming(Grey(), Named(io.BytesIO(str(images / "1.png").encode())), out, wanted=wanted)
+    shutil.copy(out / "1.png", out / "2.png")  # as if a call was stopped before the row
+    shutil.copy(images / "3.png", out)
+    names = "\n".join(str(images / f"{i}.png") for i in (2, 3))
+    predict_coming(Grey(), Named(io.BytesIO(names.encode())), out, wanted=wanted, resume=True)
+    assert [row["overlay"] for row in rows_of(out / "predictions.csv")] == ["1.png", "2.png", "in_3.png"]
+    assert (out / "3.png").read_bytes() == (images / "3.png").read_bytes()
 
 
 def test_a_table_of_parts_of_somebody_else_is_not_replaced_by_watching(images, tmp_path):

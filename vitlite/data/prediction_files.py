@@ -1,5 +1,7 @@
 """predictions.csv: its columns, the files that belong to its rows, and the rows that an earlier call left."""
 
+import contextlib
+import csv
 import logging
 import os
 from collections import Counter
@@ -9,8 +11,19 @@ from typing import Any
 
 from vitlite.data.listing import list_images, not_read, path_list
 from vitlite.data.map_files import MAPS_FOLDER
+from vitlite.data.parts import COLUMNS as PARTS_COLUMNS
+from vitlite.data.parts import PARTS_FILE
 from vitlite.errors import UserError
-from vitlite.files import StrPath, distinct_candidates, distinct_names, make_folder, remove_leftovers, shown
+from vitlite.files import (
+    StrPath,
+    csv_line,
+    distinct_candidates,
+    distinct_names,
+    make_folder,
+    remove_leftovers,
+    shown,
+)
+from vitlite.images.maps import is_own
 from vitlite.ledger import Ledger
 
 log = logging.getLogger(__name__)
@@ -36,16 +49,38 @@ def begun(folder: Path) -> bool:
 
 
 def refuse_replacing(folder: Path, names: Iterable[str]) -> None:
-    """``UserError`` for the first of the names that is in a folder into which no earlier call has written.
-
-    A share of a call writes its table before its first overlay, so no share refuses the overlays of another one.
-    """
-    found = next((name for name in names if os.path.lexists(folder / name)), None)
-    if found is not None and not begun(folder):
+    """``UserError`` for the first of the names that is in a folder and that no earlier call has written there."""
+    there = [name for name in names if os.path.lexists(folder / name)]
+    known = _written(folder) if there else set()
+    found = next((name for name in there if name not in known and not _is_own(folder / name)), None)
+    if found is not None:
         raise UserError(
             f"`out={shown(folder)}`: holds {shown(found)}, which vitlite did not write and would replace; "
             "choose another folder"
         )
+
+
+def _written(folder: Path) -> set[str | None]:
+    """The files that the tables of a folder name: its own, and those of shares."""
+    found: set[str | None] = set()
+    for table in (folder / CSV_FILE, *folder.glob(f"{SHARDS_FOLDER}/*/{CSV_FILE}")):
+        with (
+            contextlib.suppress(OSError, csv.Error),
+            open(table, encoding="utf-8", errors="replace", newline="") as file,
+        ):
+            found.update(row.get(column) for row in csv.DictReader(file) for column in FILES)
+    return found
+
+
+def _is_own(path: Path) -> bool:
+    """Whether a call wrote a file that no table names: one that was stopped before the row, or a table of parts."""
+    if path.name != PARTS_FILE:
+        return is_own(path)
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.readline() == csv_line(PARTS_COLUMNS)
+    except OSError:
+        return False
 
 
 def not_written_here(paths: list[Path], inputs: StrPath | Iterable[StrPath], out: StrPath) -> list[Path]:
@@ -103,8 +138,8 @@ def make_folders(out: Path, columns: Sequence[str], *, alone: bool) -> None:
 class Names:
     """The names of the files that belong to rows, for images that come one after another.
 
-    An image that comes again has the names that it had. No other's are taken, and, unless ``known`` rows of an earlier
-    call are gone on with, no file that is in ``folder`` already is replaced.
+    An image that comes again has the names that it had. No other's are taken, and no file that is in ``folder`` already
+    is replaced, but for those that an earlier call wrote whose ``known`` rows are gone on with.
     """
 
     def __init__(self, folder: Path, columns: Sequence[str], known: Iterable[dict[str, Any]] = ()) -> None:
@@ -126,8 +161,10 @@ class Names:
         return _filled(self.columns, name)
 
     def _free(self, name: str) -> bool:
-        files = _filled(self.columns, name).values()
-        return name not in self._used and (self._replaces or not any((self.folder / file).exists() for file in files))
+        files = [self.folder / file for file in _filled(self.columns, name).values()]
+        return name not in self._used and not any(
+            os.path.lexists(file) and not (self._replaces and is_own(file)) for file in files
+        )
 
 
 def _filled(columns: Sequence[str], name: str) -> dict[str, str]:

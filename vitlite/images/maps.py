@@ -8,14 +8,17 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 
 from vitlite.errors import UserError
 from vitlite.files import StrPath, atomic, shown
 from vitlite.images.pillow import open_image
+from vitlite.images.png import SOFTWARE
 from vitlite.images.tiff import PlainTiff
 from vitlite.images.unusable import Unusable
 
 MAP_EXTENSIONS = (".tiff", ".tif", ".npy")
+_SOFTWARE_TAG = 305  # of TIFF
 
 
 class MapError(UserError):
@@ -78,4 +81,15 @@ def write_map(path: StrPath, values: np.ndarray) -> None:
     if values.ndim != 2:
         raise ValueError(f"values has shape {values.shape}; a map is (H, W)")
     with atomic(path, "wb") as file:
-        Image.fromarray(np.ascontiguousarray(values, np.float32)).save(file, format="TIFF")
+        Image.fromarray(np.ascontiguousarray(values, np.float32)).save(file, format="TIFF", software=SOFTWARE)
+
+
+def is_own(path: StrPath) -> bool:
+    """Whether ``write_map`` or ``write_png`` wrote a file; versions before 0.2.0 did not say so in theirs."""
+    try:
+        with open_image(path, formats=("PNG", "TIFF")) as image:
+            tags = image.tag_v2 if isinstance(image, (TiffImageFile, PlainTiff)) else {}
+            said = image.info if isinstance(image, Image.Image) else {}
+            return SOFTWARE in (tags.get(_SOFTWARE_TAG), said.get("Software"))
+    except Exception:  # a damaged file makes Pillow raise nearly anything
+        return False
