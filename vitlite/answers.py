@@ -197,7 +197,6 @@ def answer(
         row = {"error": str(ImageError(loaded.path, NO_ROOM))}
         for name in files.values():  # no row would name them
             remove(out / name)
-    log.warning("no verdict: %s", row["error"])
     return row
 
 

@@ -186,3 +186,21 @@ def test_pixels_are_those_of_the_image_not_of_the_map(images):
     found = detector.predict([images / "large.png", images / "0.png"])
     assert [one.verdict for one in found] == ["defect", "good"]
     assert detector.predict(images / "0.png", min_area=0).verdict == "defect"
+
+
+@pytest.mark.parametrize("first", [b"", None])
+def test_of_many_images_without_a_verdict_a_few_are_named(images, tmp_path, caplog, first):
+    """Nothing is said of unreadable ones alone: the caller does."""
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for i in range(6):
+        (folder / f"{i}.png").write_bytes(first if first is not None else (images / "1.png").read_bytes())
+    kind = "not read:" if first is not None else "no verdict:"
+    predict(Scripted([(0.1, 0.0), (NAN, 0.0)]), [folder, images / "0.png"])
+    said = [line for line in caplog.messages if line.startswith(kind)]
+    assert len(said) == 4
+    assert said[-1] == f"{kind} 3 more, for the same reason as {folder / '0.png'}"
+    if first is not None:
+        caplog.clear()
+        predict(Scripted([]), folder)
+        assert not any(line.startswith(kind) for line in caplog.messages)

@@ -1,7 +1,9 @@
 """The threaded loader: order, batches, files that cannot be read."""
 
+import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from PIL import Image
 
 from vitlite.images import loading
 from vitlite.images.archives import entry
-from vitlite.images.loading import each, load_ahead, pixel_batches, readable_batches
+from vitlite.images.loading import Unread, each, load_ahead, pixel_batches, readable_batches, skipping
 from vitlite.images.reading import pixel_count
 
 
@@ -65,6 +67,15 @@ def begun(monkeypatch, paths, taken, **options):
         next(loader)
     loader.close()
     return len(given)
+
+
+def test_of_many_files_with_one_reason_the_first_are_named(caplog):
+    """Numbers in a reason, and the names of files, make no other reason."""
+    said = ["a.png: is empty", *(f"{n}.png: {n} pixels, over the limit of 4" for n in range(5, 10)), "z.png: is cut"]
+    unread = [Unread(i, Path(line.partition(":")[0]), line) for i, line in enumerate(said)]
+    assert list(skipping([*unread, "image"], logging.getLogger("vitlite"))) == ["image"]
+    named = [f"skipped {line}" for line in [*said[:4], said[-1]]]
+    assert caplog.messages == [*named, "skipped 2 more, for the same reason as 5.png"]
 
 
 @pytest.mark.parametrize(

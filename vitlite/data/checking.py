@@ -19,7 +19,7 @@ from vitlite.data.small import Defects, Region, largest_region
 from vitlite.errors import UserError
 from vitlite.files import MAX_MEGAPIXELS, counted, shown
 from vitlite.images.archives import split_entry
-from vitlite.images.loading import each
+from vitlite.images.loading import LeftOut, each
 from vitlite.images.mask_values import COLOUR, MaskRule, defects, values
 from vitlite.images.masks import MaskFiles, files_of
 from vitlite.images.reading import ImageError, decode, frame_count, read_stored
@@ -71,7 +71,12 @@ class Report:
 
     def problems(self) -> list[str]:
         """One line for each kind of problem, with how many and the first few files (below ``root``)."""
-        lines = [f"unreadable, will be skipped: {self._name(path)} ({reason})" for path, reason in self.unreadable]
+        lines: list[str] = []
+        unreadable = LeftOut(lines.append, "unreadable, will be skipped:")
+        for path, reason in self.unreadable:
+            name = self._name(path)
+            unreadable.add(Path(name), f"{name} ({reason})")
+        unreadable.end()
         kinds: Sequence[tuple[str, str, list[Path]]] = (
             ("defective image", "without a mask file, left out of pixel metrics", self.missing_masks),
             ("mask file", "not used, of no image or of one that has another mask", self.orphan_masks),

@@ -22,6 +22,7 @@ from vitlite.data.listing import scan
 from vitlite.data.textures import TEXTURES, photograph
 from vitlite.errors import UserError
 from vitlite.files import StrPath, shown
+from vitlite.images.loading import LeftOut
 from vitlite.images.reading import read_noted
 from vitlite.images.scale import Reading, Scale, learn
 
@@ -112,8 +113,10 @@ def draw_set(
     levels = used_levels(dataset.train)
     scale = learn(levels)[1] if levels else None  # as training on these images would
     samples, unreadable = scan(dataset.train, Reading(scale))
+    left_out = LeftOut(log.warning, "left out:")
     for sample, reason in unreadable:
-        log.warning("%s: left out (%s)", shown(sample.path), reason)
+        left_out.add(sample.path, f"{shown(sample.path)} ({reason})")
+    left_out.end()
     with _new_folder(Path(out)) as root:
         for name in dataset.categories:
             paths = [sample.path for sample in samples if sample.category == name]

@@ -29,7 +29,7 @@ from vitlite.engine.settings import data_folder
 from vitlite.engine.split import warn_of_copies
 from vitlite.errors import UserError
 from vitlite.files import StrPath, shown
-from vitlite.images.loading import Loaded, Unread, each
+from vitlite.images.loading import LeftOut, Loaded, Unread, each
 from vitlite.images.maps import MapError, read_map
 from vitlite.limits import Limits, limits_of
 from vitlite.progress import Progress
@@ -272,8 +272,10 @@ def score_category(
             if streaming and maps is not None:
                 save_map(maps, samples[loaded.index], values)
             progress.step()
+    skipped = LeftOut(log.warning, "skipped")
     for file in scored.unread:
-        log.warning("skipped %s", file.reason)
+        skipped.add(file.path, file.reason)
+    skipped.end()
     return scored
 
 

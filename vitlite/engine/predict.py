@@ -32,7 +32,7 @@ from vitlite.data.prediction_files import (
 from vitlite.data.shards import Shard
 from vitlite.errors import UserError
 from vitlite.files import StrPath, make_folder, refuse_file, shown
-from vitlite.images.loading import Loaded, Unread, as_seen, pixel_batches
+from vitlite.images.loading import LeftOut, Loaded, Unread, as_seen, pixel_batches
 from vitlite.images.reading import FULL_RANGE, Notices, as_rgb
 from vitlite.images.regions import level_outside
 from vitlite.images.scale import Reading
@@ -312,19 +312,26 @@ def _score(
     for index in sorted(rows):
         send.count(rows[index])
     left = [i for i in range(len(images)) if i not in rows]
-    unread: list[str] = []  # reasons that wait until an image can be read: if none can, the caller says it once
+    waiting: list[
+        tuple[Path, str]
+    ] = []  # not read: they wait until an image can be; if none can, the caller says it once
     read = bool(rows)
+    unread, undecided = LeftOut(log.warning, "not read:"), LeftOut(log.warning, "no verdict:")
     with Progress("scoring", len(images), start=len(rows)) as progress:
         for place, row, readable in scored(detector, wanted, out, [images[i] for i in left]):
             rows[left[place]] = row
             if readable:
                 progress.step()
                 read = True
+                if "error" in row:
+                    undecided.add(images[left[place]].path, row["error"])
             else:
-                unread.append(row["error"])
+                waiting.append((images[left[place]].path, row["error"]))
             send(row)
-            while read and unread:
-                log.warning("not read: %s", unread.pop(0))
+            while read and waiting:
+                unread.add(*waiting.pop(0))
+    unread.end()
+    undecided.end()
 
 
 def scored(

@@ -185,8 +185,8 @@ class _Stream:
             row["file"] = coming.name(paths[place])
             if "error" in row:
                 row["error"] = row["error"].replace(shown(paths[place]), shown(row["file"]))
-            if not readable:
-                log.warning("not read: %s", row["error"])
+            if "error" in row:
+                log.warning("%s %s", "no verdict:" if readable else "not read:", row["error"])
             self.tally.add(row)
             self.send(row)
             if row.get("verdict") == "good":

@@ -4,6 +4,7 @@ import collections
 import contextlib
 import logging
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
+from vitlite.files import shown
 from vitlite.images.reading import FULL_RANGE, NO_ROOM, ImageError, Note, Notices, pixel_count, read_noted
 from vitlite.images.regions import Box, Look, level_outside, paint, shrink
 from vitlite.images.resize import map_at
@@ -22,6 +24,7 @@ from vitlite.images.unusable import Unusable
 PIXELS_AHEAD = 64_000_000  # of originals that are kept, 192 MB: fewer images wait if they are large
 MOST_AHEAD = 32  # images that wait at a time
 MOST_THREADS = 16  # that decode
+NAMED = 3  # files that are left out for one reason and named
 MOST_BEYOND = 0.05  # the share of a part outside of the box of ``auto`` that is not worth a word
 BEYOND = "of its part lies outside of the box that this run sees, and counts for nothing; place parts as in training"
 
@@ -229,13 +232,40 @@ def readable_batches(
     return (found for found in pixel_batches(paths, size, batch_size, reading=reading) if isinstance(found, Batch))
 
 
+class LeftOut:
+    """Says of which files nothing comes, and why: the first few with each reason by name, how many others at the end.
+
+    ``say`` takes the lines, which begin with ``what``, such as "skipped". Reasons that differ in numbers alone are one.
+    """
+
+    def __init__(self, say: Callable[[str], object], what: str) -> None:
+        self._say, self._what = say, what
+        self._found: dict[str, list[Path]] = {}
+
+    def add(self, path: Path, reason: str) -> None:
+        """One more file; ``reason`` is a line that names it."""
+        files = self._found.setdefault(re.sub(r"\d+", "", reason.replace(shown(path), "")), [])
+        files.append(path)
+        if len(files) <= NAMED:
+            self._say(f"{self._what} {reason}")
+
+    def end(self) -> None:
+        """Say how many there were beside those that are named."""
+        for files in self._found.values():
+            if len(files) > NAMED:
+                self._say(f"{self._what} {len(files) - NAMED} more, for the same reason as {shown(files[0])}")
+        self._found = {}
+
+
 def skipping(found: Iterable[T | Unread], log: logging.Logger) -> Iterator[T]:
-    """What could be read of what ``pixel_batches``, or a detector, gives; the log names each of the other files."""
+    """What could be read of what ``pixel_batches``, or a detector, gives; the log names the other files."""
+    skipped = LeftOut(log.warning, "skipped")
     for one in found:
         if isinstance(one, Unread):
-            log.warning("skipped %s", one.reason)
+            skipped.add(one.path, one.reason)
         else:
             yield one
+    skipped.end()
 
 
 def each(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
