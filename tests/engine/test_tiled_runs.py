@@ -14,13 +14,17 @@ from vitlite.engine.calibrate import recalibrate
 from vitlite.engine.detector import Detector
 from vitlite.engine.features import log_size
 from vitlite.engine.predict import predict
-from vitlite.engine.settings import preset_config
+from vitlite.engine.settings import RunSettings, preset_config
 from vitlite.errors import UserError
 from vitlite.images.tiles import Blend
 from vitlite.methods.config import TrainingConfig, change
 
 SETTINGS = {"window": 16, "stride": 8, "latent": 5, "steps": 30, "sigma": 1, "batch_size": 4, "folds": 0}
 SHAPE = (112, 160)
+
+
+def run_of(config, method="sivt", preset="quick"):
+    return RunSettings(method, "", "", preset, 0, config)
 
 
 def good_image(rng):
@@ -108,8 +112,8 @@ def test_calibration_scores_good_images_as_prediction_does(tiled, data):
 def test_training_says_how_small_a_defect_can_be(caplog, data):
     samples = open_dataset(data).train
     with caplog.at_level(logging.INFO, "vitlite"):
-        log_size(TrainingConfig(image_size=32), samples)
-        log_size(TrainingConfig(image_size=32, tile=64), samples)
+        log_size(run_of(TrainingConfig(image_size=32)), samples)
+        log_size(run_of(TrainingConfig(image_size=32, tile=64)), samples)
     whole, tiles = caplog.messages
     assert (
         "160 x 112 pixels come to the network as 32 x 32: a defect smaller than 20 x 14 pixels is hardly seen" in whole
@@ -122,14 +126,52 @@ def test_a_tile_that_training_names_suits_the_network(caplog, tmp_path, put):
     put(tmp_path / "wide.png", np.zeros((450, 800, 3), np.uint8))
     config = preset_config("sivt", "quick").shaped(450 / 800)
     with caplog.at_level(logging.INFO, "vitlite"):
-        log_size(config, [Sample(tmp_path / "wide.png", "parts", "train", "good", 0, None)])
+        log_size(run_of(config), [Sample(tmp_path / "wide.png", "parts", "train", "good", 0, None)])
     assert config.image_shape == (192, 336)
-    assert "as 336 x 192: a defect smaller than 19 x 19 pixels is hardly seen; tile=256 sees" in caplog.text
+    finer = "preset=quick512 sees half of that in twice the time"
+    assert f"as 336 x 192: a defect smaller than 19 x 19 pixels is hardly seen; {finer}; tile=256 sees" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("method", "preset", "side", "says"),
+    [
+        ("sivt", "quick", 512, "; preset=quick512 sees half of that in twice the time; tile=256 sees smaller ones"),
+        ("sivt", "long", 384, "; preset=quick512 sees half of that; tile=256 sees smaller ones"),
+        ("knn", "quick", 384, "; preset=quick512 sees half of that in twice the time; tile=256 sees smaller ones"),
+        ("sivt", "quick", 383, None),
+        ("sivt", "quick512", 800, None),
+        ("sivt", "quick512", 1024, "; tile=512 sees smaller ones"),
+        ("dinomaly", "paper", 1024, "; tile=392 sees smaller ones"),
+    ],
+)
+def test_a_finer_preset_is_named_before_tiles(caplog, monkeypatch, method, preset, side, says):
+    config = preset_config(method, preset)
+    config = config.shaped(1) if config.keeps else config
+    monkeypatch.setattr("vitlite.engine.features.shapes", lambda *_: {"parts": [(side, side)]})
+    log_size(run_of(config, method, preset), [])
+    assert [text.partition(" is hardly seen")[2] for text in caplog.messages] == ([] if says is None else [says])
+
+
+def test_what_is_seen_of_images_of_several_sizes(caplog, monkeypatch):
+    sizes = [(1000, 300), (400, 900), (64, 64)]
+    monkeypatch.setattr("vitlite.engine.features.shapes", lambda *_: {"tall": sizes[:2], "small": sizes[2:]})
+    log_size(run_of(TrainingConfig(image_size=64)), [])
+    assert caplog.messages[0].startswith(
+        "size: images that are 64 to 900 pixels wide and 64 to 1000 high come to the network as 64 x 64: "
+        "a defect smaller than 4 to 56 x 4 to 62 pixels is hardly seen; "
+    )
+
+
+def test_images_of_every_shape_are_large_if_one_side_is(caplog, monkeypatch):
+    """The one with more pixels is not."""
+    monkeypatch.setattr("vitlite.engine.features.shapes", lambda *_: {"parts": [(120, 120), (20, 200)]})
+    log_size(run_of(TrainingConfig(image_size=64)), [])
+    assert "a defect smaller than 8 to 12 x 1 to 8 pixels" in caplog.text
 
 
 def test_no_defect_is_smaller_than_a_pixel(caplog, data):
     with caplog.at_level(logging.INFO, "vitlite"):
-        log_size(change(preset_config("sivt", "quick"), {"tile": 8}), open_dataset(data).train)
+        log_size(run_of(change(preset_config("sivt", "quick"), {"tile": 8})), open_dataset(data).train)
     assert "smaller than 1 x 1 pixels" in caplog.text
 
 

@@ -47,19 +47,26 @@ def whole(size: Size) -> View:
     return View(as_size(fitted(SEEN, size[0] / size[1], MULTIPLE)))
 
 
-def is_large(size: Size, view: View) -> bool:
-    """Whether an image of a ``size`` is much larger than what a network sees of it."""
-    return any(length >= LARGE * seen for length, seen in zip(size, view.sides))
+def is_large(size: Size, view: View, times: float = LARGE) -> bool:
+    """Whether an image of a ``size`` is much larger, by default, than what a network sees of it."""
+    return any(length >= times * seen for length, seen in zip(size, view.sides))
 
 
-def in_words(view: View, cell: float, size: Size) -> str:
-    """What a network sees of images of a ``size``, in a line."""
-    height, width = smallest_seen(view, cell, size)
+def in_words(view: View, cell: float, sizes: Sequence[Size]) -> str:
+    """What a network sees of images of these sizes, one or more, in a line."""
+    heights, widths = map(_span, zip(*sizes))
+    several = len(set(sizes)) > 1
+    images = f"that are {widths} pixels wide and {heights} high" if several else f"of {widths} x {heights} pixels"
     comes = f"tiles of {view.tile} pixels" if view.tile else f"{view.sides[1]} x {view.sides[0]}"
-    return (
-        f"images of {size[1]} x {size[0]} pixels come to the network as {comes}: "
-        f"a defect smaller than {max(1, width):.0f} x {max(1, height):.0f} pixels is hardly seen"
-    )
+    height, width = map(_span, zip(*(smallest_seen(view, cell, size) for size in sizes)))
+    seen = f"a defect smaller than {width} x {height} pixels is hardly seen"
+    return f"images {images} come to the network as {comes}: {seen}"
+
+
+def _span(lengths: Sequence[float]) -> str:
+    """The shortest and the longest of some lengths, in whole pixels, at least 1."""
+    low, high = (f"{max(1, length):.0f}" for length in (min(lengths), max(lengths)))
+    return low if low == high else f"{low} to {high}"
 
 
 @dataclass
@@ -86,7 +93,7 @@ class Defects:
         ]
         if not below and not is_large(size, view):
             return []
-        line = f"small defects: without tiles, {in_words(view, CELL, size)} (sivt)"
+        line = f"small defects: without tiles, {in_words(view, CELL, [size])} (sivt)"
         if self.regions:
             verb = "is" if len(below) == 1 else "are"
             line += f"; {len(below)} of {counted(len(self.regions), 'mask')} {verb} smaller"

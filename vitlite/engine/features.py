@@ -16,8 +16,9 @@ from torch import Tensor
 from vitlite.data import Sample
 from vitlite.data.levels import used_levels
 from vitlite.data.shapes import ratio, shapes
+from vitlite.data.small import LARGE, is_large
 from vitlite.data.small import in_words as small_in_words
-from vitlite.data.small import is_large
+from vitlite.engine.settings import RunSettings
 from vitlite.errors import UserError
 from vitlite.files import StrPath, counted, shown
 from vitlite.images.loading import Unread, pixel_batches, skipping
@@ -26,6 +27,7 @@ from vitlite.images.regions import Regions
 from vitlite.images.resize import resize_image
 from vitlite.images.scale import MAX_PIXELS, Reading, differing, in_words, learn
 from vitlite.images.tiles import Place, View
+from vitlite.methods import method_class
 from vitlite.methods.base import Method
 from vitlite.methods.config import TrainingConfig
 from vitlite.progress import Progress
@@ -35,6 +37,8 @@ log = logging.getLogger(__name__)
 MEMORY_LIMIT = 6 * 2**30  # bytes; beyond it the features go to a file
 BATCH = 8  # images, or tiles, that go through the frozen part at a time
 AT_ONCE = 64  # rows that are taken from a cache at a time
+FINER = "quick512"  # a preset of some methods, for smaller defects, ...
+SLIGHTLY = 1.5  # ... that is named from images of so many times the side on that quick sees
 GPU_SHARE = 0.25  # of a GPU's free memory that training features may take
 
 
@@ -302,18 +306,29 @@ def with_shape(config: TrainingConfig, samples: Sequence[Sample], regions: Regio
     return chosen
 
 
-def log_size(config: TrainingConfig, samples: Sequence[Sample], regions: Regions | None = None) -> None:
+def log_size(settings: RunSettings, samples: Sequence[Sample], regions: Regions | None = None) -> None:
     """Log how small a defect can be and still be seen, if the images are larger than what the network sees."""
+    config = settings.config
     found = shapes(samples, None if config.tile else regions)
-    sizes = [size for own in found.values() for size in own]
-    size = max(sizes, key=lambda one: one[0] * one[1], default=(0, 0))
+    sizes = [size for own in found.values() for size in own] or [(0, 0)]
+    seen = small_in_words(config.view, config.cell, sizes)
     if config.tile:
-        log.info("size: %s", small_in_words(config.view, config.cell, size))
-    elif is_large(size, config.view):
+        log.info("size: %s", seen)
+        return
+    finer = finer_preset(settings)
+    if any(is_large(size, config.view, SLIGHTLY if finer else LARGE) for size in sizes):
         multiple = config.side_multiple * math.ceil(16 / config.side_multiple)
         side = max(1, round(config.image_side / multiple)) * multiple
-        tile = f"tile={side} sees smaller ones"
-        log.warning("size: %s; %s", small_in_words(config.view, config.cell, size), tile)
+        log.warning("size: %s; %stile=%d sees smaller ones", seen, finer, side)
+
+
+def finer_preset(settings: RunSettings) -> str:
+    """What to say of the preset that sees defects of half the size; empty if there is none, or the run is not alike."""
+    presets = method_class(settings.method).presets
+    side = settings.config.image_side
+    if FINER not in presets or not 0.9 * side < presets["quick"].image_side < 1.1 * side:
+        return ""
+    return f"preset={FINER} sees half of that{' in twice the time' if settings.preset == 'quick' else ''}; "
 
 
 def to_images(pixels: np.ndarray, device: torch.device) -> Tensor:

@@ -154,7 +154,7 @@ def _train(
     method.to(device)
     log_model(method, origin, weights, device)
     reading = Reading(settings.config.image_scale, max_pixels, regions_of(settings, run))
-    log_size(settings.config, samples, reading.regions)
+    log_size(settings, samples, reading.regions)
     if team.leads and reading.regions is not None:
         draw_regions(reading.regions, [sample.path for sample in samples[:EXAMPLES]], run / DRAWN_REGIONS, reading)
         log.info("regions: look at %s; what is dark there counts for nothing", run / DRAWN_REGIONS)
