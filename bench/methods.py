@@ -28,8 +28,9 @@ from vitlite.engine.predict import Predictor
 from vitlite.engine.settings import RunSettings, apply_overrides, preset_config
 from vitlite.errors import UserError
 from vitlite.export.operations import size_of
-from vitlite.files import make_folder, write_json, write_text
+from vitlite.files import make_folder, new_file, write_json, write_text
 from vitlite.methods.config import TrainingConfig
+from vitlite.report.plot import refuse_plot
 from vitlite.results import mean_of, summarize_category
 
 from ._machine import forget_peak, machine, parser_of, peak_mib, write_csv
@@ -109,8 +110,13 @@ def main(args: Sequence[str] | None = None) -> int:
     names = list(dict.fromkeys(method_names(",".join(map(method_of, variants)))))
     separate = separated(options.separate, names)
     configs = {variant: config_of(variant, options) for variant in variants}
+    if options.markdown:  # refused before hours of training
+        new_file(options.markdown, name="markdown")
+    if options.plot:
+        refuse_plot(Path(options.plot))
     data = open_data(options)
     out = make_folder(Path(options.out))
+    new_file(out / TABLE)
     about = machine(options.device)
     rows: list[Row] = []
     before = kept_rows(out / TABLE)

@@ -16,6 +16,7 @@ from functools import partial
 import numpy as np
 
 from vitlite.errors import first_line
+from vitlite.files import new_file
 
 from ._machine import described, held, in_a_process, machine, parser_of, write_csv
 
@@ -224,6 +225,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.peak or options.two_calls:  # in a process of its own
         print(json.dumps(peak(options.peak, *memory) if options.peak else two_calls()))
         return 0
+    if options.csv:
+        new_file(options.csv, name="csv")
     about = machine(packages=PACKAGES)
     print(described(about))
     rows = compare(*speed)

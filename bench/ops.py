@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vitlite.files import new_file
+
 from .. import kernels
 from . import _cases, _measure
 from ._case import Case, Function
@@ -178,6 +180,8 @@ def main(argv: list[str] | None = None) -> int:
     if options.device == "cuda" and not torch.cuda.is_available():
         print("no CUDA device: nothing was measured")
         return 2
+    if options.csv:
+        new_file(options.csv, name="csv")
     if options.threads:
         torch.set_num_threads(options.threads)
     ops = options.op or list(kernels.OPERATORS)

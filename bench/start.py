@@ -21,7 +21,7 @@ from torch import Tensor
 from vitlite.engine.distributed import autocast
 from vitlite.engine.features import to_images
 from vitlite.engine.settings import RunSettings, build_method, preset_config
-from vitlite.files import atomic
+from vitlite.files import atomic, new_file
 from vitlite.methods.base import Stage
 from vitlite.methods.config import change
 from vitlite.methods.schedule import average_weights, learning_rate, make_optimizer, use_average
@@ -47,6 +47,7 @@ def main(args: Sequence[str] | None = None) -> int:
     parser.add_argument("--processes", type=int, default=1, help="that paint images")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="settings of sivt")
     options = parser.parse_args(args)
+    new_file(options.out)
     print(described(machine()), flush=True)
     config = change(preset_config("sivt", "quick"), dict(pair.split("=", 1) for pair in options.set))
     assert isinstance(config, Config)

@@ -23,6 +23,7 @@ from vitlite.engine.detector import Detector
 from vitlite.engine.evaluate import evaluate
 from vitlite.engine.settings import load_settings
 from vitlite.engine.train import train
+from vitlite.files import refuse_unwritable
 from vitlite.good_scores import load_good_scores
 from vitlite.metrics import auroc
 from vitlite.results import RESULTS_FILE, aligned, read, write
@@ -44,6 +45,7 @@ def parse(args: Sequence[str] | None) -> argparse.Namespace:
 
 def main(args: Sequence[str] | None = None) -> int:
     options = parse(args)
+    refuse_unwritable(options.out)
     print(described(machine()))
     print(
         f"{options.method}, quick{''.join(f', {one}' for one in options.overrides)}; false alarms / misses, in shares"

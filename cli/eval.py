@@ -56,17 +56,17 @@ def command(
     from vitlite.engine.detector import Detector
     from vitlite.engine.distributed import deterministic as only_deterministic
     from vitlite.engine.evaluate import evaluate
-    from vitlite.files import make_folder, refuse_file, require_writable
+    from vitlite.files import refuse_unwritable
     from vitlite.results import table, write
     from vitlite.score_table import score_table
 
     place = Path(run if out is None else out)
     if out is not None:
-        refuse_file(out)
+        refuse_unwritable(out)
     folder = place / MAPS_FOLDER if maps else None
     with only_deterministic(deterministic):
         detector = Detector(run, device, max_megapixels=max_megapixels)
-        require_writable(place if out is None else make_folder(place))
+        refuse_unwritable(place)
         results = evaluate(
             detector,
             data=data,

@@ -29,9 +29,13 @@ def command(maps: str, data: str, category: str, out: str | None, mask_threshold
     the largest value of its map. The table and the files are those of `vitlite eval`, without verdicts.
     """
     from vitlite.engine.evaluate import evaluate_folder
+    from vitlite.files import refuse_unwritable
     from vitlite.results import table, write
 
-    results = evaluate_folder(maps, data, category, mask_threshold=mask_threshold, streaming=streaming)
-    written = write(out or maps, results)
+    place = maps if out is None else out
+    if out is not None:
+        refuse_unwritable(out)
+    results = evaluate_folder(maps, data, category, mask_threshold=mask_threshold, streaming=streaming, out=place)
+    written = write(place, results)
     click.echo(table(results))
     note(f"written: {', '.join(map(str, written))}")

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from vitlite.files import atomic, remove_leftovers, write_text
+from vitlite.errors import UserError
+from vitlite.files import atomic, refuse_unwritable, remove_leftovers, write_text
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a Unix has these rights")
@@ -35,6 +36,23 @@ def test_what_fails_leaves_nothing(tmp_path):
         fails()
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     assert (tmp_path / "a").read_text() == "before"
+
+
+@pytest.mark.parametrize("out", ["file", "file/in/it"])
+def test_a_folder_that_cannot_be_made_is_refused_before_the_work(tmp_path, out):
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        UserError, match=rf"^plot={tmp_path / out}: {tmp_path / 'file'} is a file, not a folder; choose"
+    ):
+        refuse_unwritable(tmp_path / out, "plot")
+    refuse_unwritable(tmp_path / "new/folder")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a folder that nobody can write, whatever the rights")
+def test_a_folder_that_cannot_be_written_is_refused_before_the_work():
+    with pytest.raises(UserError, match=r"^/proc: cannot be written \("):
+        refuse_unwritable("/proc/new/folder")
 
 
 def test_what_a_killed_process_left_is_known_by_its_name(tmp_path):

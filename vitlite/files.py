@@ -69,18 +69,19 @@ def require_writable(folder: StrPath) -> None:
         raise unwritable(folder, error) from error
 
 
-def new_file(out: StrPath, suffix: str | None = None) -> Path:
+def new_file(out: StrPath, suffix: str | None = None, name: str = "out") -> Path:
     """The path of a file to be written, checked before hours of computing rather than after them.
 
-    UserError if it has another suffix than ``suffix``, is a folder, or has no folder that can be written.
+    UserError if it has another suffix than ``suffix``, is a folder, or has no folder that can be written. ``name`` is
+    that of the argument.
     """
     path = Path(out)
     if suffix is not None and path.suffix.lower() != suffix:
-        raise UserError(f"`out={path}`: the name has to end with {suffix}")
+        raise UserError(f"`{name}={path}`: the name has to end with {suffix}")
     if path.is_dir():
-        raise UserError(f"`out={path}`: is a folder; name the file")
+        raise UserError(f"`{name}={path}`: is a folder; name the file")
     if not path.parent.is_dir():
-        raise UserError(f"`out={path}`: there is no folder {path.parent}; make it first")
+        raise UserError(f"`{name}={path}`: there is no folder {path.parent}; make it first")
     require_writable(path.parent)
     return path
 
@@ -145,11 +146,17 @@ def make_folder(path: StrPath) -> Path:
     return Path(path)
 
 
-def refuse_file(out: StrPath) -> None:
-    """``UserError`` if a folder for what is written cannot be there, because it or a folder above it is a file."""
-    for place in (Path(out), *Path(out).parents):
-        if os.path.exists(place) and not os.path.isdir(place):
-            raise UserError(f"`out={shown(out)}`: {shown(place)} is a file, not a folder; choose another folder")
+def refuse_unwritable(out: StrPath, name: str = "out") -> None:
+    """``UserError``, before long work, if a folder for what is written can neither be there nor be made.
+
+    It or a folder above it is a file, or nothing can be written there. ``name`` is that of the argument.
+    """
+    folder = Path(os.path.abspath(out))
+    for place in (folder, *folder.parents):
+        if os.path.isdir(place):
+            return require_writable(place)
+        if os.path.lexists(place):
+            raise UserError(f"`{name}={shown(out)}`: {shown(place)} is a file, not a folder; choose another folder")
 
 
 def shown(path: StrPath) -> str:

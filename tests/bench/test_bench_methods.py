@@ -204,6 +204,17 @@ def test_a_missing_data_set_is_one_line(tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("option", ["markdown", "plot"])
+def test_a_file_that_cannot_be_written_is_refused_before_the_training(tmp_path, option):
+    if option == "plot":
+        pytest.importorskip("matplotlib")
+    place = tmp_path / "x.svg"
+    place.mkdir()
+    with pytest.raises(UserError, match=f"{option}={place}: is a folder; name the file"):
+        bench.main(["--methods", "sivt", "--out", str(tmp_path / "out"), f"--{option}", str(place)])
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("options", [["--seeds", "0"], ["--images", "0"], ["--nothing"]])
 def test_wrong_options_end_with_2(options):
     with pytest.raises(SystemExit) as end:

@@ -21,6 +21,31 @@ def test_a_table(tiny_data, tmp_path):
     assert "ablation.csv" in again
 
 
+@pytest.mark.parametrize(
+    ("plot", "says"),
+    [
+        ("file/it.svg", "--plot {0}/file: {0}/file is a file, not a folder"),
+        ("folder.svg", "is a folder; name the file"),
+    ],
+)
+def test_a_plot_that_cannot_be_written_is_refused_before_the_training(tmp_path, plot, says):
+    pytest.importorskip("matplotlib")
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.svg").mkdir()
+    command = ["ablate", "--method", "sivt", "--table", "induction", "--out", tmp_path / "out"]
+    code, out, err = vitlite(*command, "--plot", tmp_path / plot)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert says.format(tmp_path) in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_table_that_cannot_be_written_is_refused_before_the_training(tmp_path):
+    (tmp_path / "ablation.csv").mkdir()
+    code, _, err = vitlite("ablate", "--method", "sivt", "--table", "induction", "--out", tmp_path)
+    assert code == 2
+    assert err == f"vitlite: --out {tmp_path}/ablation.csv: is a folder; name the file\n"
+
+
 @pytest.mark.slow
 def test_synthetic_data_are_made_once(tmp_path):
     options = ["--table", "induction", "--rows", "1", "--category", "weave", "--out", tmp_path / "out", "--quiet"]

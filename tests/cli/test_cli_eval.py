@@ -60,6 +60,18 @@ def test_results_on_other_data(run, tiny_data, tmp_path):
     assert json.loads((run / "results.json").read_text())["about"]["data"] == str(other)
 
 
+def test_results_of_maps_on_other_data(run, tiny_data, tmp_path):
+    """As those of a run."""
+    vitlite("eval", run, "--maps")
+    maps, other, out = run / "maps", shutil.copytree(tiny_data, tmp_path / "other"), tmp_path / "out"
+    for options in ((), ("--out", out)):
+        place = out if options else maps
+        for _ in range(2):
+            assert "replaced" not in vitlite("eval-maps", maps, "--data", tiny_data, *options)[1]
+        line = f"{place}/results.json: the results on {tiny_data} are replaced; to keep them, stop here and choose"
+        assert line in vitlite("eval-maps", maps, "--data", other, *options)[1]
+
+
 def test_quiet_prints_the_table_alone(run, tiny_data):
     out, err = vitlite("eval", run, "--maps", "--quiet")
     assert (out.splitlines()[1].split()[0], err, "written" in out) == ("images", "", False)
@@ -82,6 +94,8 @@ def test_mistakes_are_one_line_and_leave_no_result(run, tiny_data, tmp_path):
     assert "missing: 1 (weave/test/" in refused("eval-maps", maps, "--data", tiny_data, "--out", out)
     assert not out.exists()
     (tmp_path / "file").touch()
+    for what in (("eval", run), ("eval-maps", maps, "--data", tiny_data)):  # also if maps are missing: before the work
+        assert "file is a file, not a folder; choose another folder" in refused(*what, "--out", tmp_path / "file/out")
     vitlite("eval", run, "--maps")
     assert "file/out" in refused("eval-maps", maps, "--data", tiny_data, "--out", tmp_path / "file/out")
     (maps / "weave/test/good/more.tiff").touch()

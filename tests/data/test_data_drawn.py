@@ -198,3 +198,11 @@ def test_a_set_needs_good_images_and_known_kinds(put, tmp_path):
     with pytest.raises(UserError, match="no image there can be read"):
         draw_set(tmp_path / "parts", tmp_path / "set")
     assert not (tmp_path / "set").exists()
+
+
+def test_a_folder_that_holds_files_is_refused_before_images_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("vitlite.data.synthetic.open_dataset", lambda *_: pytest.fail("looks for images"))
+    (tmp_path / "file").touch()
+    for out, says in ((tmp_path, "is not empty"), (tmp_path / "file/out", "is a file, not a folder")):
+        with pytest.raises(UserError, match=says):
+            draw_set(tmp_path, out)

@@ -134,7 +134,7 @@ def test_never_writes_over_anything(tmp_path):
     for name, message in (("full", "not empty"), ("file", "no folder")):
         with pytest.raises(UserError, match=message):
             data.synthesize(tmp_path / name, **SMALL)
-    with pytest.raises(UserError, match="cannot be written"):
+    with pytest.raises(UserError, match="file is a file, not a folder"):
         data.synthesize(tmp_path / "file" / "below", **SMALL)
     assert (tmp_path / "full" / "mine.txt").read_text() == "x"
     data.synthesize(tmp_path / "empty", categories="wood", **SMALL)

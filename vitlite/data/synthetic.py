@@ -21,7 +21,7 @@ from vitlite.data.levels import used_levels
 from vitlite.data.listing import scan
 from vitlite.data.textures import TEXTURES, photograph
 from vitlite.errors import UserError
-from vitlite.files import StrPath, shown
+from vitlite.files import StrPath, refuse_unwritable, shown
 from vitlite.images.loading import LeftOut
 from vitlite.images.reading import read_noted
 from vitlite.images.scale import Reading, Scale, learn
@@ -109,6 +109,7 @@ def draw_set(
     """
     chosen = _chosen("kinds", kinds, DRAWN, DRAWN)
     _require_numbers(seed=seed, good=good, defects=defects)
+    _require_free(Path(out))  # before every image is read
     dataset = open_dataset(Path(folder), category)
     levels = used_levels(dataset.train)
     scale = learn(levels)[1] if levels else None  # as training on these images would
@@ -255,3 +256,4 @@ def _require_free(out: Path) -> None:
             raise UserError(f"{shown(out)}: the folder is not empty; choose another `out` or empty it first")
     elif os.path.lexists(out):
         raise UserError(f"{shown(out)}: exists and is no folder; choose another `out`")
+    refuse_unwritable(out)

@@ -21,7 +21,7 @@ from vitlite.engine.evaluate import evaluate
 from vitlite.engine.settings import SYNTHETIC, RunSettings, load_settings, new_regions, parse_overrides, preset_config
 from vitlite.engine.train import train
 from vitlite.errors import UserError
-from vitlite.files import MAX_MEGAPIXELS, StrPath, make_folder, write_csv
+from vitlite.files import MAX_MEGAPIXELS, StrPath, make_folder, new_file, write_csv
 from vitlite.images.region_files import file_of
 from vitlite.methods import method_class
 from vitlite.methods.ablations import Row, Table
@@ -96,6 +96,7 @@ def ablate(
         UserError: no such row, a row's settings are refused, or ``out`` holds the same row with other settings.
     """
     out = make_folder(Path(out))
+    new_file(out / CSV_FILE)  # refused before long work
     plan = replace(plan, separate=plan.separate or table.by_class)
     root, categories = _dataset(plan, out)
     chosen = select_rows(table, rows)
@@ -218,6 +219,7 @@ def train_separate(
     categories = categories_apart(settings.data, settings.category or None)
     new_regions(settings, categories)  # refused before long work
     out, names, rows = make_folder(Path(out)), slugs(categories), {}
+    new_file(out / SEPARATE_FILE)
     for number, category in enumerate(categories, 1):
         log.info("%s, model %d of %d", category, number, len(categories))
         roi, ignore = (file_of(where, category) for where in (settings.roi, settings.ignore))

@@ -115,6 +115,7 @@ def evaluate_folder(
     *,
     mask_threshold: int | None = None,
     streaming: bool = False,
+    out: StrPath | None = None,
 ) -> dict[str, Any]:
     """Score the maps of a folder against a data set with masks; the score of an image is the maximum of its map.
 
@@ -122,7 +123,7 @@ def evaluate_folder(
         maps: folder that holds ``<category>/test/<defect>/<stem>.tiff``, .tif or .npy for every test image.
         data: folder of the data set.
         category: a name, several with commas between, or ``all`` (default).
-        mask_threshold, streaming: as for ``evaluate``.
+        mask_threshold, streaming, out: as for ``evaluate``.
     Returns:
         dict: the contents of results.json (docs/result-files.md), without a calibrated threshold and verdicts.
     Raises:
@@ -133,6 +134,8 @@ def evaluate_folder(
     category = category or "all"
     dataset = with_mask_rules(open_dataset(Path(data), category, need_train=False, need_test=True), mask_threshold)
     problems, categories = Problems(), {}
+    if out is not None:
+        warn_of_replacing(out, dataset.root)
     found = find_maps(maps, dataset, problems, whole=category == "all" and dataset.nested)
     for name in dataset.categories:
         if all(sample.mask is None for sample in dataset.test if sample.category == name):

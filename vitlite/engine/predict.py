@@ -31,7 +31,7 @@ from vitlite.data.prediction_files import (
 )
 from vitlite.data.shards import Shard
 from vitlite.errors import UserError
-from vitlite.files import StrPath, make_folder, refuse_file, shown
+from vitlite.files import StrPath, make_folder, refuse_unwritable, shown
 from vitlite.images.loading import LeftOut, Loaded, Unread, as_seen, pixel_batches
 from vitlite.images.reading import FULL_RANGE, Notices, as_rgb
 from vitlite.images.regions import level_outside
@@ -295,7 +295,7 @@ def check_out(out: StrPath | None, **wanted: Any) -> None:
         if out is None and value:
             raise UserError(f"`{name}={value}`: needs `out`, a folder")
     if out is not None:
-        refuse_file(out)
+        refuse_unwritable(out)
     if wanted.get("resume") and wanted.get("overwrite"):
         raise UserError("`overwrite=True`: not together with `resume=True`")
 

@@ -45,7 +45,17 @@ from vitlite.engine.split import Grouping, Split, make_split, random_split, reco
 from vitlite.engine.unseen import FEWEST, DrawnTest, Measured, choose_head, draw_sources
 from vitlite.engine.update import UPDATED, earlier_split, grown_split, new_ones, with_added
 from vitlite.errors import UserError
-from vitlite.files import MAX_MEGAPIXELS, Claim, StrPath, below, counted, refuse_file, remove, remove_leftovers, shown
+from vitlite.files import (
+    MAX_MEGAPIXELS,
+    Claim,
+    StrPath,
+    below,
+    counted,
+    refuse_unwritable,
+    remove,
+    remove_leftovers,
+    shown,
+)
 from vitlite.good_scores import save_good_scores
 from vitlite.images.region_files import FOLDER, around_parts, draw_regions, refuse_others, save_regions
 from vitlite.images.regions import Regions
@@ -91,7 +101,7 @@ def _train(
         claim.take()
     before = load_settings(run) if resume else settings
     if not resume:
-        refuse_file(run)
+        refuse_unwritable(run)
         refuse_present(run)
         refuse_data_folder(settings, run)
     keep_freed_memory()

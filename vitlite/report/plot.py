@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vitlite.errors import UserError
+from vitlite.files import refuse_unwritable
 
 Point = tuple[float, float, str]  # x, y, and the name beside it, which may be empty
 
@@ -56,7 +57,7 @@ def scatter(
 
 
 def refuse_plot(path: Path) -> None:
-    """``UserError`` without matplotlib, or if it does not know the ending of ``path``."""
+    """``UserError`` without matplotlib, if it does not know the ending of ``path``, or if that cannot be written."""
     try:
         from matplotlib.backend_bases import FigureCanvasBase
     except ImportError:
@@ -64,3 +65,6 @@ def refuse_plot(path: Path) -> None:
     known = FigureCanvasBase.get_supported_filetypes()
     if path.suffix[1:].lower() not in known:
         raise UserError(f"`plot={path}`: its ending must be one of {', '.join(sorted(known))}")
+    refuse_unwritable(path.parent, "plot")
+    if path.is_dir():
+        raise UserError(f"`plot={path}`: is a folder; name the file")
