@@ -1,9 +1,12 @@
 """Groups of images that are nearly the same."""
 
+import logging
+
 import numpy as np
 import pytest
 
-from vitlite.data.groups import leaving, named, similar
+from vitlite.data.groups import groups_of, leaving, named, similar, united
+from vitlite.data.index import Sample
 from vitlite.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -23,6 +26,28 @@ def test_near_copies_are_found_among_images_of_one_part():
     numbers = similar(np.array(images, np.float32))
     assert alike(numbers) == {frozenset(s) for s in ({0}, {1}, {2, 6, 8}, {3}, {4, 7}, {5})}
     assert sorted(set(numbers)) == list(range(6))
+
+
+def test_what_either_of_two_numberings_joins():
+    assert united([0, 1, 2, 2, 3, 4], [5, 5, 6, 7, 7, 8]) == [0, 0, 1, 1, 1, 2]
+    assert united([3, 3, 3]) == [0, 0, 0]
+
+
+def test_groups_of_images_of_several_categories(tmp_path, caplog):
+    """Near-copies of one category, and files with the same bytes of any, unless a name says what belongs together."""
+    names, own = ["a1", "a2", "a3", "a4", "b1", "b2", "b3", "b4"], RNG.normal(0, 1, (8, 400)).astype(np.float32)
+    own[[1, 4]] = own[0] + 0.1 * own[[1, 4]]
+    paths = [tmp_path / f"{name}.png" for name in names]
+    for path, content in zip(paths, "01233567"):
+        path.write_text(content)
+    samples = [Sample(path, path.name[0], "train", "good", 0, None) for path in paths]
+    assert groups_of(samples, own.copy(), "") == [0, 0, 1, 2, 2, 3, 4, 5]
+    assert groups_of(samples, own.copy(), r"part_\d") == [0, 0, 1, 2, 2, 3, 4, 5]  # in no name
+    assert groups_of(samples, None, r"\d") == [0, 1, 2, 0, 0, 1, 2, 0]
+    assert not caplog.messages
+    with caplog.at_level(logging.INFO):
+        assert groups_of(samples, None, "") == [0, 1, 2, 3, 3, 4, 5, 6]
+    assert "8 images are too many to be compared" in caplog.text
 
 
 def test_a_time_lapse_stays_together():

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from vitlite.calibration import summarize
-from vitlite.data import open_dataset, synthesize
+from vitlite.data import open_dataset, read_image, synthesize
 from vitlite.engine.calibrate import (
     calibrate,
     recalibrate,
@@ -219,6 +220,23 @@ def test_copies_of_a_given_image_promise_nothing_more(run, more_good, tmp_path):
     result = again(run, good=[tmp_path / "again"])
     assert (result["images"], result["groups"]) == (20, 2)
     assert result["expected_fpr"] == 1 / 3
+
+
+def test_near_copies_of_a_given_image_promise_nothing_more(run, more_good, tmp_path):
+    """As in training: photographs of one part, of which no two files are the same."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "again").mkdir()
+    for number in range(18):
+        image = read_image(more_good / f"00{number % 6}.png")
+        noisy = np.clip(image + rng.normal(0, 2, image.shape), 0, 255).astype(np.uint8)
+        Image.fromarray(noisy).save(tmp_path / "again" / f"{number:02}.png")
+    result = again(run, good=[tmp_path / "again"])
+    assert (result["images"], result["groups"]) == (18, 6)
+    assert result["expected_fpr"] == pytest.approx(1 / 7)
+    assert any("from 18 good images in 6 groups: expect 14.3 % false alarms" in line for line in in_words(result))
+    settings = load_settings(run)
+    save_settings(run, replace(settings, config=replace(settings.config, groups=r"(\d)\.png")))
+    assert again(run, good=[tmp_path / "again"])["groups"] == 10
 
 
 def test_data_sets_with_defects_are_refused(run, data):

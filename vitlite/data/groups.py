@@ -10,10 +10,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import scipy.linalg
+import scipy.sparse
 from scipy.sparse.csgraph import connected_components
 
+from vitlite.data.copies import equal_files
+from vitlite.data.index import Sample
 from vitlite.errors import UserError
-from vitlite.files import counted
+from vitlite.files import below, counted
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +79,39 @@ def in_sequence(alike: np.ndarray) -> np.ndarray:
     by_chance = len(found) * (1 - np.searchsorted(pairs, levels) / max(len(pairs), 1))
     enough = np.flatnonzero(np.arange(1, len(levels) + 1) >= 2 * by_chance + 2 * np.sqrt(by_chance))
     return found >= levels[enough[-1]] if len(enough) else np.zeros(len(found), bool)
+
+
+def united(*numbers: Sequence[int]) -> list[int]:
+    """Number the groups of images that one numbering or another, of the same images, puts into one group, from 0."""
+    count, nodes = len(numbers[0]), [np.unique(own, return_inverse=True)[1] for own in numbers]
+    ends = np.cumsum([count, *(own.max(initial=-1) + 1 for own in nodes)])
+    edges = [(np.arange(count), first + own) for first, own in zip(ends, nodes)]
+    rows, columns = (np.concatenate(parts) for parts in zip(*edges))
+    joined = scipy.sparse.coo_array((np.ones(len(rows), bool), (rows, columns)), shape=(ends[-1], ends[-1]))
+    return np.unique(connected_components(joined, directed=False)[1][:count], return_inverse=True)[1].tolist()
+
+
+def groups_of(samples: Sequence[Sample], features: np.ndarray | None, pattern: str) -> list[int]:
+    """Number the groups of images: by a ``pattern`` that is found in a name, or else of near-copies in a category.
+
+    Files with the same bytes are one group in any case. ``features`` are for :func:`similar`; None: there are too many
+    images for that, which is logged.
+    """
+    if not samples:
+        return []
+    equal = equal_files([sample.path for sample in samples])
+    root = os.path.commonpath([sample.path.absolute().parent for sample in samples])
+    names = [below(sample.path, root).replace(os.sep, "/") for sample in samples]
+    if pattern and any(re.search(pattern, name) for name in names):
+        return united(equal, named(names, pattern).tolist())
+    if features is None:
+        log.info("%d images are too many to be compared: copies alone are taken for near to another", len(samples))
+        return equal
+    alike = np.zeros(len(samples), int)
+    for category in dict.fromkeys(sample.category for sample in samples):
+        own = [place for place, sample in enumerate(samples) if sample.category == category]
+        alike[own] = alike.max() + 1 + similar(features[own])
+    return united(equal, alike.tolist())
 
 
 def leaving(numbers: Sequence[int | None]) -> list[list[int]]:

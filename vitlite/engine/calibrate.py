@@ -12,8 +12,9 @@ import numpy as np
 from vitlite.answers import save_overlay
 from vitlite.calibration import HELD_OUT, NO_PROMISE, TRAINED_ON, good_image, set_balanced, summarize
 from vitlite.data import Sample, list_images
-from vitlite.data.copies import equal_files
-from vitlite.engine.detector import CALIBRATION_FILE, Detector, load_calibration
+from vitlite.data.groups import MOST as MOST_COMPARED
+from vitlite.data.groups import groups_of
+from vitlite.engine.detector import CALIBRATION_FILE, Compared, Detector, load_calibration
 from vitlite.engine.settings import RunSettings, data_path
 from vitlite.engine.split import given, held_out_share, known_defects, leave_out, refuse_good
 from vitlite.errors import UserError
@@ -87,17 +88,20 @@ def calibrate(
 
 
 def score_good(detector: Detector, samples: Sequence[Sample]) -> list[Good]:
-    """The images that can be read, scored. Files with the same bytes are a group."""
-    numbers = equal_files([sample.path for sample in samples])
+    """The images that can be read, scored, in the groups that training would find among those of each category."""
+    compared = Compared(detector) if len(samples) <= MOST_COMPARED else None
     good: list[Good] = []
+    read: list[Sample] = []
     with Progress("threshold", len(samples)) as progress:
-        found = detector.score_files([sample.path for sample in samples], keep_original=False)
+        found = (compared or detector).score_files([sample.path for sample in samples], keep_original=False)
         for loaded, pixels, score in skipping(found, log):
             sample = samples[loaded.index]
-            inside, group = loaded.seen_inside, numbers[loaded.index]
-            good.append(good_image(sample.category, score, pixels, sample.path, inside, group))
+            good.append(good_image(sample.category, score, pixels, sample.path, loaded.seen_inside))
+            read.append(sample)
             progress.step()
-    return good
+    rows = np.concatenate(compared.rows) if compared and read else None
+    numbers = groups_of(read, rows, detector.settings.config.groups)
+    return [image._replace(group=number) for image, number in zip(good, numbers)]
 
 
 def draw_odd(

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import threading
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -27,6 +28,7 @@ from vitlite.errors import UserError
 from vitlite.files import DAMAGED, MAX_MEGAPIXELS, StrPath
 from vitlite.images.loading import Loaded
 from vitlite.images.regions import level_outside
+from vitlite.images.resize import resize_image
 from vitlite.images.scale import Reading, as_pixels
 from vitlite.limits import is_area
 from vitlite.methods import method_class
@@ -185,17 +187,13 @@ class Detector(Predictor):
             )
 
 
-class EveryScore(Predictor):
-    """A detector that answers as the one it is made of, and keeps the scores that other settings would give.
-
-    ``kept`` has a list of one score an image, in the order of scoring, for each (score, places).
-    """
+class _Keeping(Predictor):
+    """A detector that answers as the one it is made of, and keeps what the same forward passes give besides."""
 
     def __init__(self, detector: Detector) -> None:
         self.detector = detector
         self.calibration, self.image_size, self.reading = detector.calibration, detector.image_size, detector.reading
         self.tiles = detector.tiles
-        self.kept: dict[tuple[str, str], list[float]] = {}
 
     def digest(self) -> str:
         """That of the detector."""
@@ -205,11 +203,54 @@ class EveryScore(Predictor):
     def score_pixels(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """As the detector's, from the same forward pass as what is kept."""
         with self.detector.one_at_a_time() as method:
-            values, errors = method.measure(method.frozen(to_images(pixels, self.detector.device)))
+            features = method.frozen(to_images(pixels, self.detector.device))
+            values, errors = method.measure(features)
             maps, scores = method.maps_and_scores(values, method.places(values), errors)
-            for settings, found in method.every_score(values, errors).items():
-                self.kept.setdefault(settings, []).extend(found.tolist())
+            self.keep(method, features, values, errors)
         return maps.cpu().numpy(), scores.cpu().numpy()
+
+    @abstractmethod
+    def keep(self, method: Method, features: Tensor, values: Tensor, errors: Tensor | None) -> None:
+        """Keep something of a batch: its ``frozen`` features, and what ``measure`` gave."""
+
+
+class Compared(_Keeping):
+    """It keeps what images are compared by, ``rows`` of float32 (B, d) in the order of scoring, as training does."""
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__(detector)
+        self.rows: list[np.ndarray] = []
+
+    def keep(self, method: Method, features: Tensor, values: Tensor, errors: Tensor | None) -> None:
+        """The features of whole images; tiles are compared by what ``score_seen`` sees of their image."""
+        if self.tiles is None:
+            self.rows.append(method.coarse(features).float().cpu().numpy())
+
+    @torch.no_grad()
+    def score_seen(self, images: Sequence[Loaded], batch_size: int = 8) -> tuple[list[np.ndarray], list[float]]:
+        """As the detector's."""
+        if self.tiles is not None:
+            for image in images:
+                whole = to_images(resize_image(image.pixels, self.tiles.sides)[None], self.detector.device)
+                with self.detector.one_at_a_time() as method:
+                    self.rows.append(method.coarse(method.frozen(whole)).float().cpu().numpy())
+        return super().score_seen(images, batch_size)
+
+
+class EveryScore(_Keeping):
+    """It keeps the scores that other settings would give.
+
+    ``kept`` has a list of one score an image, in the order of scoring, for each (score, places).
+    """
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__(detector)
+        self.kept: dict[tuple[str, str], list[float]] = {}
+
+    def keep(self, method: Method, features: Tensor, values: Tensor, errors: Tensor | None) -> None:
+        """The scores of a batch."""
+        for settings, found in method.every_score(values, errors).items():
+            self.kept.setdefault(settings, []).extend(found.tolist())
 
     def score_seen(self, images: Sequence[Loaded], batch_size: int = 8) -> tuple[list[np.ndarray], list[float]]:
         """As the detector's. Of the scores that are kept of an image's tiles, the highest stays."""
