@@ -106,7 +106,7 @@ def groups_of(samples: Sequence[Sample], features: np.ndarray | None, pattern: s
         return united(equal, named(names, pattern).tolist())
     if features is None:
         log.info("%d images are too many to be compared: copies alone are taken for near to another", len(samples))
-        return equal
+        return united(equal)
     alike = np.zeros(len(samples), int)
     for category in dict.fromkeys(sample.category for sample in samples):
         own = [place for place, sample in enumerate(samples) if sample.category == category]
