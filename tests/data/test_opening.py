@@ -67,6 +67,15 @@ def test_plain_folder_of_folders(tmp_path, put):
         (["train/cat/a.png", "test/cat/b.png"], "has train/ but not MVTec's train/good"),
         (["Train/Good/a.png"], "has Train/"),
         (["good/a.png", "bad/b.png"], "has good/ beside other folders; give .*good$"),
+        (
+            ["rgb/0.png", "xyz/0.png"],
+            "has xyz/, coordinates or depths, beside rgb/; give the photographs alone, .*/rgb$",
+        ),
+        (["1/RGB/0.png", "1/Depth/0.png", "2/0.png"], "has 1/Depth/, .*, beside 1/RGB/; give .*/1/RGB$"),
+        (
+            ["train/good/rgb/0.png", "train/good/xyz/0.png"],
+            "good: no images there, .* in rgb/ beside xyz/; give .*/rgb$",
+        ),
         (["notes.txt"], r"no images \(1 other file\)"),
         (["0.HEIC", "1.heic", "2.dng"], r"no images \(3 other files\); 3 images are left out, .*\(\.heic 2, \.dng 1\)"),
         ([], "no images"),

@@ -8,6 +8,20 @@ from vitlite.data.index import Dataset
 from vitlite.files import shown
 from vitlite.images.masks import MaskFiles
 
+# Of MVTec 3D-AD and sets like it: names of folders, in lower case.
+PHOTOGRAPHS = frozenset(("rgb", "color", "colour"))
+SURFACES = frozenset(("xyz", "depth", "depths"))
+
+
+def surfaces_beside(folders: Iterable[Path]) -> tuple[Path, Path] | None:
+    """(folder of coordinates or depths, folder of photographs beside it): the first such two; None: there are none."""
+    folders = list(folders)
+    for folder in folders:
+        for other in folders if folder.name.lower() in SURFACES else ():
+            if other.parent == folder.parent and other.name.lower() in PHOTOGRAPHS:
+                return folder, other
+    return None
+
 
 class Layout(ABC):
     """One way in which data sets lie on disk. A file of this folder defines one, and calls an object of it ``LAYOUT``.

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vitlite.data.index import GOOD, GOOD_NAMES, Dataset, Sample, choose, few, name_of, stem, without_mark
-from vitlite.data.layouts.base import Layout
+from vitlite.data.layouts.base import Layout, surfaces_beside
 from vitlite.data.leftovers import Leftovers, slashed
 from vitlite.data.listing import entries, sub_folders, walk
 from vitlite.files import shown
@@ -117,7 +117,10 @@ class CategoryLayout(Layout):
         train = folder / "train"
         if len(names := self.good_names(train)) > 1:
             return f"{shown(train)}: has {few(slashed(names))}; name the folder of the good images {self.good}"
-        return f"{shown(self.good_folder(train) or train / self.good)}: no images there"
+        good = self.good_folder(train) or train / self.good
+        two = surfaces_beside(map(Path, sub_folders(good))) if good.is_dir() else None
+        more = f", but photographs in {two[1]}/ beside {two[0]}/; give {shown(good / two[1])}" if two else ""
+        return f"{shown(good)}: no images there{more}"
 
     def spare_masks(self, dataset: Dataset) -> Iterator[tuple[Path | MaskFiles, bool]]:
         for name in dataset.categories:

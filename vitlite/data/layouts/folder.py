@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vitlite.data.index import GOOD, GOOD_NAMES, MASK_NAME, Dataset, Sample, choose, name_of, stem, without_mark
-from vitlite.data.layouts.base import Layout
+from vitlite.data.layouts.base import Layout, surfaces_beside
 from vitlite.data.layouts.categories import FolderOfCategories
 from vitlite.data.layouts.oneclass import OneClassLayout
 from vitlite.data.leftovers import Leftovers, slashed
@@ -65,6 +65,7 @@ class PlainFolder(Layout):
             left.add(root, slashed(folders), missed=slashed(folders))
         else:
             paths, left.ignored = walk(root)
+        _refuse_surfaces(root, paths)
         self._refuse_doubtful(root, paths)
         paths = _without_masks(paths, left)
         if not paths:
@@ -153,6 +154,17 @@ def _without_masks(paths: list[Path], left: Leftovers) -> list[Path]:
         names.setdefault(path.parent, []).append(path.name)
     images = {folder: set(left.without_masks(folder, own)[0]) for folder, own in names.items()}
     return [path for path in paths if path.name in images[path.parent]]
+
+
+def _refuse_surfaces(root: Path, paths: list[Path]) -> None:
+    """Coordinates or depths are no photographs: beside these they would be other images of the same parts."""
+    two = surfaces_beside(_with_outer(folder.relative_to(root) for folder in {path.parent: None for path in paths}))
+    if two is not None:
+        surface, photographs = map(shown, two)
+        raise UserError(
+            f"{shown(root)}: has {surface}/, coordinates or depths, beside {photographs}/; "
+            f"give the photographs alone, {shown(root / two[1])}"
+        )
 
 
 class Doubt(NamedTuple):
