@@ -52,7 +52,7 @@ class Config(AutoencoderConfig):
 
 PAPER = Config()
 # Small enough for two CPU cores. The map is made of the losses, of which the paper's introduction makes the score, and
-# was chosen on synthetic surfaces. Defects drawn onto good images of bottle prefer l2 (docs/results.md).
+# was chosen on synthetic surfaces. Defects drawn onto good images of bottle prefer l2 (docs/choices.md).
 QUICK = replace(PAPER, **QUICK_AUTOENCODER, steps=2400, max_epochs=300, temperature=10.0, map="loss", sigma=2.0)
 HYBRID = replace(QUICK, embedding="efficientnet_lite2", steps=800)
 SMALL = replace(QUICK, **SMALL_IMAGES, patch=4, map="l2", sigma=1.0, score="max", steps=800)

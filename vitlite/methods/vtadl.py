@@ -4,7 +4,7 @@ Mishra et al., "VT-ADL: A Vision Transformer Network for Image Anomaly Detection
 encodes large patches. Their sum is decoded to the image, and a Gaussian mixture network models the encoded patches. A
 patch that is unlikely under the mixture is anomalous.
 
-docs/methods.md says what the text leaves open and what was decided.
+docs/papers.md says what the text leaves open and what was decided.
 """
 
 import math
