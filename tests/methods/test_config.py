@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import pytest
 
-from vitlite.engine.settings import RunSettings, load_settings, save_settings
+from vitlite.engine.settings import RunSettings, load_settings, preset_config, save_settings
 from vitlite.errors import UserError
 from vitlite.methods import REGISTRY, method_class
 from vitlite.methods.base import Method
@@ -64,6 +64,17 @@ def test_a_number_of_epochs_takes_the_place_of_steps():
     assert change(Config(steps=5), {"epochs": 3}).steps == 0
     assert change(Config(steps=5), {"epochs": 3, "steps": 7}).steps == 7
     assert change(Config(steps=5), {"warmup_epochs": 3}).steps == 5
+
+
+def test_a_limit_of_epochs_or_a_stage_of_none_leaves_the_steps():
+    limited = change(Config(steps=5), {"max_epochs": "3"})
+    assert (limited.steps, limited.max_epochs) == (5, 3)
+    with pytest.raises(UserError, match=r"^max_epochs=3: does nothing without steps$"):
+        change(Config(), {"max_epochs": 3})
+    quick = preset_config("vtadl", "quick")
+    together = change(quick, {"density_epochs": "0", "density_lr": 0})
+    assert (together.steps, together.max_epochs) == (quick.steps, quick.max_epochs)
+    assert change(quick, {"density_epochs": 7}).steps == 0
 
 
 def test_what_is_given_takes_the_place_of_what_would_hide_it():

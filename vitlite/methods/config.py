@@ -83,6 +83,7 @@ class TrainingConfig:
     needs: ClassVar[dict[str, str]] = {
         "overlap": "tile",
         "last_lr": "schedule=cosine",
+        "max_epochs": "steps",
         "folds_below": "folds",
         "compare_maps": "places=mean|scaled|absolute|auto",
     }
@@ -306,10 +307,10 @@ def change(config: Settings, changes: Mapping[str, object], *, idle: bool = Fals
 
     ``image_size=keep`` means as many pixels as the config had.
     With a tile, and no ``image_size``, the network sees the original's pixels: ``image_size`` is the tile's side.
-    A number of epochs takes the place of ``steps``, either removes a preset's ``max_epochs`` and ``patience``, a number
-    of folds its ``folds_below``, a share held out its folds, and ``warmup_epochs`` its ``warmup_steps``. Raises
-    UserError for an unknown field, a value that the config refuses and, unless ``idle``, a field that does nothing
-    because of others.
+    A number of epochs above 0 takes the place of ``steps``; either removes a preset's ``max_epochs`` and ``patience``.
+    A number of folds removes its ``folds_below``, a share held out its folds, and ``warmup_epochs`` its
+    ``warmup_steps``. Raises UserError for an unknown field, a value that the config refuses and, unless ``idle``, a
+    field that does nothing because of others.
     """
     known = kinds(type(config))
     values: dict[str, Any] = dict(changes)
@@ -325,7 +326,8 @@ def change(config: Settings, changes: Mapping[str, object], *, idle: bool = Fals
         values["image_size"] = f"{KEEP},{config.image_side}"
     if values.get("tile") and "image_size" not in values:
         values["image_size"] = values["tile"]
-    if any(key.endswith("epochs") and key != "warmup_epochs" for key in values):
+    # A limit is no number of epochs, and a stage of 0 epochs leaves the others as long as they are.
+    if any(key.endswith("epochs") and key not in ("warmup_epochs", "max_epochs") and values[key] for key in values):
         values.setdefault("steps", 0)
     if "steps" in values:
         values.setdefault("max_epochs", 0)
