@@ -15,6 +15,7 @@ from vitlite.errors import UserError
 from vitlite.kernels import ssim
 from vitlite.methods import method_class
 from vitlite.methods.isstad import ISSTAD, PAPER, VARIANTS, Config
+from vitlite.methods.schedule import learning_rate
 from vitlite.nn.mae import patchify
 from vitlite.nn.score import PlaceStatistics
 
@@ -196,7 +197,11 @@ def test_loss_of_the_paper():
     torch.testing.assert_close(balanced.double(), entropy)
 
 
-def test_the_cosine_of_the_second_stage_begins_anew():
+def test_the_second_stage_has_a_cosine_with_a_period():
+    """A cosine of 60 epochs is lowest after 30, and 200 epochs end a third of a period after its top (4.1.3)."""
+    rates = [PAPER.lr * learning_rate(PAPER, epoch, 1, 200, PAPER.period) for epoch in range(201)]
+    assert [rates[epoch] for epoch in (0, 30, 60, 90, 120)] == pytest.approx([1e-3, 1e-9, 1e-3, 1e-9, 1e-3])
+    assert rates[200] == pytest.approx(0.25e-3, rel=1e-5)
     stages = {stage.name: stage for stage in make(period=3).stages()}
     assert (stages["mae"].period, stages["pixel"].period) == (0, 3)
     assert (PAPER.period, PAPER.last_lr, PAPER.lr) == (60, 1e-9, 1e-3)  # 4.1.3

@@ -32,7 +32,7 @@ class Stage:
     lr: float = 0.0  # peak learning rate; 0: the config's
     batch_size: int = 0  # images per optimiser step; 0: the config's
     lr_option: str = "lr"  # the config's field that sets the rate
-    period: int = 0  # epochs after which a cosine begins anew; 0: never
+    period: int = 0  # epochs of a whole cosine, down and up; 0: half a cosine over all epochs
     scores: bool = True  # whether the network's scores say something before the next stage
 
     def steps_per_epoch(self, images: int, config: TrainingConfig) -> int:

@@ -72,7 +72,7 @@ class Config(TrainingConfig):
     weight_decay: float = 0.05  # 4.1.3
     beta2: float = 0.95  # 4.1.3
     schedule: str = "cosine"  # 4.1.3
-    period: int = 60  # 4.1.3
+    period: int = 60  # 4.1.3: of a cosine, down and up (as the authors' code)
     last_lr: float = 1e-9  # 4.1.3
     weights: str = "auto"  # 4.1.3, ImageNet MAE
     checkpoint: str = "mae_vit_large_patch16"  # or mae_vit_base_patch16

@@ -41,7 +41,7 @@ MEANINGS = {
         "weight_decay": "of weight matrices",
         "schedule": "of the learning rate after warm-up: constant, or cosine (to last_lr)",
         "last_lr": "the learning rate at the end, with schedule=cosine",
-        "period": "above 0: epochs of the last stage after which the cosine begins anew",
+        "period": "above 0: epochs in which the rate of the last stage falls and rises again, with schedule=cosine",
         "warmup_epochs": "epochs in which the learning rate rises from 0",
         "warmup_steps": "above 0: so many steps in place of warmup_epochs",
         "average": "above 0: the weights at the end are an exponential average with this decay a step",

@@ -133,7 +133,7 @@ def use_average(optimizer: torch.optim.Optimizer) -> None:
 def learning_rate(config: TrainingConfig, step: int, steps_per_epoch: int, total: int, period: int = 0) -> float:
     """Share of the peak rate: linear warm-up from 0, then constant or a half cosine; ``step`` counts from 0.
 
-    With a ``period``, in steps, the half cosine ends and begins anew after so many.
+    With a ``period``, in steps, the share falls and rises again within so many: a whole cosine, again and again.
     """
     warmup = config.warmup_steps or config.warmup_epochs * steps_per_epoch
     if step < warmup:
@@ -141,5 +141,5 @@ def learning_rate(config: TrainingConfig, step: int, steps_per_epoch: int, total
     if config.schedule == "constant":
         return 1.0
     last = config.last_lr / config.lr
-    after, length = (step - warmup, total - warmup) if not period else ((step - warmup) % period, period)
-    return last + (1 - last) * 0.5 * (1 + math.cos(math.pi * after / max(length, 1)))
+    half = period / 2 if period else max(total - warmup, 1)
+    return last + (1 - last) * 0.5 * (1 + math.cos(math.pi * (step - warmup) / half))
