@@ -312,9 +312,8 @@ def _score(
     for index in sorted(rows):
         send.count(rows[index])
     left = [i for i in range(len(images)) if i not in rows]
-    waiting: list[
-        tuple[Path, str]
-    ] = []  # not read: they wait until an image can be; if none can, the caller says it once
+    # Files that cannot be read wait until an image can be: if none can, the caller says it once.
+    waiting: list[tuple[Path, str]] = []
     read = bool(rows)
     unread, undecided = LeftOut(log.warning, "not read:"), LeftOut(log.warning, "no verdict:")
     with Progress("scoring", len(images), start=len(rows)) as progress:
