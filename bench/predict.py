@@ -176,7 +176,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     reading, network, processor, scores = [], [], [], []
     for path in (*islice(cycle(paths), WARM), *paths):
         used, began = time.process_time(), time.perf_counter()
-        image, _ = read_noted(path, detector.reading)
+        image = read_noted(path, detector.reading).pixels
         seen = as_seen(0, image, detector.view, detector.reading, path)
         decoded = time.perf_counter()
         score = detector.score_seen([seen])[1][0]

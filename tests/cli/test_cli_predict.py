@@ -15,6 +15,7 @@ from commands import refused, rows_of, vitlite
 from PIL import Image
 
 from vitlite.cli._rows import sentence
+from vitlite.images.known import ADVICE, KEY
 from vitlite.images.panels import GAP, LINE, SIDE
 
 OLD = Path(__file__).parents[1] / "old_run"  # a trained run and its exported file, which need not be made
@@ -192,3 +193,25 @@ def test_a_watched_folder(images):
     rows = rows_of("out/predictions.csv")
     assert [row["file"] for row in rows] == [f"in/{n}_00{i}.png" for n in (2, 15) for i in range(3)]
     assert all(row["verdict"] and os.path.exists(f"out/{row['overlay']}") for row in rows)
+
+
+def test_an_exported_file_knows_the_images_of_training(images):
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(RUN)
+    (entry,) = model.metadata_props
+    about = json.loads(entry.value)
+    one = {"width": [500, 600], "height": [64, 64], "shape": [0.1, 0.2], "colours": ["grey"], "depths": ["8 bits"]}
+    about["calibration"][KEY] = one
+    entry.value = json.dumps(about)
+    onnx.save(model, "known.onnx")
+    err = vitlite("predict", "known.onnx", "images", "--out", "out")[1]
+    size, colour = [line for line in err.splitlines() if "those of training" in line]
+    first = f"(first: {images[0]}), those of training are"
+    assert size == f"6 of 6 images are 48 x 48 pixels {first} 500 to 600 x 64 pixels: {ADVICE}"
+    assert colour == f"6 of 6 images are in colour {first} grey: {ADVICE}"
+    err = vitlite("predict", RUN, "images", "--out", "out", "--overwrite")[1]  # of an older version
+    assert "those of training" not in err
+    about["calibration"][KEY] = one | {"width": None}
+    entry.value = json.dumps(about)
+    onnx.save(model, "damaged.onnx")
+    refused("predict", "damaged.onnx", "images", "--out", "out2", says="its metadata are damaged")

@@ -12,6 +12,7 @@ from vitlite.engine.calibrate import (
 from vitlite.engine.detector import load_calibration
 from vitlite.errors import UserError
 from vitlite.good_scores import Good
+from vitlite.images.known import KEY
 from vitlite.limits import in_words, limits_of
 from vitlite.metrics.thresholds import (
     MARGIN,
@@ -129,4 +130,8 @@ def test_the_schema_of_a_calibration(tiny_run, tmp_path):
     for area in (-1, 2.5, None, "3"):
         path.write_text(json.dumps({**now, "min_area": area}))
         with pytest.raises(UserError, match=r"damaged .*min_area"):
+            load_calibration(tmp_path)
+    for images in ([], {}, now[KEY] | {"width": [0, 5]}, now[KEY] | {"shape": ["1", "1"]}):
+        path.write_text(json.dumps({**now, KEY: images}))
+        with pytest.raises(UserError, match="damaged"):
             load_calibration(tmp_path)

@@ -95,7 +95,7 @@ def test_every_depth_gives_the_image_of_8_bits(tmp_path, plain, name):
     if scale is not None:
         assert reading.scale == scale
     for original, path in zip(bad, written(tmp_path / "bad", bad, convert, write)):
-        image, notes = read_noted(path, reading)
+        image, notes, _ = read_noted(path, reading)
         same = original if convert(original).ndim == 3 else np.repeat(grey(original)[..., None], 3, axis=2)
         if scale is None:  # less contrast, but nothing lost: no part is cut off and at least a third of the levels left
             slope, base = np.polyfit(same.ravel(), image.ravel(), 1)

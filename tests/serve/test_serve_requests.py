@@ -20,6 +20,7 @@ from small_server import GOOD, THRESHOLD, image, serving, write_model
 import vitlite as package
 from vitlite.data import list_images
 from vitlite.images.heatmap import overlay
+from vitlite.images.known import ADVICE
 
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
@@ -237,6 +238,18 @@ def test_a_token(guarded):
     assert guarded.ask("/score", image(), Authorization=f"Bearer {TOKEN}", Host="parts.example")[0] == 200
     for process in (guarded.process.pid, *guarded.workers()):
         assert TOKEN not in Path(f"/proc/{process}/cmdline").read_text()
+
+
+def test_images_unlike_those_of_training(tmp_path):
+    """Each answer says so, and the log once for all uploads; nothing is said of the server's own first image."""
+    one = {"width": [64, 64], "height": [48, 48], "shape": [0.75, 0.75], "colours": ["grey"], "depths": ["8 bits"]}
+    line = f"is 32 x 24 pixels, those of training are 64 x 48 pixels: {ADVICE}"
+    with serving(write_model(tmp_path / "a.onnx", known_images=one), "--workers", 2) as server:
+        for size, notes in (((48, 64), []), ((24, 32), [line]), ((24, 32), [line]), ((24, 32), [line])):
+            answer = server.ask("/score", image(size=size))[1]
+            assert (answer["notes"], "strange" in answer) == (notes, False)
+        _, err = server.end()
+    assert err.count("those of training") == err.count(f"an upload {line}") == 1
 
 
 def test_a_drift_is_said(guarded):

@@ -20,6 +20,7 @@ from vitlite.engine.split import given, held_out_share, known_defects, leave_out
 from vitlite.errors import UserError
 from vitlite.files import StrPath, below, counted, make_folder, shown, write_json
 from vitlite.good_scores import Good, load_good_scores
+from vitlite.images.known import CALIBRATED, KEY, Known, Strange
 from vitlite.images.loading import Loaded, Unread, pixel_batches, skipping
 from vitlite.images.reading import NO_ROOM, ImageError
 from vitlite.images.scale import Reading
@@ -49,6 +50,7 @@ def calibrate(
     exact: bool = False,
     min_area: int = 0,
     bad: Sequence[Good] = (),
+    known: Known | None = None,
 ) -> dict[str, Any]:
     """Write the calibration.json of a run from scored good images; returns its contents (docs/result-files.md).
 
@@ -63,6 +65,7 @@ def calibrate(
         min_area: the smallest area of a defect, in pixels of an image, which is kept in the file; no threshold depends
             on it.
         bad: known defective images with their scores. If there are any, they set the thresholds for images too.
+        known: what the images are, and those of training; None: it is not known.
     Raises:
         UserError: a share outside (0, 1), or scores that are not finite.
     """
@@ -75,6 +78,7 @@ def calibrate(
     result = summarize(good, target_fpr, source != TRAINED_ON, source, None if exact else odd)
     set_balanced(result, bad)
     result |= {"min_area": min_area, "black": settings.config.black, "white": settings.config.white}
+    result |= {} if known is None else {KEY: known.as_json()}
     overlays = draw(odd[:MOST_DRAWN], result)
     for image in odd[:MOST_DRAWN]:
         log.warning("%s", in_a_line(image, run, overlays.get(image.file)))
@@ -87,13 +91,17 @@ def calibrate(
     return result
 
 
-def score_good(detector: Detector, samples: Sequence[Sample]) -> list[Good]:
-    """The images that can be read, scored, in the groups that training would find among those of each category."""
+def score_good(detector: Detector, samples: Sequence[Sample], strange: Strange | None = None) -> list[Good]:
+    """The images that can be read, scored, in the groups that training would find among those of each category.
+
+    ``strange`` as for ``score_files`` of a detector.
+    """
     compared = Compared(detector) if len(samples) <= MOST_COMPARED else None
     good: list[Good] = []
     read: list[Sample] = []
     with Progress("threshold", len(samples)) as progress:
-        found = (compared or detector).score_files([sample.path for sample in samples], keep_original=False)
+        paths = [sample.path for sample in samples]
+        found = (compared or detector).score_files(paths, keep_original=False, strange=strange)
         for loaded, pixels, score in skipping(found, log):
             sample = samples[loaded.index]
             good.append(good_image(sample.category, score, pixels, sample.path, loaded.seen_inside))
@@ -198,7 +206,8 @@ def recalibrate(
         check_target(target_fpr)
     if not (detector.run / CALIBRATION_FILE).exists():
         load_calibration(detector.run)  # says that training did not finish
-    min_area = earlier_area(detector.run) if min_area is None else check_area(min_area)
+    earlier, images_were = earlier_facts(detector.run)
+    min_area = earlier if min_area is None else check_area(min_area)
     run, settings = detector.run, detector.settings
     defects = (*balance, *known)
     kept = None if good else load_good_scores(run, data_path(settings, run))
@@ -219,7 +228,10 @@ def recalibrate(
         paths = leave_out([sample.path for sample in samples], without)
         refuse_good(defects, paths)
         samples = [sample for sample in samples if sample.path in paths]
-        images = score_good(detector, samples)
+        strange = detector.strange(known=images_were, advice=CALIBRATED)
+        images = score_good(detector, samples, strange)
+        strange.say()
+        images_were = strange.together
         if not images:
             count = counted(len(samples), "good image")
             raise UserError(f"{source}: none of the {count} for the threshold is readable")
@@ -241,19 +253,26 @@ def recalibrate(
         exact=exact,
         min_area=min_area,
         bad=score_defects(detector, balance) if balance else (),
+        known=images_were,
     )
     if balance:
         log.warning("misses of known defects are optimistic: they chose the threshold; new ones are missed more often")
     return detector.calibration
 
 
-def earlier_area(run: StrPath) -> int:
-    """The smallest area of a defect in a run's calibration.json; 0, with a warning, if the file cannot be used."""
+def earlier_facts(run: StrPath) -> tuple[int, Known | None]:
+    """The smallest area of a defect, and what the images are, in a run's calibration.json.
+
+    0 and None, with a warning, if the file cannot be used.
+    """
     try:
-        return limits_of(load_calibration(run)).min_area
+        found = load_calibration(run)
+        return limits_of(found).min_area, Known.in_calibration(found)
     except UserError as error:
-        log.warning("%s; a smallest area of defects that it may hold is not kept", error)
-        return 0
+        log.warning(
+            "%s; what it holds of a smallest area of defects, and of the images of training, is not kept", error
+        )
+        return 0, None
 
 
 def score_defects(detector: Detector, inputs: Sequence[StrPath]) -> list[Good]:

@@ -26,6 +26,7 @@ from vitlite.engine.predict import Predictor
 from vitlite.engine.settings import CONFIG_FILE, build_method, load_settings, regions_of
 from vitlite.errors import UserError
 from vitlite.files import DAMAGED, MAX_MEGAPIXELS, StrPath
+from vitlite.images.known import Known
 from vitlite.images.loading import Loaded
 from vitlite.images.regions import level_outside
 from vitlite.images.resize import resize_image
@@ -278,6 +279,7 @@ def load_calibration(run: StrPath) -> dict[str, Any]:
         check_numbers([result["image_threshold"], result["pixel_threshold"]])
         check_numbers([result["display"]["low"], result["display"]["high"]])
         check_numbers(result["good_scores"])
+        Known.in_calibration(result)
         if not is_area(result.get("min_area", 0)):
             raise ValueError(f"min_area {result['min_area']!r}")
         for own in result.get("categories", {}).values():

@@ -29,6 +29,7 @@ from vitlite.engine.settings import data_folder
 from vitlite.engine.split import warn_of_copies
 from vitlite.errors import UserError
 from vitlite.files import StrPath, shown
+from vitlite.images.known import Strange
 from vitlite.images.loading import LeftOut, Loaded, Unread, each
 from vitlite.images.maps import MapError, read_map
 from vitlite.limits import Limits, limits_of
@@ -79,10 +80,12 @@ def evaluate(
     if maps is not None:
         earlier_maps(maps, dataset.test)  # refuses those that are not ours before the work begins
     # The maps of a category are gone before those of the next are made.
+    strange = detector.strange()
     categories = {
-        name: evaluate_category(detector, dataset, name, maps=maps, streaming=streaming, scores=scores)
+        name: evaluate_category(detector, dataset, name, maps=maps, streaming=streaming, scores=scores, strange=strange)
         for name in dataset.categories
     }
+    strange.say()
     return collect(categories, about(detector, dataset) | {"streaming": streaming})
 
 
@@ -94,12 +97,18 @@ def evaluate_category(
     maps: StrPath | None = None,
     streaming: bool = False,
     scores: bool = False,
+    strange: Strange | None = None,
 ) -> Values:
-    """Score, measure and, into the folder ``maps``, write one category; returns its entry in results.json."""
+    """Score, measure and, into the folder ``maps``, write one category; returns its entry in results.json.
+
+    ``strange`` as for ``score_files`` of a detector.
+    """
     from vitlite.engine.detector import EveryScore
 
     scorer = EveryScore(detector) if scores else detector
-    scored = score_category(scorer, dataset, name, full_maps=maps is not None, streaming=streaming, maps=maps)
+    scored = score_category(
+        scorer, dataset, name, full_maps=maps is not None, streaming=streaming, maps=maps, strange=strange
+    )
     result = summarize_category(scored)
     if isinstance(scorer, EveryScore):
         result["scores"] = scorer.entries([sample.label for sample in scored.samples])
@@ -236,12 +245,14 @@ def score_category(
     full_maps: bool = False,
     streaming: bool = False,
     maps: StrPath | None = None,
+    strange: Strange | None = None,
 ) -> Scored:
     """Scores, maps and masks of a category's test images; files that cannot be read are named, and in ``unread``.
 
     ``full_maps``: every map gets its image's original size, also if no mask is compared with it. ``streaming``: maps
-    are counted, written into the folder ``maps``, if any, in place of earlier ones, and not kept. ``UserError``: good
-    or defective images are missing, a mask has another size than its image, or scores are not finite.
+    are counted, written into the folder ``maps``, if any, in place of earlier ones, and not kept. ``strange`` as for
+    ``score_files``. ``UserError``: good or defective images are missing, a mask has another size than its image, or
+    scores are not finite.
     """
     samples = samples_of(dataset, name)
     limits = limits_in(detector.calibration, name)
@@ -252,7 +263,7 @@ def score_category(
             remove_maps(maps, samples)
     has_masks = any(s.mask is not None for s in samples)
     with Progress(f"scoring {name}", len(samples)) as progress:
-        for found in detector.score_files([s.path for s in samples], keep_original=False):
+        for found in detector.score_files([s.path for s in samples], keep_original=False, strange=strange):
             if isinstance(found, Unread):
                 scored.unread.append(found)
                 continue

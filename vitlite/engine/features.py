@@ -21,6 +21,7 @@ from vitlite.data.small import in_words as small_in_words
 from vitlite.engine.settings import RunSettings
 from vitlite.errors import UserError
 from vitlite.files import StrPath, counted, shown
+from vitlite.images.known import Known
 from vitlite.images.loading import Unread, pixel_batches, skipping
 from vitlite.images.reading import FULL_RANGE, ImageError, image_size
 from vitlite.images.regions import Regions
@@ -73,6 +74,7 @@ class FeatureCache:
         dtype = np.dtype(kept_as)
         self.kept_as = kept_as
         self.tiles: Tiles | None = None  # None: a row is an image
+        self.known: list[Known] = []  # what each image is
         self.insides: list[np.ndarray | None] = []  # of each image in what is seen of it, packed; None: all counts
         size = count * int(np.prod(shape)) * dtype.itemsize
         if size <= MEMORY_LIMIT:
@@ -184,6 +186,7 @@ def cache_features(
                 cache = FeatureCache(len(paths), features.shape[1:], folder, method.cache_as)
             cache.put(len(indices), features)
             cache.insides += [pack(loaded.seen_inside) for loaded in found.images]
+            cache.known += map(Known.of, found.images)
             indices += [loaded.index for loaded in found.images]
             progress.step(len(found.images))
     return readable(cache, paths), indices
@@ -220,6 +223,7 @@ def cache_tiles(
             tiles.shapes.append((seen.shape[0], seen.shape[1]))
             tiles.places.append(places)
             cache.insides.append(pack(inside))
+            cache.known.append(Known.of(found.images[0]))
             tiles.coarse.append(method.coarse(coarse))
             indices.append(index)
             progress.step()

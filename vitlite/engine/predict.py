@@ -32,6 +32,7 @@ from vitlite.data.prediction_files import (
 from vitlite.data.shards import Shard
 from vitlite.errors import UserError
 from vitlite.files import StrPath, make_folder, refuse_unwritable, shown
+from vitlite.images.known import Known, Strange
 from vitlite.images.loading import LeftOut, Loaded, Unread, as_seen, pixel_batches
 from vitlite.images.reading import FULL_RANGE, Notices, as_rgb
 from vitlite.images.regions import level_outside
@@ -62,6 +63,11 @@ class Predictor(ABC):
     def view(self) -> View:
         """What is seen of an image."""
         return self.tiles or View(self.image_size)
+
+    def strange(self, **options: Any) -> Strange:
+        """What counts images that are clearly others than training's, with more ``options`` of a ``Strange``."""
+        known = {"known": Known.in_calibration(self.calibration)}
+        return Strange(**(known | options), squeezed=self.tiles is None and self.reading.regions is None)
 
     def score_seen(self, images: Sequence[Loaded], batch_size: int = 8) -> tuple[list[np.ndarray], list[float]]:
         """What is seen of images to their maps, each in that size, float32, and their scores.
@@ -141,35 +147,48 @@ class Predictor(ABC):
         limits = limits_of(self.calibration, category, min_area=min_area)
         names = [_name(image, i) for i, image in enumerate(several)]
         found: list[Prediction] = []
-        notices = Notices()
+        notices, strange = Notices(), self.strange()
         reading, together = self.reading.of(category), 1 if self.tiles else batch_size
         for start in range(0, len(several), together):
             seen: list[Loaded] = []
             for index in range(start, min(start + together, len(several))):
-                array, notes = as_rgb(several[index], names[index], self.reading)
-                seen.append(as_seen(index, array, self.view, reading, Path(names[index])))
+                array, notes, depth = as_rgb(several[index], names[index], self.reading)
+                seen.append(as_seen(index, array, self.view, reading, Path(names[index]), depth))
+                strange.see(seen[-1])
                 notices.say((*notes, *seen[-1].notes))
             for image, values, score in zip(seen, *self.score_seen(seen, batch_size)):
                 found.append(judge(image.full(values), score, limits, names[image.index], image.inside))
+        strange.say()
         return found[0] if single else found
 
     def score_files(
-        self, paths: Sequence[Path], *, batch_size: int = 8, keep_original: bool = True, category: str | None = None
+        self,
+        paths: Sequence[Path],
+        *,
+        batch_size: int = 8,
+        keep_original: bool = True,
+        category: str | None = None,
+        strange: Strange | None = None,
     ) -> Iterator[tuple[Loaded, np.ndarray, float] | Unread]:
         """Yield ``(loaded, map, score)`` per readable file in order: the map (S, S) float32 array, the score a float.
 
         With tiles a map has the size of what is seen of its image. ``category`` is theirs; None: as their folders say.
 
         In the place of a file that cannot be read comes an ``Unread``, as ``pixel_batches`` gives it. ``UserError``
-        for a batch size below 1.
+        for a batch size below 1. Of images that are clearly others than training's a warning of each kind comes at the
+        end; if ``strange`` counts them, its owner says so.
         """
         check_batch_size(batch_size)
-        reading = self.reading.of(category)
+        reading, counts = self.reading.of(category), self.strange() if strange is None else strange
         for found in pixel_batches(paths, self.view, batch_size, reading=reading, keep_original=keep_original):
             if isinstance(found, Unread):
                 yield found
                 continue
+            for image in found.images:
+                counts.see(image)
             yield from zip(found.images, *self.score_seen(found.images, batch_size))
+        if strange is None:
+            counts.say()
 
 
 def check_batch_size(batch_size: int) -> None:
@@ -334,15 +353,22 @@ def _score(
 
 
 def scored(
-    detector: Predictor, wanted: Wanted, out: Path | None, images: Sequence[Asked]
+    detector: Predictor, wanted: Wanted, out: Path | None, images: Sequence[Asked], strange: Strange | None = None
 ) -> Iterator[tuple[int, dict[str, Any], bool]]:
-    """Yield, in order, the place of an image, its row, and whether its file could be read, as soon as it is scored."""
+    """Yield, in order, the place of an image, its row, and whether its file could be read, as soon as it is scored.
+
+    ``strange`` as for ``score_files``.
+    """
     waiting: dict[int, tuple[int, dict[str, Any], bool]] = {}
     following = 0
     paths = [image.path for image in images]
     parts_of = partial(detector.parts_of, batch_size=wanted.batch_size)
     for found in detector.score_files(
-        paths, batch_size=wanted.batch_size, keep_original=wanted.overlays or wanted.parts, category=wanted.category
+        paths,
+        batch_size=wanted.batch_size,
+        keep_original=wanted.overlays or wanted.parts,
+        category=wanted.category,
+        strange=strange,
     ):
         loaded = found if isinstance(found, Unread) else found[0]
         image = images[loaded.index]

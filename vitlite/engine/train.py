@@ -1,6 +1,8 @@
 """Training: from settings to a run directory with a trained, calibrated detector."""
 
+import functools
 import logging
+import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -43,7 +45,7 @@ from vitlite.engine.settings import (
 )
 from vitlite.engine.split import Grouping, Split, make_split, random_split, recorded, save_split, training_split
 from vitlite.engine.unseen import FEWEST, DrawnTest, Measured, choose_head, draw_sources
-from vitlite.engine.update import UPDATED, earlier_split, grown_split, new_ones, with_added
+from vitlite.engine.update import UPDATED, compare_new, earlier_split, grown_split, new_ones, with_added
 from vitlite.errors import UserError
 from vitlite.files import (
     MAX_MEGAPIXELS,
@@ -174,6 +176,7 @@ def _train(
         numbers = grouping(method, cache, samples, dataset.root, settings.config.groups)
         if settings.added:
             split = grown_split(settings, samples, dataset.root, numbers)
+            compare_new(settings, samples, dataset.root, cache.known)
         else:
             split = make_split(samples, settings.config, settings.seed, numbers)
     else:
@@ -301,7 +304,8 @@ def conclude(
             settings.config.view,
         )
 
-    calibration = calibrate(run, settings, good, source=source, draw=draw)
+    known = functools.reduce(operator.or_, cache.known)
+    calibration = calibrate(run, settings, good, source=source, draw=draw, known=known)
     remove(run / FOLDS_FILE)
     for line in in_words(calibration):
         log.log(logging.INFO if unseen else logging.WARNING, line)

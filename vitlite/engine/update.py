@@ -18,6 +18,7 @@ from vitlite.engine.settings import RunSettings, data_path, load_settings, refus
 from vitlite.engine.split import Grouping, Split, folder_images, make_split, recorded, training_split
 from vitlite.errors import UserError
 from vitlite.files import StrPath, category_of, counted, shown
+from vitlite.images.known import TRAINED_TOO, Known, Strange
 from vitlite.methods.config import TrainingConfig, change
 from vitlite.methods.kinds import kinds
 
@@ -142,6 +143,16 @@ def grown_split(settings: RunSettings, samples: Sequence[Sample], root: Path, gr
         len(joined),
     )
     return grown
+
+
+def compare_new(settings: RunSettings, samples: Sequence[Sample], root: Path, known: Sequence[Known]) -> None:
+    """Warn of new images that are clearly others than those of the earlier run; ``known`` is what each sample is."""
+    earlier = Known.in_calibration(load_calibration(settings.init_from))
+    squeezed = not (settings.config.tile or settings.regions)
+    strange = Strange(earlier, squeezed, advice=TRAINED_TOO)
+    for i in new_ones(settings, samples, earlier_split(settings, samples, root)):
+        strange.add(known[i], samples[i].path)
+    strange.say()
 
 
 def earlier_split(settings: RunSettings, samples: Sequence[Sample], root: Path) -> Split:

@@ -119,7 +119,8 @@ def predict_coming(
     """Score images as they come, as ``vitlite.engine.predict.predict`` does; how many there were, once no more come.
 
     Rows stay in the order in which they are scored. An image that comes again gets another row. A warning says if the
-    scores of images judged good drift away from the calibration (:class:`Drift`).
+    scores of images judged good drift away from the calibration (:class:`Drift`). Another one comes with the first
+    image of each kind that is clearly other than training's.
 
     Args:
         detector: a run's or an exported file's.
@@ -148,9 +149,9 @@ def predict_coming(
             make_folders(out, wanted.files, alone=True)
             if parts is not None:
                 stack.callback(parts.write, out)
-        stream = _Stream(detector, wanted, out, limits, kept, Sender(ledger, parts, emit))
+        stream = _Stream(detector, wanted, out, limits, kept, Sender(ledger, parts, emit), coming)
         for paths in coming.batches({row["file"] for row in kept}):
-            stream.score(paths, coming)
+            stream.score(paths)
     return stream.tally
 
 
@@ -165,8 +166,10 @@ class _Stream:
         limits: ByCategory,
         kept: list[dict[str, Any]],
         send: Sender,
+        coming: Coming,
     ) -> None:
         self.detector, self.wanted, self.out, self.limits, self.send = detector, wanted, out, limits, send
+        self.coming, self.strange = coming, detector.strange(named=coming.name)
         self.names = Names(out or Path(), wanted.files, kept)
         self.tally = Tally()
         self.drifts: dict[str, Drift] = {}  # by category
@@ -175,11 +178,12 @@ class _Stream:
             self.tally.add(row)
             send.count(row)
 
-    def score(self, paths: list[Path], coming: Coming) -> None:
+    def score(self, paths: list[Path]) -> None:
         """Score images and send their rows."""
+        coming = self.coming
         categories = [self._category(path) for path in paths]
         images = [Asked(path, self.names.of(path), self.limits[name]) for path, name in zip(paths, categories)]
-        for place, row, readable in scored(self.detector, self.wanted, self.out, images):
+        for place, row, readable in scored(self.detector, self.wanted, self.out, images, self.strange):
             if not readable and coming.unreadable(paths[place]):
                 continue
             row["file"] = coming.name(paths[place])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import vitlite
 from vitlite.errors import UserError
 from vitlite.files import StrPath
+from vitlite.images.known import Known
 from vitlite.images.regions import PAINT, Regions
 from vitlite.images.scale import Scale, as_scale
 from vitlite.images.tiles import View, as_size
@@ -112,6 +113,7 @@ def loads(text: str | None, path: StrPath) -> dict[str, Any]:
             raise ValueError("calibration")
         if not is_area(calibration.get("min_area", 0)):
             raise ValueError(f"min_area {calibration['min_area']!r}")
+        Known.in_calibration(calibration)
         scale_of(found)
         view_of(found)
         known_regions(found)

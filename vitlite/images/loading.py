@@ -14,6 +14,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from vitlite.files import shown
+from vitlite.images.modes import EIGHT
 from vitlite.images.reading import FULL_RANGE, NO_ROOM, ImageError, Note, Notices, pixel_count, read_noted
 from vitlite.images.regions import Box, Look, level_outside, paint, shrink
 from vitlite.images.resize import map_at
@@ -45,6 +46,7 @@ class Loaded:
     inside: np.ndarray | None = None  # (height, width) bool, the region that counts; None: all of it
     box: Box | None = None  # the part of the original that ``pixels`` show; None: all of it
     notes: tuple[Note, ...] = ()  # what is odd about where its part lies
+    depth: str = EIGHT  # what a channel of the original holds, as ``Stored.depth`` says
 
     @property
     def seen_inside(self) -> np.ndarray | None:
@@ -155,8 +157,8 @@ def _load(
     index: int, path: Path, view: View, reading: Reading, keep_original: bool
 ) -> tuple[Loaded | Unread, list[Note]]:
     try:
-        image, notes = read_noted(path, reading)
-        found = as_seen(index, image, view, reading, path)
+        image, notes, depth = read_noted(path, reading)
+        found = as_seen(index, image, view, reading, path, depth)
     except ImageError as error:
         return Unread(index, path, str(error)), []
     except MemoryError:
@@ -172,7 +174,7 @@ def inside_of(image: np.ndarray, reading: Reading, path: Path) -> Look:
         raise ImageError(path, str(error)) from error
 
 
-def as_seen(index: int, image: np.ndarray, view: View, reading: Reading, path: Path) -> Loaded:
+def as_seen(index: int, image: np.ndarray, view: View, reading: Reading, path: Path, depth: str = EIGHT) -> Loaded:
     """An image (H, W, 3), uint8, as it comes to a network. ``ImageError`` if it does not fit its region.
 
     If a mask says where to look, that is the box around it, unless the network sees tiles.
@@ -180,12 +182,12 @@ def as_seen(index: int, image: np.ndarray, view: View, reading: Reading, path: P
     regions, (height, width) = reading.regions, image.shape[:2]
     inside, box, beyond = inside_of(image, reading, path)
     if regions is None or inside is None:
-        return Loaded(index, path, view.see(image), height, width, image)
+        return Loaded(index, path, view.see(image), height, width, image, depth=depth)
     painted = paint(image, inside, plain=regions.auto)
     notes = (Note("beyond the box", f"{path}: {beyond:.0%} {BEYOND}"),) if beyond > MOST_BEYOND else ()
     if view.tile or box is None:
-        return Loaded(index, path, view.see(painted), height, width, image, inside, notes=notes)
-    return Loaded(index, path, view.see(painted[box]), height, width, image, inside, box, notes)
+        return Loaded(index, path, view.see(painted), height, width, image, inside, notes=notes, depth=depth)
+    return Loaded(index, path, view.see(painted[box]), height, width, image, inside, box, notes, depth)
 
 
 def pixel_batches(

@@ -41,6 +41,7 @@ from vitlite.images.unusable import Unusable
 
 _ORIENTATION = 0x0112
 INTEGER_MODES = frozenset({"I", "I;16", "I;16L", "I;16B", "I;16N"})
+EIGHT = "8 bits"  # what a channel holds
 NOTHING_SEEN = "is transparent all over: save it without transparency"
 _GIVE_A_SCALE = "rescale the files to 0..1, or give black and white"
 
@@ -57,6 +58,13 @@ class Stored(NamedTuple):
     def wide(self) -> bool:
         """Whether a scale decides about it; 8-bit files keep 0 to 255."""
         return self.values.dtype != np.uint8
+
+    @property
+    def depth(self) -> str:
+        """How much a channel holds, in words."""
+        if not self.wide:
+            return EIGHT
+        return "floats" if self.values.dtype.kind == "f" else "more than 8 bits"
 
     @property
     def levels(self) -> Levels:

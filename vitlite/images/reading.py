@@ -15,7 +15,7 @@ from vitlite.errors import UserError
 from vitlite.files import StrPath, shown
 from vitlite.images import tiff
 from vitlite.images.archives import read_entry, split_entry
-from vitlite.images.modes import NOTHING_SEEN, Stored, as_pillow, is_wide, orientation, stored
+from vitlite.images.modes import EIGHT, NOTHING_SEEN, Stored, as_pillow, is_wide, orientation, stored
 from vitlite.images.pillow import open_image, quiet
 from vitlite.images.scale import MAX_PIXELS, Levels, Reading, Scale, as_scale, to_8bit
 from vitlite.images.tiff import PlainTiff, is_tiff, upright
@@ -53,6 +53,14 @@ class Note(NamedTuple):
     text: str  # one line that names the file
 
 
+class Decoded(NamedTuple):
+    """An image that was read."""
+
+    pixels: np.ndarray  # (H, W, 3) uint8, RGB
+    notes: list[Note]  # what is odd about it
+    depth: str = EIGHT  # what a channel of the file holds, as ``Stored.depth`` says
+
+
 class Notices:
     """Warns of the first image of each kind of note."""
 
@@ -88,10 +96,10 @@ def read_image(
             image, damaged, cut short, of a kind that is not read, or more than ``max_pixels`` pixels.
         UserError: ``black`` is not below ``white``, or is given alone.
     """
-    return read_noted(path, Reading(as_scale(black, white), max_pixels))[0]
+    return read_noted(path, Reading(as_scale(black, white), max_pixels)).pixels
 
 
-def read_noted(path: StrPath, reading: Reading) -> tuple[np.ndarray, list[Note]]:
+def read_noted(path: StrPath, reading: Reading) -> Decoded:
     """``read_image`` as ``reading`` says, and what is odd about the image."""
     found = read_stored(path, reading.max_pixels)[0]
     try:
@@ -102,7 +110,7 @@ def read_noted(path: StrPath, reading: Reading) -> tuple[np.ndarray, list[Note]]
     frames = frame_count(path)
     if frames > 1:
         notes.append(Note("frames", f"{shown(path)}: the first of {frames} images in the file is taken"))
-    return pixels, notes
+    return Decoded(pixels, notes, found.depth)
 
 
 def read_stored(path: StrPath, max_pixels: int = MAX_PIXELS) -> tuple[Stored, str]:
@@ -197,20 +205,20 @@ def image_size(path: StrPath) -> tuple[int, int]:
         raise ImageError(path, _reason(error)) from error
 
 
-def convert_image(image: Image.Image, name: str = "image", scale: Scale | None = None) -> tuple[np.ndarray, list[Note]]:
-    """A Pillow image as the array that ``read_noted`` gives for its file. Raises ImageError about ``name``.
+def convert_image(image: Image.Image, name: str = "image", scale: Scale | None = None) -> Decoded:
+    """A Pillow image as what ``read_noted`` gives for its file. Raises ImageError about ``name``.
 
     Pillow itself keeps 8 bits of 16-bit colour: give such an image before it is loaded, or its path.
     """
     try:
         with quiet:
             found = _upright(image)
-            return found.rgb(scale), scale_notes(found, scale, name)
+            return Decoded(found.rgb(scale), scale_notes(found, scale, name), found.depth)
     except Exception as error:  # as in decode: the image may still have to be read from its file
         raise ImageError(name, _reason(error)) from error
 
 
-def as_rgb(image: object, name: str, reading: Reading = FULL_RANGE) -> tuple[np.ndarray, list[Note]]:
+def as_rgb(image: object, name: str, reading: Reading = FULL_RANGE) -> Decoded:
     """A path, a Pillow image or an array as a uint8 array (H, W, 3), RGB, with its notes.
 
     An array is uint8, or uint16 on the scale of ``reading``, (H, W, 3) RGB or (H, W) grey.
@@ -229,7 +237,7 @@ def as_rgb(image: object, name: str, reading: Reading = FULL_RANGE) -> tuple[np.
             f"{name}: is {image.dtype} of shape {image.shape}; give uint8 or uint16, (H, W, 3) RGB or (H, W) grey"
         )
     found = Stored(image, 0.0, float(np.iinfo(image.dtype).max))
-    return found.rgb(reading.scale), scale_notes(found, reading.scale, name)
+    return Decoded(found.rgb(reading.scale), scale_notes(found, reading.scale, name), found.depth)
 
 
 def size_text(array: np.ndarray) -> str:

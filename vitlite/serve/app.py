@@ -20,6 +20,7 @@ from starlette.types import ASGIApp
 
 from vitlite.engine.watch import Drift
 from vitlite.errors import UserError
+from vitlite.images.reading import Note, Notices
 from vitlite.serve.guard import Guard
 from vitlite.serve.marked import Marked
 from vitlite.serve.meters import Meters
@@ -48,6 +49,7 @@ class Service:
         self.limits = limits_from(pool.facts)
         self.categories = [name for name in self.limits if name is not None]
         self.drift = {name: Drift(limits) for name, limits in self.limits.items()}
+        self.notices = Notices()  # once for all uploads
         self.marked = Marked(settings.good, self.categories) if settings.good is not None else None
 
     def application(self) -> ASGIApp:
@@ -174,6 +176,7 @@ class Service:
             start = time.perf_counter()
             head = {"want": want, "category": category, "threshold": threshold}
             found, drawn = await self.ask(head, body)
+        self.notices.say(Note(kind, f"an upload {line}") for kind, line in found.pop("strange").items())
         self.meters.answered(found["verdict"], time.perf_counter() - start)
         if (warning := self.drift[category].add(found["score"])) is not None:
             log.warning(f"{category}: {warning}" if category else warning)

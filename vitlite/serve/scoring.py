@@ -98,6 +98,7 @@ class Scorer:
 
         With "view" the verdict also has ``map``, a smaller PNG of the heat map in base64, and ``candidates``: the boxes
         that the image would have at a lower threshold, and ``looked_at``: the share of its pixels inside its region.
+        ``strange`` is for the server: those of the notes, by kind, that say how the image is unlike training's.
         ``ImageError`` and ``NoVerdict`` as everywhere.
         """
         start = time.perf_counter()
@@ -106,9 +107,11 @@ class Scorer:
         if threshold is not None:
             limits = replace(limits, image=threshold)
         with self._file(body) as path:
-            pixels, notes = read_noted(path, reading)
-            seen = as_seen(0, pixels, self.detector.view, reading, path)
+            pixels, notes, depth = read_noted(path, reading)
+            seen = as_seen(0, pixels, self.detector.view, reading, path, depth)
             said = [note.text.removeprefix(f"{path}: ") for note in (*notes, *seen.notes)]
+        strange = self.detector.strange()
+        strange.see(seen)
         maps, (score,) = self.detector.score_seen([seen])
         values = seen.full(maps[0])
         found = judge(values, score, limits, "the upload", seen.inside)
@@ -123,7 +126,8 @@ class Scorer:
             "defect_pixels": found.defect_pixels,
             "width": pixels.shape[1],
             "height": pixels.shape[0],
-            "notes": said,
+            "notes": [*said, *strange.lines().values()],
+            "strange": strange.lines(),
         }
         if want == "view":
             anyway = replace(limits, image=-math.inf)
