@@ -220,7 +220,7 @@ def test_a_smallest_area_stays_until_it_is_given_again(run, good):
     assert area_in(run) == 0
     (run / "calibration.json").write_text("{")
     _, err = vitlite("calibrate", run, "--good", good)
-    assert "what it holds of the smallest area of defects and of training's images is not kept" in err
+    assert "what it holds of a smallest area of defects and of training's images is not kept" in err
     assert area_in(run) == 0
 
 

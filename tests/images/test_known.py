@@ -32,7 +32,8 @@ def image(width, height, colours="colour", depth="8 bits"):
         (SQUARES, image(409, 512), ["shape"]),
         (SQUARES, image(512, 512, "grey"), ["colour"]),
         (SQUARES, image(512, 512, "faint"), []),
-        (SQUARES, image(128, 128, "grey", "floats"), ["size", "colour", "depth"]),
+        (SQUARES, image(128, 128, "grey", "floats"), ["size", "colour"]),
+        (replace(SQUARES, depths=("more than 8 bits",)), image(128, 128, "grey"), ["size", "colour", "depth"]),
         (replace(SQUARES, colours=("grey",)), image(512, 512), ["colour"]),
         (replace(SQUARES, colours=("faint",)), image(512, 512, "grey"), []),
         (MANY, image(1000, 400), []),  # not farther out than training's are from each other
@@ -98,13 +99,13 @@ def test_one_line_of_each_kind(caplog):
 
 def test_images_that_keep_coming_are_named_when_they_come(caplog):
     strange = Strange(SQUARES, squeezed=True, named=lambda path: path.name)
-    for number, one in enumerate([image(512, 512), image(128, 128), image(64, 64, depth="floats"), image(64, 64)]):
+    for number, one in enumerate([image(512, 512), image(128, 128), image(64, 64, "grey"), image(64, 64)]):
         strange.add(one, Path(f"new/{number}.png"))
         assert len(caplog.messages) == (0, 1, 2, 2)[number]
     strange.say()
-    size, depth = caplog.messages
+    size, colour = caplog.messages
     assert size.startswith("1.png: is 128 x 128 pixels, those of training are 512 x 512 pixels: ")
-    assert depth.startswith("2.png: is of floats, those of training are of 8 bits: ")
+    assert colour.startswith("2.png: is grey, those of training are in colour: ")
 
 
 def test_without_knowledge_nothing_is_said(caplog):

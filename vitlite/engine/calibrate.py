@@ -269,9 +269,7 @@ def earlier_facts(run: StrPath) -> tuple[int, Known | None]:
         found = load_calibration(run)
         return limits_of(found).min_area, Known.in_calibration(found)
     except UserError as error:
-        log.warning(
-            "%s; what it holds of a smallest area of defects, and of the images of training, is not kept", error
-        )
+        log.warning("%s; what it holds of a smallest area of defects and of training's images is not kept", error)
         return 0, None
 
 

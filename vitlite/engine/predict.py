@@ -124,7 +124,7 @@ class Predictor(ABC):
     def predict(
         self, images: object, *, category: str | None = None, batch_size: int = 8, min_area: int | None = None
     ) -> Any:
-        """Say whether and where images are defective.
+        """Say whether and where images are defective. A warning of each kind says which are unlike those of training.
 
         Args:
             images: one image, or a list or tuple of them, or an array (B, H, W, 3). An image is a path, a

@@ -10,8 +10,9 @@ Clearly other is, in comparison with all images of training together:
   plain background, keep theirs.
 - colour: all of training's had colours and the image is grey, or the other way round. The pixels decide, not the file:
   grey saved as RGB is grey. An image with next to no colour is neither, so noise and compression decide nothing.
-- depth: 8 bits, more, or floats, where training had no such image. Nobody knows how one became the other, and a scale
-  that was learned from one says nothing about the other.
+- depth: training had files of more than 8 bits, or floats, and none of this image's kind. Nobody knows how one became
+  the other, and the scale of the run was learned from the one. After training on 8 bits alone, other files have the
+  full range of their type, so the same image has the same score; ``scale_notes`` names those that use little of it.
 """
 
 import logging
@@ -24,6 +25,7 @@ import numpy as np
 
 from vitlite.files import StrPath, shown
 from vitlite.images.loading import Loaded
+from vitlite.images.modes import EIGHT
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +94,7 @@ class Known:
             yield "shape"
         if {self.colours, image.colours} == {(GREY,), (COLOUR,)}:
             yield "colour"
-        if not {*image.depths} <= {*self.depths}:
+        if self.depths != (EIGHT,) and not {*image.depths} <= {*self.depths}:
             yield "depth"
 
     def words(self, kind: str) -> str:
