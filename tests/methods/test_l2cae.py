@@ -121,3 +121,15 @@ def test_map_of_windows():
             total[:, top : top + 16, left : left + 16] += distance
             covered[top : top + 16, left : left + 16] += 1
     np.testing.assert_allclose(maps.numpy(), total / covered, rtol=1e-4)
+
+
+@pytest.mark.parametrize("window", [0, 16])
+@torch.no_grad()
+def test_both_terms_of_a_map_add_up_to_it(window):
+    """Of a linear output that leaves the range of images, and of windows, whose errors are joined."""
+    method = make(map="loss", ssim_weight=0.5, window=window, image_size=48).eval()
+    method.network.decoder[-1].bias += 1.5
+    images = torch.rand(2, 3, 48, 48)
+    parts = method.parts(images)
+    assert parts["reconstruction"].max() == 1
+    torch.testing.assert_close(parts["squared error"] + 0.5 * parts["1 - SSIM"], method.values(images))

@@ -142,8 +142,7 @@ class L2CAE(Reconstruction):
     def reconstruct(self, target: Tensor) -> Tensor:
         return self.network(target).float()
 
-    def residual(self, target: Tensor, output: Tensor) -> Tensor:
-        values = super().residual(target, output)
+    def joined(self, values: Tensor) -> Tensor:
         return self.grid.merge(values) if self.grid is not None else values
 
     def whole(self, output: Tensor) -> Tensor:

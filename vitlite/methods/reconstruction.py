@@ -120,8 +120,12 @@ class Reconstruction(Method):
         return to_network(augment(features.float(), self.config.augment))
 
     def scored(self, target: Tensor) -> Tensor:
-        """The parts of the images that are reconstructed for scoring; ``residual`` returns to the images' shape."""
+        """The parts of the images that are reconstructed for scoring. Default: the images."""
         return target
+
+    def joined(self, values: Tensor) -> Tensor:
+        """Values at the pixels of what ``scored`` gives to those of whole images (B, H, W). Default: themselves."""
+        return values
 
     def whole(self, output: Tensor) -> Tensor:
         """Reconstructions of what ``scored`` gives to images (B, 3, H, W). Default: themselves."""
@@ -129,12 +133,12 @@ class Reconstruction(Method):
 
     def parts(self, features: Tensor) -> dict[str, Tensor]:
         """The reconstruction, and both terms of a map that has two, smoothed."""
-        target = to_network(features.float())
-        output = to_unit(self.whole(self.reconstruct(self.scored(target)))).clamp(0, 1)
-        found = {"reconstruction": output}
+        target = self.scored(to_network(features.float()))
+        output = self.reconstruct(target)
+        found = {"reconstruction": to_unit(self.whole(output)).clamp(0, 1)}
         if self.config.map == "loss":
-            found["squared error"] = self.smooth((target - to_network(output)).square().mean(1))
-            found["1 - SSIM"] = self.smooth(self.dissimilarity(target, to_network(output)))
+            found["squared error"] = self.smooth(self.joined((target - output).square().mean(1)))
+            found["1 - SSIM"] = self.smooth(self.joined(self.dissimilarity(target, output)))
         return found
 
     def loss(self, features: Tensor) -> dict[str, Tensor]:
@@ -155,7 +159,7 @@ class Reconstruction(Method):
 
     def values(self, features: Tensor) -> Tensor:
         target = self.scored(to_network(features.float()))
-        return self.smooth(self.residual(target, self.reconstruct(target)))
+        return self.smooth(self.joined(self.residual(target, self.reconstruct(target))))
 
 
 def to_network(images: Tensor) -> Tensor:
