@@ -189,6 +189,20 @@ def test_a_density_stage_of_its_own():
     assert reached[0] == {n for n, _ in method.named_parameters()} - reached[1]
 
 
+@pytest.mark.parametrize("density", [{}, {"density": "position"}, {"density": "position", "covariance": "full"}])
+def test_the_likelihood_is_exact_in_any_precision(density):
+    """A small deviation of one number given the others enlarges what bfloat16 rounds."""
+    method = make(noise=0, gaussians=1, **density)
+    torch.manual_seed(0)
+    common = torch.randn(200, 16, 1) @ torch.randn(1, method.config.dim)
+    patches = common + 0.01 * torch.randn_like(common)
+    if density:
+        method.mixture.start([patches])
+    exact = method.density_loss(patches)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(method.density_loss(patches), exact, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("score", ["combined", "reconstruction", "nll"])
 def test_map_and_score(score):
     method = make(score=score, edge="mirror").eval()

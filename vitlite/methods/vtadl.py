@@ -304,7 +304,9 @@ class VTADL(TokenMethod):
         if self.config.likelihood_trains == "mixture":
             target = target.detach()
         noisy = target + self.config.noise * torch.randn_like(target) if self.config.noise else target
-        return -self.log_likelihood(noisy, target if self.config.density == "linear" else noisy).mean()
+        # In float32 whatever the precision: a product of a full covariance is divided by deviations that may be small.
+        with torch.autocast(target.device.type, enabled=False):
+            return -self.log_likelihood(noisy, target if self.config.density == "linear" else noisy).mean()
 
     def log_likelihood(self, given: Tensor, target: Tensor) -> Tensor:
         """(B, L) of encoded patches (B, L, dim); ``given`` is what a linear head computes the mixtures from."""
