@@ -337,3 +337,13 @@ def test_file_cache_trains_to_the_same_weights(tiny_run, tmp_path, monkeypatch):
     monkeypatch.setattr(features, "MEMORY_LIMIT", 0)
     training.train(load_settings(tiny_run), tmp_path / "run", device="cpu")
     assert same(weights(tiny_run), weights(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("needs", ["network", "step"])
+def test_what_does_not_fit_into_memory_is_refused_before_the_run_begins(tiny_run, tmp_path, monkeypatch, needs):
+    monkeypatch.setattr("vitlite.methods.footprint.MEASURED_FROM", 0)
+    monkeypatch.setattr("vitlite.methods.footprint.step_memory", lambda *_: 9e9)
+    monkeypatch.setattr("vitlite.methods.footprint.machine_memory", lambda: (1e3 if needs == "network" else 8e9, 1e9))
+    with pytest.raises(UserError, match=f"the {needs} takes|a training {needs} takes"):
+        training.train(load_settings(tiny_run), tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()

@@ -183,7 +183,13 @@ def parse_overrides(overrides: Iterable[str]) -> dict[str, object]:
 
 
 def build_method(settings: RunSettings, weights: str | None = None) -> "Method":
-    """The method's module for these settings; ``weights`` as in :class:`~vitlite.methods.base.Method`."""
+    """The method's module for these settings; ``weights`` as in :class:`~vitlite.methods.base.Method`.
+
+    ``UserError`` if it cannot fit into memory.
+    """
+    from vitlite.methods.footprint import refuse_too_deep  # needs torch
+
+    refuse_too_deep(settings.config, trained=False)
     return method_class(settings.method)(settings.config, weights=weights)
 
 

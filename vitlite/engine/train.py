@@ -65,6 +65,7 @@ from vitlite.images.scale import Reading, as_pixels
 from vitlite.limits import in_words
 from vitlite.methods.base import Method, Stage
 from vitlite.methods.config import TrainingConfig
+from vitlite.methods.footprint import refuse_too_deep, refuse_too_large
 from vitlite.methods.schedule import plan_stages
 from vitlite.nn.score import PlaceStatistics
 from vitlite.odd import Odd
@@ -131,6 +132,8 @@ def _train(
     state = None
     if resume and (run / CHECKPOINT_FILE).exists():
         state = load_checkpoint(run, settings.method)
+    if device.type == "cpu":  # a GPU says by itself that its memory is short
+        refuse_too_deep(settings.config, trained=True)
     method, origin, weights = with_weights(settings, run, state)
     if settings.config.patience and len(method.stages()) > 1:
         raise UserError(f"`patience={settings.config.patience}`: {settings.method} trains in several stages; give 0")
@@ -144,6 +147,9 @@ def _train(
             return load_calibration(run)
     if settings.added and state is None:
         new_ones(settings, samples, earlier_split(settings, samples, dataset.root))  # refused before long work
+    precision = decided(settings.config.precision, device)
+    if device.type == "cpu":
+        refuse_too_large(type(method), replace(settings.config, precision=precision), len(samples))
     if state is None and team.leads:
         claim.take()
         if not resume:
@@ -151,7 +157,6 @@ def _train(
             if not early:  # a resumed run has its scale, if it has one
                 settings, regions = at_scale(settings, samples, regions, max_pixels)
             # Kept, so that a resumed run does not measure anew, and all processes train alike.
-            precision = decided(settings.config.precision, device)
             settings = replace(settings, config=replace(settings.config, precision=precision))
             if regions is not None:
                 save_regions(regions, run / FOLDER)
