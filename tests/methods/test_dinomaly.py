@@ -172,6 +172,18 @@ def test_a_crop_is_all_that_is_seen():
     assert torch.equal(method.anomaly(images)[1], scores)
 
 
+@pytest.mark.parametrize("score", ["top10", "mean", "std"])
+@torch.no_grad()
+def test_the_score_of_a_crop_is_that_of_the_middle(score):
+    """A share of the pixels is one of those that are seen; what lies beyond them lowers no mean."""
+    method, alone = (tiny("dinomaly", image_size=28, crop=crop, score=score, places="none").eval() for crop in (56, 0))
+    images = images_for(method)
+    maps, scores = method.anomaly(images)
+    expected_maps, expected = alone.anomaly(images[:, :, 14:42, 14:42])
+    torch.testing.assert_close(maps[:, 14:42, 14:42], expected_maps)
+    torch.testing.assert_close(scores, expected)
+
+
 def test_the_earlier_meaning_of_a_crop_is_translated():
     """A run of an earlier development version has image_size, of which crop is seen."""
     config = Dinomaly.config_class()

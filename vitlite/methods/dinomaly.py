@@ -266,6 +266,10 @@ class Dinomaly(Method):
         """``values``, and beyond the middle the least of them."""
         return with_border(values, *self.config.beyond)
 
+    def scores(self, maps: Tensor, values: Tensor, errors: Tensor | None, how: str | None = None) -> Tensor:
+        """As the base class's, of the middle alone: a share of the pixels is one of those that are seen."""
+        return super().scores(middle(maps, *self.config.beyond), values, errors, how)
+
 
 def mean_of(tensors: Sequence[Tensor]) -> Tensor:
     """The mean of tensors of one shape."""
