@@ -34,7 +34,8 @@ DECODER = f"{TRANSFORMER}, patch=32, depth=0, norm=group, augment=blur, channels
 BASE = "pretrained=True image_size=384 patch=16 dim=768 depth=12"  # what published weights need, with 12 heads
 REFUSED = {
     "sivt": f"{TRANSFORMER}, subsets=1, subsets=99, normalize=batch, encoder_depth=0, backbone=magic, resize=cubic, "
-    "map=sum, image_size=100 backbone=image, weights=file.pth backbone=image image_size=64, subsets=3 induction=false",
+    "map=sum, cosine_weight=-1.0, "
+    "image_size=100 backbone=image, weights=file.pth backbone=image image_size=64, subsets=3 induction=false",
     "anovit": f"{DECODER}, weights=file.pth, patch=8 pretrained=True, heads=8 {BASE}, weights=none heads=12 {BASE}, "
     f"embedding=efficientnet_lite0 heads=12 {BASE}",
     "l2cae": f"{MAP}, latent=0, window=41, window=20, stride=17, stride=0, windows=0, image_size=40 window=0, "
@@ -53,7 +54,8 @@ REFUSED = {
     "mining_steps=9 mining=0",
     "isstad": f"{TRANSFORMER}, variant=IX, decoder_heads=5, decoder_depth=0, mae_epochs=0, mask_ratio=0.3, "
     "mask_ratio=0.99, corrupt_blocks=0, corrupt_share=0.0, corrupt_size=1.5, corrupt_visible=1.0, "
-    "checkpoint=vit_base_patch16_384, mae_lr=0.1 variant=II, pixel_weight=2.0 variant=VII",
+    "checkpoint=vit_base_patch16_384, mae_lr=0.1 variant=II, pixel_weight=2.0 variant=VII, mae_lr=0.0, mae_lr=-1.0, "
+    "mse_weight=-1.0, ssim_weight=-1.0, pixel_weight=-1.0",
 }
 # Other values of settings; each trains and scores.
 BLOCKS = "heads=4, patch=4, norm=instance, norm=batch, augment=none, channels=8"

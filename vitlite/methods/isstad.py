@@ -122,6 +122,8 @@ class Config(TrainingConfig):
         check_transformer(self, "encoder_depth")
         self.at_least(1, "mae_epochs", "decoder_dim", "decoder_depth", "decoder_heads")
         self.at_least(0, "mae_batch_size", "sigma", "period", "positive_weight")
+        self.at_least(0, "mse_weight", "ssim_weight", "pixel_weight")
+        self.above(0, "mae_lr")  # a stage without a rate has the config's
         self.divides("decoder_heads", "decoder_dim")
         patches = math.prod(self.image_shape) // self.patch**2
         if not 0 < self.mask_ratio < 1 or not 1 <= int(patches * (1 - self.mask_ratio)) < patches / 2:

@@ -57,7 +57,7 @@ class Config(FeatureConfig):
         super().check()
         self.one_of("map", ("product", "l2", "cosine"))
         self.at_least(1, "patch", "dim", "encoder_depth", "decoder_depth", "heads", "split_block")
-        self.at_least(0, "sigma", "bank")
+        self.at_least(0, "sigma", "bank", "cosine_weight")
         self.above(0, "mlp_ratio")
         if isinstance(self.feature_size, tuple) or len(set(self.image_shape)) == 1:
             self.divides("patch", "feature_size")
