@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from vitlite.errors import UserError
 from vitlite.methods.dinomaly import PAPER, Config, CornerMap, Dinomaly
+from vitlite.nn.transformer import LinearAttention
 
 
 def make(**changes):
@@ -77,6 +78,18 @@ def test_attention_weighs_by_elu_and_has_no_softmax():
             expected[image, :, head] = weights / weights.sum(1, keepdims=True) @ v[image, :, head]
     expected = attention.proj(torch.from_numpy(expected.reshape(2, 9, 32)).float())
     torch.testing.assert_close(attention(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_attention_in_bfloat16_stands_queries_far_below_0():
+    torch.manual_seed(0)
+    attention = LinearAttention(32, 2)
+    with torch.no_grad():
+        attention.qkv.bias[:64] -= 9  # of queries and keys
+        tokens = torch.randn(2, 20, 32)
+        expected = attention(tokens)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = attention(tokens)
+    assert (found.float() - expected).norm() < 0.05 * expected.norm()
 
 
 def test_loss_is_one_cosine_of_all_tokens_of_an_image():

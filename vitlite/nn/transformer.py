@@ -63,6 +63,11 @@ class Attention(nn.Module):
         return self.attend(query, key, value)
 
 
+def phi(x: Tensor) -> Tensor:
+    """elu(x) + 1, without the sum below 0: it would be 0 from -6 on in bfloat16, and attention 0 / 0."""
+    return torch.where(x > 0, x + 1, x.clamp(max=0).exp())
+
+
 class LinearAttention(Attention):
     """Attention whose cost grows linearly with the tokens (Katharopoulos et al., 2020): phi = elu + 1, no softmax.
 
@@ -75,7 +80,7 @@ class LinearAttention(Attention):
         query, key, value = (split_heads(x, self.heads).contiguous() for x in (query, key, value))
         if rotation:
             query, key = (turned(x, *rotation) for x in (query, key))
-        query, key = F.elu(query) + 1, F.elu(key) + 1
+        query, key = phi(query), phi(key)
         whole = query @ key.sum(-2).unsqueeze(-1)
         return self.proj(merge_heads(query @ (key.transpose(-2, -1) @ value) / whole))
 
