@@ -15,7 +15,7 @@ from vitlite.engine.calibrate import recalibrate
 from vitlite.engine.detector import Detector
 from vitlite.engine.evaluate import evaluate
 from vitlite.engine.predict import predict
-from vitlite.images.known import ADVICE, CALIBRATED, KEY, TRAINED_TOO
+from vitlite.images.known import ADVICE, CALIBRATED, KEY, RECALIBRATE, TRAINED_KEY, TRAINED_TOO
 
 TRAINED = {"width": [64, 64], "height": [64, 64], "shape": [1.0, 1.0], "colours": ["colour"], "depths": ["8 bits"]}
 L2CAE = {"window": 16, "stride": 8, "latent": 5, "steps": 2, "sigma": 1, "batch_size": 4, "folds": 0}
@@ -167,17 +167,44 @@ def test_a_shape_counts_where_it_is_not_kept(tmp_path, tiny_data, changed, caplo
 
 
 def test_a_calibration_knows_its_good_images(tiny_run, tiny_data, changed, tmp_path, caplog):
-    """It says that they are others, and is silent about such images from then on."""
+    """It says that they are others. Its threshold is for such images alone, until training's scores set it again."""
     run, folder = shutil.copytree(tiny_run, tmp_path / "run"), changed(smaller)
+    as_in_training = tiny_data / "weave/test/good"
     recalibrate(Detector(run, "cpu", calibrated=False), target_fpr=0.3)
     assert Detector(run, "cpu").calibration[KEY] == TRAINED
     recalibrate(Detector(run, "cpu", calibrated=False), good=[folder], target_fpr=0.3)
     assert [line for line in caplog.messages if f"those of training are 64 x 64 pixels: {CALIBRATED}" in line]
     detector = Detector(run, "cpu")
-    assert detector.calibration[KEY] == TRAINED | {"width": [24, 64], "height": [24, 64]}
+    small = TRAINED | {"width": [24, 24], "height": [24, 24]}
+    assert (detector.calibration[KEY], detector.calibration[TRAINED_KEY]) == (small, TRAINED)
     caplog.clear()
     predict(detector, folder)
-    predict(detector, tiny_data / "weave/test/good")
+    assert said(caplog) == []
+    predict(detector, as_in_training)
+    others = f"4 of 4 images are 64 x 64 pixels (first: {min(as_in_training.iterdir())})"
+    assert f"{others}, those of the calibration are 24 x 24 pixels: {RECALIBRATE}" in caplog.messages
+    caplog.clear()
+    recalibrate(detector, good=[folder], target_fpr=0.3)
+    assert [line for line in caplog.messages if f"those of training are 64 x 64 pixels: {CALIBRATED}" in line]
+    recalibrate(detector, target_fpr=0.3)
+    assert detector.calibration[KEY] == TRAINED
+    assert TRAINED_KEY not in detector.calibration
+    caplog.clear()
+    predict(detector, folder)
+    predict(detector, as_in_training)
+    assert len(said(caplog)) == 1
+
+
+def test_a_calibration_with_some_images_as_in_training_knows_both(tiny_run, tiny_data, changed, tmp_path, caplog):
+    run, folder = shutil.copytree(tiny_run, tmp_path / "run"), changed(smaller)
+    as_in_training = tiny_data / "weave/test/good"
+    recalibrate(Detector(run, "cpu", calibrated=False), good=[folder, as_in_training], target_fpr=0.3)
+    detector = Detector(run, "cpu")
+    both = TRAINED | {"width": [24, 64], "height": [24, 64]}
+    assert (detector.calibration[KEY], detector.calibration[TRAINED_KEY]) == (both, TRAINED)
+    caplog.clear()
+    predict(detector, folder)
+    predict(detector, as_in_training)
     assert said(caplog) == []
 
 

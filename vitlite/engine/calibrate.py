@@ -20,7 +20,7 @@ from vitlite.engine.split import given, held_out_share, known_defects, leave_out
 from vitlite.errors import UserError
 from vitlite.files import StrPath, below, counted, make_folder, shown, write_json
 from vitlite.good_scores import Good, load_good_scores
-from vitlite.images.known import CALIBRATED, KEY, Known, Strange
+from vitlite.images.known import CALIBRATED, KEY, TRAINED_KEY, TRAINING, Known, Strange
 from vitlite.images.loading import Loaded, Unread, pixel_batches, skipping
 from vitlite.images.reading import NO_ROOM, ImageError
 from vitlite.images.scale import Reading
@@ -51,6 +51,7 @@ def calibrate(
     min_area: int = 0,
     bad: Sequence[Good] = (),
     known: Known | None = None,
+    trained: Known | None = None,
 ) -> dict[str, Any]:
     """Write the calibration.json of a run from scored good images; returns its contents (docs/result-files.md).
 
@@ -65,7 +66,8 @@ def calibrate(
         min_area: the smallest area of a defect, in pixels of an image, which is kept in the file; no threshold depends
             on it.
         bad: known defective images with their scores. If there are any, they set the thresholds for images too.
-        known: what the images are, and those of training; None: it is not known.
+        known: what the images are that later ones are compared with; None: it is not known.
+        trained: what those of training are; None: the same.
     Raises:
         UserError: a share outside (0, 1), or scores that are not finite.
     """
@@ -79,6 +81,7 @@ def calibrate(
     set_balanced(result, bad)
     result |= {"min_area": min_area, "black": settings.config.black, "white": settings.config.white}
     result |= {} if known is None else {KEY: known.as_json()}
+    result |= {} if trained in (None, known) else {TRAINED_KEY: trained.as_json()}
     overlays = draw(odd[:MOST_DRAWN], result)
     for image in odd[:MOST_DRAWN]:
         log.warning("%s", in_a_line(image, run, overlays.get(image.file)))
@@ -206,7 +209,8 @@ def recalibrate(
         check_target(target_fpr)
     if not (detector.run / CALIBRATION_FILE).exists():
         load_calibration(detector.run)  # says that training did not finish
-    earlier, images_were = earlier_facts(detector.run)
+    earlier, trained = earlier_facts(detector.run)
+    images_are = trained
     min_area = earlier if min_area is None else check_area(min_area)
     run, settings = detector.run, detector.settings
     defects = (*balance, *known)
@@ -228,10 +232,10 @@ def recalibrate(
         paths = leave_out([sample.path for sample in samples], without)
         refuse_good(defects, paths)
         samples = [sample for sample in samples if sample.path in paths]
-        strange = detector.strange(known=images_were, advice=CALIBRATED)
+        strange = detector.strange(known=trained, advice=CALIBRATED, whose=TRAINING)
         images = score_good(detector, samples, strange)
         strange.say()
-        images_were = strange.together
+        images_are = strange.together
         if not images:
             count = counted(len(samples), "good image")
             raise UserError(f"{source}: none of the {count} for the threshold is readable")
@@ -253,7 +257,8 @@ def recalibrate(
         exact=exact,
         min_area=min_area,
         bad=score_defects(detector, balance) if balance else (),
-        known=images_were,
+        known=images_are,
+        trained=trained,
     )
     if balance:
         log.warning("misses of known defects are optimistic: they chose the threshold; new ones are missed more often")
@@ -261,13 +266,13 @@ def recalibrate(
 
 
 def earlier_facts(run: StrPath) -> tuple[int, Known | None]:
-    """The smallest area of a defect, and what the images are, in a run's calibration.json.
+    """The smallest area of a defect, and what the images of training are, in a run's calibration.json.
 
     0 and None, with a warning, if the file cannot be used.
     """
     try:
         found = load_calibration(run)
-        return limits_of(found).min_area, Known.in_calibration(found)
+        return limits_of(found).min_area, Known.of_training(found)
     except UserError as error:
         log.warning("%s; what it holds of a smallest area of defects and of training's images is not kept", error)
         return 0, None

@@ -32,7 +32,7 @@ from vitlite.data.prediction_files import (
 from vitlite.data.shards import Shard
 from vitlite.errors import UserError
 from vitlite.files import StrPath, make_folder, refuse_unwritable, shown
-from vitlite.images.known import Known, Strange
+from vitlite.images.known import Strange
 from vitlite.images.loading import LeftOut, Loaded, Unread, as_seen, pixel_batches
 from vitlite.images.reading import FULL_RANGE, Notices, as_rgb
 from vitlite.images.regions import level_outside
@@ -65,9 +65,9 @@ class Predictor(ABC):
         return self.tiles or View(self.image_size)
 
     def strange(self, **options: Any) -> Strange:
-        """What counts images that are clearly others than training's, with more ``options`` of a ``Strange``."""
-        known = {"known": Known.in_calibration(self.calibration)}
-        return Strange(**(known | options), squeezed=self.tiles is None and self.reading.regions is None)
+        """What counts images that are clearly others than the known ones, with more ``options`` of a ``Strange``."""
+        squeezed = self.tiles is None and self.reading.regions is None
+        return Strange.than(self.calibration, squeezed=squeezed, **options)
 
     def score_seen(self, images: Sequence[Loaded], batch_size: int = 8) -> tuple[list[np.ndarray], list[float]]:
         """What is seen of images to their maps, each in that size, float32, and their scores.

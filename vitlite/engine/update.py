@@ -147,7 +147,7 @@ def grown_split(settings: RunSettings, samples: Sequence[Sample], root: Path, gr
 
 def compare_new(settings: RunSettings, samples: Sequence[Sample], root: Path, known: Sequence[Known]) -> None:
     """Warn of new images that are clearly others than those of the earlier run; ``known`` is what each sample is."""
-    earlier = Known.in_calibration(load_calibration(settings.init_from))
+    earlier = Known.of_training(load_calibration(settings.init_from))
     squeezed = not (settings.config.tile or settings.regions)
     strange = Strange(earlier, squeezed, advice=TRAINED_TOO)
     for i in new_ones(settings, samples, earlier_split(settings, samples, root)):

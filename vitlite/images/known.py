@@ -29,13 +29,16 @@ from vitlite.images.modes import EIGHT
 
 log = logging.getLogger(__name__)
 
-KEY = "known_images"  # in calibration.json, and so in exported files
+KEY = "known_images"  # in calibration.json, and so in exported files: what images are compared with
+TRAINED_KEY = "trained_images"  # likewise: what those of training were, if that is something else
 SIZES, STRETCH = 1.5, 1.25
 GREY, FAINT, COLOUR = "grey", "faint", "colour"
 _FAINT, _COLOUR = 2, 8  # levels between the channels of a pixel, from which on an image is no more grey, or of colour
 _THIN, _MOST = 8, 1 << 20  # one pixel in so many along both axes; the most values that are looked at
 ADVICE = "scores of such images may not compare with the threshold; give images as in training, or train again"
+RECALIBRATE = "scores of such images may not compare with the threshold; calibrate with good images like them"
 CALIBRATED = "the threshold fits such images now, but the network has not learned from any; better train again"
+TRAINING, CALIBRATION = "training", "the calibration"  # whose images others are compared with
 TRAINED_TOO = "the new run learns from both; if such images alone will come, train a run with them alone"
 
 Span = tuple[float, float]  # the least and the most
@@ -59,22 +62,27 @@ class Known:
         return cls((width, width), (height, height), (shape, shape), colours, depths)
 
     @classmethod
-    def in_calibration(cls, calibration: Mapping[str, Any] | None) -> "Known | None":
-        """What a calibration says of training's images; None if it is of an older version, or there is none.
+    def of_training(cls, calibration: Mapping[str, Any] | None) -> "Known | None":
+        """What a calibration says of training's images; None and errors as of ``in_calibration``."""
+        return cls.in_calibration(calibration, TRAINED_KEY) or cls.in_calibration(calibration)
 
-        ValueError, KeyError or TypeError if it cannot be read.
+    @classmethod
+    def in_calibration(cls, calibration: Mapping[str, Any] | None, key: str = KEY) -> "Known | None":
+        """What a calibration says of the images that others are compared with; None if an older version wrote it.
+
+        Also None if there is no calibration. ValueError, KeyError or TypeError if it cannot be read.
         """
-        found = (calibration or {}).get(KEY)
+        found = (calibration or {}).get(key)
         if found is None:
             return None
         width, height, shape = ((low + 0, high + 0) for low, high in map(found.get, ("width", "height", "shape")))
         colours, depths = (tuple(map(str, found[name])) for name in ("colours", "depths"))
         if not (colours and depths and all(0 < low <= high for low, high in (width, height, shape))):
-            raise ValueError(KEY)
+            raise ValueError(key)
         return cls(width, height, shape, colours, depths)
 
     def as_json(self) -> dict[str, Any]:
-        """Values of JSON, which ``in_calibration`` reads below KEY."""
+        """Values of JSON, which ``in_calibration`` reads."""
         return {name: list(values) for name, values in asdict(self).items()}
 
     def __or__(self, other: "Known") -> "Known":
@@ -116,6 +124,7 @@ class Strange:
         named: what the file of an image is called in a warning. With it a kind is said when its first image comes, for
             images that keep coming; without it ``say`` says all at the end.
         advice: what follows from it.
+        whose: whose images the known ones are.
     """
 
     def __init__(
@@ -124,11 +133,27 @@ class Strange:
         squeezed: bool,
         named: Callable[[Path], StrPath] | None = None,
         advice: str = ADVICE,
+        whose: str = TRAINING,
     ) -> None:
-        self.known, self.squeezed, self.named, self.advice = known, squeezed, named, advice
-        self.images = 0
-        self.together = known  # training's and all images here
+        self.known, self.squeezed, self.named, self.advice, self.whose = known, squeezed, named, advice, whose
+        self.images = self.others = 0  # and how many of them are others in any kind
+        self.seen: Known | None = None  # what all images here are
         self.found: dict[str, tuple[int, Path, Known]] = {}  # by kind: how many, the first, and what they are
+
+    @classmethod
+    def than(cls, calibration: Mapping[str, Any] | None, **options: Any) -> "Strange":
+        """Compares with the images that a calibration knows; more ``options`` as for the class."""
+        known, trained = Known.in_calibration(calibration), Known.in_calibration(calibration, TRAINED_KEY)
+        apart = known is not None and trained is not None and known | trained != known
+        words = {"advice": RECALIBRATE, "whose": CALIBRATION} if apart else {}
+        return cls(**({"known": known} | words | options))
+
+    @property
+    def together(self) -> Known | None:
+        """What images are that fit a threshold from those here: these alone if all are others, or the known ones too."""
+        if self.known is None or self.seen is None:
+            return self.known
+        return self.seen if self.others == self.images else self.known | self.seen
 
     def see(self, image: Loaded) -> None:
         """Count an image that is being scored."""
@@ -137,11 +162,13 @@ class Strange:
 
     def add(self, image: Known, path: Path) -> None:
         """Count an image."""
-        if self.known is None or self.together is None:
+        if self.known is None:
             return
         self.images += 1
-        self.together |= image
-        for kind in self.known.differing(image, self.squeezed):
+        self.seen = image if self.seen is None else self.seen | image
+        kinds = list(self.known.differing(image, self.squeezed))
+        self.others += bool(kinds)
+        for kind in kinds:
             count, first, others = self.found.get(kind, (0, path, image))
             self.found[kind] = count + 1, first, others | image
             if self.named is not None and not count:
@@ -161,7 +188,7 @@ class Strange:
         which = f"{count} of {self.images} images {'is' if count == 1 else 'are'}"
         name = f" ({'first: ' * (count > 1)}{shown(first)})"
         head = f"is {others.words(kind)}" if alone else f"{which} {others.words(kind)}{name}"
-        return f"{head}, those of training are {self.known.words(kind) if self.known else ''}: {self.advice}"
+        return f"{head}, those of {self.whose} are {self.known.words(kind) if self.known else ''}: {self.advice}"
 
 
 def colour_of(pixels: np.ndarray) -> str:
