@@ -12,7 +12,7 @@ from vitlite.data import open_dataset
 from vitlite.engine.detector import Detector
 from vitlite.engine.evaluate import evaluate, evaluate_folder, score_category
 from vitlite.errors import UserError
-from vitlite.images.maps import read_map
+from vitlite.images.maps import read_map, write_map
 from vitlite.images.resize import map_at
 from vitlite.metrics import StreamingEvaluator, aupro, auroc, average_precision, f1_max
 from vitlite.report.build import build_report
@@ -255,8 +255,8 @@ class TestMaps:
         def files():
             return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.tiff")}
 
-        def again():
-            return evaluate(detector, data=data, maps=folder)
+        def again(**options):
+            return evaluate(detector, data=data, maps=folder, **options)
 
         again()
         return SimpleNamespace(folder=folder, again=again, files=files, before=files(), test=data / "weave/test")
@@ -264,9 +264,18 @@ class TestMaps:
     def test_maps_are_replaced(self, at):
         assert len(at.before) == 10
         for path in at.folder.rglob("*.tiff"):
-            path.write_bytes(b"stale")
+            write_map(path, np.zeros((3, 3)))
         at.again()
         assert at.files() == at.before
+
+    @pytest.mark.parametrize("streaming", [False, True])
+    def test_maps_that_others_wrote_are_refused_and_kept(self, at, streaming):
+        path = at.folder / "weave/test/spot/001.tiff"
+        Image.fromarray(np.zeros((3, 3), np.float32)).save(path)
+        before = at.files()
+        with pytest.raises(UserError, match=r"holds 1 map that vitlite did not write, .* \(weave/test/spot/001.tiff\)"):
+            at.again(streaming=streaming)
+        assert at.files() == before
 
     def test_an_image_that_is_broken_now_keeps_no_map(self, at):
         (at.test / "spot/000.png").write_bytes(b"x")

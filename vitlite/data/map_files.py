@@ -11,7 +11,7 @@ from vitlite.data.index import Dataset, Sample, few, stem
 from vitlite.data.listing import entries
 from vitlite.errors import UserError
 from vitlite.files import StrPath, counted, make_folder, remove, shown
-from vitlite.images.maps import MAP_EXTENSIONS, write_map
+from vitlite.images.maps import MAP_EXTENSIONS, is_own, write_map
 from vitlite.images.masks import read_mask
 from vitlite.images.reading import image_size
 
@@ -28,8 +28,8 @@ def map_file(folder: StrPath, sample: Sample) -> Path:
 def earlier_maps(folder: StrPath, samples: Iterable[Sample]) -> set[Path]:
     """The maps of these samples, all of a category's, that an earlier evaluation left in ``folder``.
 
-    ``UserError``: two samples would share a map, or a category's folder holds maps of other images. Such maps are not
-    ours to remove, and ``vitlite eval-maps`` would stumble over them.
+    ``UserError``: two samples would share a map, or a category's folder holds maps of other images, or of these images
+    by somebody else. Such maps are not ours to remove, and ``vitlite eval-maps`` would stumble over the former.
     """
     own: dict[Path, Sample] = {}
     for sample in samples:
@@ -45,12 +45,17 @@ def earlier_maps(folder: StrPath, samples: Iterable[Sample]) -> set[Path]:
         if path.suffix.lower() in MAP_EXTENSIONS
     }
     strange = sorted(there - own.keys())
-    if strange:
-        name = strange[0].relative_to(folder)
-        raise UserError(
-            f"`maps`: {shown(folder)} holds {counted(len(strange), 'map')} of other images ({shown(name)}); "
-            f"move {shown(Path(folder) / name.parts[0])} away first"
-        )
+    foreign = sorted(path for path in there & own.keys() if not is_own(path))
+    for paths, what in (
+        (strange, "of other images"),
+        (foreign, "that vitlite did not write, or a version before 0.2.0 did"),
+    ):
+        if paths:
+            name = paths[0].relative_to(folder)
+            raise UserError(
+                f"`maps`: {shown(folder)} holds {counted(len(paths), 'map')} {what} ({shown(name)}); "
+                f"move {shown(Path(folder) / name.parts[0])} away first"
+            )
     return there
 
 
