@@ -150,7 +150,7 @@ class Strange:
 
     @property
     def together(self) -> Known | None:
-        """What images are that fit a threshold from those here: these alone if all are others, or the known ones too."""
+        """What images are that fit a threshold from those here: these alone if all are others, or known ones too."""
         if self.known is None or self.seen is None:
             return self.known
         return self.seen if self.others == self.images else self.known | self.seen
