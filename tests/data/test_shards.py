@@ -59,6 +59,21 @@ def test_a_share_is_refused_resumed_and_replaced(images, tmp_path):
     assert contents(out) == contents(tmp_path / "whole")
 
 
+def test_a_share_that_is_scored_anew_leaves_no_table_of_earlier_rows(images, tmp_path):
+    """Until all shares are scored there is no table of all, and no overlay of an image that is not given any more."""
+    out, grouped = tmp_path / "out", {"group_by": r"part\d+"}
+    predict(Grey(), images, out, **grouped)
+    (out / "photograph.png").write_bytes(b"mine")
+    overlays = {path.name for path in out.glob("*.png")}
+    (images / "line 2/part6.png").unlink()
+    predict(Grey(), images, out, shard="1/2", overwrite=True, threshold=50.0, batch_size=2, **grouped)
+    assert not {"predictions.csv", "predictions.json", "parts.csv"} & {path.name for path in out.iterdir()}
+    assert overlays - {path.name for path in out.glob("*.png")} == {"line 2_part6.png"}
+    predict(Grey(), images, out, shard="2/2", overwrite=True, threshold=50.0, batch_size=2, **grouped)
+    predict(Grey(), images, tmp_path / "whole", threshold=50.0, batch_size=2, **grouped)
+    assert contents(out) == contents(tmp_path / "whole") | {"photograph.png": b"mine"}
+
+
 def test_shares_of_different_calls_do_not_mix(images, tmp_path, caplog):
     predict(Grey(), images, tmp_path / "out", shard="1/2")
     assert "share" not in caplog.text.replace(str(tmp_path), "")

@@ -5,7 +5,7 @@ import csv
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from vitlite.files import (
     distinct_candidates,
     distinct_names,
     make_folder,
+    remove,
     remove_leftovers,
     shown,
 )
@@ -60,16 +61,34 @@ def refuse_replacing(folder: Path, names: Iterable[str]) -> None:
         )
 
 
-def _written(folder: Path) -> set[str | None]:
+def _written(folder: Path) -> set[str]:
     """The files that the tables of a folder name: its own, and those of shares."""
-    found: set[str | None] = set()
-    for table in (folder / CSV_FILE, *folder.glob(f"{SHARDS_FOLDER}/*/{CSV_FILE}")):
-        with (
-            contextlib.suppress(OSError, csv.Error),
-            open(table, encoding="utf-8", errors="replace", newline="") as file,
-        ):
-            found.update(row.get(column) for row in csv.DictReader(file) for column in FILES)
+    tables = (folder / CSV_FILE, *folder.glob(f"{SHARDS_FOLDER}/*/{CSV_FILE}"))
+    return {name for table in tables for row in _rows(table) for name in row.values()}
+
+
+def _rows(table: Path) -> list[dict[str, str]]:
+    """The files that each row of a table names, by column; of a damaged table those before the damage."""
+    found: list[dict[str, str]] = []
+    with (
+        contextlib.suppress(OSError, csv.Error),
+        open(table, encoding="utf-8", errors="replace", newline="") as file,
+    ):
+        found.extend({column: name for column in FILES if (name := row.get(column))} for row in csv.DictReader(file))
     return found
+
+
+def remove_whole(ledger: Ledger, names: Container[str]) -> None:
+    """Remove the table of all images from the folder of a share's ``ledger``, with its files that are not in ``names``.
+
+    The share is scored anew, so the rows of that table are of an earlier call, and other shares write ``names``.
+    """
+    table = ledger.folder / CSV_FILE
+    for row in _rows(table):
+        ledger.remove_files({column: name for column, name in row.items() if name not in names})
+    for name in (JSON_FILE, CSV_FILE, PARTS_FILE):
+        if name != PARTS_FILE or _is_own(ledger.folder / name):
+            remove(ledger.folder / name)
 
 
 def _is_own(path: Path) -> bool:

@@ -26,6 +26,7 @@ from vitlite.data.prediction_files import (
     make_folders,
     not_written_here,
     refuse_replacing,
+    remove_whole,
     warn_of_formats,
     warn_of_overlays,
 )
@@ -289,11 +290,14 @@ def predict(
         _score(detector, wanted, None, images, rows, Sender(None, grouped, emit))
         return [rows[i] for i in range(len(images))]
     out = make_folder(out)
-    refuse_replacing(out, [*(name for row in names for name in row.values()), *([PARTS_FILE] if grouped else [])])
+    written = [name for row in names for name in row.values()]
+    refuse_replacing(out, [*written, *([PARTS_FILE] if grouped else [])])
     facts = wanted.facts(detector.digest(), detector.calibration)
     with share.ledger(out, every, facts) if share else Ledger(out / CSV_FILE, COLUMNS, FILES, facts) as ledger:
         own = [name for image in images for name in image.files.values()]
         earlier = ledger.begin(resume=resume, overwrite=overwrite, names=own + [CSV_FILE] * bool(share))
+        if share and overwrite:
+            remove_whole(ledger, set(written))
         make_folders(out, wanted.files, alone=share is None)
         rows = kept_rows(ledger, earlier, [i.path for i in images], [i.files for i in images], batch_size)
         if earlier:
