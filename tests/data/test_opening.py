@@ -71,6 +71,13 @@ def test_plain_folder_of_folders(tmp_path, put):
             ["rgb/0.png", "xyz/0.png"],
             "has xyz/, coordinates or depths, beside rgb/; give the photographs alone, .*/rgb$",
         ),
+        (
+            ["0.png", "0_depth.png"],
+            "has 0_depth.png, by its name coordinates .*, beside 0.png; put the photographs alone",
+        ),
+        (["a/1_Color.png", "a/1_Depth.png", "b/2.png"], "has a/1_Depth.png, .*, beside a/1_Color.png"),
+        (["rgb_7.png", "depth_7.png"], "has depth_7.png, .*, beside rgb_7.png"),
+        (["7.png", "xyz-7.png"], "has xyz-7.png, .*, beside 7.png"),
         (["1/RGB/0.png", "1/Depth/0.png", "2/0.png"], "has 1/Depth/, .*, beside 1/RGB/; give .*/1/RGB$"),
         (
             ["train/good/rgb/0.png", "train/good/xyz/0.png"],
@@ -171,6 +178,11 @@ def test_no_data_set_or_part_of_one_passes_for_a_plain_folder(tmp_path, put, fil
         (["x/a_mask.png", "x/b_GT.png", "x/c.png"], "x", 1),  # masks of images that are not there
         (["x/a.png", "x/test/b.png", "x/mvtec/nut/train/good/c.png"], "x", 1),  # what lies deeper is not taken
         (["x/good/a.png"], "x", 1),
+        (
+            ["x/0_depth.png", "x/depth of cut 1.png", "x/depths1.png", "x/1.png", "y/0.png"],
+            "x",
+            4,
+        ),  # none beside its own
         (["x/a.png", "x/labels/b.png"], "x", 1),
         (["x/no_defect/a.png", "x/defect-free/b.png", "x/kos01/c.png", "x/badge/d.png"], "x", 4),
         (["x/2023/ok/a.png", "x/2024/ok/b.png"], "x", 2),

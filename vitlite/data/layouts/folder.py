@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vitlite.data.index import GOOD, GOOD_NAMES, MASK_NAME, Dataset, Sample, choose, name_of, stem, without_mark
-from vitlite.data.layouts.base import Layout, surfaces_beside
+from vitlite.data.layouts.base import Layout, surface_beside, surfaces_beside
 from vitlite.data.layouts.categories import FolderOfCategories
 from vitlite.data.layouts.oneclass import OneClassLayout
 from vitlite.data.leftovers import Leftovers, slashed
@@ -164,6 +164,13 @@ def _refuse_surfaces(root: Path, paths: list[Path]) -> None:
         raise UserError(
             f"{shown(root)}: has {surface}/, coordinates or depths, beside {photographs}/; "
             f"give the photographs alone, {shown(root / two[1])}"
+        )
+    files = surface_beside(paths)
+    if files is not None:
+        surface, photographs = (shown(path.relative_to(root)) for path in files)
+        raise UserError(
+            f"{shown(root)}: has {surface}, by its name coordinates or depths, beside {photographs}; "
+            "put the photographs alone into a folder"
         )
 
 
