@@ -5,6 +5,7 @@ import os
 import pytest
 
 from vitlite import data
+from vitlite.data.checking import check
 from vitlite.data.prediction_files import holds_predictions
 from vitlite.errors import UserError
 
@@ -99,6 +100,22 @@ def test_folders_that_would_train_on_the_wrong_images(tmp_path, put, files, mess
             (tmp_path / name).write_text("x")
     with pytest.raises(UserError, match=message):
         data.open_dataset(tmp_path)
+
+
+def test_photographs_beside_coordinates_in_a_data_set_are_named_for_every_command(tmp_path, put):
+    for name in ("train/good", "test/good", "test/hole"):
+        for folder in ("rgb", "xyz"):
+            put(tmp_path / name / folder / "0.png")
+    named = rf"{tmp_path}/train/good: no images there, but photographs in rgb/ beside xyz/; give .*/rgb$"
+    with pytest.raises(
+        UserError, match=rf"no images for training or testing \(one category in MVTec layout\): {named}"
+    ):
+        check(tmp_path)
+    named = (
+        rf"^{tmp_path}/test: no images there, but photographs in good/rgb/ beside good/xyz/; move them to .*/test/good$"
+    )
+    with pytest.raises(UserError, match=named):
+        data.open_dataset(tmp_path, need_train=False, need_test=True)
 
 
 def test_a_table_alone_makes_no_predictions(tmp_path, put):

@@ -102,7 +102,9 @@ def categories_apart(root: str | Path, category: str | None = None) -> tuple[str
 def survey(root: str | Path, category: str | None = None) -> Dataset:
     """Like ``open_dataset``, but None stands for all categories or all classes, and any split may be empty."""
     root = _folder(root)
-    return _filled(_with_not_read(layout_of(root).survey(root, category)))
+    layout = layout_of(root)
+    dataset = _with_not_read(layout.survey(root, category))
+    return _filled(dataset, layout.hint(dataset, dataset.categories[0], "train") if dataset.categories else "")
 
 
 def _with_not_read(dataset: Dataset) -> Dataset:
@@ -118,7 +120,8 @@ def _folder(root: str | Path) -> Path:
     return root
 
 
-def _filled(dataset: Dataset) -> Dataset:
+def _filled(dataset: Dataset, hint: str = "") -> Dataset:
     if not (dataset.train or dataset.test):
-        raise UserError(f"{shown(dataset.root)}: no images for training or testing ({dataset.title})")
+        more = f": {hint}" if hint else ""
+        raise UserError(f"{shown(dataset.root)}: no images for training or testing ({dataset.title}){more}")
     return dataset

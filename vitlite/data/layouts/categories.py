@@ -113,7 +113,13 @@ class CategoryLayout(Layout):
     def hint(self, dataset: Dataset, category: str, split: str) -> str:
         folder = dataset.folder(category)
         if split != "train":
-            return f"{shown(folder / self.test)}: no images there"
+            test = folder / self.test
+            kinds = sub_folders(test) if test.is_dir() else ()
+            two = surfaces_beside(Path(kind, name) for kind in kinds for name in sub_folders(test / kind))
+            more = (
+                f", but photographs in {two[1]}/ beside {two[0]}/; move them to {test / two[1].parent}" if two else ""
+            )
+            return shown(f"{test}: no images there{more}")
         train = folder / "train"
         if len(names := self.good_names(train)) > 1:
             return f"{shown(train)}: has {few(slashed(names))}; name the folder of the good images {self.good}"
