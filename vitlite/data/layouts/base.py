@@ -34,8 +34,8 @@ def surface_beside(paths: Iterable[Path]) -> tuple[Path, Path] | None:
     for (folder, name), path in files.items():
         if found := _SURFACE.search(name):
             before, (first, last) = name[: found.start()], found.span(1)
-            others = (before + name[last:], name[last:].lstrip(" _.-"))
-            others += tuple(name[:first] + word + name[last:] for word in sorted(PHOTOGRAPHS))
+            others = [before + name[last:], name[last:].lstrip(" _.-")]
+            others += [name[:first] + word + name[last:] for word in sorted(PHOTOGRAPHS)]
             if photograph := next((files[folder, own] for own in others if (folder, own) in files), None):
                 return path, photograph
     return None
