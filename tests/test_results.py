@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from vitlite.data.map_files import MAPS_FOLDER
 from vitlite.engine.calibrate import recalibrate
@@ -36,6 +37,11 @@ def made(tmp_path_factory, tiny_run, tiny_data):
     predict(detector, tiny_data / "weave/test", out, overlays=False, group_by=r"\d+")
     balanced = shutil.copytree(tiny_run, out / "balanced")
     recalibrate(Detector(balanced, "cpu"), balance=[tiny_data / "weave/test/spot"])
+    apart, larger = shutil.copytree(tiny_run, out / "apart"), tmp_path_factory.mktemp("larger")
+    for path in (tiny_data / "weave/test/good").iterdir():
+        with Image.open(path) as image:
+            image.resize((128, 128)).save(larger / path.name)
+    recalibrate(Detector(apart, "cpu"), good=[larger])
     (out / "calibration.json").write_text(json.dumps(detector.calibration))
     return out
 
@@ -62,10 +68,10 @@ def fields(value, path=""):
     return {name for key, one in value.items() for name in fields(one, f"{path}.{general or key}".lstrip("."))}
 
 
-@pytest.mark.parametrize("name", ["results.json", "calibration.json"])
-def test_the_page_lists_the_fields(made, name):
+@pytest.mark.parametrize(("name", "count"), [("results.json", 2), ("calibration.json", 3)])
+def test_the_page_lists_the_fields(made, name, count):
     files = [json.loads(path.read_text()) for path in made.rglob(name)]
-    assert len(files) == 2
+    assert len(files) == count
     assert {file["schema"] for file in files} == {2}
     names = listed(name)
     assert len(set(names)) == len(names)
