@@ -11,7 +11,7 @@ from vitlite.errors import MARK, UserError, first_line
 OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 # By the name of a command's option: what makes the command need less memory.
 NEEDS_LESS = {
-    "overrides": "a smaller `image_size` or `batch_size` needs less",
+    "overrides": "a smaller `image_size`, `batch_size` or network needs less",
     "tile": "so does a smaller `tile`",
     "streaming": "`streaming=True` needs less",
     "no_overlays": "`no_overlays=True` needs less",

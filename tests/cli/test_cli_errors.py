@@ -72,7 +72,7 @@ def test_an_error_of_a_command_is_spelled_for_it(monkeypatch):
         (("predict", "run", "image.png", "--out", "out"), "; --no-overlays needs less"),
         (
             ("train", "--method", "x"),
-            "; a smaller --set image_size or --set batch_size needs less; so does a smaller --tile",
+            "; a smaller --set image_size, --set batch_size or network needs less; so does a smaller --tile",
         ),
         (("eval", "run"), "; --streaming needs less"),
         (("eval-maps", "maps", "--data", "set"), "; --streaming needs less"),
