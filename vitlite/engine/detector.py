@@ -279,7 +279,7 @@ def load_calibration(run: StrPath) -> dict[str, Any]:
         check_numbers([result["image_threshold"], result["pixel_threshold"]])
         check_numbers([result["display"]["low"], result["display"]["high"]])
         check_numbers(result["good_scores"])
-        Known.in_calibration(result), Known.of_training(result)  # so both can be read
+        Known.both_in(result)  # that it can be read
         if not is_area(result.get("min_area", 0)):
             raise ValueError(f"min_area {result['min_area']!r}")
         for own in result.get("categories", {}).values():

@@ -113,7 +113,7 @@ def loads(text: str | None, path: StrPath) -> dict[str, Any]:
             raise ValueError("calibration")
         if not is_area(calibration.get("min_area", 0)):
             raise ValueError(f"min_area {calibration['min_area']!r}")
-        Known.in_calibration(calibration), Known.of_training(calibration)  # so both can be read
+        Known.both_in(calibration)  # that it can be read
         scale_of(found)
         view_of(found)
         known_regions(found)

@@ -64,7 +64,13 @@ class Known:
     @classmethod
     def of_training(cls, calibration: Mapping[str, Any] | None) -> "Known | None":
         """What a calibration says of training's images; None and errors as of ``in_calibration``."""
-        return cls.in_calibration(calibration, TRAINED_KEY) or cls.in_calibration(calibration)
+        known, trained = cls.both_in(calibration)
+        return trained or known
+
+    @classmethod
+    def both_in(cls, calibration: Mapping[str, Any] | None) -> "tuple[Known | None, Known | None]":
+        """(What others are compared with, training's if that is something else); None and errors likewise."""
+        return cls.in_calibration(calibration), cls.in_calibration(calibration, TRAINED_KEY)
 
     @classmethod
     def in_calibration(cls, calibration: Mapping[str, Any] | None, key: str = KEY) -> "Known | None":
@@ -143,7 +149,7 @@ class Strange:
     @classmethod
     def than(cls, calibration: Mapping[str, Any] | None, **options: Any) -> "Strange":
         """Compares with the images that a calibration knows; more ``options`` as for the class."""
-        known, trained = Known.in_calibration(calibration), Known.in_calibration(calibration, TRAINED_KEY)
+        known, trained = Known.both_in(calibration)
         apart = known is not None and trained is not None and known | trained != known
         words = {"advice": RECALIBRATE, "whose": CALIBRATION} if apart else {}
         return cls(**({"known": known} | words | options))

@@ -112,6 +112,7 @@ class Scorer:
             said = [note.text.removeprefix(f"{path}: ") for note in (*notes, *seen.notes)]
         strange = self.detector.strange()
         strange.see(seen)
+        unlike = strange.lines()
         maps, (score,) = self.detector.score_seen([seen])
         values = seen.full(maps[0])
         found = judge(values, score, limits, "the upload", seen.inside)
@@ -126,8 +127,8 @@ class Scorer:
             "defect_pixels": found.defect_pixels,
             "width": pixels.shape[1],
             "height": pixels.shape[0],
-            "notes": [*said, *strange.lines().values()],
-            "strange": strange.lines(),
+            "notes": [*said, *unlike.values()],
+            "strange": unlike,
         }
         if want == "view":
             anyway = replace(limits, image=-math.inf)
