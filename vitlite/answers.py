@@ -13,7 +13,7 @@ import numpy as np
 from vitlite.data.parts import Parts
 from vitlite.data.prediction_files import FILES, JUDGED, cells
 from vitlite.errors import UserError
-from vitlite.files import atomic, remove, shown
+from vitlite.files import atomic, counted, remove, shown
 from vitlite.images.heatmap import overlay
 from vitlite.images.loading import Loaded
 from vitlite.images.maps import write_map
@@ -23,7 +23,7 @@ from vitlite.images.reading import NO_ROOM, ImageError
 from vitlite.images.regions import dim, shrink
 from vitlite.images.resize import map_at, resize_image
 from vitlite.ledger import Ledger
-from vitlite.limits import Limits, check_limits, limits_of, rate_of
+from vitlite.limits import Limits, check_limits, group_count, limits_of, rate_of, values_of
 from vitlite.metrics.thresholds import images_needed
 from vitlite.verdict import NoVerdict, Prediction, judge
 
@@ -72,12 +72,15 @@ class Wanted:
         if self.sensitivity is None:
             return
         needed = images_needed(rate_of(self.sensitivity))
-        if (count := len(limits_of(calibration, self.category).good_scores)) < needed:
+        own = values_of(calibration, self.category)
+        if (count := group_count(own)) < needed:
+            grouped = count < len(own["good_scores"])
             log.warning(
-                "sensitivity %s takes %d good images; with %d, the threshold is their highest score",
+                "sensitivity %s takes %d good images%s; with %s, the threshold is their highest score",
                 self.sensitivity,
                 needed,
-                count,
+                ", each of another group" * grouped,
+                counted(count, "group") if grouped else count,
             )
 
     def facts(self, digest: str, calibration: dict[str, Any]) -> dict[str, Any]:

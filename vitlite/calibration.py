@@ -1,5 +1,6 @@
 """What calibration.json says: thresholds from the scores of good images, and from known defects if they are wanted."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,14 @@ import numpy as np
 
 from vitlite.files import shown
 from vitlite.good_scores import PIXEL_TARGET_FPR, Good
-from vitlite.limits import CONFIDENCE, false_alarms, groups_above
-from vitlite.metrics.thresholds import balanced_threshold, threshold_above, upper_quantile
+from vitlite.limits import CONFIDENCE, SIZES, false_alarms
+from vitlite.metrics.thresholds import (
+    balanced_threshold,
+    grouped_rank,
+    groups_above,
+    threshold_above,
+    upper_quantile,
+)
 from vitlite.odd import Odd
 
 SCHEMA = 2  # of calibration.json; version 0.1.0 wrote the file without a number
@@ -83,25 +90,28 @@ def thresholds(good: Sequence[Good], target_fpr: float, held_out: bool) -> dict[
 
     Images that were trained on promise nothing: their rate is None.
     """
-    groups: dict[object, list[float]] = {}
-    for place, image in enumerate(good):
-        groups.setdefault(("alone", place) if image.group is None else image.group, []).append(image.score)
+    names = [("alone", place) if image.group is None else image.group for place, image in enumerate(good)]
+    counts = Counter[object](names)
+    sizes = [counts[name] for name in names]
+    scores, score_sizes = (list(values) for values in zip(*sorted(zip((image.score for image in good), sizes))))
+    tails, tail_sizes = (list(values) for values in zip(*sorted(zip((image.pixel_tail for image in good), sizes))))
     promised = NO_PROMISE
     if held_out:  # near-copies say as much as one image
-        above = None if len(groups) == len(good) else groups_above(groups.values(), target_fpr)
-        expected, interval = false_alarms(len(groups), target_fpr, above=above)
+        above = float(groups_above(score_sizes)[grouped_rank(score_sizes, target_fpr) - 1])
+        expected, interval = false_alarms(len(counts), target_fpr, above=above)
         promised = {"expected_fpr": expected, "expected_fpr_interval": list(interval)}
-    scores, tails = (sorted(values) for values in zip(*((image.score, image.pixel_tail) for image in good)))
     return {
         "images": len(good),
-        "groups": len(groups),
-        "image_threshold": threshold_above(scores, target_fpr),
+        "groups": len(counts),
+        "image_threshold": threshold_above(scores, target_fpr, score_sizes),
         # A pixel counts as defective above what the worst pixels of nearly every good image reach.
-        "pixel_threshold": threshold_above(tails, target_fpr),
+        "pixel_threshold": threshold_above(tails, target_fpr, tail_sizes),
         **promised,
         "balance": None,
         "good_scores": scores,
         "good_pixels": tails,
+        SIZES["good_scores"]: score_sizes,
+        SIZES["good_pixels"]: tail_sizes,
     }
 
 

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
@@ -18,6 +18,8 @@ from vitlite.metrics.thresholds import ROUNDING, images_needed, threshold_above,
 log = logging.getLogger(__name__)
 
 CONFIDENCE = 0.9  # of the interval that is reported
+# The lists of a calibration that thresholds come from, and those of the sizes of their groups; older files lack these.
+SIZES = {"good_scores": "good_score_groups", "good_pixels": "good_pixel_groups"}
 
 
 @dataclass(frozen=True)
@@ -75,26 +77,31 @@ def limits_of(
             that is none.
     """
     check_limits(sensitivity, threshold, pixel_threshold)
-    own = calibration
-    if category is not None:
-        known = calibration.get("categories", {})
-        if not isinstance(category, str):
-            raise UserError(f"`category={category!r}`: must be the name of one category")
-        if category not in known:
-            names = ", ".join(known) or "no category by itself"
-            raise UserError(f"`category={category}`: unknown; the run is calibrated for {names}")
-        # A calibration by an older version has one pixel threshold, and one list of scores, for all categories.
-        own = {**calibration, **known[category]}
+    own = values_of(calibration, category)
     image, pixel = own["image_threshold"], own["pixel_threshold"]
     if sensitivity is not None:
         share = rate_of(sensitivity)
         if "good_pixels" not in own:
             raise UserError(f"`sensitivity={sensitivity}`: an older vitlite calibrated this model; calibrate it again")
-        image, pixel = (threshold_above(own[key], share) for key in ("good_scores", "good_pixels"))
+        image, pixel = (threshold_above(own[key], share, own.get(sizes)) for key, sizes in SIZES.items())
     image = image if threshold is None else threshold
     pixel = pixel if pixel_threshold is None else pixel_threshold
     area = calibration.get("min_area", 0) if min_area is None else check_area(min_area)
     return Limits(image, pixel, np.asarray(own["good_scores"], dtype=np.float64), area)
+
+
+def values_of(calibration: dict[str, Any], category: str | None) -> dict[str, Any]:
+    """What a calibration says of the whole model, or of one of its categories; ``UserError`` if that is unknown."""
+    if category is None:
+        return calibration
+    known = calibration.get("categories", {})
+    if not isinstance(category, str):
+        raise UserError(f"`category={category!r}`: must be the name of one category")
+    if category not in known:
+        names = ", ".join(known) or "no category by itself"
+        raise UserError(f"`category={category}`: unknown; the run is calibrated for {names}")
+    # A calibration by an older version has one pixel threshold, and one list of scores, for all categories.
+    return {**calibration, **known[category]}
 
 
 class ByCategory:
@@ -175,6 +182,16 @@ def in_words(result: dict[str, Any]) -> list[str]:
     return lines
 
 
+def check_groups(values: dict[str, Any]) -> None:
+    """ValueError if the sizes of groups in a calibration, or in one of its categories, are not those of its lists."""
+    for key, name in SIZES.items():
+        sizes = values.get(name)
+        if sizes is None:
+            continue
+        if len(sizes) != len(values[key]) or not all(isinstance(size, int) and size > 0 for size in sizes):
+            raise ValueError(f"{name}: expected a whole number above 0 for each of {key}")
+
+
 def too_few(values: dict[str, Any], target: float) -> bool:
     """Whether a rate of false alarms was wanted that so few good images cannot promise."""
     return values["expected_fpr"] is not None and group_count(values) < images_needed(target)
@@ -182,7 +199,7 @@ def too_few(values: dict[str, Any], target: float) -> bool:
 
 def group_count(values: dict[str, Any]) -> int:
     """How many groups the good images are; in files of earlier versions each is its own."""
-    return int(values.get("groups", values["images"]))
+    return int(values["groups"] if "groups" in values else len(values["good_scores"]))
 
 
 def in_groups(values: dict[str, Any], images: str) -> str:
@@ -244,10 +261,3 @@ def false_alarms(
     tail = (1 - confidence) / 2
     low, high = (float(betaincinv(above + 1, count - above, p)) for p in (tail, 1 - tail))
     return (above + 1) / (count + 1), (low, high)
-
-
-def groups_above(groups: Collection[Sequence[float]], share: float) -> float:
-    """How many groups of values lie above the threshold of them all. If a part of one does, that part counts."""
-    ordered = sorted(value for group in groups for value in group)
-    limit = ordered[threshold_rank(len(ordered), share) - 1]
-    return sum(sum(value > limit for value in group) / len(group) for group in groups)

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from vitlite.answers import Wanted
 from vitlite.calibration import SCHEMA, summarize
 from vitlite.engine.calibrate import (
     set_balanced,
@@ -13,7 +14,7 @@ from vitlite.engine.detector import load_calibration
 from vitlite.errors import UserError
 from vitlite.good_scores import Good
 from vitlite.images.known import KEY
-from vitlite.limits import in_words, limits_of
+from vitlite.limits import SENSITIVITY, Limits, in_words, limits_of
 from vitlite.metrics.thresholds import (
     MARGIN,
     threshold_above,
@@ -97,6 +98,25 @@ def test_near_copies_promise_as_much_as_one_image():
     assert alone["expected_fpr"] < 0.05
 
 
+def test_the_threshold_counts_groups_as_its_promise_does():
+    """It once had 10 % of the images above it, and promised more, because these are more of the groups."""
+    sizes = [8] * 6 + [1] * 12  # the images alone score highest
+    numbers = [group for group, size in enumerate(sizes) for _ in range(size)]
+    images = [Good("a", float(i + 1), float(i + 1), 0.5, group=group) for i, group in enumerate(numbers)]
+    for share in (0.1, 0.2, 0.3):
+        result = summarize(images, share, True)
+        for found in (result, limits_of(result, "a"), limits_of(result)):
+            limit = found.image if isinstance(found, Limits) else found["image_threshold"]
+            above = {image.group for image in images if image.score > limit}
+            assert result["expected_fpr"] == pytest.approx((len(above) + 1) / 19)
+            assert result["expected_fpr"] <= share
+    for name, share in SENSITIVITY.items():
+        again = summarize(images, share, True)
+        for category in (None, "a"):
+            limits = limits_of(result, category, sensitivity=name)
+            assert (limits.image, limits.pixel) == (again["image_threshold"], again["pixel_threshold"])
+
+
 def test_images_that_were_trained_on_promise_nothing():
     result = summarize(good_images([1.0, 2.0], ["a", "a"]), 0.01, False)
     assert result["expected_fpr"] is None
@@ -131,7 +151,21 @@ def test_the_schema_of_a_calibration(tiny_run, tmp_path):
         path.write_text(json.dumps({**now, "min_area": area}))
         with pytest.raises(UserError, match=r"damaged .*min_area"):
             load_calibration(tmp_path)
+    for sizes in ([], [0] * len(now["good_scores"]), [1.5] * len(now["good_scores"])):
+        path.write_text(json.dumps({**now, "good_score_groups": sizes}))
+        with pytest.raises(UserError, match=r"damaged .*good_score_groups: expected a whole number above 0 for each"):
+            load_calibration(tmp_path)
     for images in ([], {}, now[KEY] | {"width": [0, 5]}, now[KEY] | {"shape": ["1", "1"]}):
         path.write_text(json.dumps({**now, KEY: images}))
         with pytest.raises(UserError, match="damaged"):
             load_calibration(tmp_path)
+
+
+def test_a_sensitivity_that_few_groups_cannot_give_is_said(caplog):
+    images = [Good("a", float(i), float(i), 0.5, group=i // 10) for i in range(200)]
+    calibration = summarize(images, 0.05, True)
+    Wanted(sensitivity="normal", category="a").check(calibration, "")
+    assert not caplog.messages
+    Wanted(sensitivity="low").check(calibration, "")
+    (line,) = caplog.messages
+    assert line.startswith("sensitivity low takes 99 good images, each of another group; with 20 groups, the threshold")

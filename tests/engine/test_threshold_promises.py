@@ -9,10 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitlite.errors import UserError
-from vitlite.limits import check_target, false_alarms, groups_above
+from vitlite.limits import check_target, false_alarms
 from vitlite.metrics.thresholds import (
     MARGIN,
     balanced_threshold,
+    grouped_rank,
+    groups_above,
     images_needed,
     threshold_above,
     threshold_rank,
@@ -38,17 +40,76 @@ def test_groups_of_copies_promise_what_their_number_does(count, copies, share):
     """A new image is of another group: 100 copies of five images say as much as the five."""
     rng = np.random.default_rng(count)
     values = [rng.random(count) for _ in range(20_000)]
-    rates = np.array([1 - upper_quantile(np.repeat(own, copies), share) for own in values])
-    above = groups_above(np.repeat(values[0], copies).reshape(count, copies).tolist(), share)
-    expected, (low, high) = false_alarms(count, share, above=above)
+    sizes = [copies] * (count * copies)
+    rank = grouped_rank(sizes, share)
+    rates = np.array([1 - np.sort(np.repeat(own, copies))[rank - 1] for own in values])
+    expected, (low, high) = false_alarms(count, share, above=groups_above(sizes)[rank - 1])
+    assert expected <= max(share, 1 / (count + 1))
     assert rates.mean() == pytest.approx(expected, rel=0.03)
     assert np.mean((low <= rates) & (rates <= high)) == pytest.approx(0.9, abs=0.01)
     if copies == 1:
         assert (expected, (low, high)) == false_alarms(count, share)
 
 
+@pytest.mark.parametrize("lean", [-0.3, 0.0, 0.3])  # how much higher the values of larger groups are
+@pytest.mark.parametrize(("count", "share"), [(30, 0.1), (40, 0.2)])
+def test_groups_of_any_size_keep_the_target(count, share, lean):
+    """Among new groups neither the share of the images nor that of the groups above is larger than wanted."""
+    rng = np.random.default_rng(count)
+    promised, rates = [], []
+    for _ in range(400):
+        values, sizes = grouped_values(rng, count, lean)
+        limit, rank = threshold_above(values, share, sizes), grouped_rank(sizes, share)
+        promised.append(false_alarms(count, share, above=groups_above(sizes)[rank - 1])[0])
+        new, new_sizes = grouped_values(rng, 200, lean)
+        above = np.asarray(new) > limit
+        rates.append((above.mean(), np.sum(above / new_sizes) / 200))
+    assert max(promised) <= share + 1e-9
+    assert np.max(np.mean(rates, axis=0)) <= share
+    assert np.mean(promised) > 0.8 * share
+
+
+def grouped_values(rng, count, lean):
+    """Values, ascending, of groups of 1 to 9 that share a level, and the sizes of their groups."""
+    each = rng.integers(1, 10, count)
+    levels = rng.normal(size=count) + lean * each
+    values = np.repeat(levels, each) + 0.3 * rng.normal(size=each.sum())
+    order = np.argsort(values)
+    return values[order].tolist(), np.repeat(each, each)[order].tolist()
+
+
 def test_a_group_that_lies_above_in_part_counts_in_part():
-    assert groups_above([[1.0, 9.0], [2.0], [3.0], [8.0], [4.0, 5.0, 6.0, 9.0]], 0.3) == 0.5 + 0.25
+    # Values 1 to 9 in the groups (1, 8), (2), (3), (7), (4, 5, 6, 9), and how many groups are above each.
+    sizes = [2, 1, 1, 4, 4, 4, 1, 2, 4]
+    by_images = 5 / 9 * np.arange(8, -1, -1)
+    by_groups = [4.5, 3.5, 2.5, 2.25, 2.0, 1.75, 0.75, 0.25, 0.0]
+    assert groups_above(sizes) == pytest.approx(np.maximum(by_groups, by_images))
+    assert threshold_above(range(1, 10), 0.4, sizes) == pytest.approx(7.0, rel=3 * MARGIN)  # 2/6: two of nine images
+    assert threshold_above(range(1, 10), 0.1, sizes) == pytest.approx(9.0, rel=3 * MARGIN)
+
+
+@given(count=st.integers(1, 300), share=st.floats(1e-4, 0.9999))
+@settings(max_examples=200, deadline=None)
+def test_images_without_near_copies_are_groups_of_one(count, share):
+    assert grouped_rank([1] * count, share) == threshold_rank(count, share)
+
+
+@given(sizes=st.lists(st.integers(1, 6), min_size=1, max_size=30), share=st.floats(0.01, 0.9), data=st.data())
+@settings(max_examples=300, deadline=None)
+def test_a_threshold_of_groups_delivers_what_it_promises(sizes, share, data):
+    """On the images that it comes from: of them, and of their groups, no larger share is above than wanted."""
+    each = data.draw(st.permutations([size for size in sizes for _ in range(size)]))
+    limit = threshold_above(range(len(each)), share, each)
+    above = [size for place, size in enumerate(each) if place > limit]
+    rank = grouped_rank(each, share)
+    expected, _ = false_alarms(len(sizes), share, above=groups_above(each)[rank - 1])
+    assert max(len(above) / len(each), sum(1 / size for size in above) / len(sizes)) <= share
+    if len(sizes) >= images_needed(share):
+        assert expected <= share + 1e-8
+        lower = groups_above(each)[rank - 2] if rank > 1 else len(sizes)
+        assert (lower + 1) / (len(sizes) + 1) > share
+    else:
+        assert expected == pytest.approx(1 / (len(sizes) + 1))
 
 
 def test_against_scipys_beta():

@@ -31,7 +31,7 @@ from vitlite.images.loading import Loaded
 from vitlite.images.regions import level_outside
 from vitlite.images.resize import resize_image
 from vitlite.images.scale import Reading, as_pixels
-from vitlite.limits import is_area
+from vitlite.limits import check_groups, is_area
 from vitlite.methods import method_class
 from vitlite.methods.base import Method
 from vitlite.score_table import entries
@@ -279,11 +279,13 @@ def load_calibration(run: StrPath) -> dict[str, Any]:
         check_numbers([result["image_threshold"], result["pixel_threshold"]])
         check_numbers([result["display"]["low"], result["display"]["high"]])
         check_numbers(result["good_scores"])
+        check_groups(result)
         Known.both_in(result)  # that it can be read
         if not is_area(result.get("min_area", 0)):
             raise ValueError(f"min_area {result['min_area']!r}")
         for own in result.get("categories", {}).values():
             check_numbers([own["image_threshold"], own.get("pixel_threshold", 0.0), *own.get("good_scores", ())])
+            check_groups(own)
         return result
     except FileNotFoundError:
         unfinished = "training did not finish; resume it with `vitlite train`"

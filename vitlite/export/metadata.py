@@ -12,7 +12,7 @@ from vitlite.images.known import Known
 from vitlite.images.regions import PAINT, Regions
 from vitlite.images.scale import Scale, as_scale
 from vitlite.images.tiles import View, as_size
-from vitlite.limits import is_area
+from vitlite.limits import check_groups, is_area
 
 if TYPE_CHECKING:
     from vitlite.engine.settings import RunSettings
@@ -111,6 +111,8 @@ def loads(text: str | None, path: StrPath) -> dict[str, Any]:
         good = calibration["good_scores"]
         if not isinstance(good, list) or not good or not all(map(math.isfinite, [*limits, *good])):
             raise ValueError("calibration")
+        for own in (calibration, *calibration.get("categories", {}).values()):
+            check_groups(own)
         if not is_area(calibration.get("min_area", 0)):
             raise ValueError(f"min_area {calibration['min_area']!r}")
         Known.both_in(calibration)  # that it can be read

@@ -29,17 +29,46 @@ def upper_quantile(values: Sequence[float] | np.ndarray, share: float) -> float:
     return float(np.partition(flat, index)[index])
 
 
-def threshold_above(values: Sequence[float], share: float) -> float:
-    """A threshold just above :func:`upper_quantile`, and not near any of the n >= 1 finite values.
+def groups_above(sizes: Sequence[int]) -> np.ndarray:
+    """How many groups of values lie above each of n >= 1 values that ascend: float64 (n,).
+
+    A group of which a part lies above counts in part. If that is a smaller share of the groups than of the values, as
+    it is if larger groups have higher values, the share of the values counts. Equal values count as above each other.
+
+    Args:
+        sizes: how many of the values are in the group of each one, itself included; 1: it is alone.
+    """
+    weights, after = 1 / np.asarray(sizes, dtype=np.float64), np.arange(len(sizes))[::-1]
+    groups = np.append(np.cumsum(weights[:0:-1])[::-1], 0.0)
+    return np.maximum(groups, after * (weights.sum() / len(sizes)))
+
+
+def grouped_rank(sizes: Sequence[int], share: float) -> int:
+    """The rank of :func:`threshold_rank` if values may be in groups, and a new value is of none of them.
+
+    That is the smallest rank with (a + 1) / (n + 1) <= ``share``, for n groups with a of them above
+    (:func:`groups_above`); the largest rank if there is none.
+    """
+    count = sum(1 / size for size in sizes)
+    enough = np.flatnonzero(groups_above(sizes) + 1 <= share * (count + 1) + ROUNDING)
+    return int(enough[0]) + 1 if enough.size else len(sizes)
+
+
+def threshold_above(values: Sequence[float], share: float, sizes: Sequence[int] | None = None) -> float:
+    """A threshold just above the value of rank :func:`grouped_rank`, and not near any of the n >= 1 finite values.
+
+    ``sizes`` says how many of the values are in the group of each one; None: each is alone.
 
     The last bits of a score depend on the batch size, the threads and the form of the model. So the threshold keeps at
     least :data:`MARGIN` from every value, relative to the larger of the two sizes, or to the median size of the values
     if that is larger. It is twice as far above the quantile, or in the middle of a gap that is too small for that. If a
     gap is too small for the margin on both sides, the threshold goes above it, and fewer values exceed it.
     """
-    ordered = np.sort(np.asarray(values, dtype=np.float64))
+    order = np.argsort(np.asarray(values, dtype=np.float64), kind="stable")
+    ordered = np.asarray(values, dtype=np.float64)[order]
     usual = _usual(ordered)
-    rest = ordered[threshold_rank(ordered.size, share) - 1 :].tolist()
+    rank = threshold_rank(ordered.size, share) if sizes is None else grouped_rank([sizes[i] for i in order], share)
+    rest = ordered[rank - 1 :].tolist()
     for below, above in zip(rest, [*rest[1:], math.inf]):
         limit = min(below + 2 * MARGIN * max(abs(below), usual), below + (above - below) / 2)
         if _keeps_margin(limit, below, above, usual):
