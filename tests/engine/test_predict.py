@@ -1,5 +1,7 @@
 """Images without a verdict: the score or map is not finite, whatever made it, or the image does not fit into memory."""
 
+import shutil
+
 import numpy as np
 import pytest
 from commands import rows_of, vitlite
@@ -204,3 +206,15 @@ def test_of_many_images_without_a_verdict_a_few_are_named(images, tmp_path, capl
         caplog.clear()
         predict(Scripted([]), folder)
         assert not any(line.startswith(kind) for line in caplog.messages)
+
+
+def test_masks_and_coordinates_are_left_out(images, tmp_path, caplog):
+    part = tmp_path / "part"
+    for name in ("rgb", "xyz", "gt"):
+        shutil.copytree(images, part / name)
+    rows = predict(Scripted([(0.1, 0.0)] * 3), part)
+    assert [row["file"] for row in rows] == [str(part / "rgb" / f"{i}.png") for i in range(3)]
+    assert [message for message in caplog.messages if "left out" in message] == [
+        f"6 images are left out, because no photographs lie in {part}/gt/ (3, masks), {part}/xyz/ (3, coordinates or "
+        "depths); to score them, give that folder"
+    ]

@@ -16,6 +16,7 @@ from vitlite.answers import Asked, Sender, Wanted, answer
 from vitlite.data import list_images
 from vitlite.data.listing import path_list
 from vitlite.data.parts import PARTS_FILE, Parts, write_parts
+from vitlite.data.photographs import photographs
 from vitlite.data.prediction_files import (
     COLUMNS,
     CSV_FILE,
@@ -276,6 +277,9 @@ def predict(
     grouped = Parts(group_by) if group_by is not None else None
     inputs = path_list(inputs)
     every = list_images(inputs) if out is None else not_written_here(list_images(inputs), inputs, out)
+    every, apart = photographs(every, inputs)
+    if apart:
+        log.warning(apart)
     warn_of_overlays(every)
     warn_of_formats(inputs)
     if grouped is not None:

@@ -1,6 +1,5 @@
 """What a layout of data sets is: how it is recognised, how it is read, and what to say if a split is empty."""
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,37 +7,6 @@ from pathlib import Path
 from vitlite.data.index import Dataset
 from vitlite.files import shown
 from vitlite.images.masks import MaskFiles
-
-# Of MVTec 3D-AD and sets like it: names of folders, in lower case.
-PHOTOGRAPHS = frozenset(("rgb", "color", "colour"))
-SURFACES = frozenset(("xyz", "depth", "depths"))
-_SURFACE = re.compile(rf"(?:^|[ _.-])({'|'.join(sorted(SURFACES))})(?=$|[ _.-])", re.IGNORECASE)  # a word of a name
-
-
-def surfaces_beside(folders: Iterable[Path]) -> tuple[Path, Path] | None:
-    """(folder of coordinates or depths, folder of photographs beside it): the first such two; None: there are none."""
-    folders = list(folders)
-    for folder in folders:
-        for other in folders if folder.name.lower() in SURFACES else ():
-            if other.parent == folder.parent and other.name.lower() in PHOTOGRAPHS:
-                return folder, other
-    return None
-
-
-def surface_beside(paths: Iterable[Path]) -> tuple[Path, Path] | None:
-    """(file of coordinates or depths, photograph beside it), by names such as ``0_depth.png`` and ``0.png``, or None.
-
-    The photograph's name has no such word, or that for a photograph in its place: ``0_color.png``.
-    """
-    files = {(path.parent, path.stem.lower()): path for path in paths}
-    for (folder, name), path in files.items():
-        if found := _SURFACE.search(name):
-            before, (first, last) = name[: found.start()], found.span(1)
-            others = [before + name[last:], name[last:].lstrip(" _.-")]
-            others += [name[:first] + word + name[last:] for word in sorted(PHOTOGRAPHS)]
-            if photograph := next((files[folder, own] for own in others if (folder, own) in files), None):
-                return path, photograph
-    return None
 
 
 class Layout(ABC):

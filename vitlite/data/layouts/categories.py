@@ -9,9 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from vitlite.data.index import GOOD, GOOD_NAMES, Dataset, Sample, choose, few, name_of, stem, without_mark
-from vitlite.data.layouts.base import Layout, surfaces_beside
+from vitlite.data.layouts.base import Layout
 from vitlite.data.leftovers import Leftovers, slashed
 from vitlite.data.listing import entries, sub_folders, walk
+from vitlite.data.photographs import surfaces_beside
 from vitlite.files import shown
 from vitlite.images.masks import MaskFiles, files_of
 

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vitlite.data.index import GOOD, GOOD_NAMES, MASK_NAME, Dataset, Sample, choose, name_of, stem, without_mark
-from vitlite.data.layouts.base import Layout, surface_beside, surfaces_beside
+from vitlite.data.layouts.base import Layout
 from vitlite.data.layouts.categories import FolderOfCategories
 from vitlite.data.layouts.oneclass import OneClassLayout
 from vitlite.data.leftovers import Leftovers, slashed
 from vitlite.data.listing import entries, not_read, sub_folders, walk
+from vitlite.data.photographs import surface_beside, surfaces_beside
 from vitlite.data.prediction_files import holds_predictions
 from vitlite.errors import UserError
 from vitlite.files import counted, shown
