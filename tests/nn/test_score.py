@@ -60,14 +60,15 @@ def test_places(least, added):
         np.testing.assert_array_equal(again(torch.from_numpy(values)), places(torch.from_numpy(values)))
 
 
+@pytest.mark.parametrize("shape", [(5, 4), (2, 5, 4)])
 @pytest.mark.parametrize("least", [None, 0.5])
-def test_statistics_without_an_image(least):
-    good = torch.from_numpy(RNG.normal(3, 1, (9, 5, 4)))
-    whole = PlaceStatistics((5, 4), least)
+def test_statistics_without_an_image(least, shape):
+    good = torch.from_numpy(RNG.normal(3, 1, (9, *shape)))
+    whole = PlaceStatistics(shape, least)
     whole.add(good)
     means, scales = whole.without(good)
     for i in range(len(good)):
-        rest = PlaceStatistics((5, 4), least)
+        rest = PlaceStatistics(shape, least)
         rest.add(torch.cat([good[:i], good[i + 1 :]]))
         mean, scale = rest.of_all()
         torch.testing.assert_close(means[i], mean)
@@ -75,18 +76,19 @@ def test_statistics_without_an_image(least):
         assert not torch.allclose(mean, whole.of_all()[0])
 
 
+@pytest.mark.parametrize("shape", [(5, 4), (2, 5, 4), (3, 5, 4)])  # of one value at a place, and of several
+@pytest.mark.parametrize("groups", [[[0], [1, 4, 5], [2, 8]], [[0], [1, 4, 5]]])
 @pytest.mark.parametrize("least", [None, 0.5])
-def test_statistics_without_groups(least):
-    good = torch.from_numpy(RNG.normal(3, 1, (9, 5, 4)))
-    whole = PlaceStatistics((5, 4), least)
+def test_statistics_without_groups(least, groups, shape):
+    good = torch.from_numpy(RNG.normal(3, 1, (9, *shape)))
+    whole = PlaceStatistics(shape, least)
     whole.add(good)
-    groups = [[0], [1, 4, 5], [2, 8]]
-    parts = [PlaceStatistics((5, 4), least) for _ in groups]
+    parts = [PlaceStatistics(shape, least) for _ in groups]
     for part, group in zip(parts, groups):
         part.add(good[group])
     means, scales = whole.without_parts(parts)
     for i, group in enumerate(groups):
-        rest = PlaceStatistics((5, 4), least)
+        rest = PlaceStatistics(shape, least)
         rest.add(good[[row for row in range(9) if row not in group]])
         mean, scale = rest.of_all()
         torch.testing.assert_close(means[i], mean, rtol=1e-6, atol=0)

@@ -32,6 +32,8 @@ def score_of(maps: Tensor, how: str) -> Tensor:
 class PlaceStatistics:
     """The mean and the deviation, at every place, of good images' values (B, H, W): of all, or of all but some.
 
+    A place may have several values: then all shapes are (..., H, W) instead of (H, W).
+
     ``least`` is added to every deviation, because a small change would count for everything where good images hardly
     vary; by default it is the mean of the deviations.
     """
@@ -60,7 +62,7 @@ class PlaceStatistics:
     def without_parts(self, parts: Sequence[Self]) -> tuple[Tensor, Tensor]:
         """As :meth:`without`, of all that was added but several values: each of ``parts``, which has these alone."""
         total, squares = (torch.stack([getattr(p, name) for p in parts]) for name in ("total", "squares"))
-        count = torch.tensor([p.count for p in parts], dtype=torch.float64)[:, None, None]
+        count = torch.tensor([p.count for p in parts], dtype=torch.float64).view(-1, *[1] * self.total.ndim)
         return self._finish(self.total - total, self.squares - squares, self.count - count)
 
     def _finish(self, total: Tensor, squares: Tensor, count: int | Tensor) -> tuple[Tensor, Tensor]:
