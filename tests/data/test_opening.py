@@ -1,12 +1,13 @@
 """Finding images: layouts, categories, order, mistakes."""
 
+import json
 import os
 
 import pytest
 
 from vitlite import data
 from vitlite.data.checking import check
-from vitlite.data.prediction_files import holds_predictions
+from vitlite.data.prediction_files import holds_predictions, warn_of_overlays
 from vitlite.errors import UserError
 
 
@@ -129,6 +130,23 @@ def test_a_table_alone_makes_no_predictions(tmp_path, put):
     assert holds_predictions(seen)
     with pytest.raises(UserError, match="has seen/, a run or predictions"):
         data.open_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["overlays", "maps", "parts"])
+def test_a_table_without_images_makes_none(tmp_path, put, caplog, kind):
+    """As of predict --no-overlays: what lies there are photographs."""
+    put(tmp_path / "seen/0.png")
+    (tmp_path / "seen/predictions.csv").write_text("file\n")
+    facts = {"overlays": False, "maps": False, "parts": False}
+    (tmp_path / "seen/predictions.json").write_text(json.dumps(facts))
+    assert len(data.open_dataset(tmp_path).train) == 1
+    warn_of_overlays([tmp_path / "seen/0.png"])
+    assert not caplog.messages
+    (tmp_path / "seen/predictions.json").write_text(json.dumps(facts | {kind: True}))
+    with pytest.raises(UserError, match="has seen/, a run or predictions"):
+        data.open_dataset(tmp_path)
+    warn_of_overlays([tmp_path / "seen/0.png"])
+    assert ["overlays are scored too" in message for message in caplog.messages] == [True] * (kind == "overlays")
 
 
 MVTEC = ("train/good/0.png", "test/good/0.png", "test/bent/0.png", "ground_truth/bent/0_mask.png")

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import json
 import logging
 import os
 from collections import Counter
@@ -15,6 +16,7 @@ from vitlite.data.parts import COLUMNS as PARTS_COLUMNS
 from vitlite.data.parts import PARTS_FILE
 from vitlite.errors import UserError
 from vitlite.files import (
+    DAMAGED,
     StrPath,
     csv_line,
     distinct_candidates,
@@ -38,9 +40,18 @@ FILES = tuple(PATTERNS)  # columns that name a file of the image
 COLUMNS = ("file", *JUDGED, *FILES, "error")
 
 
-def holds_predictions(folder: Path) -> bool:
-    """Whether `predict` has written its table into a folder, and so perhaps overlays."""
-    return (folder / CSV_FILE).exists() and (folder / JSON_FILE).exists()
+def holds_predictions(folder: Path, kinds: Sequence[str] = ("overlays", "maps", "parts")) -> bool:
+    """Whether `predict` has written its table into a folder, and images of these kinds with it.
+
+    A table that does not say what was written with it counts as one with all of them.
+    """
+    if not ((folder / CSV_FILE).exists() and (folder / JSON_FILE).exists()):
+        return False
+    try:
+        facts = json.loads((folder / JSON_FILE).read_text(encoding="utf-8"))
+        return any(facts.get(kind, True) for kind in kinds)
+    except DAMAGED:
+        return True
 
 
 def begun(folder: Path) -> bool:
@@ -130,7 +141,7 @@ def not_written_here(paths: list[Path], inputs: StrPath | Iterable[StrPath], out
 def warn_of_overlays(paths: Iterable[Path]) -> None:
     """Warn once if images lie in a folder of predictions: what an earlier call drew would be scored as a photograph."""
     for folder in dict.fromkeys(path.parent for path in paths):
-        if holds_predictions(folder):
+        if holds_predictions(folder, ["overlays"]):
             log.warning("%s: holds predictions of an earlier call, whose overlays are scored too", shown(folder))
             return
 
