@@ -1,12 +1,13 @@
 """Writing a file: whole or not at all, with the rights of any other new file."""
 
+import errno
 import os
 import sys
 
 import pytest
 
 from vitlite.errors import UserError
-from vitlite.files import atomic, refuse_unwritable, remove_leftovers, write_text
+from vitlite.files import atomic, refuse_unwritable, remove_leftovers, write_text, write_together
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a Unix has these rights")
@@ -62,3 +63,23 @@ def test_what_a_killed_process_left_is_known_by_its_name(tmp_path):
         assert not half.exists()
         half.write_text("the rest")  # so that it can take its name
     assert [path.name for path in tmp_path.iterdir()] == ["a name.json"]
+
+
+def test_files_that_belong_together_change_together(tmp_path, monkeypatch):
+    """If the disk is full at the second of them, the first one is as it was, and nothing else is left."""
+    first, second = tmp_path / "results.csv", tmp_path / "results.json"
+    write_together({first: "before\r\n", second: "{}"})
+    assert (first.read_bytes(), second.read_bytes()) == (b"before\r\n", b"{}")
+
+    written = []
+
+    def full(number):
+        written.append(number)
+        if len(written) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match=rf"^{second}: cannot be written .* make room there"):
+        write_together({first: "after", second: "after"})
+    assert (first.read_bytes(), second.read_bytes()) == (b"before\r\n", b"{}")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["results.csv", "results.json"]

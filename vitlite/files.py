@@ -11,7 +11,7 @@ import re
 import secrets
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -38,8 +38,7 @@ def atomic(path: StrPath, mode: str = "w") -> Iterator[IO[Any]]:
     ``mode`` is "w" for UTF-8 text or "wb". Raises UserError if the folder cannot be written or the disk is full.
     """
     path = Path(path)
-    # A short name: the file's own may be as long as the file system takes.
-    temporary = path.parent / f".{path.name[:16]}.{secrets.token_hex(4)}.tmp"
+    temporary = _temporary(path)
     text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
     try:
         with open(temporary, mode.replace("w", "x"), **text) as file:
@@ -52,6 +51,34 @@ def atomic(path: StrPath, mode: str = "w") -> Iterator[IO[Any]]:
     finally:
         with contextlib.suppress(OSError):  # it is gone if all went well
             os.unlink(temporary)
+
+
+def write_together(texts: Mapping[Path, str]) -> None:
+    """Write several UTF-8 text files: all of them have their names only after the last one is whole on the disk.
+
+    So a full disk leaves the earlier ones as they were. Raises UserError as :func:`atomic`.
+    """
+    temporary = {path: _temporary(path) for path in texts}
+    current = next(iter(texts))
+    try:
+        for current, text in texts.items():
+            with open(temporary[current], "x", encoding="utf-8", newline="") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+        for current in texts:
+            os.replace(temporary[current], current)
+    except OSError as error:
+        raise unwritable(current, error) from error
+    finally:
+        for path in temporary.values():
+            with contextlib.suppress(OSError):  # it is gone if all went well
+                os.unlink(path)
+
+
+def _temporary(path: Path) -> Path:
+    """A new name beside a file; short, because the file's own may be as long as the file system takes."""
+    return path.parent / f".{path.name[:16]}.{secrets.token_hex(4)}.tmp"
 
 
 def unwritable(path: StrPath, error: OSError) -> UserError:
@@ -119,7 +146,12 @@ def write_text(path: StrPath, text: str) -> None:
 
 def write_json(path: StrPath, value: Any) -> None:
     """Write strict JSON atomically. ValueError for NaN, which no other reader would take."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+    write_text(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """Strict JSON as the text of a file. ValueError for NaN, which no other reader would take."""
+    return json.dumps(value, indent=2, allow_nan=False) + "\n"
 
 
 def write_csv(path: StrPath, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -1,6 +1,7 @@
 """What scored test images come to, whoever made the maps: metrics and verdicts, as files and as a table."""
 
 import contextlib
+import itertools
 import json
 import logging
 import os
@@ -14,7 +15,7 @@ import numpy as np
 
 from vitlite.data import Dataset, Sample
 from vitlite.errors import UserError
-from vitlite.files import DAMAGED, StrPath, make_folder, shown, write_csv, write_json
+from vitlite.files import DAMAGED, StrPath, csv_line, json_text, make_folder, shown, write_together
 from vitlite.images.loading import Unread
 from vitlite.limits import Limits
 from vitlite.metrics import StreamingEvaluator, auroc, average_precision, evaluate_maps, f1_max
@@ -216,15 +217,16 @@ def mean_of(categories: Iterable[Values]) -> dict[str, float | None]:
 
 
 def write(folder: StrPath, results: dict[str, Any]) -> list[Path]:
-    """Write results.csv, scores.csv and, last of all, results.json into a folder; returns their paths.
+    """Write results.json, results.csv and scores.csv into a folder; returns their paths.
 
-    Raises ``UserError`` if the folder cannot be made or written.
+    Raises ``UserError`` if the folder cannot be made or written; all three files are as they were then.
     """
     folder = make_folder(Path(folder))
     paths = [folder / name for name in (RESULTS_FILE, TABLE_FILE, SCORES_FILE)]
-    write_csv(paths[1], TABLE_COLUMNS, (_cells(row) for row in _rows(results)))
-    write_csv(paths[2], SCORE_COLUMNS, _scores(results))
-    write_json(paths[0], results)
+    rows = itertools.chain([TABLE_COLUMNS], map(_cells, _rows(results)))
+    scores = itertools.chain([SCORE_COLUMNS], _scores(results))
+    texts = (json_text(results), "".join(map(csv_line, rows)), "".join(map(csv_line, scores)))
+    write_together(dict(zip(paths, texts)))
     return paths
 
 
