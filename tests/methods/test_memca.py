@@ -5,12 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from method_checks import count, tiny
+from method_checks import count, tiny, tiny_config
 from scipy.ndimage import gaussian_filter
 
+from vitlite.errors import UserError
 from vitlite.kernels.memory.reference import memory_read_numpy
 from vitlite.kernels.ssim.reference import ssim_numpy
 from vitlite.methods.memca import PAPER, MemCA
+from vitlite.methods.schedule import refuse_average
 from vitlite.nn.coordinate_attention import CoordinateAttention
 
 VARIANTS = {
@@ -128,3 +130,18 @@ def test_map_and_score(kind, monkeypatch):
     expected = np.stack([gaussian_filter(v, 1.5, mode="reflect") for v in values])
     np.testing.assert_allclose(maps.numpy(), expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(scores.numpy(), expected.max((1, 2)), rtol=1e-4)
+
+
+@pytest.mark.parametrize("changes", [{"norm": "batch", **VARIANTS["base"]}, {"norm": "instance", **VARIANTS["both"]}])
+def test_averaged_weights_need_a_network_without_batch_norm(changes):
+    """The running statistics would be those of the weights before they are averaged."""
+    method = make(average=0.9, **changes)
+    with pytest.raises(UserError, match=r"^average=0\.9: not with batch norm, .*; give 0$"):
+        refuse_average(method, method.config)
+    refuse_average(method, tiny_config("memca", idle=True, **changes))
+
+
+def test_the_preset_with_averaged_weights_has_no_batch_norm():
+    method = tiny("sivt")
+    assert method.config.average
+    refuse_average(method, method.config)

@@ -66,7 +66,7 @@ from vitlite.limits import in_words
 from vitlite.methods.base import Method, Stage
 from vitlite.methods.config import TrainingConfig
 from vitlite.methods.footprint import refuse_too_deep, refuse_too_large
-from vitlite.methods.schedule import plan_stages
+from vitlite.methods.schedule import plan_stages, refuse_average
 from vitlite.nn.score import PlaceStatistics
 from vitlite.odd import Odd
 
@@ -137,6 +137,7 @@ def _train(
     method, origin, weights = with_weights(settings, run, state)
     if settings.config.patience and len(method.stages()) > 1:
         raise UserError(f"`patience={settings.config.patience}`: {settings.method} trains in several stages; give 0")
+    refuse_average(method, settings.config)
     if state is not None:
         finished = state["stage"] >= len(method.stages()) and (run / CALIBRATION_FILE).exists()
         if finished and settings.config == before.config:

@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vitlite.errors import UserError
 from vitlite.methods.base import Method, Stage
 from vitlite.methods.config import TrainingConfig
+from vitlite.nn.batch_norm import BatchNorm2d
 from vitlite.nn.stable_adamw import StableAdamW
 
 AVERAGE = "average"  # of a parameter, in the optimiser's state
@@ -108,6 +110,15 @@ class Joined(torch.optim.Optimizer):
         """One step of each."""
         for part in self.parts:
             part.step()
+
+
+def refuse_average(method: Method, config: TrainingConfig) -> None:
+    """``UserError`` for averaged weights with batch norm, whose running statistics are those of other weights."""
+    if config.average and any(isinstance(part, BatchNorm2d) for part in method.modules()):
+        raise UserError(
+            f"`average={config.average:g}`: not with batch norm, which keeps the statistics of weights that are not "
+            "averaged; give 0"
+        )
 
 
 @torch.no_grad()
