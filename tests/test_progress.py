@@ -107,6 +107,28 @@ def test_a_slow_start_does_not_count_for_the_rate(seconds, caplog):
     assert caplog.messages == ["training   1 %    ? left", "training  12 %    4:00 left", "training  42 %    0:58 left"]
 
 
+def test_a_pause_of_the_process_does_not_count(terminal, seconds):
+    """As by Ctrl-Z: the speed is as before."""
+    with Progress("training", 1000) as work:
+        for _ in range(100):
+            seconds[0] += 1
+            work.step()
+        for _ in range(2):
+            seconds[0] += 36_000
+            work.step()
+        seconds[0] += 1
+        work.step()
+        assert terminal.screen()[0].endswith("training  10 %    14:57 left")
+
+
+def test_long_steps_that_come_again_count(terminal, seconds):
+    with Progress("training", 100) as work:
+        for number in range(50):
+            seconds[0] += 1 if number % 5 else 101
+            work.step()
+        assert terminal.screen()[0].endswith("training  50 %    17:30 left")
+
+
 def test_nothing_without_a_listener(terminal, seconds):
     logging.getLogger("vitlite").setLevel(logging.WARNING)
     with Progress("scoring", 2) as work:

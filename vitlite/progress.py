@@ -15,6 +15,8 @@ WIDTH = 118  # of the moving line, at most
 SECONDS_LIVE = 0.1  # between two states of the moving line
 SECONDS_PLAIN = 30  # between two messages; the first one comes after FIRST_PLAIN
 FIRST_PLAIN = 10
+PAUSE = 60  # seconds: a longer time between two steps, ...
+LONGER = 20  # ... if it is so many times the longest before it, is one in which the process was stopped
 FINEST = 0.01  # of the time so far, between two marks by which the speed is measured
 
 
@@ -34,7 +36,8 @@ class Progress:
     It shows itself only if the logger ``vitlite`` is enabled for INFO and has a handler. If standard error is a
     terminal, it is a line there that moves and that makes room for messages. Otherwise it is a message of the logger
     after ten seconds and then every half minute. The time left is that of this work and of as much more as ``after``
-    says, in the same units, at the speed of the later half of the time since the first step: first steps are slow.
+    says, in the same units, at the speed of the later half of the time since the first step: first steps are slow. A
+    pause of the whole process, as by Ctrl-Z or in a machine that sleeps, does not count as time.
 
     A step in the main thread raises :data:`stopped` again, if there is one: what calls Python from C, as numba does
     while it compiles, may have swallowed it.
@@ -47,6 +50,9 @@ class Progress:
         self.live = self.shows and sys.stderr.isatty()
         self.marks: deque[tuple[float, int]] = deque()  # (time, done) from the middle of that time on
         self.first = 0.0  # the time of the first step
+        self.last = 0.0  # that of the last one
+        self.longest = 0.0  # between two steps, without pauses
+        self.longer = LONGER
         self.shown = time.monotonic() - (0 if self.live else SECONDS_PLAIN - FIRST_PLAIN)
         self.width = 0  # of what stands on the moving line
         self.room = _Room(self._clear)
@@ -86,7 +92,14 @@ class Progress:
     def _rate(self, now: float) -> float:
         """What is done in a second; 0 if it is not known yet."""
         if not self.marks:
-            self.first = now
+            self.first = self.last = now
+        gap, self.last = now - self.last, now
+        if self.longest and gap > max(PAUSE, self.longer * self.longest):
+            self.first += gap - self.longest
+            self.marks = deque((when + gap - self.longest, done) for when, done in self.marks)
+            self.longer *= 4  # if such gaps come again and again, they are no pauses
+        elif gap > self.longest:
+            self.longest, self.longer = gap, LONGER
         if not self.marks or now - self.marks[-1][0] > FINEST * (now - self.first):
             self.marks.append((now, self.done))
         while len(self.marks) > 1 and self.marks[1][0] <= (self.first + now) / 2:
