@@ -1,15 +1,16 @@
 """The scores of good images, and good_scores.json, which keeps them in a run."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from vitlite.errors import UserError
 from vitlite.files import DAMAGED, StrPath, below, write_json
 
 GOOD_SCORES_FILE = "good_scores.json"
 SCHEMA = 1
+SCORED_BY = "scored_by"  # in this file and in calibration.json: the settings and the weights that made the scores
 PIXEL_TARGET_FPR = 1e-3
 
 
@@ -24,17 +25,24 @@ class Good(NamedTuple):
     group: int | None = None  # images of one number are near-copies, or belong together; None: it is alone
 
 
-def save_good_scores(run: StrPath, folder: Path, good: Sequence[Good], source: str) -> None:
+def save_good_scores(
+    run: StrPath, folder: Path, good: Sequence[Good], source: str, scored_by: Mapping[str, Any]
+) -> None:
     """Write good_scores.json into a run: thresholds can be set anew from it without scoring (docs/result-files.md).
 
-    ``folder`` is that of the data, and ``source`` says in words where the images come from.
+    ``folder`` is that of the data, ``source`` says in words where the images come from, and ``scored_by`` what made
+    the scores.
     """
     images = [image._asdict() | {"file": below(image.file, folder)} for image in good]
-    write_json(Path(run) / GOOD_SCORES_FILE, {"schema": SCHEMA, "source": source, "images": images})
+    write_json(
+        Path(run) / GOOD_SCORES_FILE, {"schema": SCHEMA, "source": source, SCORED_BY: scored_by, "images": images}
+    )
 
 
-def load_good_scores(run: StrPath, folder: Path) -> tuple[list[Good], str] | None:
-    """(good images, where they come from) of a run's good_scores.json; None without that file.
+def load_good_scores(run: StrPath, folder: Path) -> tuple[list[Good], str, Mapping[str, Any]] | None:
+    """(good images, where they come from, what made their scores) of a run's good_scores.json; None without that file.
+
+    The last one is empty if an earlier version wrote the file.
 
     ``UserError`` if it is damaged, or a newer version wrote it.
     """
@@ -50,7 +58,7 @@ def load_good_scores(run: StrPath, folder: Path) -> tuple[list[Good], str] | Non
             images.append(Good(str(image["category"]), score, tail, median, str(folder / image["file"]), group))
         if not images:
             raise ValueError("no images")
-        return images, str(found["source"])
+        return images, str(found["source"]), found.get(SCORED_BY, {})
     except FileNotFoundError:
         return None
     except DAMAGED as error:

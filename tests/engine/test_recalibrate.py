@@ -328,7 +328,7 @@ def test_many_odd_images_do_not_fill_the_screen(tiny_run, tmp_path, caplog):
     run = shutil.copytree(tiny_run, tmp_path / "run")
     scores = [*np.linspace(1, 2, 90), *range(10, 20)]
     good = [Good("weave", score, score, score, f"{number}.png") for number, score in enumerate(scores)]
-    found = calibrate(run, load_settings(run), good, source="made up", draw=lambda odd, _: {})
+    found = calibrate(run, load_settings(run), good, source="made up", made_by={}, draw=lambda odd, _: {})
     assert len(found["odd_images"]) == 10
     lines = [record.getMessage() for record in caplog.records]
     assert [line.split(":")[0] for line in lines[:8]] == [f"{number}.png" for number in range(99, 91, -1)]

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -14,12 +14,13 @@ from vitlite.calibration import HELD_OUT, NO_PROMISE, TRAINED_ON, good_image, se
 from vitlite.data import Sample, list_images
 from vitlite.data.groups import MOST as MOST_COMPARED
 from vitlite.data.groups import groups_of
+from vitlite.engine.checkpoint import refuse_other_scores
 from vitlite.engine.detector import CALIBRATION_FILE, Compared, Detector, load_calibration
 from vitlite.engine.settings import RunSettings, data_path
 from vitlite.engine.split import given, held_out_share, known_defects, leave_out, refuse_good
 from vitlite.errors import UserError
 from vitlite.files import StrPath, below, counted, make_folder, shown, write_json
-from vitlite.good_scores import Good, load_good_scores
+from vitlite.good_scores import GOOD_SCORES_FILE, SCORED_BY, Good, load_good_scores
 from vitlite.images.known import CALIBRATED, KEY, TRAINED_KEY, TRAINING, Known, Strange
 from vitlite.images.loading import Loaded, Unread, pixel_batches, skipping
 from vitlite.images.reading import NO_ROOM, ImageError
@@ -45,6 +46,7 @@ def calibrate(
     good: Sequence[Good],
     *,
     source: str,
+    made_by: Mapping[str, Any],
     draw: Draw,
     target_fpr: float | None = None,
     exact: bool = False,
@@ -60,6 +62,7 @@ def calibrate(
         settings: those of the run.
         good: good images with their scores.
         source: where the images come from, in words. If training saw them, thresholds are too low; the file says so.
+        made_by: what made the scores, as ``scored_by`` of a run says it.
         draw: makes overlays of odd images.
         target_fpr: the share of good images that may be called defective; default: that of the run's settings.
         exact: whether odd good images count as all others.
@@ -80,6 +83,7 @@ def calibrate(
     result = summarize(good, target_fpr, source != TRAINED_ON, source, None if exact else odd)
     set_balanced(result, bad)
     result |= {"min_area": min_area, "black": settings.config.black, "white": settings.config.white}
+    result[SCORED_BY] = made_by
     result |= {} if known is None else {KEY: known.as_json()}
     result |= {} if trained in (None, known) else {TRAINED_KEY: trained.as_json()}
     overlays = draw(odd[:MOST_DRAWN], result)
@@ -216,7 +220,8 @@ def recalibrate(
     defects = (*balance, *known)
     kept = None if good else load_good_scores(run, data_path(settings, run))
     if kept is not None:
-        images, source = kept
+        images, source, made_by = kept
+        refuse_other_scores(made_by, detector.scored_by, run / GOOD_SCORES_FILE)
         before = source
         paths = leave_out([Path(image.file) for image in images], without)
         refuse_good(defects, paths)
@@ -252,6 +257,7 @@ def recalibrate(
         settings,
         images,
         source=source,
+        made_by=detector.scored_by,
         draw=draw,
         target_fpr=target_fpr,
         exact=exact,

@@ -4,11 +4,13 @@ A checkpoint is read with ``weights_only=True``: a file that would run code is r
 """
 
 import contextlib
+import hashlib
 import json
 import logging
 import pickle
 import re
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
@@ -20,6 +22,7 @@ from vitlite.errors import UserError, first_line
 from vitlite.files import StrPath, atomic, is_claimed, remove, write_text
 from vitlite.good_scores import GOOD_SCORES_FILE
 from vitlite.methods.base import Method
+from vitlite.methods.meaning import of_scores
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +88,40 @@ def load_checkpoint(run: StrPath, method: str) -> dict[str, Any]:
     if state["method"] != method:
         raise UserError(f"{path}: a checkpoint of method {state['method']}, but config.toml says {method}")
     return state
+
+
+def scored_by(settings: RunSettings, model: Mapping[str, Any]) -> dict[str, Any]:
+    """What the scores of a run depend on, for the files that hold such scores: settings, and a digest of the weights.
+
+    ``model`` is the state of the method, as a checkpoint holds it.
+    """
+    whole = hashlib.sha256()
+    for name in sorted(model):
+        whole.update(name.encode())
+        whole.update(model[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return {"settings": of_scores(settings.config), "weights": whole.hexdigest()}
+
+
+def refuse_other_scores(kept: Mapping[str, Any], own: Mapping[str, Any], path: Path) -> None:
+    """``UserError`` if scores were made by other settings or weights than those that the run has now.
+
+    ``kept`` is what the file at ``path`` says of its scores, and ``own`` what :func:`scored_by` gives for the run. A
+    setting that is not in both, because another version wrote one, is not compared. Files of earlier versions do not
+    say what made their scores: then ``kept`` is empty, and nothing is refused.
+    """
+    if not kept:
+        return
+    then, now = (dict(line.split("=", 1) for line in found["settings"]) for found in (kept, own))
+    other = [name for name in then if now.get(name, then[name]) != then[name]]
+    anew = f"set the thresholds anew with `vitlite calibrate {path.parent} --good DIR`"
+    if other:
+        was, has = (", ".join(f"{name}={found[name]}" for name in other) for found in (then, now))
+        raise UserError(f"{path}: its scores were made with {was}, and {CONFIG_FILE} has {has}; restore it, or {anew}")
+    if kept["weights"] != own["weights"]:
+        raise UserError(
+            f"{path}: its scores were made with other weights than those of {CHECKPOINT_FILE}; copy the whole run "
+            f"again, or {anew}"
+        )
 
 
 def why_unfinished(run: StrPath) -> str:

@@ -19,13 +19,22 @@ import torch
 from torch import Tensor
 
 from vitlite.calibration import SCHEMA
-from vitlite.engine.checkpoint import CALIBRATION_FILE, CHECKPOINT_FILE, load_checkpoint, restore_model, why_unfinished
+from vitlite.engine.checkpoint import (
+    CALIBRATION_FILE,
+    CHECKPOINT_FILE,
+    load_checkpoint,
+    refuse_other_scores,
+    restore_model,
+    scored_by,
+    why_unfinished,
+)
 from vitlite.engine.distributed import pick_device
 from vitlite.engine.features import to_images
 from vitlite.engine.predict import Predictor
 from vitlite.engine.settings import CONFIG_FILE, build_method, load_settings, regions_of
 from vitlite.errors import UserError
 from vitlite.files import DAMAGED, MAX_MEGAPIXELS, StrPath
+from vitlite.good_scores import SCORED_BY
 from vitlite.images.known import Known
 from vitlite.images.loading import Loaded
 from vitlite.images.regions import level_outside
@@ -75,6 +84,8 @@ class Detector(Predictor):
         scale = {end: getattr(self.settings.config, end) for end in ("black", "white")}
         if {end: self.calibration.get(end, scale[end]) for end in scale} != scale:
             raise UserError(f"{run}: {CONFIG_FILE} has another black or white than {CALIBRATION_FILE}; restore it")
+        self.scored_by = scored_by(self.settings, state["model"])
+        refuse_other_scores(self.calibration.get(SCORED_BY, {}), self.scored_by, self.run / CALIBRATION_FILE)
         self._make_ready(state)
 
     def _make_ready(self, state: dict[str, Any]) -> None:

@@ -26,6 +26,7 @@ from vitlite.engine.checkpoint import (
     drop_log_after,
     load_checkpoint,
     refuse_present,
+    scored_by,
     with_weights,
 )
 from vitlite.engine.distributed import Team, decided, join, keep_freed_memory
@@ -295,7 +296,8 @@ def conclude(
     good = measured.good(method, itself=itself)
     crossed = UPDATED if settings.added else CROSS_FITTED
     source = crossed if split.folds else HELD_OUT if split.held else TRAINED_ON
-    save_good_scores(run, data_path(settings, run), good, source)
+    made_by = scored_by(settings, method.state_dict())
+    save_good_scores(run, data_path(settings, run), good, source, made_by)
 
     def draw(odd: Sequence[Odd], calibration: dict[str, Any]) -> dict[str, str]:
         at = {shown(sample.path): index for index, sample in enumerate(measured.samples)}
@@ -311,7 +313,7 @@ def conclude(
         )
 
     known = functools.reduce(operator.or_, cache.known)
-    calibration = calibrate(run, settings, good, source=source, draw=draw, known=known)
+    calibration = calibrate(run, settings, good, source=source, made_by=made_by, draw=draw, known=known)
     remove(run / FOLDS_FILE)
     for line in in_words(calibration):
         log.log(logging.INFO if unseen else logging.WARNING, line)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import vitlite
 from vitlite.errors import UserError
 from vitlite.files import StrPath
+from vitlite.good_scores import SCORED_BY
 from vitlite.images.known import Known
 from vitlite.images.regions import PAINT, Regions
 from vitlite.images.scale import Scale, as_scale
@@ -26,7 +27,7 @@ OUTSIDE = (
     "and the colour is the median of all of these pixels; there the map counts for nothing; without tiles, what is "
     "resized is the box around the region, and the map is of this box"
 )
-FILE_NAMES = ("good_images", "odd_images")  # what holds them in calibration.json
+LEFT_OUT = ("good_images", "odd_images", SCORED_BY)  # of calibration.json: names of files, and what made the scores
 INPUT, MAPS, SCORES = "images", "maps", "scores"
 DEFECTIVE = (
     "defective above calibration.image_threshold, unless all regions of the map above calibration.pixel_threshold have "
@@ -46,7 +47,7 @@ def describe(
 ) -> dict[str, Any]:
     """The metadata of a run: format and version, precision, input, outputs, calibration and config.
 
-    ``calibration`` is the contents of calibration.json, of which the names of files stay out.
+    ``calibration`` is the contents of calibration.json, without the names of files and what made the scores.
     """
     view = settings.config.view
     height, width = view.sides
@@ -84,7 +85,7 @@ def describe(
             },
             SCORES: {"dtype": "float32", "shape": ["batch"], "meaning": DEFECTIVE},
         },
-        "calibration": {"min_area": 0, **{key: own for key, own in calibration.items() if key not in FILE_NAMES}},
+        "calibration": {"min_area": 0, **{key: own for key, own in calibration.items() if key not in LEFT_OUT}},
         "config": asdict(settings.config),
     }
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from vitlite.methods.config import TrainingConfig
 from vitlite.methods.kinds import NONE, kinds
 
-TRAINING = "training"
+TRAINING, THRESHOLD = "training", "good images for the threshold"
 
 # Group: {setting: meaning}. Sections, equations and reasons stand beside the fields of each Config.
 MEANINGS = {
@@ -49,7 +49,7 @@ MEANINGS = {
         "precision": "of the passes through the network: float32, bfloat16, or auto: bfloat16 if it is faster there",
         "compile": "whether torch compiles the loss",
     },
-    "good images for the threshold": {
+    THRESHOLD: {
         "holdout": "the share of good images that is kept out of training",
         "folds": "from 2 on: as many parts of the good images; each is scored by a network that trains without it",
         "folds_below": "above 0: folds only with fewer good images than this, otherwise holdout",
@@ -139,6 +139,26 @@ MEANINGS = {
         "corrupt_visible": "smaller changes, of values from 0 to 1, are undone",
     },
 }
+
+# Settings that a finished run scores the same with, whatever they are: its checkpoint holds what came of them.
+NOT_OF_SCORES = frozenset(
+    (
+        *MEANINGS[TRAINING],
+        *MEANINGS[THRESHOLD],
+        "train_images",
+        "augment",
+        "weights",
+        "pretrained",
+        "checkpoint",
+        "start",
+    )
+)
+
+
+def of_scores(config: TrainingConfig) -> list[str]:
+    """The settings that the scores of a finished run depend on, each as ``--set`` takes it."""
+    names = [name for name in kinds(type(config)) if name not in NOT_OF_SCORES]
+    return [f"{name}={in_words(getattr(config, name))}" for name in names]
 
 
 def described(config: TrainingConfig) -> Iterator[str]:
