@@ -19,17 +19,9 @@ from vitlite.engine.checkpoint import load_checkpoint
 from vitlite.engine.detector import Detector, load_calibration
 from vitlite.engine.loop import Loop
 from vitlite.engine.settings import RunSettings, apply_overrides, load_settings, preset_config
-from vitlite.engine.unseen import (
-    FEWEST,
-    DrawnTest,
-    Measured,
-    aupro_of_drawn,
-    choose_head,
-    choose_maps,
-    rank_by,
-    ranks_of,
-)
+from vitlite.engine.unseen import DrawnTest, Measured, ranks_of
 from vitlite.errors import UserError
+from vitlite.methods.choice import FEWEST, aupro_of_drawn, choose_head, choose_maps, rank_by
 from vitlite.methods.config import change
 from vitlite.metrics import auroc
 from vitlite.nn.score import PlaceStatistics, compare, score_of

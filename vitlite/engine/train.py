@@ -45,7 +45,7 @@ from vitlite.engine.settings import (
     save_settings,
 )
 from vitlite.engine.split import Grouping, Split, make_split, random_split, recorded, save_split, training_split
-from vitlite.engine.unseen import FEWEST, DrawnTest, Measured, choose_head, draw_sources
+from vitlite.engine.unseen import DrawnTest, Measured, draw_sources
 from vitlite.engine.update import UPDATED, compare_new, earlier_split, grown_split, new_ones, with_added
 from vitlite.errors import UserError
 from vitlite.files import (
@@ -65,6 +65,7 @@ from vitlite.images.regions import Regions
 from vitlite.images.scale import Reading, as_pixels
 from vitlite.limits import in_words
 from vitlite.methods.base import Method, Stage
+from vitlite.methods.choice import FEWEST, choose_head
 from vitlite.methods.config import TrainingConfig
 from vitlite.methods.footprint import refuse_too_deep, refuse_too_large
 from vitlite.methods.schedule import plan_stages, refuse_average

@@ -1,6 +1,7 @@
 """From a run directory to one file, written only if it scores real images as the run does."""
 
 import copy
+import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -274,25 +275,25 @@ def compare(
     """
     count, worst = 0, dict.fromkeys(allowed, 0.0)
     for names, pixels in inputs:
-        (want_maps, want_scores), (got_maps, got_scores) = run(pixels), exported(pixels)
+        wanted, found = run(pixels), exported(pixels)
         others: list[Scored] | None = None
-        for part, (what, wants, gots) in enumerate((("map", want_maps, got_maps), ("score", want_scores, got_scores))):
-            for place, (name, want, got) in enumerate(zip(names, wants, gots)):
-                for who, value in (("run itself", want), ("exported model", got)):
-                    if not np.isfinite(value).all():
-                        raise UserError(f"{out}: not written: for {name} the {who} gives a {what} with NaN or infinity")
-                scale = scales[what] if scales else 0.0
-                gap, limit = difference(got, want, scale), allowed[what]
-                worst[what] = max(worst[what], gap)
-                if gap > limit and again is not None:
-                    others = again(pixels) if others is None else others
-                    first, *rounded = (scored[part][place] for scored in others)
-                    limit = min(limit + OWN * max(difference(one, first, scale) for one in rounded), MOST)
-                if gap > limit:
-                    raise UserError(
-                        f"{out}: not written: for {name} the {what} of the exported model differs from the run's "
-                        f"{by_how_much(gap, limit)}"
-                    )
+        for (part, what), (place, name) in itertools.product(enumerate(("map", "score")), enumerate(names)):
+            want, got = wanted[part][place], found[part][place]
+            for who, value in (("run itself", want), ("exported model", got)):
+                if not np.isfinite(value).all():
+                    raise UserError(f"{out}: not written: for {name} the {who} gives a {what} with NaN or infinity")
+            scale = scales[what] if scales else 0.0
+            gap, limit = difference(got, want, scale), allowed[what]
+            worst[what] = max(worst[what], gap)
+            if gap > limit and again is not None:
+                others = again(pixels) if others is None else others
+                first, *rounded = (scored[part][place] for scored in others)
+                limit = min(limit + OWN * max(difference(one, first, scale) for one in rounded), MOST)
+            if gap > limit:
+                raise UserError(
+                    f"{out}: not written: for {name} the {what} of the exported model differs from the run's "
+                    f"{by_how_much(gap, limit)}"
+                )
         count += len(names)
     return count, worst
 

@@ -4,7 +4,7 @@
 them, and masks below ``CATEGORY/ground_truth/<kind>``.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -116,18 +116,14 @@ class CategoryLayout(Layout):
         if split != "train":
             test = folder / self.test
             kinds = sub_folders(test) if test.is_dir() else ()
-            two = surfaces_beside(Path(kind, name) for kind in kinds for name in sub_folders(test / kind))
-            more = (
-                f", but photographs in {two[1]}/ beside {two[0]}/; move them to {test / two[1].parent}" if two else ""
-            )
-            return shown(f"{test}: no images there{more}")
+            inner = [Path(kind, name) for kind in kinds for name in sub_folders(test / kind)]
+            return _no_images(test, inner, lambda photographs: f"move them to {test / photographs.parent}")
         train = folder / "train"
         if len(names := self.good_names(train)) > 1:
             return f"{shown(train)}: has {few(slashed(names))}; name the folder of the good images {self.good}"
         good = self.good_folder(train) or train / self.good
-        two = surfaces_beside(map(Path, sub_folders(good))) if good.is_dir() else None
-        more = f", but photographs in {two[1]}/ beside {two[0]}/; give {shown(good / two[1])}" if two else ""
-        return f"{shown(good)}: no images there{more}"
+        inner = [Path(name) for name in sub_folders(good)] if good.is_dir() else []
+        return _no_images(good, inner, lambda photographs: f"give {good / photographs}")
 
     def spare_masks(self, dataset: Dataset) -> Iterator[tuple[Path | MaskFiles, bool]]:
         for name in dataset.categories:
@@ -145,6 +141,13 @@ class CategoryLayout(Layout):
                         yield mask, False
             # A second file of one name, and files in places where this layout has no masks.
             yield from ((path, False) for path in (walk(truth)[0] if truth.is_dir() else ()) if path not in known)
+
+
+def _no_images(place: Path, inner: Iterable[Path], advice: Callable[[Path], str]) -> str:
+    """The line about a folder without images; ``advice`` is about photographs beside coordinates in it, if any are."""
+    two = surfaces_beside(inner)
+    more = f", but photographs in {two[1]}/ beside {two[0]}/; {advice(two[1])}" if two else ""
+    return shown(f"{place}: no images there{more}")
 
 
 class FolderOfCategories(Layout):
