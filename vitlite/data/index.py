@@ -17,6 +17,15 @@ GOOD = "good"
 GOOD_NAMES = frozenset((GOOD, "ok", "okay", "pass", "normal"))
 """Names, in lower case, that people give to folders of good images."""
 
+# fmt: off
+DEFECTS = frozenset((
+    "abnormal", "anomalies", "anomalous", "anomaly", "bad", "broken", "damaged", "defect", "defective", "defects",
+    "fault", "faults", "faulty", "ko", "logical_anomalies", "ng", "nio", "nok", "not_good", "not_ok", "reject",
+    "rejected", "rejects", "scrap", "structural_anomalies",
+))
+# fmt: on
+_NOT = frozenset(("free", "no", "non", "none", "not", "without", "zero"))  # with one of them a name says the opposite
+
 MASK_NAME = re.compile(r"(.+)[_-](?:gt|label|mask)", re.IGNORECASE | re.DOTALL)
 """The stem of a mask's file that lies beside its image, whose stem is the first group."""
 
@@ -51,6 +60,7 @@ class Dataset:
     left_out: tuple[tuple[Path, int], ...] = ()  # folders with images that somebody may miss, and how many of them
     masks_beside: tuple[tuple[Path, int], ...] = ()  # folders with masks beside their images, and how many of them
     stray_masks: tuple[tuple[Path, int], ...] = ()  # folders with files that are masks by name, of images not there
+    seem_good: tuple[tuple[Path, int], ...] = ()  # folders of defects, by name good images, and how many they hold
     not_read: str = ""  # what to say of images whose formats are not read
 
     def folder(self, category: str) -> Path:
@@ -83,6 +93,18 @@ class Dataset:
                 total = sum(count for _, count in places)
                 masks = "1 file is a mask" if total == 1 else f"{total} files are masks"
                 lines.append(f"{masks} by name and no image: {self._places(places)}; {text}")
+        if self.seem_good:
+            total = sum(count for _, count in self.seem_good)
+            count, they, them = (
+                ("1 test image counts", "it is", "it")
+                if total == 1
+                else (f"{total} test images count", "they are", "them")
+            )
+            where = self._places(self.seem_good)
+            lines.append(
+                f"{count} as defective in a folder with a name of good images: {where}; if {they} good, move {them} "
+                "into the folder of the good test images"
+            )
         if not self.left_out:
             return lines
         total = sum(count for _, count in self.left_out)
@@ -163,3 +185,21 @@ def few(names: Sequence[str], limit: int = 20) -> str:
     """The first names of a list, and how many more there are."""
     listed = ", ".join(shown(name) for name in names[:limit])
     return listed if len(names) <= limit else f"{listed} and {len(names) - limit} more"
+
+
+def says_defects(name: str) -> bool:
+    """Whether a folder's name, or a word of it as in ``NG_parts``, is one that people give to defects."""
+    words = _words(name)
+    return name.lower() in DEFECTS or not (words.isdisjoint(DEFECTS) or words & _NOT)
+
+
+def says_good(name: str) -> bool:
+    """Whether a folder's name, or a word of it as in ``good_02``, is one that people give to good images."""
+    words = _words(name)
+    if words & _NOT:
+        return not (words.isdisjoint(DEFECTS) or name.lower() in DEFECTS)  # such as no_defect
+    return not words.isdisjoint(GOOD_NAMES) and words.isdisjoint(DEFECTS)
+
+
+def _words(name: str) -> set[str]:
+    return set(re.split("[^a-z]+", name.lower()))

@@ -18,6 +18,7 @@ class Leftovers:
     left_out: list[tuple[Path, int]] = field(default_factory=list)  # as in Dataset
     masks_beside: list[tuple[Path, int]] = field(default_factory=list)  # as in Dataset
     stray_masks: list[tuple[Path, int]] = field(default_factory=list)  # as in Dataset
+    seem_good: list[tuple[Path, int]] = field(default_factory=list)  # as in Dataset
 
     def add(self, folder: Path, names: Iterable[str], files: int = 0, missed: Iterable[str] = ()) -> None:
         """Note ``names``, except hidden ones, and count ``files``.

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from vitlite.data.index import GOOD, GOOD_NAMES, Dataset, Sample, choose, few, name_of, stem, without_mark
+from vitlite.data.index import GOOD, GOOD_NAMES, Dataset, Sample, choose, few, name_of, says_good, stem, without_mark
 from vitlite.data.layouts.base import Layout
 from vitlite.data.leftovers import Leftovers, slashed
 from vitlite.data.listing import entries, sub_folders, walk
@@ -71,6 +71,7 @@ class CategoryLayout(Layout):
             left_out=tuple(left.left_out),
             masks_beside=tuple(left.masks_beside),
             stray_masks=tuple(left.stray_masks),
+            seem_good=tuple(left.seem_good),
             kinds_of_mean=self.kinds_of_mean,
         )
 
@@ -105,6 +106,8 @@ class CategoryLayout(Layout):
             masks = self.masks(folder, kind) if defective else {}
             named = {without_mark(own): mask for own, mask in masks.items()}
             images, beside = left.without_masks(here / kind, images)
+            if defective and images and says_good(kind):
+                left.seem_good.append((here / kind, len(images)))
             for image in images:
                 own = stem(image)
                 its = masks.get(f"{own}_mask") or masks.get(own) or named.get(own) or beside.get(own)
@@ -190,6 +193,7 @@ class FolderOfCategories(Layout):
             left_out=(*left.left_out, *(place for part in parts for place in part.left_out)),
             masks_beside=tuple(place for part in parts for place in part.masks_beside),
             stray_masks=tuple(place for part in parts for place in part.stray_masks),
+            seem_good=tuple(place for part in parts for place in part.seem_good),
             kinds_of_mean=tuple(dict.fromkeys(of_mean for part in parts for of_mean in part.kinds_of_mean)),
         )
 

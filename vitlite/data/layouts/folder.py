@@ -2,13 +2,24 @@
 
 import contextlib
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from vitlite.data.index import GOOD, GOOD_NAMES, MASK_NAME, Dataset, Sample, choose, name_of, stem, without_mark
+from vitlite.data.index import (
+    DEFECTS,
+    GOOD,
+    GOOD_NAMES,
+    MASK_NAME,
+    Dataset,
+    Sample,
+    choose,
+    name_of,
+    says_defects,
+    stem,
+    without_mark,
+)
 from vitlite.data.layouts.base import Layout
 from vitlite.data.layouts.categories import FolderOfCategories
 from vitlite.data.layouts.oneclass import OneClassLayout
@@ -27,15 +38,7 @@ MASKS = frozenset((
     "annotation", "annotations", "ground_truth", "groundtruth", "gt", "label", "labels", "mask", "masks",
     "segmentation", "segmentations",
 ))
-DEFECTS = frozenset((
-    "abnormal", "anomalies", "anomalous", "anomaly", "bad", "broken", "damaged", "defect", "defective", "defects",
-    "fault", "faults", "faulty", "ko", "logical_anomalies", "ng", "nio", "nok", "not_good", "not_ok", "reject",
-    "rejected", "rejects", "scrap", "structural_anomalies",
-))
 # fmt: on
-_NOT = frozenset(
-    ("free", "no", "non", "none", "not", "without", "zero")
-)  # with one of these words a name says the opposite
 RUN = ("config.toml", "split.json")  # files of a run
 _DEEPEST_PART = 4  # folders between a data set's root and its images; VisA has the most
 
@@ -238,16 +241,10 @@ def _good_beside_others(root: Path, folders: list[Path]) -> Doubt | None:
 def _masks_or_defects(folders: list[Path]) -> Doubt | None:
     for folder in folders:
         masks = folder.name.lower() in MASKS
-        if masks or _says_defects(folder.name):
+        if masks or says_defects(folder.name):
             reason = f"has {shown(folder)}/, by its name {'masks' if masks else 'defects'} and not good images"
             return Doubt(reason, "give the folder that holds the good images alone, or rename that one", folder)
     return None
-
-
-def _says_defects(name: str) -> bool:
-    """Whether a folder's name, or a word of it as in ``NG_parts``, is one that people give to defects."""
-    words = set(re.split("[^a-z]+", name.lower()))
-    return name.lower() in DEFECTS or not (words.isdisjoint(DEFECTS) or words & _NOT)
 
 
 def _mask_file(root: Path, paths: list[Path]) -> Doubt | None:
