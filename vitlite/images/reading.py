@@ -27,6 +27,7 @@ FULL_RANGE = Reading()
 _FEW = 8  # of 256 levels are left, or less, of an image whose scale is another camera's
 _FEW_OF_FULL_RANGE = 64  # the same without a scale
 _MANY = 64  # or more levels that it has itself
+_ENOUGH = 65536  # floats, about, show whether there are so many
 
 Convert = Callable[[Image.Image], np.ndarray]
 
@@ -139,9 +140,17 @@ def scale_notes(found: Stored, scale: Scale | None, name: str) -> list[Note]:
     # A run without a scale learned from 8-bit images, so that a camera may fill any part of a wider file.
     few = _FEW if scale else _FEW_OF_FULL_RANGE
     low, high = (int(v) for v in to_8bit(np.array([levels.low, levels.high]), used))
-    if high - low < few and levels.bits and levels.high - levels.low >= _MANY:
+    if high - low < few and (levels.bits or scale) and _has_many(found.values, levels):
         return [Note("few", f"{name}: levels {levels} are a small part of {which}; give or learn another scale")]
     return []
+
+
+def _has_many(values: np.ndarray, levels: Levels) -> bool:
+    """Whether an image has many levels itself: if it has few, no scale shows more of them."""
+    if levels.bits:
+        return levels.high - levels.low >= _MANY
+    inner = values[(values >= levels.low) & (values <= levels.high)]
+    return len(np.unique(inner[:: max(1, inner.size // _ENOUGH)])) >= _MANY
 
 
 def frame_count(path: StrPath) -> int:
