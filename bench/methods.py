@@ -24,12 +24,12 @@ from vitlite.data import open_dataset
 from vitlite.engine.ablate import SECONDS, run_part, slug
 from vitlite.engine.detector import Detector
 from vitlite.engine.evaluate import evaluate, score_category
-from vitlite.engine.predict import Predictor
 from vitlite.engine.settings import RunSettings, apply_overrides, preset_config
 from vitlite.errors import UserError
 from vitlite.export.operations import size_of
 from vitlite.files import make_folder, new_file, write_json, write_text
 from vitlite.methods.config import TrainingConfig
+from vitlite.predictor import Predictor
 from vitlite.report.plot import refuse_plot
 from vitlite.results import mean_of, summarize_category
 

@@ -25,12 +25,13 @@ import numpy as np
 
 import vitlite
 from vitlite.data import open_dataset
-from vitlite.engine.predict import Predictor, predict
+from vitlite.engine.predict import predict
 from vitlite.engine.settings import load_settings
 from vitlite.errors import UserError
 from vitlite.files import MAX_THREADS
 from vitlite.images.loading import as_seen
 from vitlite.images.reading import image_size, read_noted
+from vitlite.predictor import Predictor
 from vitlite.results import aligned
 
 from ._machine import described, in_a_process, machine, parser_of

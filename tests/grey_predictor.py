@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from vitlite.engine.predict import Predictor
+from vitlite.predictor import Predictor
 
 
 def calibration_of(good_scores):

@@ -10,7 +10,7 @@ from vitlite.files import MAX_MEGAPIXELS, MAX_THREADS, StrPath
 
 if TYPE_CHECKING:
     from vitlite.engine.detector import Detector
-    from vitlite.engine.predict import Predictor
+    from vitlite.predictor import Predictor
 
 Source = StrPath
 _PATH = (str, os.PathLike)
@@ -128,7 +128,7 @@ def evaluate(
             defective test images, or masks whose values fit no rule.
     """
     from vitlite.engine.evaluate import evaluate as evaluate_run
-    from vitlite.engine.predict import Predictor
+    from vitlite.predictor import Predictor
 
     if data is not None:
         _check("data", data, _PATH, "the folder of a data set, or None for the data of training")

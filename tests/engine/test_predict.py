@@ -8,10 +8,11 @@ from commands import rows_of, vitlite
 from PIL import Image
 
 from vitlite import answers
-from vitlite.engine.predict import Predictor, predict
+from vitlite.engine.predict import predict
 from vitlite.errors import UserError
 from vitlite.images import loading, tiles
 from vitlite.limits import limits_of
+from vitlite.predictor import Predictor
 from vitlite.verdict import all_small, judge
 
 CALIBRATION = {

@@ -30,7 +30,6 @@ from vitlite.engine.checkpoint import (
 )
 from vitlite.engine.distributed import pick_device
 from vitlite.engine.features import to_images
-from vitlite.engine.predict import Predictor
 from vitlite.engine.settings import CONFIG_FILE, build_method, load_settings, regions_of
 from vitlite.errors import UserError
 from vitlite.files import DAMAGED, MAX_MEGAPIXELS, StrPath
@@ -43,6 +42,7 @@ from vitlite.images.scale import Reading, as_pixels
 from vitlite.limits import check_groups, is_area
 from vitlite.methods import method_class
 from vitlite.methods.base import Method
+from vitlite.predictor import Predictor
 from vitlite.score_table import entries
 
 

@@ -24,7 +24,6 @@ from vitlite.data.map_files import (
     save_maps,
     truth,
 )
-from vitlite.engine.predict import Predictor
 from vitlite.engine.settings import data_folder
 from vitlite.engine.split import warn_of_copies
 from vitlite.errors import UserError
@@ -33,6 +32,7 @@ from vitlite.images.known import Strange
 from vitlite.images.loading import LeftOut, Loaded, Unread, each
 from vitlite.images.maps import MapError, read_map
 from vitlite.limits import Limits, limits_of
+from vitlite.predictor import Predictor
 from vitlite.progress import Progress
 from vitlite.results import Scored, Values, collect, summarize_category, warn_of_replacing
 from vitlite.verdict import all_small

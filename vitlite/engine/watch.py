@@ -16,11 +16,12 @@ from vitlite.answers import Asked, Sender, Tally, Wanted
 from vitlite.data.coming import Coming
 from vitlite.data.parts import PARTS_FILE, Parts
 from vitlite.data.prediction_files import COLUMNS, CSV_FILE, FILES, Names, make_folders, refuse_replacing, row_of
-from vitlite.engine.predict import Predictor, check_out, scored
+from vitlite.engine.predict import check_out, scored
 from vitlite.files import StrPath, make_folder, shown
 from vitlite.ledger import Ledger
 from vitlite.limits import ByCategory, Limits
 from vitlite.metrics.thresholds import threshold_rank
+from vitlite.predictor import Predictor
 
 log = logging.getLogger(__name__)
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from vitlite.engine.predict import Predictor
 from vitlite.errors import UserError, first_line
 from vitlite.export.metadata import known_regions, loads, scale_of, view_of
 from vitlite.files import MAX_MEGAPIXELS, StrPath
 from vitlite.images.scale import Reading, as_pixels
+from vitlite.predictor import Predictor
 
 Contents = tuple[bytes, ...]  # of the files that one exported model consists of
 

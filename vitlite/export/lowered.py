@@ -11,7 +11,6 @@ from torch import nn
 from vitlite.backbones import Backbone
 from vitlite.calibration import good_image, moved
 from vitlite.engine.detector import Detector
-from vitlite.engine.predict import Predictor
 from vitlite.export.exported import Contents
 from vitlite.export.int8 import fitted, plain
 from vitlite.export.metadata import describe, dumps
@@ -20,6 +19,7 @@ from vitlite.export.program import to_onnx, trace
 from vitlite.images.loading import Unread
 from vitlite.methods.bank import BankMethod
 from vitlite.nn.transformer import Block
+from vitlite.predictor import Predictor
 
 log = logging.getLogger(__name__)
 

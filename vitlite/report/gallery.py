@@ -22,7 +22,7 @@ from vitlite.limits import Limits
 from vitlite.verdict import defects_in
 
 if TYPE_CHECKING:
-    from vitlite.engine.predict import Predictor
+    from vitlite.predictor import Predictor
 
 LIMIT = 60  # images in a report: about 2 MB
 LEAST = 4  # images of a category, however many categories there are

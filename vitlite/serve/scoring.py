@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vitlite.engine.predict import Predictor
 from vitlite.images.heatmap import blend, overlay, scale_map
 from vitlite.images.loading import as_seen
 from vitlite.images.pillow import open_image
@@ -23,6 +22,7 @@ from vitlite.images.reading import ImageError, read_noted
 from vitlite.images.regions import EVERY, dim
 from vitlite.images.resize import resize_image
 from vitlite.limits import Limits, limits_of
+from vitlite.predictor import Predictor
 from vitlite.serve.settings import Settings
 from vitlite.serve.wire import Message
 from vitlite.verdict import NoVerdict, Prediction, judge
