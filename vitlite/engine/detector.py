@@ -84,9 +84,9 @@ class Detector(Predictor):
         scale = {end: getattr(self.settings.config, end) for end in ("black", "white")}
         if {end: self.calibration.get(end, scale[end]) for end in scale} != scale:
             raise UserError(f"{run}: {CONFIG_FILE} has another black or white than {CALIBRATION_FILE}; restore it")
+        self._make_ready(state)  # refuses weights that are damaged, or of another network
         self.scored_by = scored_by(self.settings, state["model"])
         refuse_other_scores(self.calibration.get(SCORED_BY, {}), self.scored_by, self.run / CALIBRATION_FILE)
-        self._make_ready(state)
 
     def _make_ready(self, state: dict[str, Any]) -> None:
         """Build the method in this process, with the weights of a checkpoint's ``state``."""
