@@ -54,7 +54,7 @@ def test_pt2(tiny_run, tiny_data, tmp_path, traced):
     text = extra["vitlite.json"]
     metadata = json.loads(text.decode() if isinstance(text, bytes) else text)
     calibration = json.loads((tiny_run / "calibration.json").read_text())
-    del calibration["good_images"], calibration["odd_images"]
+    del calibration["good_images"], calibration["odd_images"], calibration["scored_by"]
     assert metadata["calibration"] == calibration
     paths = sorted((tiny_data / "weave/test").rglob("*.png"))[:8]
     pixels = np.stack([resize_image(read_image(path), (64, 64)) for path in paths])
