@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from vitlite.data import Sample
+from vitlite.data.index import few
 from vitlite.data.levels import used_levels
 from vitlite.data.shapes import ratio, shapes
 from vitlite.data.small import LARGE, is_large
@@ -22,7 +23,7 @@ from vitlite.engine.settings import RunSettings
 from vitlite.errors import UserError
 from vitlite.files import StrPath, counted, shown
 from vitlite.images.known import Known
-from vitlite.images.loading import Unread, pixel_batches, skipping
+from vitlite.images.loading import Loaded, Unread, pixel_batches, skipping
 from vitlite.images.reading import FULL_RANGE, ImageError, image_size
 from vitlite.images.regions import Regions
 from vitlite.images.resize import resize_image
@@ -179,6 +180,7 @@ def cache_features(
         return cache_tiles(method, paths, folder, device, reading)
     cache: FeatureCache | None = None
     indices: list[int] = []
+    flat: list[Path] = []
     with Progress("features", len(paths)) as progress:
         for found in skipping(pixel_batches(paths, method.config.view, BATCH, reading=reading), log):
             features = method.frozen(to_images(found.pixels, device)).float().cpu()
@@ -187,8 +189,10 @@ def cache_features(
             cache.put(len(indices), features)
             cache.insides += [pack(loaded.seen_inside) for loaded in found.images]
             cache.known += map(Known.of, found.images)
+            flat += [loaded.path for loaded in found.images if is_flat(loaded)]
             indices += [loaded.index for loaded in found.images]
             progress.step(len(found.images))
+    warn_of_flat(flat)
     return readable(cache, paths), indices
 
 
@@ -199,7 +203,7 @@ def cache_tiles(
     view = method.config.view
     counts = [tile_count(path, view) for path in paths]
     cache: FeatureCache | None = None
-    most, tiles, indices = 0, Tiles(), list[int]()
+    most, tiles, indices, flat = 0, Tiles(), list[int](), list[Path]()
     with Progress("features", len(paths)) as progress:
         for found in skipping(pixel_batches(paths, view, 1, reading=reading), log):
             seen, index = found.pixels[0], found.images[0].index
@@ -226,13 +230,30 @@ def cache_tiles(
             cache.known.append(Known.of(found.images[0]))
             tiles.coarse.append(method.coarse(coarse))
             indices.append(index)
+            flat += [loaded.path for loaded in found.images if is_flat(loaded)]
             progress.step()
+    warn_of_flat(flat)
     cache = readable(cache, paths)
     cache.tiles = tiles
     every, used = sum(map(len, tiles.places)), tiles.rows[-1].stop
     of_all = f" of {every}" if used < every else ""
     log.info("tiles: %d%s, with a side of %d pixels, of %s", used, of_all, view.tile, counted(len(indices), "image"))
     return cache, indices
+
+
+def is_flat(image: Loaded) -> bool:
+    """Whether an image has one colour all over, where it is looked at."""
+    inside = image.seen_inside
+    pixels = image.pixels.reshape(-1, 3) if inside is None or not inside.any() else image.pixels[inside]
+    return bool((pixels == pixels[0]).all())
+
+
+def warn_of_flat(paths: Sequence[Path]) -> None:
+    """Say which good images have one colour all over; a run that learns from one calls others like it good."""
+    if paths:
+        what, them = ("1 good image has", "it") if len(paths) == 1 else (f"{len(paths)} good images have", "them")
+        names = few([shown(path) for path in paths], 4)
+        log.warning("%s one colour all over, as from a camera without light: %s; remove %s", what, names, them)
 
 
 def pack(inside: np.ndarray | None) -> np.ndarray | None:
