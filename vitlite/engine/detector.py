@@ -84,8 +84,9 @@ class Detector(Predictor):
         scale = {end: getattr(self.settings.config, end) for end in ("black", "white")}
         if {end: self.calibration.get(end, scale[end]) for end in scale} != scale:
             raise UserError(f"{run}: {CONFIG_FILE} has another black or white than {CALIBRATION_FILE}; restore it")
+        read = self.settings  # those of the files, whatever a class of one's own makes of them
         self._make_ready(state)  # refuses weights that are damaged, or of another network
-        self.scored_by = scored_by(self.settings, state["model"])
+        self.scored_by = scored_by(read, state["model"])
         refuse_other_scores(self.calibration.get(SCORED_BY, {}), self.scored_by, self.run / CALIBRATION_FILE)
 
     def _make_ready(self, state: dict[str, Any]) -> None:
