@@ -44,10 +44,34 @@ def test_what_belongs_to_places_is_interpolated(start):
     torch.testing.assert_close(grown, plane.reshape(8, 8)[:, :1].expand(8, 16), rtol=0, atol=1e-6)
 
 
+def test_a_finer_patch_spreads_each_place_over_a_square(start):
+    """Features that are alike within squares of 2x2 places lead to the same tokens, so to the same output."""
+    saved, path = start
+    small, finer = (
+        replace(TINY, start=str(path)),
+        replace(TINY, start=str(path), feature_size=16, patch=4, image_size=128),
+    )
+    coarse, fine = SIVT(small), SIVT(finer)
+    assert coarse.transformer.embed.weight.shape[1] * 4 == fine.transformer.embed.weight.shape[1]
+    features = torch.randn(2, sum(coarse.backbone.channels), 8, 8)
+    order = torch.randperm(len(saved.positions))
+    with torch.no_grad():
+        expected = coarse.reconstruct(features, order)
+        given = fine.reconstruct(squares(features), order)
+    torch.testing.assert_close(given, squares(expected), rtol=1e-4, atol=1e-5)
+
+
+def squares(maps):
+    """Each place of maps (B, C, H, W) as a square of 2x2."""
+    return maps.repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+
 def test_a_file_of_another_network_is_refused(start, tmp_path):
     _, path = start
     with pytest.raises(UserError, match=r"start=.*dim="):
         SIVT(replace(TINY, start=str(path), dim=2 * TINY.dim))
+    with pytest.raises(UserError, match=r"start=.*patch=2"):  # no multiple of it
+        SIVT(replace(TINY, start=str(path), patch=1))
     with pytest.raises(UserError, match=r"start=.*no such file"):
         SIVT(replace(TINY, start=str(tmp_path / "none.pt")))
     (tmp_path / "text.pt").write_text("text")

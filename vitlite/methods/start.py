@@ -22,13 +22,13 @@ log = logging.getLogger(__name__)
 
 FOLDER = Path(__file__).parent / "starts"
 # Settings that have to be those of the file. The size of the grid need not: what belongs to places is interpolated.
+# Nor need the patch, if it is a multiple of that of the file: each place becomes a square of places.
 SHAPING = (
     "backbone",
     "strides",
     "layers",
     "normalize",
     "induction",
-    "patch",
     "dim",
     "encoder_depth",
     "decoder_depth",
@@ -41,7 +41,7 @@ OF_PLACES = {"positions", "decoder_positions", "induction"}
 def save_start(file: IO[bytes], transformer: nn.Module, config: Any, made: Mapping[str, Any]) -> None:
     """Write the parameters of a transformer; ``made`` says how they came about."""
     weights = {name: value.detach().half() for name, value in transformer.named_parameters()}
-    shaping = {key: getattr(config, key) for key in SHAPING}
+    shaping = {key: getattr(config, key) for key in (*SHAPING, "patch")}
     torch.save({"shaping": shaping, "made": dict(made), "grid": config.tokens, "weights": weights}, file)
 
 
@@ -59,8 +59,10 @@ def load_start(transformer: nn.Module, config: Any) -> str | None:
         state = torch.load(path, weights_only=True, map_location="cpu")
         shaping = state["shaping"]
         other = [f"{key}={shaping.get(key)}" for key in SHAPING if shaping.get(key) != getattr(config, key)]
+        if config.patch % shaping["patch"]:
+            other.append(f"patch={shaping['patch']}")
         if not other:
-            put_start(transformer, state["weights"], state["grid"], config)
+            put_start(transformer, spread(state["weights"], shaping["patch"], config.patch), state["grid"], config)
     except FileNotFoundError:
         raise UserError(f"`start={config.start}`: no such file") from None
     except Exception as error:  # torch raises many kinds
@@ -75,6 +77,24 @@ def load_start(transformer: nn.Module, config: Any) -> str | None:
         log.info("begins with random weights: what comes with vitlite is of %s", ", ".join(other))
         return None
     return "random products" if config.start == AUTO else str(path)
+
+
+def spread(weights: dict[str, Tensor], patch: int, wanted: int) -> dict[str, Tensor]:
+    """Weights for patches of ``wanted`` places a side, a multiple of ``patch``: each place becomes a square of places.
+
+    Features that are alike within the squares then lead to the same tokens and to the same output.
+    """
+    times = wanted // patch
+    if times == 1:
+        return weights
+
+    def squares(rows: Tensor) -> Tensor:  # (C * patch ** 2, ...), as pixel_unshuffle orders them
+        places = rows.unflatten(0, (-1, patch, patch))
+        return places.repeat_interleave(times, 1).repeat_interleave(times, 2).flatten(0, 2)
+
+    embed = squares(weights["embed.weight"].T).T.float() / times**2
+    head = {name: squares(weights[name]) for name in ("head.weight", "head.bias")}
+    return {**weights, "embed.weight": embed, **head}
 
 
 def put_start(transformer: nn.Module, weights: dict[str, Tensor], grid: tuple[int, int], config: Any) -> None:
