@@ -1,5 +1,7 @@
 """The layouts of industrial data sets, each on a small tree: what is read, what is checked, what is refused."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -389,6 +391,29 @@ def test_visa_leaves_training_anomalies_out_and_says_so(tmp_path, visa):
     assert any("1 anomalous images" in line for line in dataset.notes)
 
 
+def test_visa_names_what_its_table_leaves_out(tmp_path, visa, fill, caplog):
+    root = visa(tmp_path)
+    images = " candle/Data/Images/Normal/".join(("", "0004.JPG", "0005.JPG")) + " other/1.png"
+    fill(root, images, {"candle/Data/Masks/Anomaly/009.png": LABELS})
+    dataset = data.open_dataset(root, "all", need_test=True)
+    spare, unlisted = caplog.messages
+    assert "1 image is left out, because none are read there: other/ (1); to use it" in spare
+    assert "2 images are left out, because the data set's table has no row for them: candle/Data/Images/N" in unlisted
+    data.with_mask_rules(dataset)
+    assert re.search("1 mask is not used .*: candle/Data/Masks/Anomaly/009.png", caplog.messages[-1])
+    assert len(data.check(root).problems()) == 3
+    caplog.clear()
+    data.open_dataset(root, "pcb1")
+    assert not caplog.messages
+
+
+def test_visa_names_a_mask_that_makes_a_good_image_doubtful(tmp_path, visa, caplog):
+    root = visa(tmp_path, ROWS.replace("Normal/0003.JPG,", "Normal/0003.JPG,candle/Data/Masks/Normal/0003.png"))
+    data.with_mask_rules(data.open_dataset(root, "candle", need_test=True))
+    assert "1 mask of good images marks a defect and does not count: candle/Data/Masks/Normal/0003" in caplog.text
+    assert any("1 mask of good images with a mark" in line for line in data.check(root).problems())
+
+
 NORMAL = "candle/Data/Images/Normal/0003.JPG"
 
 
@@ -407,8 +432,11 @@ NORMAL = "candle/Data/Images/Normal/0003.JPG"
         (ROWS, ROWS.splitlines()[0], "has no rows"),
         (ROWS, 'object,split,label,image,mask\n"candle', "cannot be read as a table"),
         (ROWS, None, "no such file"),
-        ("pcb1,train", "candle,train", r"lists no images of pcb1 to train on"),
-        (NORMAL, NORMAL.replace("0003", "0010"), "line 4: image .* is in line 2 too; keep one"),
+        ("pcb1,train", "pcb1,test", r"lists no images of pcb1 to train on"),
+        ("pcb1,train", "candle,train", "line 6: object 'candle', but the image lies in 'pcb1'; correct"),
+        (",test,anomaly,candle", ",train,normal,candle", "line 5: label 'normal', but the image lies in 'Anomaly'"),
+        ("pcb1,test,normal", "pcb1,test,anomaly", "line 7: label 'anomaly', but the image lies in 'Normal'"),
+        (NORMAL, "candle/./Data/Images/Normal/0010.JPG", "line 4: image .* is in line 2 too; keep one"),
     ],
 )
 def test_visa_tables_that_are_wrong(tmp_path, visa, old, new, message):
@@ -452,6 +480,14 @@ def test_ksdd2(tmp_path, ksdd2):
     assert report.counts == {"KolektorSDD2": {"train": {"good": 2}, "test": {"good": 1, "defect": 1}}}
     assert "KolektorSDD2 layout" in report.text()
     assert "left out of training: 1 defective" in report.text()
+
+
+def test_ksdd2_names_what_is_left_out(tmp_path, ksdd2, fill, caplog):
+    root = fill(ksdd2(tmp_path), "validation/1.png train/more/2.png 3.png train/10302_GT.png")
+    data.open_dataset(root)
+    masks, images = caplog.messages
+    assert "1 file is a mask by name and no image: train/ (1)" in masks
+    assert re.search(r"3 images are left out.*validation/ \(1\).*train/more/ \(1\)", images)
 
 
 def test_ksdd2_pieces_that_are_missing_or_damaged(tmp_path, ksdd2, put):

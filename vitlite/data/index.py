@@ -58,6 +58,7 @@ class Dataset:
     nested: bool = False  # whether every category has a folder of its own below the root
     kinds_of_mean: tuple[str, ...] = ()  # kinds of defects; the data set's own image AUROC is the mean over these
     left_out: tuple[tuple[Path, int], ...] = ()  # folders with images that somebody may miss, and how many of them
+    unlisted: tuple[tuple[Path, int], ...] = ()  # folders with images that the data set's table has no row for
     masks_beside: tuple[tuple[Path, int], ...] = ()  # folders with masks beside their images, and how many of them
     stray_masks: tuple[tuple[Path, int], ...] = ()  # folders with files that are masks by name, of images not there
     seem_good: tuple[tuple[Path, int], ...] = ()  # folders of defects, by name good images, and how many they hold
@@ -105,14 +106,15 @@ class Dataset:
                 f"{count} as defective in a folder with a name of good images: {where}; if {they} good, move {them} "
                 "into the folder of the good test images"
             )
-        if not self.left_out:
-            return lines
-        total = sum(count for _, count in self.left_out)
-        images, them = ("1 image is", "it") if total == 1 else (f"{total} images are", "them")
-        lines.append(
-            f"{images} left out, because none are read there: {self._places(self.left_out)}; to use {them}, "
-            f"move {them} into a folder that is read ({self.title})"
-        )
+        for places, why, way in (
+            (self.left_out, "because none are read there", f"move {{}} into a folder that is read ({self.title})"),
+            (self.unlisted, "because the data set's table has no row for {}", "add rows to the table"),
+        ):
+            if places:
+                total = sum(count for _, count in places)
+                images, them = ("1 image is", "it") if total == 1 else (f"{total} images are", "them")
+                left_out = f"{images} left out, {why.format(them)}: {self._places(places)}"
+                lines.append(f"{left_out}; to use {them}, {way.format(them)}")
         return lines
 
     def _twins(self) -> list[str]:

@@ -35,14 +35,25 @@ class KolektorSDD2(Layout):
         (name,) = choose(root, [name_of(root)], category)
         left = Leftovers()
         folders, images, others = entries(root)
-        unused = slashed(n for n in folders if n not in ("train", "test"))
-        left.add(root, [*unused, *images, *others], len(images) + len(others))
+        unused = [*slashed(n for n in folders if n not in ("train", "test")), *images]
+        left.add(root, [*unused, *others], len(images) + len(others), unused)
         found, test = (_read_split(root, name, split, left) for split in ("train", "test"))
         train = tuple(sample for sample in found if not sample.label)
         if len(train) < len(found):
             defective = len(found) - len(train)
             left.notes.append(f"left out of training: {defective} defective images in {shown(root / 'train')}")
-        return Dataset(root, (name,), train, test, self.name, self.title, tuple(left.notes), left.ignored)
+        return Dataset(
+            root=root,
+            categories=(name,),
+            train=train,
+            test=test,
+            layout=self.name,
+            title=self.title,
+            notes=tuple(left.notes),
+            ignored=left.ignored,
+            left_out=tuple(left.left_out),
+            stray_masks=tuple(left.stray_masks),
+        )
 
     def hint(self, dataset: Dataset, category: str, split: str) -> str:
         return f"{shown(dataset.root / split)}: no {'good ' * (split == 'train')}images there"
@@ -70,7 +81,9 @@ def _read_split(root: Path, name: str, split: str, left: Leftovers) -> tuple[Sam
                 f"{shown(folder / by_stem[own])}: has no {shown(own)}{_MARK}.png beside it, which says whether it is "
                 f"good; add it (black all over for a good image), or move the image away"
             )
-    left.add(folder, slashed(folders) + unclaimed, len(others))
+    left.add(folder, slashed(folders) + unclaimed, len(others), slashed(folders))
+    if strays := sum(own.endswith(_MARK) for own in map(stem, unclaimed)):
+        left.stray_masks.append((folder, strays))
     masks = [folder / by_stem[own + _MARK] for own in images]
     return tuple(
         Sample(folder / by_stem[own], name, split, DEFECT, 1, MaskFiles((mask,)))
