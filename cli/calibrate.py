@@ -83,7 +83,7 @@ def command(
     defects at or below it. No rate of false alarms is promised then. New defects are missed more often than those that
     chose the threshold.
     """
-    from vitlite.data import list_images
+    from vitlite.data.photographs import list_defects
     from vitlite.engine.calibrate import CALIBRATION_FILE, misses, recalibrate, set_thresholds, without_threshold
     from vitlite.engine.detector import Detector
     from vitlite.errors import UserError
@@ -113,7 +113,7 @@ def command(
         check_target(share)
     given = by_hand or min_area is not None
     anew = good or without or balance or exact or share is not None or not (given or defects)
-    bad = list_images(defects) if defects else []  # refuses what is not there before anything is written
+    bad = list_defects(defects) if defects else []  # refuses what is not there before anything is written
     if given and not anew:
         require_writable(run)
         own = set_thresholds(run, image=threshold, pixel=pixel_threshold, min_area=min_area, category=category)

@@ -59,6 +59,16 @@ def watched(detector, new, looks, *args, **options):
     return rows
 
 
+def test_what_is_no_photograph_by_name_is_left_out(folder, caplog):
+    for name in ("0.png", "0_depth.png", "1.png", "1_mask.png", "2_depth.png", "gt/0.png", "rgb/0.png", "xyz/0.png"):
+        grey(folder / name)
+    batch = next(NewFiles(folder, settle=0).batches(()))
+    assert sorted(os.path.relpath(path, folder) for path in batch) == ["0.png", "1.png", "2_depth.png", "rgb/0.png"]
+    masks, surfaces = sorted(caplog.messages, key=lambda line: "coordinates" in line)
+    assert "left out, as are all such files, because by name masks and no photographs" in masks
+    assert "because by name coordinates or depths and no photographs" in surfaces
+
+
 def test_a_file_that_grows_is_not_complete(folder, monkeypatch):
     clock = itertools.count()
     monkeypatch.setattr(coming.time, "monotonic", lambda: next(clock) / 10)

@@ -216,6 +216,6 @@ def test_masks_and_coordinates_are_left_out(images, tmp_path, caplog):
     rows = predict(Scripted([(0.1, 0.0)] * 3), part)
     assert [row["file"] for row in rows] == [str(part / "rgb" / f"{i}.png") for i in range(3)]
     assert [message for message in caplog.messages if "left out" in message] == [
-        f"6 images are left out, because no photographs lie in {part}/gt/ (3, masks), {part}/xyz/ (3, coordinates or "
-        "depths); to score them, give that folder"
+        f"6 images are left out, because they are no photographs: {part}/gt/ (3, masks), {part}/xyz/ (3, "
+        "coordinates or depths); to score them, give that folder or file itself"
     ]

@@ -72,7 +72,7 @@ def check(case, place, run):
         assert all(
             re.match(
                 "skipped |not read: |scale: |shape: |data: |model: |vitlite: |.* left$|.* copies of another one: |"
-                ".* left out, because no photographs lie in ",
+                ".* left out, because they are no photographs: ",
                 line,
             )
             for line in err.splitlines()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
 from vitlite.data.listing import is_hidden, is_image_name, is_not_read, natural_key
+from vitlite.data.photographs import files_apart, folders_apart
 from vitlite.errors import UserError
 from vitlite.files import StrPath, shown
 
@@ -48,7 +49,8 @@ class NewFiles:
     waits until it has not changed for ``PATIENCE``. A file that moves within the folder is the same file; one that
     gets other contents is new. Files that go away before their turn are passed over. Links to folders are not
     followed; names that are hidden or have no image's extension are left out, so a camera can write another name first
-    and rename. ``UserError`` if there is no such folder at the start; later it may come and go.
+    and rename. So is what is no photograph by its name beside others. ``UserError`` if there is no such folder at the
+    start; later it may come and go.
 
     Args:
         folder: it is looked into every quarter of a second.
@@ -68,7 +70,7 @@ class NewFiles:
         self._waiting: dict[str, Seen] = {}
         self._done: set[tuple[int, ...]] = set()  # identities
         self._unseen = False  # whether the folder could not be read
-        self._told = False  # whether a file of a format that is not read was named
+        self._told: set[str] = set()  # why something is left out that was named
         self._whole = True  # whether the last look saw all that is there
 
     def batches(self, done: Collection[str]) -> Iterator[list[Path]]:
@@ -128,12 +130,15 @@ class NewFiles:
             if self.out is not None:
                 folders[:] = [name for name in folders if os.path.realpath(os.path.join(parent, name)) != self.out]
             folders[:] = [name for name in folders if not is_hidden(name)]
-            if not self._told and (other := next((name for name in names if is_not_read(name)), None)):
-                self._told = True
-                log.warning(
-                    "%s: left out, as are all such files, because the format is not read", shown(Path(parent, other))
-                )
-            for name in filter(is_image_name, names):
+            images = list(filter(is_image_name, names))
+            others, apart = folders_apart(folders), files_apart(images)
+            self._tell(parent, next(filter(is_not_read, names), None), "the format is not read")
+            for name, what in (*others.items(), *apart.items()):
+                self._tell(parent, name, f"by name {what} and no photographs")
+            folders[:] = [name for name in folders if name not in others]
+            for name in images:
+                if name in apart:
+                    continue
                 file = os.path.join(parent, name)
                 with contextlib.suppress(OSError):  # it has gone
                     status = os.stat(file)
@@ -142,6 +147,11 @@ class NewFiles:
             self._unseen = False
             log.warning("%s is there again", shown(self.folder))
         return found
+
+    def _tell(self, parent: str, name: str | None, why: str) -> None:
+        if name is not None and why not in self._told:
+            self._told.add(why)
+            log.warning("%s: left out, as are all such files, because %s", shown(Path(parent, name)), why)
 
     def _cannot_read(self, error: OSError) -> None:
         self._whole = False

@@ -11,9 +11,10 @@ import numpy as np
 
 from vitlite.answers import save_overlay
 from vitlite.calibration import HELD_OUT, NO_PROMISE, TRAINED_ON, good_image, set_balanced, summarize
-from vitlite.data import Sample, list_images
+from vitlite.data import Sample
 from vitlite.data.groups import MOST as MOST_COMPARED
 from vitlite.data.groups import groups_of
+from vitlite.data.photographs import list_defects
 from vitlite.engine.checkpoint import refuse_other_scores
 from vitlite.engine.detector import CALIBRATION_FILE, Compared, Detector, load_calibration
 from vitlite.engine.settings import RunSettings, data_path
@@ -217,6 +218,7 @@ def recalibrate(
     images_are = trained
     min_area = earlier if min_area is None else check_area(min_area)
     run, settings = detector.run, detector.settings
+    balance, known = (list_defects(own) if own else [] for own in (balance, known))
     defects = (*balance, *known)
     kept = None if good else load_good_scores(run, data_path(settings, run))
     if kept is not None:
@@ -309,7 +311,7 @@ def misses(detector: Detector, inputs: Sequence[StrPath]) -> list[str]:
 
     ``UserError`` if ``inputs`` stand for no image that can be read.
     """
-    paths = list_images(inputs)
+    paths = list_defects(inputs)
     limits = limits_for(paths, detector.calibration, None)
     scores: list[tuple[float, bool, Path]] = []
     for loaded, pixels, score in skipping(detector.score_files(paths, keep_original=False), log):

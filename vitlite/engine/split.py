@@ -15,6 +15,7 @@ from vitlite.data.copies import copies, equal_files, fingerprint
 from vitlite.data.index import GOOD, few
 from vitlite.data.layouts import PLAIN
 from vitlite.data.parting import deal, draw_few, draw_groups, hold_out, seed_text
+from vitlite.data.photographs import list_defects
 from vitlite.engine.settings import RunSettings, data_folder, data_path
 from vitlite.errors import UserError
 from vitlite.files import DAMAGED, StrPath, below, category_of, counted, shown, write_json
@@ -278,7 +279,7 @@ def given(detector: "Detector", inputs: Sequence[StrPath]) -> list[Sample]:
 def known_defects(detector: "Detector", inputs: Sequence[StrPath]) -> list[Sample]:
     """The defective images that the inputs stand for, as samples."""
     categories = detector.settings.category.split(",")
-    return [Sample(path, category_of(path, categories), "test", "defect", 1, None) for path in list_images(inputs)]
+    return [Sample(path, category_of(path, categories), "test", "defect", 1, None) for path in list_defects(inputs)]
 
 
 def refuse_good(defects: Sequence[StrPath], good: Iterable[Path]) -> None:
