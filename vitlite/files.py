@@ -38,13 +38,13 @@ def atomic(path: StrPath, mode: str = "w") -> Iterator[IO[Any]]:
     ``mode`` is "w" for UTF-8 text or "wb". Raises UserError if the folder cannot be written or the disk is full.
     """
     path = Path(path)
-    temporary = _temporary(path)
+    # Short, because the file's own name may be as long as the file system takes.
+    temporary = path.parent / f".{path.name[:16]}.{secrets.token_hex(4)}.tmp"
     text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
     try:
         with open(temporary, mode.replace("w", "x"), **text) as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            _to_disk(file)
         os.replace(temporary, path)
     except OSError as error:
         raise unwritable(path, error) from error
@@ -58,27 +58,16 @@ def write_together(texts: Mapping[Path, str]) -> None:
 
     So a full disk leaves the earlier ones as they were. Raises UserError as :func:`atomic`.
     """
-    temporary = {path: _temporary(path) for path in texts}
-    current = next(iter(texts))
-    try:
-        for current, text in texts.items():
-            with open(temporary[current], "x", encoding="utf-8", newline="") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-        for current in texts:
-            os.replace(temporary[current], current)
-    except OSError as error:
-        raise unwritable(current, error) from error
-    finally:
-        for path in temporary.values():
-            with contextlib.suppress(OSError):  # it is gone if all went well
-                os.unlink(path)
+    with contextlib.ExitStack() as stack:
+        for path, text in texts.items():
+            file = stack.enter_context(atomic(path))
+            file.write(text)
+            _to_disk(file)
 
 
-def _temporary(path: Path) -> Path:
-    """A new name beside a file; short, because the file's own may be as long as the file system takes."""
-    return path.parent / f".{path.name[:16]}.{secrets.token_hex(4)}.tmp"
+def _to_disk(file: IO[Any]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def unwritable(path: StrPath, error: OSError) -> UserError:
