@@ -210,8 +210,7 @@ def save_overlay(
 
     Outside the region that counts it is dark.
     """
-    image = image if inside is None else dim(image, inside)
-    drawn = overlay(image, found.map, low=scale["low"], high=scale["high"], marked=found.mask)
+    drawn = overlay(dim(image, inside), found.map, low=scale["low"], high=scale["high"], marked=found.mask)
     with atomic(path, "wb") as file:
         write_png(file, drawn)
 
@@ -229,7 +228,7 @@ def save_parts(
     Each map among the parts has colours from its lowest to its highest value, which stand above it.
     """
     height, width = panel_size(*image.shape[:2])
-    image = resize_image(image if inside is None else dim(image, inside), (height, width))
+    image = resize_image(dim(image, inside), (height, width))
     spans = {name: span_of([part]) for name, part in parts.items()}
     heat = overlay(image, map_at(found.map, height, width), **scale, marked=shrink(found.mask, (height, width)))
     panels = [(caption(name, spans[name]), panel(part, height, width, spans[name])) for name, part in parts.items()]

@@ -59,10 +59,7 @@ class Predictor(ABC):
             tiles, score = self.tiles, self.score_pixels
             pairs = [tiles.score(image.pixels, score, batch_size, inside) for image, inside in zip(images, insides)]
             maps, scores = [values for values, _ in pairs], [number for _, number in pairs]
-        for values, inside in zip(maps, insides):
-            if inside is not None:
-                level_outside(values, inside)
-        return maps, scores
+        return [level_outside(values, inside) for values, inside in zip(maps, insides)], scores
 
     def parts_of(self, image: Loaded, batch_size: int = 8) -> dict[str, np.ndarray]:
         """What shows how the map of an image comes about, by name, in the size of what is seen of it.

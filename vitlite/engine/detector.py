@@ -143,10 +143,8 @@ class Detector(Predictor):
             found = {name: own[0] for name, own in self._part_pixels(image.pixels[None]).items()}
         else:
             found = self.tiles.stitch(image.pixels, self._part_pixels, batch_size, inside)
-        for values in found.values():
-            if inside is not None and values.ndim == 2:
-                level_outside(values, inside)
-        return {name: image.framed(values) for name, values in found.items()}
+        leveled = {name: level_outside(own, inside) if own.ndim == 2 else own for name, own in found.items()}
+        return {name: image.framed(values) for name, values in leveled.items()}
 
     @torch.no_grad()
     def _part_pixels(self, pixels: np.ndarray) -> dict[str, np.ndarray]:

@@ -226,8 +226,7 @@ class Measured:
             for tile, _ in parts:
                 blend.add(tile)
             values, score = blend.map, float(np.max([score for _, score in parts]))
-        inside = unpack(self.packed[image], values.shape)
-        return values if inside is None else level_outside(values, inside), score
+        return level_outside(values, unpack(self.packed[image], values.shape)), score
 
 
 def draw_sources(config: TrainingConfig, seed: int, rows: list[int]) -> set[int]:

@@ -59,7 +59,7 @@ class Loaded:
     def full(self, values: np.ndarray) -> np.ndarray:
         """A map of this image at the image's own size, float32; the region's lowest value lies outside of it."""
         values = map_at(values, self.height, self.width) if self.box is None else self.framed(values)
-        return values if self.inside is None else level_outside(values, self.inside)
+        return level_outside(values, self.inside)
 
     def framed(self, values: np.ndarray) -> np.ndarray:
         """A map (h, w) or an image (3, h, w) of what is seen, float32, as one of the whole image.
@@ -185,9 +185,9 @@ def as_seen(index: int, image: np.ndarray, view: View, reading: Reading, path: P
         return Loaded(index, path, view.see(image), height, width, image, depth=depth)
     painted = paint(image, inside, plain=regions.auto)
     notes = (Note("beyond the box", f"{path}: {beyond:.0%} {BEYOND}"),) if beyond > MOST_BEYOND else ()
-    if view.tile or box is None:
-        return Loaded(index, path, view.see(painted), height, width, image, inside, notes=notes, depth=depth)
-    return Loaded(index, path, view.see(painted[box]), height, width, image, inside, box, notes, depth)
+    box = None if view.tile else box
+    seen = view.see(painted if box is None else painted[box])
+    return Loaded(index, path, seen, height, width, image, inside, box, notes, depth)
 
 
 def pixel_batches(

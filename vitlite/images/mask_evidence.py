@@ -8,6 +8,7 @@ it. A class has an area, or a line, of its own value.
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from PIL import Image
@@ -40,8 +41,26 @@ class Undecided(Unusable):
         self.example, self.other = example, other
 
 
+class Sums:
+    """Base of what is counted over masks: numbers, sets, the first file that shows something, and more of these."""
+
+    def add(self, other: Self) -> None:
+        """Count what another one holds as well."""
+        for own in fields(self):  # type: ignore[arg-type] # each is a dataclass
+            mine, theirs = getattr(self, own.name), getattr(other, own.name)
+            if isinstance(mine, Sums):
+                mine.add(theirs)
+            elif isinstance(mine, dict):
+                for name, plane in theirs.items():
+                    mine.setdefault(name, type(plane)()).add(plane)
+            elif isinstance(mine, set):
+                mine |= set(sorted(theirs - mine)[: _MOST_LEVELS - len(mine)])
+            else:
+                setattr(self, own.name, mine + theirs if isinstance(mine, int) else mine or theirs)
+
+
 @dataclass
-class Cut:
+class Cut(Sums):
     """What some masks mark, cut at one place."""
 
     masks: int = 0  # those that are neither empty nor full
@@ -57,13 +76,9 @@ class Cut:
             return cls()
         return cls(1, int(2 * marked > pixels), pixels, marked, path if marked >= _MOSTLY * pixels else None)
 
-    def add(self, other: "Cut") -> None:
-        """Count what another one marks as well."""
-        _add(self, other)
-
 
 @dataclass
-class Plane:
+class Plane(Sums):
     """What one plane holds, of one mask or of many: sums, and the first file that shows something."""
 
     levels: set[int] = field(default_factory=set)  # stored values but 0, the first ones
@@ -83,39 +98,15 @@ class Plane:
     classes: Path | None = None  # its low values are solid
     void: Path | None = None  # holds a class number and 255
 
-    def add(self, other: "Plane") -> None:
-        """Count what another one holds as well."""
-        _add(self, other)
-
-
-def _add(total: Cut | Plane, other: Cut | Plane) -> None:
-    """Add numbers and sets; of files the first one stays."""
-    for own in fields(total):
-        mine, theirs = getattr(total, own.name), getattr(other, own.name)
-        if isinstance(mine, Cut):
-            mine.add(theirs)
-        elif isinstance(mine, set):
-            mine |= set(sorted(theirs - mine)[: _MOST_LEVELS - len(mine)])
-        else:
-            setattr(total, own.name, mine + theirs if isinstance(mine, int) else mine or theirs)
-
 
 @dataclass
-class Evidence:
+class Evidence(Sums):
     """What the masks of a category hold, in memory that does not grow with their number."""
 
     planes: dict[str, Plane] = field(default_factory=dict)
     masks: int = 0
     drawn: int = 0  # masks that are transparent somewhere, and of one colour elsewhere
     clear: Path | None = None  # is transparent somewhere, and black where it is not
-
-    def add(self, other: "Evidence") -> None:
-        """Count what another one holds as well."""
-        self.masks += other.masks
-        self.drawn += other.drawn
-        self.clear = self.clear or other.clear
-        for name, plane in other.planes.items():
-            self.planes.setdefault(name, Plane()).add(plane)
 
 
 def evidence_of(path: StrPath, max_pixels: int = MAX_PIXELS) -> Evidence:

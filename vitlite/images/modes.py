@@ -19,7 +19,7 @@ bytes are in: so such a file is decoded twice.
 import contextlib
 import sys
 from collections.abc import Iterator
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from PIL import Image
@@ -194,21 +194,21 @@ def _tag(image: Image.Image | PlainTiff, tag: int) -> int | None:
     return value[0] if isinstance(value, tuple) else value
 
 
+def _arguments(image: Image.Image) -> tuple[Any, ...]:
+    """What Pillow tells the decoder of a file; ("",) once the image is loaded."""
+    tiles = getattr(image, "tile", None)
+    arguments = tiles[0][3] if tiles else ""
+    return arguments if isinstance(arguments, tuple) else (arguments,)
+
+
 def _raw_mode(image: Image.Image) -> str:
     """How the file stores a pixel, in Pillow's words, such as ``RGB;16B``; "" once the image is loaded."""
-    tiles = getattr(image, "tile", None)
-    if not tiles:
-        return ""
-    arguments = tiles[0][3]
-    return str(arguments[0] if isinstance(arguments, tuple) else arguments)
+    return str(_arguments(image)[0])
 
 
 def _ppm_white(image: Image.Image) -> int:
     """The number that the header of a PPM file calls white; 0 for other files, and once it is loaded."""
-    tiles = getattr(image, "tile", None)
-    if image.format != "PPM" or not tiles:
-        return 0
-    white = tiles[0][3][-1] if isinstance(tiles[0][3], tuple) else tiles[0][3]
+    white = _arguments(image)[-1] if image.format == "PPM" else 0
     return white if isinstance(white, int) else 0
 
 

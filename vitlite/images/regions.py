@@ -142,9 +142,9 @@ def paint(image: np.ndarray, inside: np.ndarray, *, plain: bool = False) -> np.n
     return np.where(inside[..., None], image, colour)
 
 
-def level_outside(values: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """A map (H, W), changed in place: outside it gets the lowest value inside."""
-    if inside.any():
+def level_outside(values: np.ndarray, inside: np.ndarray | None) -> np.ndarray:
+    """A map (H, W), changed in place: outside it gets the lowest value inside. None: nothing is outside."""
+    if inside is not None and inside.any():
         values[~inside] = values[inside].min()
     return values
 
@@ -158,9 +158,9 @@ def shrink(mask: np.ndarray, size: Size) -> np.ndarray:
     return np.asarray(shares.resize(size[::-1], Image.Resampling.BOX)) > 0
 
 
-def dim(image: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """A copy of an image (H, W, 3), uint8, for people: half as bright outside the region."""
-    return np.where(inside[..., None], image, image // 2)
+def dim(image: np.ndarray, inside: np.ndarray | None) -> np.ndarray:
+    """An image (H, W, 3), uint8, for people: a copy that is half as bright outside the region, if there is one."""
+    return image if inside is None else np.where(inside[..., None], image, image // 2)
 
 
 def own(masks: Mapping[str, np.ndarray], name: str) -> np.ndarray | None:

@@ -132,7 +132,11 @@ def united(images: Sequence[Levels]) -> Levels:
         raise UserError(
             f"16-bit and float images are mixed ({kinds[False]} and {kinds[True]}): save them as one type, or {EITHER}"
         )
-    ignored = len(images) // _IGNORED_IMAGES
+    return _spanning(images, len(images) // _IGNORED_IMAGES)
+
+
+def _spanning(images: Sequence[Levels], ignored: int = 0) -> Levels:
+    """What some levels span, but for so many that are extreme at either end."""
     return Levels(
         sorted(image.low for image in images)[ignored],
         sorted(image.high for image in images)[-1 - ignored],
@@ -144,15 +148,8 @@ def united(images: Sequence[Levels]) -> Levels:
 
 def learn(categories: Mapping[str, Sequence[Levels]]) -> tuple[Levels, Scale | None]:
     """What the images of all categories use, and the scale for them; None if it cannot be learned."""
-    own = [united(images) for images in categories.values()]
+    used = _spanning([united(images) for images in categories.values()])
     united([image for images in categories.values() for image in images])  # one type in all of them
-    used = Levels(
-        min(levels.low for levels in own),
-        max(levels.high for levels in own),
-        min(levels.bottom for levels in own),
-        max(levels.top for levels in own),
-        max(levels.bits for levels in own),
-    )
     return used, choose(used)
 
 

@@ -99,8 +99,7 @@ def make_card(
     image = read_noted(path, reading)[0]  # scoring has named what is odd about it
     height, width = thumbnail_size(*image.shape[:2])
     inside = inside_of(image, reading, path).inside
-    image = image if inside is None else dim(image, inside)
-    small = resize_image(image, (height, width))
+    small = resize_image(dim(image, inside), (height, width))
     defects = np.zeros((height, width), bool)
     if outlined:
         defects = shrink(defects_in(map_at(values, *image.shape[:2]), limits, inside), (height, width))

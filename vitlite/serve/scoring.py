@@ -116,8 +116,7 @@ class Scorer:
         maps, (score,) = self.detector.score_seen([seen])
         values = seen.full(maps[0])
         found = judge(values, score, limits, "the upload", seen.inside)
-        if seen.inside is not None:
-            pixels = dim(pixels, seen.inside)
+        pixels = dim(pixels, seen.inside)
         verdict: dict[str, Any] = {
             "score": found.score,
             "threshold": limits.image,
