@@ -4,6 +4,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from vitlite.data.index import grouped
 from vitlite.export.operations import COUNTED
 from vitlite.report.plot import scatter
 
@@ -21,9 +22,7 @@ TRAINED, UNTRAINED, CONSTANT = "trained", "untrained", "constant map"
 
 def markdown(rows: list[Row]) -> str:
     """Mean and deviation over seeds; below the trained methods of a data set, its controls."""
-    groups: dict[tuple[str, str, str], list[Row]] = {}
-    for row in rows:
-        groups.setdefault((row["data"], row["kind"], row["method"]), []).append(row)
+    groups = grouped(rows, lambda row: (row["data"], row["kind"], row["method"]))
     head = ["data", "method", *SCORES.values(), "parameters", "operations", "images/s", "training", "memory", "weights"]
     head.append("commit")
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * 2 + " ---: |" * (len(head) - 4) + " --- |" * 2]
@@ -74,12 +73,11 @@ def plot(rows: list[Row], path: Path) -> None:
 
     Raises ``UserError`` without matplotlib, or if it does not know the ending of ``path``.
     """
-    groups: dict[str, dict[str, list[Row]]] = {}
-    for row in rows:
-        if row["kind"] == TRAINED and row["training_seconds"] and row["image_auroc"] is not None:
-            groups.setdefault(row["method"], {}).setdefault(row["data"], []).append(row)
+    trained = [row for row in rows if row["kind"] == TRAINED and row["training_seconds"]]
+    measured = [row for row in trained if row["image_auroc"] is not None]
     series = {}
-    for method, sets in groups.items():
+    for method, own in grouped(measured, lambda row: row["method"]).items():
+        sets = grouped(own, lambda row: row["data"])
         minutes = [statistics.mean(row["training_seconds"] for row in group) / 60 for group in sets.values()]
         auroc = [statistics.mean(row["image_auroc"] for row in group) for group in sets.values()]
         label = f"{method}: mean {statistics.mean(auroc):.3f}, {statistics.mean(minutes):.1f} min"

@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from vitlite.data.index import grouped
 from vitlite.files import StrPath, remove, shortened, shown
 
 FOLDER = "odd"  # of the overlays, in a run
@@ -40,8 +41,7 @@ class Odd(NamedTuple):
 def find_odd(images: Sequence[Scored]) -> list[Odd]:
     """The odd ones among good images, the farthest first."""
     found = []
-    for name in dict.fromkeys(image.category for image in images):
-        own = [image for image in images if image.category == name]
+    for name, own in grouped(images, lambda image: image.category).items():
         scores = np.array([image.score for image in own])
         median = float(np.median(scores))
         spread = 1.4826 * float(np.median(np.abs(scores - median)))  # the deviation, if most scores are normal

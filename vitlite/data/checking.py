@@ -72,11 +72,9 @@ class Report:
     def problems(self) -> list[str]:
         """One line for each kind of problem, with how many and the first few files (below ``root``)."""
         lines: list[str] = []
-        unreadable = LeftOut(lines.append, "unreadable, will be skipped:")
-        for path, reason in self.unreadable:
-            name = self._name(path)
-            unreadable.add(Path(name), f"{name} ({reason})")
-        unreadable.end()
+        unreadable = ((self._name(path), reason) for path, reason in self.unreadable)
+        skipped = LeftOut(lines.append, "unreadable, will be skipped:")
+        skipped.all((Path(name), f"{name} ({reason})") for name, reason in unreadable)
         kinds: Sequence[tuple[str, str, list[Path]]] = (
             ("defective image", "without a mask file, left out of pixel metrics", self.missing_masks),
             ("mask file", "not used, of no image or of one that has another mask", self.orphan_masks),

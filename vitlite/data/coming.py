@@ -4,9 +4,10 @@ import contextlib
 import logging
 import os
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, Protocol
+from typing import BinaryIO, NamedTuple
 
 from vitlite.data.listing import is_hidden, is_image_name, is_not_read, natural_key
 from vitlite.data.photographs import files_apart, folders_apart
@@ -21,17 +22,20 @@ PAUSE, SHORTEST = 0.25, 0.02  # seconds between two looks into the folder: at mo
 READ_AT_ONCE = 1 << 16  # bytes of names
 
 
-class Coming(Protocol):
+class Coming(ABC):
     """Images that come one after another."""
 
+    @abstractmethod
     def batches(self, done: Collection[str]) -> Iterator[list[Path]]:
         """Yield what has come, without the images that are named in ``done``."""
 
     def unreadable(self, path: Path) -> bool:
         """Whether a file that could not be read gets no row, because it is tried again or has gone."""
+        return False
 
     def name(self, path: Path) -> str:
         """What rows call an image."""
+        return str(path)
 
 
 class Seen(NamedTuple):
@@ -42,7 +46,7 @@ class Seen(NamedTuple):
     unreadable: bool = False
 
 
-class NewFiles:
+class NewFiles(Coming):
     """The images that are in a folder, or below it, and those that come into it, for ever.
 
     A file is complete if it has not changed for ``settle`` seconds. One that cannot be read may still be growing: it
@@ -101,10 +105,6 @@ class NewFiles:
         self._waiting[str(path)] = seen._replace(unreadable=True)
         return True
 
-    def name(self, path: Path) -> str:
-        """The path itself."""
-        return str(path)
-
     def _ready(self, found: dict[str, tuple[int, ...]]) -> list[str]:
         now = time.monotonic()
         if self._whole:  # otherwise what is not found may come back, and is not new then
@@ -160,7 +160,7 @@ class NewFiles:
             log.warning("%s: the folder cannot be read (%s); waiting for it", shown(self.folder), error.strerror)
 
 
-class Named:
+class Named(Coming):
     """The images whose names come from a stream, one path a line, until it ends. Names in ``done`` are passed over."""
 
     def __init__(self, stream: BinaryIO) -> None:
@@ -174,21 +174,13 @@ class Named:
             yield self._paths(lines, done)
         yield self._paths([rest], done)
 
-    def unreadable(self, path: Path) -> bool:
-        """A name comes when its file is complete."""
-        return False
-
-    def name(self, path: Path) -> str:
-        """The path itself."""
-        return str(path)
-
     @staticmethod
     def _paths(lines: list[bytes], done: Collection[str]) -> list[Path]:
         names = (os.fsdecode(line.removesuffix(b"\r")) for line in lines)
         return [Path(name) for name in names if name and shown(name) not in done]
 
 
-class Encoded:
+class Encoded(Coming):
     """One image, the contents of whose file are given; rows call it "-". ``folder`` takes the file meanwhile."""
 
     def __init__(self, data: bytes, folder: Path) -> None:
@@ -199,10 +191,6 @@ class Encoded:
         """Yield the image, unless it has a verdict."""
         if "-" not in done:
             yield [self.path]
-
-    def unreadable(self, path: Path) -> bool:
-        """It is complete."""
-        return False
 
     def name(self, path: Path) -> str:
         """A name that is no path."""

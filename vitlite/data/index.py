@@ -4,14 +4,18 @@ import difflib
 import os
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from vitlite.errors import UserError
 from vitlite.files import counted, shown
 from vitlite.images.mask_values import MaskRule
 from vitlite.images.masks import MaskFiles
+
+T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
 
 GOOD = "good"
 GOOD_NAMES = frozenset((GOOD, "ok", "okay", "pass", "normal"))
@@ -178,9 +182,15 @@ def masks_among(images: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     """Those names of a folder that are masks of images there, such as ``000_mask.png``: {mask: stem}, and of none."""
     stems = {stem(name) for name in images}
     masks = {name: match[1] for name in images if (match := MASK_NAME.fullmatch(stem(name)))}
-    return {name: own for name, own in masks.items() if own in stems}, [
-        n for n, own in masks.items() if own not in stems
-    ]
+    return {n: own for n, own in masks.items() if own in stems}, [n for n, own in masks.items() if own not in stems]
+
+
+def grouped(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
+    """The items by their keys, in order."""
+    found: dict[K, list[T]] = {}
+    for item in items:
+        found.setdefault(key(item), []).append(item)
+    return found
 
 
 def few(names: Sequence[str], limit: int = 20) -> str:

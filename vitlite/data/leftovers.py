@@ -3,8 +3,9 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from vitlite.data.index import few, masks_among
+from vitlite.data.index import Dataset, few, masks_among
 from vitlite.data.listing import is_hidden, is_image_name, walk
 from vitlite.files import shown
 
@@ -19,6 +20,16 @@ class Leftovers:
     masks_beside: list[tuple[Path, int]] = field(default_factory=list)  # as in Dataset
     stray_masks: list[tuple[Path, int]] = field(default_factory=list)  # as in Dataset
     seem_good: list[tuple[Path, int]] = field(default_factory=list)  # as in Dataset
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a Dataset says of it, by field."""
+        return {name: own if isinstance(own, int) else tuple(own) for name, own in vars(self).items()}
+
+    def take(self, part: Dataset) -> None:
+        """Add what one of several data sets says."""
+        for name, own in vars(self).items():
+            setattr(self, name, own + type(own)(getattr(part, name)))
 
     def add(self, folder: Path, names: Iterable[str], files: int = 0, missed: Iterable[str] = ()) -> None:
         """Note ``names``, except hidden ones, and count ``files``.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vitlite.data.index import Dataset, Sample, few, stem
+from vitlite.data.index import Dataset, Sample, few, grouped, stem
 from vitlite.data.listing import entries
 from vitlite.errors import UserError
 from vitlite.files import StrPath, counted, make_folder, remove, shown
@@ -146,12 +146,9 @@ def _map_files(folder: Path) -> list[str]:
 
 def _find_category(maps: Path, category: str, samples: list[Sample], problems: Problems) -> dict[Sample, Path]:
     found: dict[Sample, Path] = {}
-    kinds: dict[str, list[Sample]] = {}
-    for sample in samples:
-        kinds.setdefault(sample.defect, []).append(sample)
+    kinds = grouped(samples, lambda sample: sample.defect)
     for kind, wanted in kinds.items():
-        here = Path(category, "test", kind)
-        found |= _match(maps, here, wanted, problems)
+        found |= _match(maps, Path(category, "test", kind), wanted, problems)
     for kind in _folders(maps / category / "test"):
         if kind not in kinds:
             for name in _map_files(maps / category / "test" / kind):
@@ -161,9 +158,7 @@ def _find_category(maps: Path, category: str, samples: list[Sample], problems: P
 
 def _match(maps: Path, here: Path, samples: list[Sample], problems: Problems) -> dict[Sample, Path]:
     """Pair the samples of one kind of defect with the files of its folder."""
-    by_stem: dict[str, list[str]] = {}
-    for name in _map_files(maps / here):
-        by_stem.setdefault(stem(name), []).append(name)
+    by_stem = grouped(_map_files(maps / here), stem)
     found, missing = {}, []
     for sample in samples:
         names = by_stem.pop(sample.path.stem, [])
@@ -193,14 +188,9 @@ def _match(maps: Path, here: Path, samples: list[Sample], problems: Problems) ->
 def _likely(image: Path, names: list[str]) -> str | None:
     """Which of the left-over files was probably meant for an image: its stem with something added, or its number."""
     own = image.stem.lower()
-    for name in names:
-        if own in name.lower():
-            return name
-    for name in names:
-        other = stem(name)
-        if own.isdigit() and other.isdigit() and int(own) == int(other):
-            return name
-    return None
+    likely = [name for name in names if own in name.lower()]
+    numbered = [name for name in names if own.isdigit() and stem(name).isdigit()]
+    return next(iter([*likely, *(name for name in numbered if int(stem(name)) == int(own))]), None)
 
 
 def truth(sample: Sample) -> np.ndarray:

@@ -5,7 +5,7 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
-from vitlite.data.index import Sample
+from vitlite.data.index import Sample, grouped
 from vitlite.files import shown
 from vitlite.images.reading import ImageError, image_size
 from vitlite.images.regions import Regions, box_of
@@ -25,11 +25,8 @@ def shapes(samples: Sequence[Sample], regions: Regions | None = None) -> dict[st
     if regions is not None and regions.masks:
         boxes = {name: mask[box_of(mask)].shape for name, mask in regions.masks.items()}
         return {name: [(height, width)] for name, (height, width) in boxes.items()}
-    own: dict[str, list[Sample]] = {}
-    for sample in samples:
-        own.setdefault(sample.category, []).append(sample)
     found: dict[str, list[Shape]] = {}
-    for name, images in own.items():
+    for name, images in grouped(samples, lambda sample: sample.category).items():
         for sample in images[:: -(-len(images) // LOOKED_AT)]:
             with contextlib.suppress(ImageError):
                 found.setdefault(name, []).append(image_size(sample.path))

@@ -114,10 +114,8 @@ def draw_set(
     levels = used_levels(dataset.train)
     scale = learn(levels)[1] if levels else None  # as training on these images would
     samples, unreadable = scan(dataset.train, Reading(scale))
-    left_out = LeftOut(log.warning, "left out:")
-    for sample, reason in unreadable:
-        left_out.add(sample.path, f"{shown(sample.path)} ({reason})")
-    left_out.end()
+    lines = ((sample.path, f"{shown(sample.path)} ({reason})") for sample, reason in unreadable)
+    LeftOut(log.warning, "left out:").all(lines)
     with _new_folder(Path(out)) as root:
         for name in dataset.categories:
             paths = [sample.path for sample in samples if sample.category == name]

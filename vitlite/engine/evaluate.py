@@ -286,10 +286,7 @@ def score_category(
             if streaming and maps is not None:
                 save_map(maps, samples[loaded.index], values)
             progress.step()
-    skipped = LeftOut(log.warning, "skipped")
-    for file in scored.unread:
-        skipped.add(file.path, file.reason)
-    skipped.end()
+    LeftOut(log.warning, "skipped").all((file.path, file.reason) for file in scored.unread)
     return scored
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from vitlite.data import Dataset, Sample, list_images, open_dataset, scan
 from vitlite.data.copies import copies, equal_files, fingerprint
-from vitlite.data.index import GOOD, few
+from vitlite.data.index import GOOD, few, grouped
 from vitlite.data.layouts import PLAIN
 from vitlite.data.parting import deal, draw_few, draw_groups, hold_out, seed_text
 from vitlite.data.photographs import list_defects
@@ -89,9 +89,7 @@ def make_split(samples: Sequence[Sample], config: TrainingConfig, seed: int, gro
             train += own
             continue
         numbers |= {i: len(numbers) + int(number) for i, number in zip(own, grouping(own))}
-        groups: dict[int, list[int]] = {}
-        for i in own:
-            groups.setdefault(numbers[i], []).append(i)
+        groups = grouped(own, numbers.__getitem__)
         rng = random.Random(seed_text(seed, category))
         if cross and len(own) > 1:
             first, *others = deal(list(groups.values()), min(config.folds, len(own)), rng)

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import cycle, islice, zip_longest
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from vitlite.data import DRAWN, Dataset, draw_defect, list_images, open_dataset
+from vitlite.data.index import grouped
 from vitlite.engine.detector import Detector
 from vitlite.engine.features import to_images
 from vitlite.engine.settings import SYNTHETIC, data_folder
@@ -184,10 +184,9 @@ def at_threshold(detector: Detector) -> Detector | None:
 def images_of_run(detector: Detector) -> list[Path]:
     """``CHECKED`` images of the run's data: training images and each kind of the others in turn."""
     data = data_of_run(detector)
-    kinds: dict[Any, list[Path]] = {}
-    for sample in (*data.train, *data.validation, *data.test):
-        kinds.setdefault((sample.category, sample.split, sample.defect), []).append(sample.path)
-    in_turn = [path for turn in zip_longest(*kinds.values()) for path in turn if path is not None]
+    every = (*data.train, *data.validation, *data.test)
+    kinds = grouped(every, lambda sample: (sample.category, sample.split, sample.defect))
+    in_turn = [sample.path for turn in zip_longest(*kinds.values()) for sample in turn if sample is not None]
     return in_turn[: max(CHECKED, len(kinds))]
 
 

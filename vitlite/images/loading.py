@@ -251,6 +251,12 @@ class LeftOut:
         if len(files) <= NAMED:
             self._say(f"{self._what} {reason}")
 
+    def all(self, found: Iterable[tuple[Path, str]]) -> None:
+        """Files with their reasons, after which no more come."""
+        for path, reason in found:
+            self.add(path, reason)
+        self.end()
+
     def end(self) -> None:
         """Say how many there were beside those that are named."""
         for files in self._found.values():

@@ -7,6 +7,7 @@ from string import Template
 from typing import Any, cast
 
 from vitlite.data import Dataset, Sample
+from vitlite.data.index import grouped
 from vitlite.engine.detector import Detector
 from vitlite.engine.evaluate import open_test_data, score_category
 from vitlite.errors import UserError
@@ -82,9 +83,8 @@ def compare(
 
 def choose_by_name(dataset: Dataset) -> dict[tuple[str, str], list[Sample]]:
     """Some test images of each category and kind, evenly spaced in the order of names, which flatters no method."""
-    kinds: dict[tuple[str, str], list[Sample]] = {}
-    for sample in sorted(dataset.test, key=lambda sample: (sample.category, sample.label, sample.defect, sample.path)):
-        kinds.setdefault((sample.category, sample.defect), []).append(sample)
+    ordered = sorted(dataset.test, key=lambda sample: (sample.category, sample.label, sample.defect, sample.path))
+    kinds = grouped(ordered, lambda sample: (sample.category, sample.defect))
     most = PER_KIND if PER_KIND * len(kinds) <= LIMIT else 1
     # The middles of as many equal parts.
     return {

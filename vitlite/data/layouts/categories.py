@@ -66,13 +66,8 @@ class CategoryLayout(Layout):
             test=tuple(self._read_test(folder, name, left)),
             layout=self.name,
             title=f"one category in {self.title}",
-            notes=tuple(left.notes),
-            ignored=left.ignored,
-            left_out=tuple(left.left_out),
-            masks_beside=tuple(left.masks_beside),
-            stray_masks=tuple(left.stray_masks),
-            seem_good=tuple(left.seem_good),
             kinds_of_mean=self.kinds_of_mean,
+            **left.facts,
         )
 
     def _read_good(self, folder: Path, name: str, split: str, left: Leftovers) -> tuple[Sample, ...]:
@@ -177,6 +172,8 @@ class FolderOfCategories(Layout):
         unused = [*slashed(name for name in folders if name not in found), *images]
         left.add(root, [*unused, *others], len(images) + len(others), unused if category == "all" else ())
         parts = [found[name].read_category(root / name, name) for name in chosen]
+        for part in parts:
+            left.take(part)
         kinds: set[Layout] = {found[name] for name in chosen}
         kind = kinds.pop() if len(kinds) == 1 else self
         return Dataset(
@@ -187,14 +184,9 @@ class FolderOfCategories(Layout):
             test=tuple(sample for part in parts for sample in part.test),
             layout=kind.name,
             title=kind.title,
-            notes=(*left.notes, *(line for part in parts for line in part.notes)),
-            ignored=left.ignored + sum(part.ignored for part in parts),
             nested=True,
-            left_out=(*left.left_out, *(place for part in parts for place in part.left_out)),
-            masks_beside=tuple(place for part in parts for place in part.masks_beside),
-            stray_masks=tuple(place for part in parts for place in part.stray_masks),
-            seem_good=tuple(place for part in parts for place in part.seem_good),
             kinds_of_mean=tuple(dict.fromkeys(of_mean for part in parts for of_mean in part.kinds_of_mean)),
+            **left.facts,
         )
 
     def hint(self, dataset: Dataset, category: str, split: str) -> str:

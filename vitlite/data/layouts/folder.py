@@ -1,9 +1,9 @@
 """A plain folder of good images, and the signs that it is something else."""
 
 import contextlib
-import os
+import itertools
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ from vitlite.data.index import (
     Dataset,
     Sample,
     choose,
+    grouped,
     name_of,
     says_defects,
     stem,
@@ -80,18 +81,7 @@ class PlainFolder(Layout):
             raise UserError(f"{shown(root)}: no images{extra}; {not_read([root]) or advice}")
         (name,) = choose(root, [name_of(root)], category)
         train = tuple(Sample(path, name, "train", GOOD, 0, None) for path in paths)
-        return Dataset(
-            root=root,
-            categories=(name,),
-            train=train,
-            test=(),
-            layout=self.name,
-            title=self.title,
-            notes=tuple(left.notes),
-            ignored=left.ignored,
-            left_out=tuple(left.left_out),
-            stray_masks=tuple(left.stray_masks),
-        )
+        return Dataset(root, (name,), train, (), self.name, self.title, **left.facts)
 
     def hint(self, dataset: Dataset, category: str, split: str) -> str:
         return f"{shown(dataset.root)}: a plain folder of good images has no test/ folder to evaluate on"
@@ -153,10 +143,8 @@ class PlainFolder(Layout):
 
 def _without_masks(paths: list[Path], left: Leftovers) -> list[Path]:
     """The images without those that are masks by name, which are counted."""
-    names: dict[Path, list[str]] = {}
-    for path in paths:
-        names.setdefault(path.parent, []).append(path.name)
-    images = {folder: set(left.without_masks(folder, own)[0]) for folder, own in names.items()}
+    folders = grouped(paths, lambda path: path.parent)
+    images = {here: set(left.without_masks(here, [path.name for path in own])[0]) for here, own in folders.items()}
     return [path for path in paths if path.name in images[path.parent]]
 
 
@@ -192,16 +180,8 @@ def doubt(root: Path, paths: list[Path]) -> Doubt | None:
 
     Only names count: those of folders at any depth, and of files that are called after another image.
     """
-    parents = dict.fromkeys(path.parent for path in paths)
-    folders = _with_outer(parent.relative_to(root) for parent in parents)
-    return (
-        _written(root, folders)
-        or _split(folders)
-        or _good_beside_others(root, folders)
-        or _masks_or_defects(folders)
-        or _mask_file(root, paths)
-        or _masks_below(root, paths)
-    )
+    folders = _with_outer(parent.relative_to(root) for parent in dict.fromkeys(path.parent for path in paths))
+    return next(itertools.chain(_by_folders(root, folders), _by_files(root, paths)), None)
 
 
 def _with_outer(folders: Iterable[Path]) -> list[Path]:
@@ -212,58 +192,39 @@ def _with_outer(folders: Iterable[Path]) -> list[Path]:
     return [folder for folder in found if folder.parts]
 
 
-def _written(root: Path, folders: list[Path]) -> Doubt | None:
+def _by_folders(root: Path, folders: list[Path]) -> Iterator[Doubt]:
     for folder in folders:
         place = root / folder
         if holds_predictions(place) or all((place / name).exists() for name in RUN):
             reason = f"has {shown(folder)}/, a run or predictions, whose overlays are no good images"
-            return Doubt(reason, "move that folder away, or give the one that holds the good images alone", folder)
-    return None
-
-
-def _split(folders: list[Path]) -> Doubt | None:
-    for names in (SPLITS, TESTS):
-        for folder in folders:
-            if folder.name.lower() in names:
-                reason = f"has {shown(folder)}/ but not MVTec's train/good and test/<defect>"
-                return Doubt(reason, "rename the folders, or give the one that holds the good images", folder)
-    return None
-
-
-def _good_beside_others(root: Path, folders: list[Path]) -> Doubt | None:
+            yield Doubt(reason, "move that folder away, or give the one that holds the good images alone", folder)
+    for folder in (folder for names in (SPLITS, TESTS) for folder in folders if folder.name.lower() in names):
+        reason = f"has {shown(folder)}/ but not MVTec's train/good and test/<defect>"
+        yield Doubt(reason, "rename the folders, or give the one that holds the good images", folder)
     beside = Counter(folder.parent for folder in folders)
     for folder in folders:
         if folder.name.lower() in GOOD_NAMES and beside[folder.parent] > 1:
-            return Doubt(f"has {shown(folder)}/ beside other folders", f"give {shown(root / folder)}", folder, folder)
-    return None
-
-
-def _masks_or_defects(folders: list[Path]) -> Doubt | None:
+            yield Doubt(f"has {shown(folder)}/ beside other folders", f"give {shown(root / folder)}", folder, folder)
     for folder in folders:
         masks = folder.name.lower() in MASKS
         if masks or says_defects(folder.name):
             reason = f"has {shown(folder)}/, by its name {'masks' if masks else 'defects'} and not good images"
-            return Doubt(reason, "give the folder that holds the good images alone, or rename that one", folder)
-    return None
+            yield Doubt(reason, "give the folder that holds the good images alone, or rename that one", folder)
 
 
-def _mask_file(root: Path, paths: list[Path]) -> Doubt | None:
-    names = {os.path.splitext(path)[0]: path.name for path in paths}
+def _by_files(root: Path, paths: list[Path]) -> Iterator[Doubt]:
+    advice = "give a folder of good images without masks"
+    names = {stem(str(path)): path.name for path in paths}
     for path in paths:
-        match = MASK_NAME.fullmatch(os.path.splitext(path)[0])
+        match = MASK_NAME.fullmatch(stem(str(path)))
         if match and match[1] in names:
             inner = path.relative_to(root)
             reason = f"has {shown(inner)}, by its name the mask of {shown(names[match[1]])}"
-            return Doubt(reason, "give a folder of good images without masks", inner.parent)
-    return None
-
-
-def _masks_below(root: Path, paths: list[Path]) -> Doubt | None:
-    """A folder beside the images that has masks of them: in such a set, as in DAGM, some images are defective."""
+            yield Doubt(reason, advice, inner.parent)
+    # A folder beside the images that has masks of them: in such a set, as in DAGM, some images are defective.
     beside = {stem(path.name) for path in paths if path.parent == root}
     for name in entries(root)[0] if beside else ():
         for mask in walk(root / name)[0] if name.lower() in MASKS else ():
             if without_mark(stem(mask.name)) in beside:
                 reason = f"has {shown(mask.relative_to(root))}, by its name the mask of an image beside {shown(name)}/"
-                return Doubt(reason, "give a folder of good images without masks", Path(name))
-    return None
+                yield Doubt(reason, advice, Path(name))

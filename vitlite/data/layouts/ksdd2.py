@@ -42,18 +42,7 @@ class KolektorSDD2(Layout):
         if len(train) < len(found):
             defective = len(found) - len(train)
             left.notes.append(f"left out of training: {defective} defective images in {shown(root / 'train')}")
-        return Dataset(
-            root=root,
-            categories=(name,),
-            train=train,
-            test=test,
-            layout=self.name,
-            title=self.title,
-            notes=tuple(left.notes),
-            ignored=left.ignored,
-            left_out=tuple(left.left_out),
-            stray_masks=tuple(left.stray_masks),
-        )
+        return Dataset(root, (name,), train, test, self.name, self.title, **left.facts)
 
     def hint(self, dataset: Dataset, category: str, split: str) -> str:
         return f"{shown(dataset.root / split)}: no {'good ' * (split == 'train')}images there"

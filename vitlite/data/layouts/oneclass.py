@@ -89,23 +89,13 @@ class OneClassLayout(Layout):
             return self.read(root, category)
         found, name = self.classes(root), name_of(root)
         train, test = (
-            [Sample(item.path, name, split, item.kind, 0, None) for item in sorted(items, key=_by_class)]
+            [Sample(own.path, name, split, own.kind, 0, None) for own in sorted(items, key=_by_class)]
             for split, items in (("train", found.train), ("test", found.test))
         )
         return self._dataset(root, name, train, test, found)
 
     def _dataset(self, root: Path, name: str, train: list[Sample], test: list[Sample], found: Classes) -> Dataset:
-        return Dataset(
-            root=root,
-            categories=(name,),
-            train=tuple(train),
-            test=tuple(test),
-            layout=self.name,
-            title=self.title,
-            notes=tuple(found.left.notes),
-            ignored=found.left.ignored,
-            left_out=tuple(found.left.left_out),
-        )
+        return Dataset(root, (name,), tuple(train), tuple(test), self.name, self.title, **found.left.facts)
 
     def hint(self, dataset: Dataset, category: str, split: str) -> str:
         missing = f"no training images of class {shown(category)}" if split == "train" else "no test images"

@@ -50,19 +50,10 @@ class VisA(Layout):
         if len(train) < len(listed):
             anomalous = len(listed) - len(train)
             left.notes.append(f"{anomalous} anomalous images that {SPLIT} lists for training are left out")
-        return Dataset(
-            root=root,
-            categories=tuple(chosen),
-            train=train,
-            test=tuple(sample for sample in samples if sample.split == "test"),
-            layout=self.name,
-            title=self.title,
-            notes=tuple(left.notes),
-            ignored=left.ignored,
-            nested=True,
-            left_out=tuple(left.left_out),
-            unlisted=tuple(Counter(path.parent for path in _unlisted(root, chosen, rows)).items()),
-        )
+        test = tuple(sample for sample in samples if sample.split == "test")
+        unlisted = tuple(Counter(path.parent for path in _unlisted(root, chosen, rows)).items())
+        facts = left.facts | {"nested": True, "unlisted": unlisted}
+        return Dataset(root, tuple(chosen), train, test, self.name, self.title, **facts)
 
     def hint(self, dataset: Dataset, category: str, split: str) -> str:
         return f"{shown(dataset.root / SPLIT)}: lists no images of {shown(category)} to {split} on"
