@@ -1,5 +1,7 @@
 """``vitlite ablate``: train and evaluate the rows of a method's ablation table."""
 
+from typing import Any
+
 import click
 
 from vitlite.cli import _options as options
@@ -34,17 +36,13 @@ def command(
     method: str,
     table: str | None,
     data: str | None,
-    category: str,
     separate: bool,
-    preset: str,
-    overrides: tuple[str, ...],
     rows: str | None,
     out: str | None,
     reduction: bool,
     plot: str | None,
     against: str,
-    seed: int,
-    device: str,
+    **common: Any,
 ) -> None:
     """Train and evaluate each row of a method's ablation table, and print it beside the paper's figures.
 
@@ -71,7 +69,7 @@ def command(
         lines = ", ".join(f"{key} ({one.title}, {one.source})" for key, one in known.items())
         what = "`table`: say which" if name is None else f"`table={name}`: {method} has no such table"
         raise UserError(f"{what}; choose from {lines}")
-    plan = Plan(method, data or "", category, separate, preset, overrides, seed, device)
+    plan = Plan(method, data or "", separate=separate, **common)
     out = out or f"runs/ablate-{method}"
     wanted = None if rows is None else [part.strip() for part in rows.split(",") if part.strip()]
     if plot is not None:

@@ -1,5 +1,7 @@
 """``vitlite data``: check a data set, or make a synthetic one."""
 
+from typing import Any
+
 import click
 
 from vitlite.cli import _options as options
@@ -56,9 +58,7 @@ def check(folder: str, category: str | None, mask_threshold: int | None, max_meg
 @click.option("--train", default=40, show_default=True, help="Good images for training, for each category.")
 @click.option("--good", default=10, show_default=True, help="Good images for testing, for each category.")
 @click.option("--defects", default=6, show_default=True, help="Defective images of each kind, for each category.")
-def synth(
-    out: str, seed: int, size: int, categories: str | None, kinds: str | None, train: int, good: int, defects: int
-) -> None:
+def synth(out: str, **chosen: Any) -> None:
     """Write synthetic surfaces with known defects and exact masks, in MVTec layout.
 
     Scratches, spots and missing pieces are strong and often dark. The kinds tiny, low-contrast, erased, soft and
@@ -68,9 +68,7 @@ def synth(
     """
     from vitlite import data
 
-    root = data.synthesize(
-        out, seed=seed, categories=categories, kinds=kinds, size=size, train=train, good=good, defects=defects
-    )
+    root = data.synthesize(out, **chosen)
     found = data.open_dataset(root, "all", need_train=False)
     click.echo(f"{root}: {', '.join(found.categories)}; {len(found.train)} training and {len(found.test)} test images")
 
@@ -83,7 +81,7 @@ def synth(
 @click.option("--seed", default=0, show_default=True, help="The same seed gives the same files.")
 @click.option("--good", default=10, show_default=True, help="Good images, at most as many as there are.")
 @click.option("--defects", default=6, show_default=True, help="Defective images of each kind.")
-def draw(folder: str, out: str, category: str | None, kinds: str | None, seed: int, good: int, defects: int) -> None:
+def draw(folder: str, out: str, **chosen: Any) -> None:
     """Write a test set of defects that are drawn onto the good images in DIR, with exact masks, in MVTec layout.
 
     To check a detector fairly, give good images that it was not trained on. It says what the detector sees on your
@@ -93,7 +91,7 @@ def draw(folder: str, out: str, category: str | None, kinds: str | None, seed: i
     """
     from vitlite import data
 
-    root = data.draw_set(folder, out, category=category, kinds=kinds, seed=seed, good=good, defects=defects)
+    root = data.draw_set(folder, out, **chosen)
     test = data.open_dataset(root, "all", need_train=False).test
     bad = sum(sample.label for sample in test)
     click.echo(f"{root}: {len(test) - bad} good and {bad} defective test images")

@@ -1,6 +1,7 @@
 """``vitlite eval``: score a trained detector on labelled test images."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -33,16 +34,13 @@ from vitlite.cli._messages import note
 @options.computing
 def command(
     run: str,
-    data: str | None,
-    category: str | None,
     out: str | None,
     maps: bool,
     scores: bool,
-    mask_threshold: int | None,
-    streaming: bool,
     max_megapixels: float,
     device: str,
     deterministic: bool,
+    **chosen: Any,
 ) -> None:
     """Score a trained detector on labelled test images.
 
@@ -67,16 +65,7 @@ def command(
     with only_deterministic(deterministic):
         detector = Detector(run, device, max_megapixels=max_megapixels)
         refuse_unwritable(place)
-        results = evaluate(
-            detector,
-            data=data,
-            category=category,
-            maps=folder,
-            mask_threshold=mask_threshold,
-            streaming=streaming,
-            scores=scores,
-            out=place,
-        )
+        results = evaluate(detector, maps=folder, scores=scores, out=place, **chosen)
     written = write(place, results)
     click.echo(table(results))
     if scores:

@@ -85,11 +85,6 @@ def command(
     form: str | None,
     group_by: str | None,
     shard: str | None,
-    category: str | None,
-    sensitivity: str | None,
-    threshold: float | None,
-    pixel_threshold: float | None,
-    min_area: int | None,
     maps: bool,
     parts: bool,
     no_overlays: bool,
@@ -101,6 +96,7 @@ def command(
     threads: int | None,
     precision: str,
     deterministic: bool,
+    **judging: Any,
 ) -> None:
     """Score images and draw where they are defective.
 
@@ -134,16 +130,7 @@ def command(
             form = "jsonl"
         elif images and len(list_images(images)) > 1:
             raise UserError("`out`: missing; give a folder, or `form=jsonl` to print a row for each image")
-    wanted: dict[str, Any] = {
-        "overlays": not no_overlays,
-        "maps": maps,
-        "parts": parts,
-        "category": category,
-        "sensitivity": sensitivity,
-        "threshold": threshold,
-        "pixel_threshold": pixel_threshold,
-        "min_area": min_area,
-    }
+    wanted: dict[str, Any] = {"overlays": not no_overlays, "maps": maps, "parts": parts, **judging}
     common: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "group_by": group_by}
     scoring: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     if deterministic and not is_exported(run):  # an exported file is scored on the CPU and without torch

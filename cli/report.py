@@ -1,6 +1,7 @@
 """vitlite report."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -21,14 +22,7 @@ from vitlite.cli._messages import note
 @options.device
 @options.verbosity
 def command(
-    runs: tuple[str, ...],
-    data: str | None,
-    category: str | None,
-    out: str | None,
-    render: bool,
-    mask_threshold: int | None,
-    max_megapixels: float,
-    device: str,
+    runs: tuple[str, ...], out: str | None, render: bool, max_megapixels: float, device: str, **chosen: Any
 ) -> None:
     """Write a page with scores, curves and heat maps of labelled test images.
 
@@ -58,10 +52,8 @@ def command(
     detectors = [Detector(run, device, max_megapixels=max_megapixels) for run in runs]
     path = path or new_file(Path(runs[0]) / "report.html")
     if len(runs) > 1:
-        found = compare(detectors, data=data, category=category, mask_threshold=mask_threshold)
-        page = render_comparison(found)
+        page = render_comparison(compare(detectors, **chosen))
     else:
-        report = build_report(detectors[0], data=data, category=category, mask_threshold=mask_threshold, render=render)
-        page = page_of(report)
+        page = page_of(build_report(detectors[0], render=render, **chosen))
     write_text(path, page)
     note(f"written: {path} ({len(page.encode()) / 1e6:.1f} MB)")

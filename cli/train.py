@@ -2,6 +2,7 @@
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -79,10 +80,6 @@ def command(
     preset: str | None,
     overrides: tuple[str, ...],
     weights: str | None,
-    target_fpr: float | None,
-    folds: int | None,
-    groups: str | None,
-    tile: int | None,
     scale: float | None,
     roi: str | None,
     ignore: str | None,
@@ -93,6 +90,7 @@ def command(
     max_megapixels: float,
     device: str,
     deterministic: bool,
+    **given: Any,
 ) -> None:
     """Train a detector on good images: those of DIR, which is the same as --data DIR.
 
@@ -126,22 +124,21 @@ def command(
     data = folder if data is None else data
     category = category or ("all" if separate else None)
     changes = parse_overrides(overrides)
-    options_given = {"target_fpr": target_fpr, "folds": folds, "groups": groups}
-    options_given |= {"tile": tile, "image_size": tile_side(tile, scale)}
-    options_given = {key: value for key, value in options_given.items() if value is not None}
-    for key in options_given.keys() & changes.keys():
+    given["image_size"] = tile_side(given["tile"], scale)
+    given = {key: value for key, value in given.items() if value is not None}
+    for key in given.keys() & changes.keys():
         option = "--scale" if key == "image_size" else f"--{key.replace('_', '-')}"
         raise UserError(f"{option}: not together with --set {key}=..., which means the same; give one of them")
-    changes |= options_given
+    changes |= given
     if separate and (resume or init_from or data is None):
         clash = "--resume: the same command again goes on" if resume else "--init-from: one run has one network"
         raise UserError("--separate: needs --data DIR" if data is None else f"--separate: not together with {clash}")
     if resume:
         if out is None:
             raise UserError("--resume: say which run to go on with, as in --out runs/sivt")
-        given = {"--method": method, "--category": category, "--preset": preset, "--seed": seed}
-        given |= {"--init-from": init_from, "--weights": weights, "--roi": roi, "--ignore": ignore}
-        clash = ", ".join(name for name, value in given.items() if value is not None)
+        fixed = {"--method": method, "--category": category, "--preset": preset, "--seed": seed}
+        fixed |= {"--init-from": init_from, "--weights": weights, "--roi": roi, "--ignore": ignore}
+        clash = ", ".join(name for name, value in fixed.items() if value is not None)
         if clash:
             raise UserError(f"{clash}: not together with --resume, which goes on with {out}/{CONFIG_FILE}")
         settings = resumed_settings(out, changes, data or None)
