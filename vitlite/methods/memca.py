@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vitlite.methods.ablations import AUROC, MVTEC_ONE, Row, Table, sweep
 from vitlite.methods.autoencoder import QUICK_AUTOENCODER, Autoencoder, AutoencoderConfig
-from vitlite.methods.figures import MEMCA
+from vitlite.methods.figures import MVTEC
 from vitlite.methods.reconstruction import SMALL as SMALL_IMAGES
 from vitlite.nn.coordinate_attention import CoordinateAttention
 from vitlite.nn.decoders import as_map
@@ -63,7 +63,7 @@ ROWS = tuple(
         label,
         (f"memory={memory}", f"coordinate_attention={attention}"),
         dict(zip(COLUMNS, figures)),
-        by_category=MEMCA if label == "Base + M + CA" else {},
+        by_category=MVTEC["memca"] if label == "Base + M + CA" else {},
     )
     for label, memory, attention, *figures in (
         ("Base", "false", "false", 82.2, 83.8, 79.6),

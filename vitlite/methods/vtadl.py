@@ -19,8 +19,7 @@ from vitlite.kernels import ssim
 from vitlite.methods.ablations import AUROC, MVTEC_ONE, ONE_PLOTTED, Row, Table, sweep
 from vitlite.methods.base import Stage
 from vitlite.methods.config import AUTO, CropConfig, check_transformer
-from vitlite.methods.figures import VTADL as VTADL_PRO
-from vitlite.methods.figures import VTADL_DIGITS
+from vitlite.methods.figures import CLASSES, MVTEC
 from vitlite.methods.kinds import ImageSize, Switch
 from vitlite.methods.reconstruction import SMALL as SMALL_IMAGES
 from vitlite.methods.reconstruction import to_network, to_unit
@@ -170,11 +169,11 @@ SMALL = replace(
 PRO = ("aupro_30",)
 GAUSSIANS = {k: f"K = {k}" for k in (1, 10, 50, 100, 150, 200)}
 NOISES = (
-    Row("without noise (Table III)", ("noise=0",), {"aupro_30": 80.7}, by_category=VTADL_PRO),
+    Row("without noise (Table III)", ("noise=0",), {"aupro_30": 80.7}, by_category=MVTEC["vtadl"]),
     Row("with noise N(0, 0.2)", ("noise=0.2",), {"aupro_30": 89.7}),
 )
 # V.B: "anomaly detection is performed only by using" the reconstruction.
-DIGITS = (Row("VT-ADL", ("score=reconstruction", "places=none"), by_category=VTADL_DIGITS),)
+DIGITS = (Row("VT-ADL", ("score=reconstruction", "places=none"), by_category=CLASSES["vtadl"]),)
 OURS = ("ours: the paper does not compare", "none")
 PLAIN = ("places=none", "score=nll")
 DENSITIES = (
