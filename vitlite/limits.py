@@ -182,8 +182,19 @@ def in_words(result: dict[str, Any]) -> list[str]:
     return lines
 
 
-def check_groups(values: dict[str, Any]) -> None:
-    """ValueError if the sizes of groups in a calibration, or in one of its categories, are not those of its lists."""
+def check_calibration(found: dict[str, Any]) -> None:
+    """ValueError, KeyError or TypeError unless images can be judged by the contents of calibration.json."""
+    if not is_area(found.get("min_area", 0)):
+        raise ValueError(f"min_area {found['min_area']!r}")
+    numbers = [found["pixel_threshold"], *(found["display"][end] for end in ("low", "high"))]
+    for own in (found, *found.get("categories", {}).values()):
+        numbers += [own["image_threshold"], own.get("pixel_threshold", 0.0), *own.get("good_scores", ())]
+        _check_groups(own)
+    if not found["good_scores"] or not all(map(math.isfinite, numbers)):
+        raise ValueError("expected finite numbers")
+
+
+def _check_groups(values: dict[str, Any]) -> None:
     for key, name in SIZES.items():
         sizes = values.get(name)
         if sizes is None:

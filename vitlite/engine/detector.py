@@ -4,7 +4,6 @@ import functools
 import hashlib
 import io
 import json
-import math
 import os
 import threading
 from abc import abstractmethod
@@ -39,7 +38,7 @@ from vitlite.images.loading import Loaded
 from vitlite.images.regions import level_outside
 from vitlite.images.resize import resize_image
 from vitlite.images.scale import Reading, as_pixels
-from vitlite.limits import check_groups, is_area
+from vitlite.limits import check_calibration
 from vitlite.methods import method_class
 from vitlite.methods.base import Method
 from vitlite.predictor import Predictor
@@ -286,25 +285,11 @@ def load_calibration(run: StrPath) -> dict[str, Any]:
         result = json.loads(path.read_text(encoding="utf-8"))
         if result.get("schema", 1) > SCHEMA:
             raise UserError(f"{path}: written by a newer vitlite (schema {result['schema']}); upgrade, or {again}")
-        check_numbers([result["image_threshold"], result["pixel_threshold"]])
-        check_numbers([result["display"]["low"], result["display"]["high"]])
-        check_numbers(result["good_scores"])
-        check_groups(result)
+        check_calibration(result)
         Known.both_in(result)  # that it can be read
-        if not is_area(result.get("min_area", 0)):
-            raise ValueError(f"min_area {result['min_area']!r}")
-        for own in result.get("categories", {}).values():
-            check_numbers([own["image_threshold"], own.get("pixel_threshold", 0.0), *own.get("good_scores", ())])
-            check_groups(own)
         return result
     except FileNotFoundError:
         unfinished = "training did not finish; resume it with `vitlite train`"
         raise UserError(f"{path}: not there; {why_unfinished(run) or unfinished}") from None
     except DAMAGED as error:
         raise UserError(f"{path}: damaged ({type(error).__name__}: {error}); {again}") from None
-
-
-def check_numbers(values: Sequence[float]) -> None:
-    """ValueError unless ``values`` are finite numbers, and at least one."""
-    if not values or not all(map(math.isfinite, values)):
-        raise ValueError("expected finite numbers")

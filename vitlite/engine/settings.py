@@ -31,17 +31,8 @@ SEEDS = 2**63  # a seed is below it
 # of the losses (..._weight) and of ISSTAD's corruption (corrupt_...) belong to them.
 OF_TRAINING = (
     frozenset(("weights", "pretrained", "checkpoint", "augment", "map", "sigma", "noise", "windows", "stride"))
-    | frozenset(
-        (
-            "mae_epochs",
-            "mae_lr",
-            "mae_batch_size",
-            "density_epochs",
-            "likelihood_trains",
-            "freeze_encoder",
-            "ssim_window",
-        )
-    )
+    | frozenset(("mae_epochs", "mae_lr", "mae_batch_size", "freeze_encoder"))
+    | frozenset(("density_epochs", "likelihood_trains", "ssim_window"))
     | frozenset(("bank", "sampling", "neighbours"))  # the bank is filled anew
     | frozenset(("align", "dropout", "mining", "mining_factor", "mining_steps"))
 )

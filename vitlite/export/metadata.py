@@ -1,7 +1,6 @@
 """What an exported file says about itself, as JSON beside the graph. Never imports torch."""
 
 import json
-import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ from vitlite.images.known import Known
 from vitlite.images.regions import PAINT, Regions
 from vitlite.images.scale import Scale, as_scale
 from vitlite.images.tiles import View, as_size
-from vitlite.limits import check_groups, is_area
+from vitlite.limits import check_calibration
 
 if TYPE_CHECKING:
     from vitlite.engine.settings import RunSettings
@@ -106,17 +105,8 @@ def loads(text: str | None, path: StrPath) -> dict[str, Any]:
         found = json.loads(text)
         if found["format"] > FORMAT:
             raise UserError(f"{path}: exported by a newer vitlite ({found.get('vitlite')}); upgrade to read it")
-        calibration = found["calibration"]
-        limits = [c["image_threshold"] for c in (calibration, *calibration.get("categories", {}).values())]
-        limits += [calibration["pixel_threshold"], *(calibration["display"][end] for end in ("low", "high"))]
-        good = calibration["good_scores"]
-        if not isinstance(good, list) or not good or not all(map(math.isfinite, [*limits, *good])):
-            raise ValueError("calibration")
-        for own in (calibration, *calibration.get("categories", {}).values()):
-            check_groups(own)
-        if not is_area(calibration.get("min_area", 0)):
-            raise ValueError(f"min_area {calibration['min_area']!r}")
-        Known.both_in(calibration)  # that it can be read
+        check_calibration(found["calibration"])
+        Known.both_in(found["calibration"])  # that it can be read
         scale_of(found)
         view_of(found)
         known_regions(found)

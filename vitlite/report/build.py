@@ -5,14 +5,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from vitlite.engine.detector import Detector
 from vitlite.engine.evaluate import about, open_test_data, score_category
 from vitlite.files import StrPath, counted, shown
-from vitlite.limits import Limits, limits_of
+from vitlite.limits import limits_of
 from vitlite.report.curves import Curve, image_curves, pixel_curves
-from vitlite.report.gallery import Card, choose, make_card, part_figures, share, small_overlay
+from vitlite.report.gallery import Card, card_of, choose, part_figures, share, small_overlay
 from vitlite.report.rendering import renderer
 from vitlite.report.svg import Axis, score_axis
 from vitlite.results import Scored, mean_of, summarize_category
@@ -82,15 +82,11 @@ class OddImage:
 
 def odd_images(run: Path, calibration: dict[str, Any]) -> list[OddImage]:
     """The odd good images of a run's calibration."""
-    return [
-        OddImage(
-            shown(one["file"]),
-            one["score"],
-            one["deviations"],
-            small_overlay(run / one["overlay"]) if one["overlay"] else None,
-        )
-        for one in calibration.get("odd_images", ())
-    ]
+    found = []
+    for one in calibration.get("odd_images", ()):
+        overlay = small_overlay(run / one["overlay"]) if one["overlay"] else None
+        found.append(OddImage(shown(one["file"]), one["score"], one["deviations"], overlay))
+    return found
 
 
 @dataclass
@@ -183,16 +179,7 @@ def build_part(scored: Scored, detector: Detector, *, first: int, limit: int) ->
         for image, too_small in zip(result["images"], scored.too_small)
     ]
     cards = [
-        make_card(
-            first + i,
-            result["images"][i]["file"],
-            scored.samples[i].path,
-            scored.maps[i],
-            scored.masks[i],
-            cast(Limits, scored.limits),  # a run has a calibration
-            detector.calibration["display"],
-            detector.reading,
-        )
+        card_of(first + i, result["images"][i]["file"], scored, i, detector)
         for i in choose(labels, [image.compared for image in images], limit)
     ]
     if not detector.without_parts:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from string import Template
-from typing import Any, cast
+from typing import Any
 
 from vitlite.data import Dataset, Sample
 from vitlite.data.index import grouped
@@ -12,10 +12,9 @@ from vitlite.engine.detector import Detector
 from vitlite.engine.evaluate import open_test_data, score_category
 from vitlite.errors import UserError
 from vitlite.files import StrPath, counted, shown
-from vitlite.limits import Limits
 from vitlite.report.build import part_notes
-from vitlite.report.gallery import LIMIT, Card, make_card
-from vitlite.report.page import VERDICTS, asset, digest
+from vitlite.report.gallery import LIMIT, Card, card_of
+from vitlite.report.page import VERDICTS, asset, digest, img
 from vitlite.results import HEADS, mean_of, summarize_category
 
 PER_KIND = 2  # images of each kind that are shown, or 1 if there are many kinds
@@ -105,17 +104,7 @@ def add_category(
         if sample in wanted:
             judged = result["images"][i]
             flagged = judged["verdict"] == "defect"
-            card = make_card(
-                i,
-                judged["file"],
-                sample.path,
-                scored.maps[i],
-                scored.masks[i],
-                cast(Limits, scored.limits),  # a run has a calibration
-                detector.calibration["display"],
-                detector.reading,
-                outlined=flagged,
-            )
+            card = card_of(i, judged["file"], scored, i, detector, outlined=flagged)
             verdict = VERDICTS[sample.label][flagged]
             run.answers[sample] = Answer(card, judged["score"], verdict, flagged != bool(sample.label))
     return part_notes(scored)
@@ -181,16 +170,12 @@ def gallery(found: Comparison) -> Iterator[str]:
 def image_cell(card: Card) -> str:
     """An image with its mask outlined."""
     file, labelled = escape(card.file), "defect outlined" if card.marked else "no mask, or good"
-    return f'<th scope="row">{img(card.image, f"{file}, {labelled}", card)}<p class="file"><bdi>{file}</bdi></p></th>'
+    drawn = img(card.image, f"{file}, {labelled}", card.size)
+    return f'<th scope="row">{drawn}<p class="file"><bdi>{file}</bdi></p></th>'
 
 
 def answer_cell(answer: Answer) -> str:
     """The heat map of a run, with its verdict and score."""
-    drawn = img(answer.card.heat, f"Heat map of {escape(answer.card.file)}", answer.card)
+    drawn = img(answer.card.heat, f"Heat map of {escape(answer.card.file)}", answer.card.size)
     wrong = ' class="wrong"' if answer.wrong else ""
     return f'<td{wrong}>{drawn}<span class="badge">{answer.verdict}</span> score {answer.score:.4g}</td>'
-
-
-def img(source: str, words: str, card: Card) -> str:
-    """An image element; ``words`` are escaped."""
-    return f'<img src="{source}" alt="{words}" width="{card.size[0]}" height="{card.size[1]}" decoding="async">'

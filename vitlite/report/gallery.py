@@ -5,7 +5,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 from PIL import Image
@@ -23,6 +23,7 @@ from vitlite.verdict import defects_in
 
 if TYPE_CHECKING:
     from vitlite.predictor import Predictor
+    from vitlite.results import Scored
 
 LIMIT = 60  # images in a report: about 2 MB
 LEAST = 4  # images of a category, however many categories there are
@@ -108,6 +109,13 @@ def make_card(
     if mask is not None and marked:
         small = mark(small, shrink(mask, (height, width)))
     return Card(index, file, marked, (width, height), jpeg_uri(small), jpeg_uri(heat))
+
+
+def card_of(index: int, file: str, scored: "Scored", i: int, detector: "Predictor", *, outlined: bool = True) -> Card:
+    """The card of the image at place ``i`` of those that a detector of a run has scored."""
+    limits = cast(Limits, scored.limits)  # a run has a calibration
+    scale, path, mask = detector.calibration["display"], scored.samples[i].path, scored.masks[i]
+    return make_card(index, file, path, scored.maps[i], mask, limits, scale, detector.reading, outlined=outlined)
 
 
 def part_figures(paths: Sequence[Path], detector: "Predictor") -> list[tuple[Figure, ...]]:

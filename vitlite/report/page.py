@@ -193,31 +193,36 @@ def gallery(report: Report, cards: list[Card]) -> Iterator[str]:
         yield card_item(card, report.images[card.index], report.threshold)
 
 
+def img(source: str, words: str, size: tuple[int, int]) -> str:
+    """An image element of a (width, height); ``words`` are escaped."""
+    return f'<img src="{source}" alt="{words}" width="{size[0]}" height="{size[1]}" decoding="async">'
+
+
 def card_item(card: Card, image: TestedImage, threshold: float) -> str:
     """One card of the gallery."""
     flagged = image.compared > threshold
     score = f"score {image.score:.4g}" + ", small regions alone" * image.too_small
     wrong = " wrong" if flagged != bool(image.label) else ""
-    file, (width, height) = escape(card.file), card.size
+    file = escape(card.file)
     labelled = "defect outlined" if card.marked else "no mask" if image.label else "good"
-    size = f'width="{width}" height="{height}" decoding="async"'
+    both = ((card.image, f"{file}, {labelled}", labelled), (card.heat, f"Heat map of {file}", "heat map"))
     return (
         f'<li class="card{wrong}" data-index="{card.index}"><div class="top"><span class="badge">'
         f"{VERDICTS[image.label][flagged]}</span><span>{score}</span></div>"
-        f'<div class="pair"><figure><img src="{card.image}" alt="{file}, {labelled}" {size}>'
-        f"<figcaption>{labelled}</figcaption></figure>"
-        f'<figure><img src="{card.heat}" alt="Heat map of {file}" {size}><figcaption>heat map</figcaption></figure>'
+        f'<div class="pair">{"".join(figure(source, words, card.size, below) for source, words, below in both)}'
         f'</div>{part_row(card, file)}<p class="file"><bdi>{file}</bdi></p></li>'
     )
 
 
+def figure(source: str, words: str, size: tuple[int, int], below: str) -> str:
+    """An image element with what stands ``below`` it; both texts are escaped."""
+    return f"<figure>{img(source, words, size)}<figcaption>{below}</figcaption></figure>"
+
+
 def part_row(card: Card, file: str) -> str:
     """The parts of a card's map below its two images; ``file`` is escaped."""
-    figures = "".join(
-        f'<figure><img src="{source}" alt="{escape(words)}, {file}" width="{size[0]}" height="{size[1]}" '
-        f'decoding="async"><figcaption>{escape(words)}</figcaption></figure>'
-        for words, source, size in card.parts
-    )
+    named = ((escape(words), source, size) for words, source, size in card.parts)
+    figures = "".join(figure(source, f"{words}, {file}", size, words) for words, source, size in named)
     return f'<div class="parts">{figures}</div>' if figures else ""
 
 
@@ -229,8 +234,7 @@ def odd_section(images: list[OddImage]) -> str:
     for image in images:
         file, drawn = escape(image.file), '<p class="soft">no overlay</p>'
         if image.overlay is not None:
-            source, (width, height) = image.overlay
-            drawn = f'<img src="{source}" alt="Heat map of {file}" width="{width}" height="{height}" decoding="async">'
+            drawn = img(image.overlay[0], f"Heat map of {file}", image.overlay[1])
         items.append(
             f'<li class="odd"><div class="top"><span>score {image.score:.4g}</span>'
             f'<span class="soft">{image.deviations:.1f} deviations above the median</span></div>{drawn}'
