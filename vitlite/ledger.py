@@ -54,16 +54,11 @@ class Ledger:
         self.claim.__exit__()
 
     def begin(self, *, resume: bool, overwrite: bool, names: Iterable[str]) -> list[dict[str, str]]:
-        """Make the table ready for rows; the rows that are in it already, if an earlier job's are kept.
+        """Make the table ready for rows; the rows that are in it already, if those of an earlier job are kept.
 
-        Args:
-            resume: go on with the rows of an earlier job, if there are any.
-            overwrite: remove the rows of an earlier job, and the files that belong to them.
-            names: of the files that this job writes into the folder.
-
-        Raises:
-            UserError: rows of an earlier job are there, or files of these names, and neither is given; or the facts of
-                the rows are others.
+        ``resume`` goes on with them; ``overwrite`` removes them, and the files that belong to them. ``UserError`` if
+        there are such rows, or files of the ``names`` that this job writes into the folder, and neither is given, or if
+        the facts of the rows are others.
         """
         there = self.path.exists() or self.state.exists()
         if resume and there:

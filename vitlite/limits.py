@@ -63,18 +63,11 @@ def limits_of(
     pixel_threshold: float | None = None,
     min_area: int | None = None,
 ) -> Limits:
-    """The limits of the whole model, or of one of its categories.
+    """The limits of the whole model, or of one ``category``, from the contents of calibration.json.
 
-    Args:
-        calibration: the contents of calibration.json.
-        category: one of its categories.
-        sensitivity: a key of :data:`SENSITIVITY`, whose rate of false alarms takes the place of the calibrated one.
-        threshold: takes the place of the threshold for images.
-        pixel_threshold: takes the place of the threshold for pixels.
-        min_area: takes the place of the smallest area of a defect, in pixels of the image's own size.
-    Raises:
-        UserError: an unknown category or sensitivity, a threshold that is not finite, or beside a sensitivity, an area
-            that is none.
+    A ``sensitivity``, a key of :data:`SENSITIVITY`, has another rate of false alarms than the calibrated one; the other
+    arguments take the place of a limit. ``UserError`` for an unknown category or sensitivity, a threshold that is not
+    finite, or beside a sensitivity, and an area that is none.
     """
     check_limits(sensitivity, threshold, pixel_threshold)
     own = values_of(calibration, category)

@@ -83,17 +83,9 @@ def ablate(
     """Train and evaluate the rows of a table below ``out``.
 
     Every row has a run of its own, ``out/NAME/ROW`` (with ``separate`` one for each category below it). Rows that are
-    done are read, one that was interrupted goes on, and ``out/ablation.csv`` is written anew after each.
-
-    Args:
-        plan: what all rows have in common.
-        table: the rows.
-        out: folder for the runs.
-        name: of the table.
-        rows: numbers (from 1) or labels of the rows to run; None: all.
-        size_of: gives what a network has of :data:`SIZES`, as ``vitlite.export.operations.size_of``.
-    Raises:
-        UserError: no such row, a row's settings are refused, or ``out`` holds the same row with other settings.
+    done are read, one that was interrupted goes on, and ``out/ablation.csv`` is written anew after each. ``rows`` has
+    numbers (from 1) or labels of those to run; None: all. ``size_of`` gives what a network has of :data:`SIZES`.
+    ``UserError``: no such row, a row's settings are refused, or ``out`` holds the same row with other settings.
     """
     out = make_folder(Path(out))
     new_file(out / CSV_FILE)  # refused before long work
@@ -203,18 +195,9 @@ def train_separate(
 ) -> dict[str, dict[str, float | None]]:
     """Train and evaluate one model for each category, each in a run of its own, ``out/CATEGORY``.
 
-    Runs that are done are read, and one that was interrupted goes on. ``out/separate.csv`` has a line for each
-    category, their mean, and their standard deviation.
-
-    Args:
-        settings: of every run, but for the category; the data has to have labelled test images.
-        out: folder for the runs.
-        device: "auto", "cpu" or "cuda".
-        max_megapixels: larger images are left out, in training and in the evaluation.
-    Returns:
-        The metrics of each category, and those of ``mean`` and ``std`` (of a sample).
-    Raises:
-        UserError: no test images, or ``out`` holds runs with other settings.
+    Runs that are done are read, and one that was interrupted goes on. Returns the metrics of each category, and those
+    of ``mean`` and ``std`` (of a sample), which are the lines of ``out/separate.csv`` too. ``UserError``: no labelled
+    test images, or ``out`` holds runs with other settings.
     """
     categories = categories_apart(settings.data, settings.category or None)
     new_regions(settings, categories)  # refused before long work

@@ -27,7 +27,7 @@ from vitlite.images.loading import Loaded, Unread, pixel_batches, skipping
 from vitlite.images.reading import NO_ROOM, ImageError
 from vitlite.images.scale import Reading
 from vitlite.images.tiles import View
-from vitlite.limits import Limits, check_area, check_target, limits_for, limits_of
+from vitlite.limits import Limits, check_area, check_limits, check_target, limits_for, limits_of
 from vitlite.odd import FOLDER as ODD_FOLDER
 from vitlite.odd import MOST_DRAWN, Odd, clear, find_odd, in_a_line, overlay_name
 from vitlite.progress import Progress
@@ -187,19 +187,14 @@ def recalibrate(
 ) -> dict[str, Any]:
     """Rewrite a run's calibration.json for another false-alarm rate or from other images; returns its contents.
 
+    The arguments are the options of ``vitlite calibrate``, and the detector uses the new calibration from then on.
+
     Args:
-        detector: the run; uses the new calibration from then on.
-        target_fpr: the share of good images that may be called defective; default: that of the run's settings.
-        good: files, folders and patterns of good images. Default: those whose scores training kept (good_scores.json).
-            Runs of version 0.1.0 kept none: then the images are scored that training held out, which needs the data of
-            training as it was.
-        without: files among them that are left out, because they show a defect after all.
-        balance: files, folders and patterns of known defective images. With them, each threshold for images has the
-            least sum of the share of good images above it and the share of these defects at or below it, and no rate
-            is promised. A category without defects keeps the threshold from its good images, as pixels do. A warning
-            says that new defects are missed more often than these.
-        known: files, folders and patterns of known defective images that change no threshold.
-        min_area: the smallest area of a defect, in pixels of an image; default: as it is.
+        good: files, folders and patterns. Default: the images whose scores training kept (good_scores.json). Runs of
+            version 0.1.0 kept none: then those are scored that training held out, which needs its data as it was.
+        balance: known defects. A category without them keeps the threshold from its good images, as pixels do. A
+            warning says that new defects are missed more often than these.
+        known: known defects that change no threshold.
         exact: whether odd good images count as all others. By default the farthest, one or at most 1 image in 20,
             count no more than the highest of the others.
     Raises:
@@ -336,20 +331,12 @@ def set_thresholds(
     min_area: int | None = None,
     category: str | None = None,
 ) -> Limits:
-    """Write limits chosen by hand into a run's calibration.json; returns those that hold now.
+    """Write limits chosen by hand into a run's calibration.json; returns those that hold now. None: as it is.
 
-    Args:
-        run: the run's folder.
-        image: an image with a score above it is defective; None leaves the threshold as it is.
-        pixel: the same for pixels.
-        min_area: regions of fewer pixels of an image are no defect; one value for the whole run.
-        category: the thresholds of this category alone; default: those of the run and of all its categories.
-    Raises:
-        UserError: a threshold that is not finite, an area below 0, an unknown category, a run without a calibration.
+    Thresholds are those of one ``category``, or of the run and of all its categories; ``min_area`` is the whole run's.
+    ``UserError`` for one that is none, an unknown category, and a run without a calibration.
     """
-    for name, value in (("threshold", image), ("pixel_threshold", pixel)):
-        if value is not None and not math.isfinite(value):
-            raise UserError(f"`{name}={value}`: must be a finite number")
+    check_limits(None, image, pixel)
     result = load_calibration(run)
     limits_of(result, category)  # refuses an unknown category
     every = [result, *result["categories"].values()]

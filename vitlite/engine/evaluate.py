@@ -56,23 +56,16 @@ def evaluate(
     scores: bool = False,
     out: StrPath | None = None,
 ) -> dict[str, Any]:
-    """Score the test split of a data set with a detector.
+    """Score the test split of a data set with a detector; most arguments are those of :func:`vitlite.evaluate`.
 
     Args:
-        detector: a trained run.
-        data: folder of the data set; default: the data of training.
-        category: a name, several with commas between, or ``all``.
         maps: folder for the anomaly maps at original size, in the layout that ``vitlite eval-maps`` reads.
-        mask_threshold: a pixel whose mask is above it (0 to 65534) is a defect; default: what its category's masks say.
-        streaming: count the maps one by one and keep none: memory does not grow with the number of images, and
-            ``error_bound`` says how far the pixel metrics may be from the exact ones.
-        scores: also say how well each ``score`` with each ``places`` tells the test images apart.
         out: the folder that the results will be written to: a warning says if it holds those of other data.
     Returns:
         dict: the contents of results.json (docs/result-files.md).
     Raises:
-        UserError: no such data, a category without both good and defective test images, a mask of another size than
-            its image or whose values fit no rule, scores that are not finite, or ``maps`` holds maps of other images.
+        UserError: as there, for a mask of another size than its image, for scores that are not finite, and if ``maps``
+            holds maps of other images.
     """
     dataset = open_test_data(detector, data, category, mask_threshold)
     if out is not None:
@@ -130,9 +123,7 @@ def evaluate_folder(
 
     Args:
         maps: folder that holds ``<category>/test/<defect>/<stem>.tiff``, .tif or .npy for every test image.
-        data: folder of the data set.
-        category: a name, several with commas between, or ``all`` (default).
-        mask_threshold, streaming, out: as for ``evaluate``.
+        data, category, mask_threshold, streaming, out: as for ``evaluate``; default: all categories.
     Returns:
         dict: the contents of results.json (docs/result-files.md), without a calibrated threshold and verdicts.
     Raises:

@@ -5,7 +5,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -123,15 +123,9 @@ def predict_coming(
     scores of images judged good drift away from the calibration (:class:`Drift`). Another one comes with the first
     image of each kind that is clearly other than training's.
 
-    Args:
-        detector: a run's or an exported file's.
-        coming: the images, such as a ``vitlite.data.coming.NewFiles``.
-        out: the folder for predictions.csv, overlays and maps; None: nothing is written.
-        wanted: everything else, as arguments of ``predict``.
-        resume: go on with the rows in ``out``; images with a verdict there are not scored again.
-        overwrite: remove what an earlier call left in ``out``.
-        group_by: as for ``predict``; parts.csv is written at the end, also if an exception or a signal is the end.
-        emit: takes each row as soon as its image is scored.
+    ``coming`` gives the images, such as a ``vitlite.data.coming.NewFiles``; the other arguments are those of
+    ``predict``, some of them in ``wanted``. With ``resume``, images with a verdict in ``out`` are not scored again.
+    parts.csv is written at the end, also if an exception or a signal is the end.
     """
     check_out(out, resume=resume, overwrite=overwrite, maps=wanted.maps, parts=wanted.parts)
     wanted = replace(wanted, overlays=wanted.overlays and out is not None)
@@ -156,28 +150,26 @@ def predict_coming(
     return stream.tally
 
 
+@dataclass
 class _Stream:
-    """Scores images that keep coming."""
+    """Scores images that keep coming; ``kept`` are the rows of an earlier call."""
 
-    def __init__(
-        self,
-        detector: Predictor,
-        wanted: Wanted,
-        out: Path | None,
-        limits: ByCategory,
-        kept: list[dict[str, Any]],
-        send: Sender,
-        coming: Coming,
-    ) -> None:
-        self.detector, self.wanted, self.out, self.limits, self.send = detector, wanted, out, limits, send
-        self.coming, self.strange = coming, detector.strange(named=coming.name)
-        self.names = Names(out or Path(), wanted.files, kept)
-        self.tally = Tally()
+    detector: Predictor
+    wanted: Wanted
+    out: Path | None
+    limits: ByCategory
+    kept: list[dict[str, Any]]
+    send: Sender
+    coming: Coming
+
+    def __post_init__(self) -> None:
+        self.strange = self.detector.strange(named=self.coming.name)
+        self.names = Names(self.out or Path(), self.wanted.files, self.kept)
+        self.tally = Tally.of(self.kept)
         self.drifts: dict[str, Drift] = {}  # by category
         self.warned = False
-        for row in kept:
-            self.tally.add(row)
-            send.count(row)
+        for row in self.kept:
+            self.send.count(row)
 
     def score(self, paths: list[Path]) -> None:
         """Score images and send their rows."""
@@ -190,7 +182,6 @@ class _Stream:
             row["file"] = coming.name(paths[place])
             if "error" in row:
                 row["error"] = row["error"].replace(shown(paths[place]), shown(row["file"]))
-            if "error" in row:
                 log.warning("%s %s", "no verdict:" if readable else "not read:", row["error"])
             self.tally.add(row)
             self.send(row)

@@ -14,15 +14,10 @@ SAMPLED_PIXELS = 1_000_000
 
 
 def image_curves(labels: Sequence[int], scores: Sequence[float]) -> dict[str, Curve]:
-    """Operating points of every distinct score, thinned.
+    """Operating points of every distinct score, thinned; labels of 0 and 1, both present.
 
-    Args:
-        labels: (n,) of 0 and 1, both present.
-        scores: (n,) finite.
-
-    Returns:
-        dict of (x, y) float arrays: ``roc`` false against true positive rate from (0, 0) to (1, 1); ``pr`` recall
-        against precision, drawn level from recall 0 to the first point.
+    ``roc`` is false against true positive rate from (0, 0) to (1, 1); ``pr`` recall against precision, drawn level from
+    recall 0 to the first point.
     """
     defective = np.asarray(labels, bool)
     levels, index = np.unique(np.asarray(scores, np.float64), return_inverse=True)
@@ -43,15 +38,9 @@ def pixel_curves(masks: Sequence[np.ndarray], maps: Sequence[np.ndarray]) -> dic
     """The curves of all pixels of all images, and PRO.
 
     Every point is an exact operating point. The scores are first reduced to about a thousand levels, dense where either
-    class changes, so that the full curves, a point for each of millions of scores, are never held.
-
-    Args:
-        masks: list of (H, W) of 0 and 1, with at least one defective and one normal pixel.
-        maps: list of (H, W) float, the same sizes.
-
-    Returns:
-        dict of (x, y): ``roc`` and ``pr`` as for ``image_curves``; ``pro`` false positive rate up to
-        ``PRO_LIMIT`` against the mean share of each defective region found (``vitlite.metrics.pro_curve``).
+    class changes, so that the full curves, a point for each of millions of scores, are never held. ``pro`` is the false
+    positive rate up to ``PRO_LIMIT`` against the mean share of each defective region found
+    (``vitlite.metrics.pro_curve``).
     """
     thresholds = level_edges(masks, maps)
     levels = [np.searchsorted(thresholds, pixels, side="right").astype(np.float32) for pixels in maps]
@@ -79,14 +68,7 @@ def level_edges(masks: Sequence[np.ndarray], maps: Sequence[np.ndarray]) -> np.n
 
 
 def thin(x: np.ndarray, y: np.ndarray) -> Curve:
-    """Leave out points of a polyline that lie within ``TOLERANCE`` of what remains (Douglas and Peucker, 1973).
-
-    Args:
-        x, y: (n,) in [0, 1], n at least 1.
-
-    Returns:
-        (x, y) of the points that stay, both ends among them.
-    """
+    """Leave out points of a polyline in [0, 1] that lie within ``TOLERANCE`` of what remains (Douglas and Peucker)."""
     kept = np.zeros(x.size, bool)
     kept[[0, -1]] = True
     spans = [(0, x.size - 1)]

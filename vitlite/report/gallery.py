@@ -86,16 +86,9 @@ def make_card(
 ) -> Card:
     """Read an image again and draw it with its mask outlined, and with its map on the calibration's scale.
 
-    If ``outlined``, what counts as the defect if the image is called defective has an outline over the map.
-
-    Args:
-        index, file: kept as they are.
-        path: the image; raises ``ImageError`` if it can no longer be read.
-        values: float32 map, of the image's size or any other.
-        mask: (H, W) of 0 and 1, or None.
-        limits: what makes the outlines of the heat map: those of the image's category.
-        scale: ``low`` and ``high`` of the calibration's colours.
-        reading: how the run reads its images.
+    If ``outlined``, what counts as the defect if the image is called defective, by ``limits``, has an outline over the
+    map. The map ``values`` may have any size. ``scale`` has ``low`` and ``high`` of the colours. ``ImageError`` if the
+    image can no longer be read.
     """
     image = read_noted(path, reading)[0]  # scoring has named what is odd about it
     height, width = thumbnail_size(*image.shape[:2])
