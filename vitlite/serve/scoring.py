@@ -64,13 +64,7 @@ class Scorer:
     def facts(self) -> dict[str, Any]:
         """What the server has to know: the digest, the limits of every category, and whether an image needs one."""
         limits = {
-            name or "": {
-                "image": own.image,
-                "pixel": own.pixel,
-                "good_scores": own.good_scores.tolist(),
-                "min_area": own.min_area,
-            }
-            for name, own in self.limits.items()
+            name or "": vars(own) | {"good_scores": own.good_scores.tolist()} for name, own in self.limits.items()
         }
         regions = self.detector.reading.of(self.category).regions
         several = regions is not None and len(regions.masks) > 1
@@ -167,7 +161,7 @@ class Scorer:
 def limits_from(facts: dict[str, Any]) -> dict[str | None, Limits]:
     """The limits of every category, and under None those of the rest, from what ``facts`` gave."""
     return {
-        name or None: Limits(own["image"], own["pixel"], np.array(own["good_scores"]), own["min_area"])
+        name or None: Limits(**own | {"good_scores": np.array(own["good_scores"])})
         for name, own in facts["limits"].items()
     }
 
