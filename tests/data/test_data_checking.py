@@ -21,6 +21,22 @@ def test_a_clean_set(tmp_path, tree):
     assert "no problems found" in report.text()
 
 
+def test_training_images_of_several_depths_and_colours(tmp_path, put):
+    ramp = np.arange(192).reshape(12, 16)
+    for number in range(12):
+        put(tmp_path / "depths" / f"{number}.png", (ramp * (21 if number % 2 else 340)).astype(np.uint16))
+        grey, few = np.stack([ramp] * 3, axis=2), number % 4
+        put(tmp_path / "more_colour" / f"{number}.png", (grey if not few else grey // (1, 2, 3)).astype(np.uint8))
+        put(tmp_path / "more_grey" / f"{number}.png", (grey if few else grey // (1, 2, 3)).astype(np.uint8))
+    for name, line in {
+        "depths": "6 images of which the scale of the training images leaves next to nothing: 1.png, 3.png, 5.png, ",
+        "more_colour": "3 training images in grey, among others in colour: 0.png, 4.png, 8.png",
+        "more_grey": "3 training images in colour, among others in grey: 0.png, 4.png, 8.png",
+    }.items():
+        (found,) = [line for line in data.check(tmp_path / name).problems() if "identical" not in line]
+        assert found.startswith(line)
+
+
 def test_every_problem_is_found(tmp_path, tree, put):
     root = tree(tmp_path / "nut")
     truth = root / "ground_truth"
@@ -82,7 +98,7 @@ def test_every_problem_is_found(tmp_path, tree, put):
         "small_mask.png",
     }:
         assert name in text
-    assert text.count("warning:") == len(report.problems()) == 13
+    assert text.count("warning:") == len(report.problems()) == 14
 
 
 def test_files_that_cannot_be_read_are_no_good_images(tmp_path, put):

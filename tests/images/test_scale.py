@@ -6,7 +6,7 @@ import pytest
 from vitlite import images
 from vitlite.errors import UserError
 from vitlite.images.reading import convert_image, read_levels, read_noted
-from vitlite.images.scale import Levels, Reading, Scale, as_scale, choose, differing, extent, learn, to_8bit
+from vitlite.images.scale import Levels, Reading, Scale, as_scale, choose, differing, extent, fades, learn, to_8bit
 
 PLAIN = np.random.default_rng(0).integers(20, 240, (40, 50, 3), dtype=np.uint8)
 
@@ -56,6 +56,7 @@ def test_images_that_say_nothing_about_the_camera_do_not_count():
     assert learn({"a": usual, "b": [integers(0, 4000)]})[1] == (0, 4095)  # another category does
     assert differing({"a": usual, "b": [integers(0, 60000)]}, Scale(0, 65535)) == ["a (10 to 1000)"]
     assert differing({"a": usual, "b": [integers(0, 4000)]}, Scale(0, 4095)) == []
+    assert [fades(integers(7, high), Scale(0, 65535)) for high in (4000, 5000, 7)] == [True, False, False]
 
 
 def test_integers_and_floats_have_no_common_scale():

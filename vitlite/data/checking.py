@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from vitlite.data.colours import SeenColours, colour_in
 from vitlite.data.index import Dataset, Sample
 from vitlite.data.layouts import layout_of, survey
 from vitlite.data.levels import SeenLevels
@@ -52,6 +53,7 @@ class Report:
     size_mismatches: list[tuple[Path, Size, Size]] = field(default_factory=list)  # mask, (H, W) of it and of its image
     grey_masks: list[Path] = field(default_factory=list)  # cut at a threshold, with more values than zero and another
     levels: SeenLevels = field(default_factory=SeenLevels)
+    colours: SeenColours = field(default_factory=SeenColours)
     frames: list[tuple[Path, int]] = field(default_factory=list)  # files of several images
     flat: list[Path] = field(default_factory=list)  # one colour all over
     duplicates: list[tuple[Path, ...]] = field(default_factory=list)  # groups of files with the same bytes
@@ -84,6 +86,8 @@ class Report:
             ("mask", "with grey values, cut at the threshold", self.grey_masks),
             ("image", "of one flat colour", self.flat),
             ("image", "outside the scale of the training images, cut off", list(self.levels.outside())),
+            ("image", "of which the scale of the training images leaves next to nothing", list(self.levels.faded())),
+            *self.colours.problems(),
         )
         only = [group for group in self.duplicates if group not in self.leaks]
         found = [(one, text, [self._name(path) for path in files]) for one, text, files in kinds]
@@ -232,6 +236,7 @@ class _Image:
     size: Size | None = None
     mode: str = ""
     flat: bool = False
+    colour: str = ""
     levels: Levels | None = None
     frames: int = 1
 
@@ -258,7 +263,7 @@ def _examine(sample: Sample, rule: MaskRule | None, max_pixels: int) -> tuple[_I
     else:
         found.size = (image.shape[0], image.shape[1])
         found.flat = bool((image == image[0, 0]).all())
-        found.levels, found.frames = stored.levels, frame_count(sample.path)
+        found.levels, found.frames, found.colour = stored.levels, frame_count(sample.path), colour_in(stored)
         if split_entry(sample.path):  # a part of a file: its pixels are all that it has of its own
             found.digest = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).digest()
     with contextlib.suppress(OSError, ValueError):  # the reader says why
@@ -305,6 +310,7 @@ def _add_image(report: Report, sample: Sample, found: _Image) -> None:
         low, high = spans.get(sample.category, (value, value))
         spans[sample.category] = (min(low, value), max(high, value))
     report.modes[sample.category][found.mode] += 1
+    report.colours.add(sample, found.colour)
     if found.levels is not None:
         report.levels.images.append((sample, found.levels))
     if found.frames > 1:

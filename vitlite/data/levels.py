@@ -9,7 +9,7 @@ from vitlite.errors import UserError
 from vitlite.files import shown
 from vitlite.images.loading import each
 from vitlite.images.reading import read_levels
-from vitlite.images.scale import MAX_PIXELS, Levels, Scale, choose, differing, in_words, learn, united
+from vitlite.images.scale import MAX_PIXELS, Levels, Scale, choose, differing, fades, in_words, learn, united
 
 _FAR = 16  # an image lies outside a scale if its levels pass an end by a part of this size
 
@@ -57,17 +57,25 @@ class SeenLevels:
 
     def outside(self) -> Iterator[Path]:
         """The images that the scale of their category's training images cuts off."""
+        for path, levels, scale in self._scaled():
+            slack = (scale.white - scale.black) / _FAR
+            if levels.low < scale.black - slack or levels.high > scale.white + slack:
+                yield path
+
+    def faded(self) -> Iterator[Path]:
+        """The images of which that scale leaves next to nothing."""
+        yield from (path for path, levels, scale in self._scaled() if fades(levels, scale))
+
+    def _scaled(self) -> Iterator[tuple[Path, Levels, Scale]]:
+        """The images of more than 8 bits with the scale of their category's training images, if there is one."""
         try:
             scales = {name: learn({name: own})[1] for name, own in self._trained().items()}
         except UserError:
             return
         for sample, levels in self.images:
             scale = scales.get(sample.category)
-            if scale is None or levels.bits == 8:
-                continue
-            slack = (scale.white - scale.black) / _FAR
-            if levels.low < scale.black - slack or levels.high > scale.white + slack:
-                yield sample.path
+            if scale is not None and levels.bits != 8:
+                yield sample.path, levels, scale
 
     def _trained(self) -> dict[str, list[Levels]]:
         """Those of the training images of more than 8 bits, by category."""

@@ -183,10 +183,11 @@ def in_words(used: Levels, scale: Scale | None) -> str:
 
 def differing(categories: Mapping[str, Sequence[Levels]], scale: Scale) -> list[str]:
     """The categories of whose images a scale leaves less than a sixteenth, though their own would leave more."""
-    found = []
-    for name, images in categories.items():
-        used = united(images)
-        own = choose(used)
-        if own is not None and 16 * (own.white - own.black) < scale.white - scale.black:
-            found.append(f"{name} ({used})")
-    return found
+    used = {name: united(images) for name, images in categories.items()}
+    return [f"{name} ({levels})" for name, levels in used.items() if fades(levels, scale)]
+
+
+def fades(levels: Levels, scale: Scale) -> bool:
+    """Whether a scale leaves less than a sixteenth of these levels, though one for them alone would leave more."""
+    own = choose(levels)
+    return own is not None and 16 * (own.white - own.black) < scale.white - scale.black
