@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+import tempfile
 
 import pytest
 
@@ -33,6 +34,24 @@ def pool_of(monkeypatch, tmp_path):
         return Pool(Settings(str(tmp_path / "lives"), **settings))
 
     return make
+
+
+def test_what_a_worker_kept_of_an_upload_goes_with_it(pool_of, tmp_path, monkeypatch):
+    """Whether it dies or is ended."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    upload = 'open(settings["folder"] + "/upload", "w").close()\n'
+
+    async def run():
+        pool = pool_of(upload + READY + "requests.read(1) if lives() > 1 else os.abort()")
+        await pool.start()
+        while pool.restarts < 1 or not pool.ready:
+            await asyncio.sleep(0.01)
+        kept = [path.name for path in tmp_path.glob("*/*")]
+        await pool.stop()
+        return kept
+
+    assert asyncio.run(run()) == ["upload"]
+    assert [path.name for path in tmp_path.iterdir()] == ["lives"]
 
 
 def test_answers(pool_of):

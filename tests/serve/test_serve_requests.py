@@ -282,9 +282,11 @@ def test_a_run_and_the_next_calibration(tiny_run, tiny_data, tmp_path):
     assert "from 3 good images" in out
 
 
-def test_the_end(model):
-    """A signal ends the server after the request that is under way; a server that dies leaves no worker behind."""
-    with serving(model) as server:
+def test_the_end(model, tmp_path):
+    """A signal ends the server after the request that is under way; one that dies leaves neither worker nor upload."""
+    env = os.environ | {"TMPDIR": str(tmp_path)}
+    with serving(model, env=env) as server:
+        assert len(list(tmp_path.glob("vitlite-serve-*"))) == 1
         (worker,) = server.workers()
         os.kill(worker, signal.SIGSTOP)
         threads, answers = fill(server, 1)
@@ -294,12 +296,14 @@ def test_the_end(model):
         threads[0].join()
         _, err = server.process.communicate()
         assert (answers[0][0], server.process.returncode, err) == (200, 143, "vitlite: stopped (SIGTERM)\n")
-    with serving(model) as server:
+    assert list(tmp_path.glob("vitlite-serve-*")) == []
+    with serving(model, env=env) as server:
         (worker,) = server.workers()
         server.process.kill()
         status = Path(f"/proc/{worker}/stat")
         while status.exists() and status.read_text().rsplit(")", 1)[1].split()[0] != "Z":
             time.sleep(0.05)
+    assert list(tmp_path.glob("vitlite-serve-*")) == []
 
 
 @pytest.mark.slow  # the pool's own test is fast

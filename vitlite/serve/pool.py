@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -49,8 +50,9 @@ class _Job:
 class _Worker:
     """A process of ``vitlite.serve.worker`` that is ready."""
 
-    def __init__(self, process: asyncio.subprocess.Process, facts: dict[str, Any]) -> None:
-        self.process, self.facts = process, facts
+    def __init__(self, process: asyncio.subprocess.Process, folder: "tempfile.TemporaryDirectory[str]") -> None:
+        self.process, self.folder = process, folder
+        self.facts: dict[str, Any] = {}
 
     @classmethod
     async def start(cls, settings: Settings) -> "_Worker":
@@ -58,10 +60,12 @@ class _Worker:
         share = max(1, (os.cpu_count() or 1) // settings.workers)
         threads = {"OMP_NUM_THREADS": str(share)} if settings.workers > 1 else {}
         pipe = asyncio.subprocess.PIPE
+        # A worker is killed in the end, so its uploads are not its own to remove.
+        folder = tempfile.TemporaryDirectory(prefix="vitlite-serve-", ignore_cleanup_errors=True)
         process = await asyncio.create_subprocess_exec(*_COMMAND, stdin=pipe, stdout=pipe, env=threads | os.environ)
-        worker = cls(process, {})
+        worker = cls(process, folder)
         try:
-            head, _ = await worker.ask(settings.for_worker())
+            head, _ = await worker.ask(settings.for_worker() | {"folder": worker.folder.name})
         except BaseException:
             await worker.stop()
             raise
@@ -84,10 +88,12 @@ class _Worker:
             raise _Died from error
 
     async def stop(self) -> int:
-        """End it, at once, and wait for that; its exit code."""
+        """End it, at once, and wait for that; its exit code. What it kept of an upload goes."""
         with contextlib.suppress(ProcessLookupError):
             self.process.kill()
-        return await self.process.wait()
+        code = await self.process.wait()
+        self.folder.cleanup()
+        return code
 
 
 class Pool:
@@ -220,7 +226,7 @@ class Pool:
                 following = asyncio.create_task(self._waiting.get())
                 await asyncio.wait((gone, following), return_when=asyncio.FIRST_COMPLETED)
                 if not following.done():
-                    return gone.result()
+                    return await worker.stop()
                 await self._serve(worker, following.result())
         except _Died:
             return await worker.stop()

@@ -3,7 +3,6 @@
 import base64
 import io
 import math
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -44,10 +43,10 @@ ENDINGS = {
 
 
 class Scorer:
-    """A detector and the limits that a server judges by."""
+    """A detector and the limits that a server judges by. ``folder`` takes one upload at a time."""
 
-    def __init__(self, detector: Predictor, settings: Settings) -> None:
-        self.detector, self.category = detector, settings.category
+    def __init__(self, detector: Predictor, settings: Settings, folder: Path) -> None:
+        self.detector, self.category, self.folder = detector, settings.category, folder
         # Those of a request without a category, then those of each category.
         self.limits: dict[str | None, Limits] = {
             None: limits_of(detector.calibration, settings.category, **settings.judging())
@@ -59,7 +58,6 @@ class Scorer:
         for name in () if regions is None else regions.masks:
             if name != EVERY and name not in self.limits:
                 self.limits[name] = limits_of(detector.calibration, **settings.judging())
-        self.folder = tempfile.TemporaryDirectory(prefix="vitlite-serve-")
 
     def facts(self) -> dict[str, Any]:
         """What the server has to know: the digest, the limits of every category, and whether an image needs one."""
@@ -148,7 +146,7 @@ class Scorer:
     @contextmanager
     def _file(self, body: bytes) -> Iterator[Path]:
         """An upload as a file, whose name never comes from outside. An ``ImageError`` does not name it."""
-        path = Path(self.folder.name) / "upload"
+        path = self.folder / "upload"
         path.write_bytes(body)
         try:
             yield path

@@ -2,8 +2,10 @@
 
 import logging
 import os
+import shutil
 import signal
 import sys
+from pathlib import Path
 from typing import IO
 
 from vitlite.api import load
@@ -25,15 +27,18 @@ def main() -> None:
     first = wire.receive(requests)
     if first is None:
         return
+    folder = Path(first[0].pop("folder"))
     try:
         settings = Settings(**first[0])
-        scorer = Scorer(load(settings.source, settings.device, max_megapixels=settings.max_megapixels), settings)
+        detector = load(settings.source, settings.device, max_megapixels=settings.max_megapixels)
+        scorer = Scorer(detector, settings, folder)
         scorer.warm_up()
+        wire.send(answers, {"ready": scorer.facts()})
+        work(scorer, requests, answers)
     except UserError as error:
         wire.send(answers, {"refused": error.marked})
-        return
-    wire.send(answers, {"ready": scorer.facts()})
-    work(scorer, requests, answers)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)  # a server that was killed does not
 
 
 def work(scorer: Scorer, requests: IO[bytes], answers: IO[bytes]) -> None:
