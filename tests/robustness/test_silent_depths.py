@@ -106,6 +106,13 @@ def test_every_depth_gives_the_image_of_8_bits(tmp_path, plain, name):
         assert notes == []
 
 
+def test_two_depths_in_one_set_are_named(tmp_path, plain, caplog):
+    good, _ = plain
+    paths = [as_png(tmp_path / f"{i}.png", grey(x).astype(np.uint16) * (257, 16)[i % 2]) for i, x in enumerate(good)]
+    learned([tmp_path / f"{i}.png" for i in range(len(paths))])
+    assert f"next to nothing is left of {len(good) // 2} of {len(good)} images, which use levels such as" in caplog.text
+
+
 def test_8_bit_files_beside_others_keep_their_levels(tmp_path, plain, caplog):
     good, _ = plain
     wide = written(tmp_path / "wide", good, lambda p: p * 4.0, as_png)

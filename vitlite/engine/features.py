@@ -27,7 +27,7 @@ from vitlite.images.loading import Loaded, Unread, pixel_batches, skipping
 from vitlite.images.reading import FULL_RANGE, ImageError, image_size
 from vitlite.images.regions import Regions
 from vitlite.images.resize import resize_image
-from vitlite.images.scale import MAX_PIXELS, Reading, differing, in_words, learn
+from vitlite.images.scale import MAX_PIXELS, Reading, differing, fades, in_words, learn
 from vitlite.images.tiles import Place, View
 from vitlite.methods import method_class
 from vitlite.methods.base import Method
@@ -316,6 +316,9 @@ def with_scale(config: TrainingConfig, samples: Sequence[Sample], max_pixels: in
     log.info("scale: %s, as %s%s", scale, in_words(used, scale), some)
     if others := differing(found, scale):
         log.warning("scale: next to nothing is left of %s; train such categories apart", ", ".join(map(shown, others)))
+    elif faded := [levels for own in found.values() for levels in own if fades(levels, scale)]:
+        which = f"{len(faded)} of {counted(len(samples), 'image')}, which use levels such as {faded[0]} alone"
+        log.warning("scale: next to nothing is left of %s; train images of one bit depth", which)
     return replace(config, black=scale.black, white=scale.white)
 
 
