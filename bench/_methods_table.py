@@ -22,7 +22,7 @@ TRAINED, UNTRAINED, CONSTANT = "trained", "untrained", "constant map"
 
 def markdown(rows: list[Row]) -> str:
     """Mean and deviation over seeds; below the trained methods of a data set, its controls."""
-    groups = grouped(rows, lambda row: (row["data"], row["kind"], row["method"]))
+    groups = grouped(((row["data"], row["kind"], row["method"]), row) for row in rows)
     head = ["data", "method", *SCORES.values(), "parameters", "operations", "images/s", "training", "memory", "weights"]
     head.append("commit")
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * 2 + " ---: |" * (len(head) - 4) + " --- |" * 2]
@@ -76,8 +76,8 @@ def plot(rows: list[Row], path: Path) -> None:
     trained = [row for row in rows if row["kind"] == TRAINED and row["training_seconds"]]
     measured = [row for row in trained if row["image_auroc"] is not None]
     series = {}
-    for method, own in grouped(measured, lambda row: row["method"]).items():
-        sets = grouped(own, lambda row: row["data"])
+    for method, own in grouped((row["method"], row) for row in measured).items():
+        sets = grouped((row["data"], row) for row in own)
         minutes = [statistics.mean(row["training_seconds"] for row in group) / 60 for group in sets.values()]
         auroc = [statistics.mean(row["image_auroc"] for row in group) for group in sets.values()]
         label = f"{method}: mean {statistics.mean(auroc):.3f}, {statistics.mean(minutes):.1f} min"

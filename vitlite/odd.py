@@ -41,7 +41,7 @@ class Odd(NamedTuple):
 def find_odd(images: Sequence[Scored]) -> list[Odd]:
     """The odd ones among good images, the farthest first."""
     found = []
-    for name, own in grouped(images, lambda image: image.category).items():
+    for name, own in grouped((image.category, image) for image in images).items():
         scores = np.array([image.score for image in own])
         median = float(np.median(scores))
         spread = 1.4826 * float(np.median(np.abs(scores - median)))  # the deviation, if most scores are normal

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from vitlite.data import Dataset, Sample
+from vitlite.data.index import grouped
 from vitlite.errors import UserError
 from vitlite.files import DAMAGED, StrPath, csv_line, json_text, make_folder, shown, write_together
 from vitlite.images.loading import Unread
@@ -334,11 +335,8 @@ def _notes(results: dict[str, Any]) -> list[str]:
 
 def _about_masks(categories: dict[str, Values]) -> list[str]:
     """The rule of the masks, with the categories that have it if it is not everyone's, and how many are missing."""
-    names: dict[str, list[str]] = {}
-    for name, found in categories.items():
-        if found.get("mask_rule") is not None:
-            names.setdefault(found["mask_rule"], []).append(shown(name))
-    lines = []
+    ruled = {name: found["mask_rule"] for name, found in categories.items() if found.get("mask_rule") is not None}
+    names, lines = grouped((rule, shown(name)) for name, rule in ruled.items()), []
     if names:
         parts = [rule if len(own) == len(categories) else f"{rule} ({', '.join(own)})" for rule, own in names.items()]
         lines.append(f"masks: {'; '.join(parts)}")

@@ -14,7 +14,7 @@ import scipy.sparse
 from scipy.sparse.csgraph import connected_components
 
 from vitlite.data.copies import equal_files
-from vitlite.data.index import Sample
+from vitlite.data.index import Sample, grouped
 from vitlite.errors import UserError
 from vitlite.files import below, counted
 
@@ -34,10 +34,8 @@ def similar(features: np.ndarray) -> np.ndarray:
     by their correlation: what all images share, such as the part itself, counts for nothing. A group is what is
     connected as neighbours in a time lapse (:func:`in_sequence`), or by a correlation of at least :data:`EQUAL`
     between any two, in which no component counts too much (:func:`tempered`). Images that are merely alike, such as
-    parts that happen to lie the same way, are no group: new ones will be alike as well.
-
-    Args:
-        features: float32 (n, d), a row for each image in the order of their names; changed in place.
+    parts that happen to lie the same way, are no group: new ones will be alike as well. ``features``, float32 (n, d),
+    have a row for each image in the order of their names; they are changed in place.
     """
     features -= features.mean(0)
     features /= features.std(0) + 1e-3 * (features.std() or 1.0)
@@ -119,15 +117,9 @@ def leaving(numbers: Sequence[int | None]) -> list[list[int]]:
 
     Beside near-copies of itself an image would seem better than a new one. A group that leaves fewer than :data:`LEFT`
     images is not among them, so that its images leave one at a time: the mean and the deviation of one or two images
-    say nothing, and without any there is no score. A warning says so.
-
-    Args:
-        numbers: of the group of each image; None: it is alone.
+    say nothing, and without any there is no score. A warning says so. An image whose number is None is alone.
     """
-    groups: dict[int, list[int]] = {}
-    for place, number in enumerate(numbers):
-        if number is not None:
-            groups.setdefault(number, []).append(place)
+    groups = grouped((number, place) for place, number in enumerate(numbers) if number is not None)
     found = []
     for group in (group for group in groups.values() if len(group) > 1):
         if len(numbers) - len(group) >= LEFT:

@@ -4,7 +4,7 @@ import difflib
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -185,11 +185,11 @@ def masks_among(images: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     return {n: own for n, own in masks.items() if own in stems}, [n for n, own in masks.items() if own not in stems]
 
 
-def grouped(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
-    """The items by their keys, in order."""
+def grouped(pairs: Iterable[tuple[K, T]]) -> dict[K, list[T]]:
+    """The second of each pair by the first, in order."""
     found: dict[K, list[T]] = {}
-    for item in items:
-        found.setdefault(key(item), []).append(item)
+    for key, item in pairs:
+        found.setdefault(key, []).append(item)
     return found
 
 

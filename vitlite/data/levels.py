@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vitlite.data.index import Sample
+from vitlite.data.index import Sample, grouped
 from vitlite.errors import UserError
 from vitlite.files import shown
 from vitlite.images.loading import each
@@ -16,11 +16,8 @@ _FAR = 16  # an image lies outside a scale if its levels pass an end by a part o
 
 def used_levels(samples: Sequence[Sample], max_pixels: int = MAX_PIXELS) -> dict[str, list[Levels]]:
     """The levels of the images of more than 8 bits that can be read, by category."""
-    found: dict[str, list[Levels]] = {}
-    for sample, levels in zip(samples, each(lambda sample: read_levels(sample.path, max_pixels), samples)):
-        if levels is not None:
-            found.setdefault(sample.category, []).append(levels)
-    return found
+    every = each(lambda sample: read_levels(sample.path, max_pixels), samples)
+    return grouped((sample.category, levels) for sample, levels in zip(samples, every) if levels is not None)
 
 
 @dataclass
@@ -31,10 +28,7 @@ class SeenLevels:
 
     def of(self, category: str) -> str:
         """A category's levels in words, for each type of file; "" if no image can be read."""
-        kinds: dict[str, list[Levels]] = {}
-        for sample, levels in self.images:
-            if sample.category == category:
-                kinds.setdefault(levels.type, []).append(levels)
+        kinds = grouped((levels.type, levels) for sample, levels in self.images if sample.category == category)
         return ", ".join(f"{united(own)} of {kind} files" for kind, own in kinds.items())
 
     def lines(self) -> list[str]:
@@ -79,11 +73,8 @@ class SeenLevels:
 
     def _trained(self) -> dict[str, list[Levels]]:
         """Those of the training images of more than 8 bits, by category."""
-        found: dict[str, list[Levels]] = {}
-        for sample, levels in self.images:
-            if sample.split == "train" and levels.bits != 8:
-                found.setdefault(sample.category, []).append(levels)
-        return found
+        seen = (pair for pair in self.images if pair[0].split == "train" and pair[1].bits != 8)
+        return grouped((sample.category, levels) for sample, levels in seen)
 
 
 def _own_line(name: str, own: Iterable[Levels], several: bool) -> Iterator[str]:

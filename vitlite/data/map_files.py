@@ -146,7 +146,7 @@ def _map_files(folder: Path) -> list[str]:
 
 def _find_category(maps: Path, category: str, samples: list[Sample], problems: Problems) -> dict[Sample, Path]:
     found: dict[Sample, Path] = {}
-    kinds = grouped(samples, lambda sample: sample.defect)
+    kinds = grouped((sample.defect, sample) for sample in samples)
     for kind, wanted in kinds.items():
         found |= _match(maps, Path(category, "test", kind), wanted, problems)
     for kind in _folders(maps / category / "test"):
@@ -158,7 +158,7 @@ def _find_category(maps: Path, category: str, samples: list[Sample], problems: P
 
 def _match(maps: Path, here: Path, samples: list[Sample], problems: Problems) -> dict[Sample, Path]:
     """Pair the samples of one kind of defect with the files of its folder."""
-    by_stem = grouped(_map_files(maps / here), stem)
+    by_stem = grouped((stem(name), name) for name in _map_files(maps / here))
     found, missing = {}, []
     for sample in samples:
         names = by_stem.pop(sample.path.stem, [])

@@ -46,7 +46,7 @@ def hold_out(samples: list[Sample], share: float, seed: int) -> tuple[list[Sampl
     A category with two or more images has at least one on each side; a share of 0 holds nothing out.
     """
     train, held = [], []
-    for category, own in grouped(samples, lambda sample: sample.category).items():
+    for category, own in grouped((sample.category, sample) for sample in samples).items():
         count = min(max(round(share * len(own)), 1), len(own) - 1) if share > 0 else 0
         chosen = set(random.Random(seed_text(seed, category)).sample(range(len(own)), count))
         train += [s for i, s in enumerate(own) if i not in chosen]
@@ -64,6 +64,6 @@ def draw_few(samples: list[Sample], count: int, seed: int) -> list[Sample]:
     if not count:
         return samples
     order = random.Random(f"{seed}/few").sample(samples, len(samples))
-    taken = grouped(order, lambda sample: sample.category)
+    taken = grouped((sample.category, sample) for sample in order)
     chosen = {id(sample) for own in taken.values() for sample in own[:count]}
     return [sample for sample in samples if id(sample) in chosen]

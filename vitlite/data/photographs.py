@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from vitlite.data.index import few, masks_among, says_good, stem
+from vitlite.data.index import few, grouped, masks_among, says_good, stem
 from vitlite.data.listing import list_images, path_list
 from vitlite.errors import UserError
 from vitlite.files import StrPath, shown
@@ -34,7 +34,7 @@ def surfaces_beside(folders: Iterable[Path]) -> tuple[Path, Path] | None:
 
 def surface_beside(paths: Iterable[Path]) -> tuple[Path, Path] | None:
     """(file of coordinates or depths, photograph beside it) by names such as ``0_depth.png`` and ``0.png``, or None."""
-    for folder, names in _by_folder(paths).items():
+    for folder, names in grouped((path.parent, path.name) for path in paths).items():
         for surface, photograph in _surfaces(names).items():
             return folder / surface, folder / photograph
     return None
@@ -104,14 +104,9 @@ def photographs(paths: Sequence[Path], given: StrPath | Iterable[StrPath]) -> tu
         given: files, folders and patterns.
     """
     named = {os.path.abspath(one) for one in path_list(given) if not os.path.isdir(one)}
-    inside: dict[Path, list[Path]] = {}
-    for path in paths:
-        if os.path.abspath(path) not in named:
-            inside.setdefault(path.parent, []).append(path)
+    inside = grouped((path.parent, path) for path in paths if os.path.abspath(path) not in named)
     below = folders_below(inside, given)
-    beside: dict[Path, set[str]] = {}
-    for folder in {folder for chain in below.values() for folder in chain}:
-        beside.setdefault(folder.parent, set()).add(folder.name)
+    beside = grouped((one.parent, one.name) for one in {folder for chain in below.values() for folder in chain})
     apart = {around / name: what for around, names in beside.items() for name, what in folders_apart(names).items()}
     found: Counter[tuple[Path, str]] = Counter()
     left: set[Path] = set()
@@ -143,13 +138,6 @@ def folders_below(parents: Iterable[Path], given: StrPath | Iterable[StrPath]) -
         depth = next((depth for depth, folder in enumerate(chain) if os.path.abspath(folder) in outer), 0)
         found[parent] = chain[:depth][::-1]
     return found
-
-
-def _by_folder(paths: Iterable[Path]) -> dict[Path, list[str]]:
-    names: dict[Path, list[str]] = {}
-    for path in paths:
-        names.setdefault(path.parent, []).append(path.name)
-    return names
 
 
 def _before_pattern(given: str) -> str:

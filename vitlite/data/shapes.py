@@ -26,10 +26,10 @@ def shapes(samples: Sequence[Sample], regions: Regions | None = None) -> dict[st
         boxes = {name: mask[box_of(mask)].shape for name, mask in regions.masks.items()}
         return {name: [(height, width)] for name, (height, width) in boxes.items()}
     found: dict[str, list[Shape]] = {}
-    for name, images in grouped(samples, lambda sample: sample.category).items():
-        for sample in images[:: -(-len(images) // LOOKED_AT)]:
+    for name, paths in grouped((sample.category, sample.path) for sample in samples).items():
+        for path in paths[:: -(-len(paths) // LOOKED_AT)]:
             with contextlib.suppress(ImageError):
-                found.setdefault(name, []).append(image_size(sample.path))
+                found.setdefault(name, []).append(image_size(path))
     return found
 
 

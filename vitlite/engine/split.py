@@ -58,10 +58,8 @@ class Split:
     def parted(self) -> set[int]:
         """The groups with images in more than one part."""
         names = self.parts
-        places: dict[int, set[str]] = {}
-        for index, group in self.groups.items():
-            places.setdefault(group, set()).add(names[index])
-        return {group for group, own in places.items() if len(own) > 1}
+        places = grouped((group, names[index]) for index, group in self.groups.items())
+        return {group for group, own in places.items() if len(set(own)) > 1}
 
 
 Grouping = Callable[[list[int]], Iterable[int]]  # the numbers of the groups of some images, by their indices
@@ -89,7 +87,7 @@ def make_split(samples: Sequence[Sample], config: TrainingConfig, seed: int, gro
             train += own
             continue
         numbers |= {i: len(numbers) + int(number) for i, number in zip(own, grouping(own))}
-        groups = grouped(own, numbers.__getitem__)
+        groups = grouped((numbers[i], i) for i in own)
         rng = random.Random(seed_text(seed, category))
         if cross and len(own) > 1:
             first, *others = deal(list(groups.values()), min(config.folds, len(own)), rng)

@@ -185,7 +185,7 @@ def images_of_run(detector: Detector) -> list[Path]:
     """``CHECKED`` images of the run's data: training images and each kind of the others in turn."""
     data = data_of_run(detector)
     every = (*data.train, *data.validation, *data.test)
-    kinds = grouped(every, lambda sample: (sample.category, sample.split, sample.defect))
+    kinds = grouped(((sample.category, sample.split, sample.defect), sample) for sample in every)
     in_turn = [sample.path for turn in zip_longest(*kinds.values()) for sample in turn if sample is not None]
     return in_turn[: max(CHECKED, len(kinds))]
 

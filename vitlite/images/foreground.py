@@ -32,12 +32,9 @@ def estimate_part(image: np.ndarray) -> np.ndarray:
 
 
 def region_of_part(image: np.ndarray) -> np.ndarray:
-    """Where to look for defects, bool (H, W): the convex hull of the part, or everywhere.
+    """Where to look for defects in an image (H, W, 3), uint8: the convex hull of the part, or everywhere; bool (H, W).
 
     The hull, because some of a part may look as the background does: dark rubber before black.
-
-    Args:
-        image: uint8 (H, W, 3).
     """
     part = estimate_part(image)
     if part.all():

@@ -83,7 +83,7 @@ def compare(
 def choose_by_name(dataset: Dataset) -> dict[tuple[str, str], list[Sample]]:
     """Some test images of each category and kind, evenly spaced in the order of names, which flatters no method."""
     ordered = sorted(dataset.test, key=lambda sample: (sample.category, sample.label, sample.defect, sample.path))
-    kinds = grouped(ordered, lambda sample: (sample.category, sample.defect))
+    kinds = grouped(((sample.category, sample.defect), sample) for sample in ordered)
     most = PER_KIND if PER_KIND * len(kinds) <= LIMIT else 1
     # The middles of as many equal parts.
     return {

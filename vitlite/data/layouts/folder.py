@@ -143,8 +143,8 @@ class PlainFolder(Layout):
 
 def _without_masks(paths: list[Path], left: Leftovers) -> list[Path]:
     """The images without those that are masks by name, which are counted."""
-    folders = grouped(paths, lambda path: path.parent)
-    images = {here: set(left.without_masks(here, [path.name for path in own])[0]) for here, own in folders.items()}
+    folders = grouped((path.parent, path.name) for path in paths)
+    images = {here: set(left.without_masks(here, names)[0]) for here, names in folders.items()}
     return [path for path in paths if path.name in images[path.parent]]
 
 
