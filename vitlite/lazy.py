@@ -11,10 +11,8 @@ def lazily(
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """``__getattr__`` and ``__dir__`` of a package.
 
-    Args:
-        package: its name.
-        home: the module inside vitlite that defines each public name, such as ``{"read_image": "images.reading"}``.
-        modules: modules of vitlite that are attributes of the package.
+    ``home`` has the module inside vitlite that defines each public name, such as ``{"read_image": "images.reading"}``;
+    ``modules`` are those of vitlite that are attributes of the package.
     """
 
     def get(name: str) -> Any:

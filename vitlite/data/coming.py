@@ -53,13 +53,9 @@ class NewFiles(Coming):
     waits until it has not changed for ``PATIENCE``. A file that moves within the folder is the same file; one that
     gets other contents is new. Files that go away before their turn are passed over. Links to folders are not
     followed; names that are hidden or have no image's extension are left out, so a camera can write another name first
-    and rename. So is what is no photograph by its name beside others. ``UserError`` if there is no such folder at the
-    start; later it may come and go.
-
-    Args:
-        folder: it is looked into every quarter of a second.
-        out: images below it are left out.
-        settle: seconds; 0 takes files at once, for those that are renamed into the folder.
+    and rename. So is what is no photograph by its name beside others, and what is below ``out``. ``settle=0`` takes
+    files at once, for those that are renamed into the folder. ``UserError`` if there is no such folder at the start;
+    later it may come and go.
     """
 
     def __init__(self, folder: StrPath, out: StrPath | None = None, *, settle: float = SETTLE) -> None:

@@ -93,15 +93,11 @@ def list_defects(given: StrPath | Iterable[StrPath]) -> list[Path]:
 
 
 def photographs(paths: Sequence[Path], given: StrPath | Iterable[StrPath]) -> tuple[list[Path], str]:
-    """Those of some images that are to be scored, and what to say of the others; "" if there are none.
+    """Those of the images of ``list_images(given)`` that are to be scored, and what to say of the others, or "".
 
     The others lie in folders of masks (:data:`TRUTH`), or of coordinates or depths beside photographs, as in MVTec and
     MVTec 3D-AD, or beside the photograph after which they are named. That counts below folders that are given and in
     them, and if other images remain. A file that is given by its name counts as it is.
-
-    Args:
-        paths: what ``list_images`` gives for ``given``.
-        given: files, folders and patterns.
     """
     named = {os.path.abspath(one) for one in path_list(given) if not os.path.isdir(one)}
     inside = grouped((path.parent, path) for path in paths if os.path.abspath(path) not in named)

@@ -59,16 +59,12 @@ def calibrate(
     """Write the calibration.json of a run from scored good images; returns its contents (docs/result-files.md).
 
     Args:
-        run: the folder of the run.
-        settings: those of the run.
-        good: good images with their scores.
         source: where the images come from, in words. If training saw them, thresholds are too low; the file says so.
         made_by: what made the scores, as ``scored_by`` of a run says it.
         draw: makes overlays of odd images.
         target_fpr: the share of good images that may be called defective; default: that of the run's settings.
         exact: whether odd good images count as all others.
-        min_area: the smallest area of a defect, in pixels of an image, which is kept in the file; no threshold depends
-            on it.
+        min_area: is kept in the file; no threshold depends on it.
         bad: known defective images with their scores. If there are any, they set the thresholds for images too.
         known: what the images are that later ones are compared with; None: it is not known.
         trained: what those of training are; None: the same.

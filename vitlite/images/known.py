@@ -122,15 +122,11 @@ class Known:
 
 
 class Strange:
-    """Counts images that are clearly others than training's, and warns of each kind once.
+    """Counts images that are clearly others than the ``known`` ones, which are ``whose``, and warns of each kind once.
 
-    Args:
-        known: training's; None: they are not known, and nothing is said.
-        squeezed: whether the shape of an image is not kept.
-        named: what the file of an image is called in a warning. With it a kind is said when its first image comes, for
-            images that keep coming; without it ``say`` says all at the end.
-        advice: what follows from it.
-        whose: whose images the known ones are.
+    If none are known, nothing is said. ``squeezed``: the shape of an image is not kept. ``named`` gives what the file
+    of an image is called in a warning. With it a kind is said when its first image comes, for images that keep coming;
+    without it ``say`` says all at the end. ``advice`` is what follows from it.
     """
 
     def __init__(

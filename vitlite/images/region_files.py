@@ -34,14 +34,9 @@ POLYGONS = '{"size": [width, height], "polygons": [[[x, y], ...], ...]}'  # in p
 
 
 def read_regions(roi: StrPath | None, ignore: StrPath | None, categories: Sequence[str]) -> Regions | None:
-    """The regions that two arguments stand for; None if neither is given.
+    """The regions that two arguments stand for, as ``vitlite.train`` takes them; None if neither is given.
 
-    Args:
-        roi: a mask or JSON file of where to look, a folder of such files with the names of categories, or ``auto``.
-        ignore: the same of where not to look, without ``auto``.
-        categories: those of the run.
-    Raises:
-        UserError: names a file that cannot be read, that marks nothing, or that leaves nothing to look at.
+    ``UserError`` names a file that cannot be read, that marks nothing, or that leaves nothing to look at.
     """
     if not roi and not ignore:
         return None

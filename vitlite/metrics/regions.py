@@ -81,14 +81,10 @@ def _number(start: Array, stop: Array, parent: Array, region: Array, area: Array
 
 
 def find_regions(mask: Array, height: int, width: int) -> tuple[Array, Array, Array, Array]:
-    """8-connected regions of one or more images laid one after the other.
+    """8-connected regions of images laid one after the other, (images * height * width,) uint8 of 0 and 1, contiguous.
 
-    Args:
-        mask: (images * height * width,) uint8 of 0 and 1, contiguous.
-        height, width: size of one image; regions do not reach from one image into the next.
-    Returns:
-        start, stop, region, area: runs ``[start, stop)`` in raster order with the region each belongs to, (runs,)
-        int32 or int64; the pixels of each region, (regions,) int64.
+    Returns start, stop, region, area: runs ``[start, stop)`` in raster order with the region each belongs to, (runs,)
+    int32 or int64; the pixels of each region, (regions,) int64. No region reaches from one image into the next.
     """
     start, stop, parent = _runs(mask, height, width)
     region, area = np.empty_like(parent), np.empty(parent.size, np.int64)

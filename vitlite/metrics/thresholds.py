@@ -32,11 +32,9 @@ def upper_quantile(values: Sequence[float] | np.ndarray, share: float) -> float:
 def groups_above(sizes: Sequence[int]) -> np.ndarray:
     """How many groups of values lie above each of n >= 1 values that ascend: float64 (n,).
 
-    A group of which a part lies above counts in part. If that is a smaller share of the groups than of the values, as
-    it is if larger groups have higher values, the share of the values counts. Equal values count as above each other.
-
-    Args:
-        sizes: how many of the values are in the group of each one, itself included; 1: it is alone.
+    ``sizes`` says how many of the values are in the group of each one, itself included. A group of which a part lies
+    above counts in part. If that is a smaller share of the groups than of the values, as it is if larger groups have
+    higher values, the share of the values counts. Equal values count as above each other.
     """
     weights, after = 1 / np.asarray(sizes, dtype=np.float64), np.arange(len(sizes))[::-1]
     groups = np.append(np.cumsum(weights[:0:-1])[::-1], 0.0)

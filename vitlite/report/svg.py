@@ -97,13 +97,10 @@ def chart(
     point: tuple[str, float, float | None] | None = None,
     group: int = 0,
 ) -> str:
-    """A square chart of curves whose y runs from 0 to 1.
+    """A square chart of curves (class name, x, y), x in [0, x_max] and y in [0, 1]; texts are plain.
 
-    Args:
-        title, x_label, y_label: plain text.
-        lines: (class name, x, y) of each curve, x in [0, x_max], y in [0, 1].
-        point: (kind, x, y) of the operating point, a circle that the page moves; y None: hidden.
-        group: the category, for ``data-category``.
+    ``point`` is (kind, x, y) of the operating point, a circle that the page moves; y None: hidden. ``group`` is the
+    category, for ``data-category``.
     """
     parts = [f'<svg class="chart" viewBox="0 0 320 300" role="img" aria-label="{escape(title)}">']
     for k in range(6):
