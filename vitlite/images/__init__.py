@@ -8,17 +8,12 @@ from typing import TYPE_CHECKING
 from vitlite.lazy import lazily
 
 if TYPE_CHECKING:
-    from vitlite.images.heatmap import overlay as overlay
-    from vitlite.images.maps import MapError as MapError
-    from vitlite.images.maps import read_map as read_map
-    from vitlite.images.maps import write_map as write_map
-    from vitlite.images.mask_values import MaskRule as MaskRule
-    from vitlite.images.masks import MaskFiles as MaskFiles
-    from vitlite.images.masks import read_mask as read_mask
-    from vitlite.images.reading import ImageError as ImageError
-    from vitlite.images.reading import read_image as read_image
-    from vitlite.images.resize import map_at as map_at
-    from vitlite.images.resize import resize_image as resize_image
+    from vitlite.images.heatmap import overlay
+    from vitlite.images.maps import MapError, read_map, write_map
+    from vitlite.images.mask_values import MaskRule
+    from vitlite.images.masks import MaskFiles, read_mask
+    from vitlite.images.reading import ImageError, read_image
+    from vitlite.images.resize import map_at, resize_image
 
 _HOME = {
     "ImageError": "images.reading",
@@ -33,6 +28,18 @@ _HOME = {
     "resize_image": "images.resize",
     "write_map": "images.maps",
 }
-__all__ = list(_HOME)
+__all__ = [
+    "ImageError",
+    "MapError",
+    "MaskFiles",
+    "MaskRule",
+    "map_at",
+    "overlay",
+    "read_image",
+    "read_map",
+    "read_mask",
+    "resize_image",
+    "write_map",
+]
 
 __getattr__, __dir__ = lazily(__name__, _HOME)

@@ -15,14 +15,22 @@ if TYPE_CHECKING:
     from vitlite.metrics.exact import aupro, auroc, average_precision, evaluate_maps, f1_max, pro_curve
     from vitlite.metrics.streaming import StreamingEvaluator
 
+_HOME = {
+    "auroc": "exact",
+    "average_precision": "exact",
+    "f1_max": "exact",
+    "pro_curve": "exact",
+    "aupro": "exact",
+    "evaluate_maps": "exact",
+    "StreamingEvaluator": "streaming",
+}
 __all__ = ["StreamingEvaluator", "aupro", "auroc", "average_precision", "evaluate_maps", "f1_max", "pro_curve"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = "streaming" if name == "StreamingEvaluator" else "exact"
-    return getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    if name in _HOME:
+        return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
